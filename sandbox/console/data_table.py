@@ -23,6 +23,8 @@ class Column:
     kind: Kind = "text"
     link: str = ""
     """A path with fields in braces, such as `/console/payouts/{payout_id}`. There is no link if one of them is empty."""
+    is_csv_only: bool = False
+    """Whether only the CSV has the column: the page shows the same in another way, such as an id as a link."""
     value: Callable[[Row], Any] | None = None
     """Computes the cell, where it is not simply a field."""
 

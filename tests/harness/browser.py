@@ -121,13 +121,15 @@ def check_accessibility(page: Page, *rules: str) -> None:
 
 
 def check_width(page: Page) -> None:
-    """Assert that nothing is wider than the window."""
+    """Assert that nothing is wider than the window, and that no table is wider than its place, which would hide cells."""
     too_wide: list[str] = page.evaluate(
         """() => {
-            if (document.documentElement.scrollWidth <= window.innerWidth) return [];
+            const tables = [...document.querySelectorAll(".scroll")].filter((e) => e.scrollWidth > e.clientWidth + 1);
+            if (document.documentElement.scrollWidth <= window.innerWidth && !tables.length) return [];
             const isWide = (element) => element.getBoundingClientRect().right > window.innerWidth + 1;
-            const wide = [...document.querySelectorAll("body *")].filter(isWide).slice(0, 5);
-            return ["scrollWidth " + document.documentElement.scrollWidth, ...wide.map((e) => e.outerHTML.slice(0, 150))];
+            const wide = [...tables, ...[...document.querySelectorAll("body *")].filter(isWide)].slice(0, 5);
+            const named = wide.map((e) => `${e.parentElement.id} ${e.scrollWidth} ${e.outerHTML.slice(0, 150)}`);
+            return ["scrollWidth " + document.documentElement.scrollWidth, ...named];
         }"""
     )
     assert not too_wide, "\n".join([page.url, *too_wide])

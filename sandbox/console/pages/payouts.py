@@ -27,7 +27,7 @@ COLUMNS: Final = (
     Column("account_number", "Account", "code", value=destination),
     Column("user_id", "User", "id", link="/console/users/{user_id}"),
     Column("created_at", "Created", "time"),
-    Column("id", "Id", "id", link="/console/payouts/{id}"),
+    Column("id", "Id", is_csv_only=True),
 )
 _FILTERS: Final = ("q", "status", "dest_type", "user_id")
 _DEST_TYPES: Final[tuple[tuple[DestType, str], ...]] = (("BANK", "Bank"), ("WALLET", "Wallet"))

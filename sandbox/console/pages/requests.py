@@ -19,12 +19,12 @@ CALLS: Final = (
     Column("at", "Time", "time"),
     Column("status", "Status", "status", link="/console/requests/{id}"),
     Column("method", "Method", "code"),
-    Column("path", "Path", "code", link="/console/requests/{id}"),
+    Column("path", "Path", link="/console/requests/{id}"),
     Column("duration_ms", "ms", "number"),
     Column("replayed", "Replayed", value=lambda row: "replayed" if row["replayed"] else None),
     Column("fault.kind", "Fault", "code", link="/console/world/faults/{fault.id}"),
     Column("idempotency_key", "Idempotency key", "id"),
-    Column("id", "Id", "id", link="/console/requests/{id}"),
+    Column("id", "Id", is_csv_only=True),
 )
 CAUSED: Final = (
     Column("at", "Time", "time"),

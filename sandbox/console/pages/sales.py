@@ -24,7 +24,7 @@ _SALES: Final = (
     Column("last_error", "Last error", "code"),
     Column("user_id", "User", "id", link=TO_USER),
     Column("created_at", "Created", "time"),
-    Column("id", "Id", "id", link=_TO_SALE),
+    Column("id", "Id", is_csv_only=True),
 )
 _PAYMENTS: Final = (
     Column("kind", "Payment"),

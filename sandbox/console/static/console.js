@@ -300,5 +300,7 @@ document.addEventListener("keydown", (event) => {
 // A form can show its page again. The address is then the page's too, so that reloading and live updates fetch the page.
 if (location.pathname.startsWith("/console/actions/")) history.replaceState(null, "", document.body.dataset.page);
 
+// On a phone, the sections are one line that scrolls.
+document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 startClock();
 listen();
