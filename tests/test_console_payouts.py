@@ -271,3 +271,11 @@ def test_a_batch_that_is_not_csv_says_where(world: World) -> None:
         assert page.status_code == 400
         assert "line 2: the row and the header have different numbers of values." in page.text
         assert "B-1,10.00,surplus" in page.text
+
+
+def test_a_link_of_the_catalogue_fills_in_its_account(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/catalogue?q=ACCOUNT_CLOSED", world.api_key)
+    page.get_by_role("link", name="Create a payout").first.click()
+    page.wait_for_url("**/console/payouts/new?**")
+    assert page.locator('input[name="account_number"]').input_value().endswith("0007")
+    page.locator("#fragment-new-payout").get_by_text("ACCOUNT_CLOSED").first.wait_for()

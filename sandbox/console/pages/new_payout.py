@@ -40,7 +40,7 @@ _REASONS: Final = {
 
 @pages.page("/console/payouts/new")
 async def new_payout(view: View) -> Response:
-    """Show the form, filled in with an example or with the values of another payout (`like=ID`)."""
+    """Show the form, filled in with an example, with values of the query, or with those of another payout (`like=ID`)."""
     scenarios, directory = await asyncio.gather(
         view.call("list_scenarios", shown=False), view.call("get_directory", shown=False)
     )
@@ -48,6 +48,7 @@ async def new_payout(view: View) -> Response:
     if like := view.query.get("like"):
         found = await view.call_if_found("get_payout", path={"payout_id": like}, shown=False)
         start |= {} if found is None else _values_of(found)
+    start |= _values_of_query(view)
     submitted = None if view.form is None or view.form.id != FORM else view.form.values
     return await view.render(
         "new_payout.html",
@@ -80,6 +81,16 @@ def _values_of(payout: Mapping[str, Any]) -> dict[str, str]:
         "account_title": payout["account_title"] or "",
         "metadata:pairs": "\n".join(f"{name}={value}" for name, value in payout["metadata"].items()),
     }
+
+
+def _values_of_query(view: View) -> dict[str, str]:
+    """Return the form's values for the account and the amount in the query, which links of the catalogue have."""
+    values = view.given("account_number", "amount")
+    for dest_type in ("BANK", "WALLET"):
+        name = f"{dest_type.lower()}_code"
+        if code := view.query.get(name):
+            values[":json"] = json.dumps({"dest_type": dest_type, name: code})
+    return {"_choice": "", **values} if values else {}
 
 
 def _destinations(directory: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
