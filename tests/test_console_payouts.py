@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from playwright.sync_api import Page
+
 from tests.harness.browser import Browsing, check_accessibility, check_page
 from tests.harness.console import ConsoleClient
 from tests.harness.iban import make_iban
@@ -128,6 +130,7 @@ def test_a_member_sees_why_it_may_not_approve(world: World, browsing: Browsing) 
 def test_a_first_time_user_fails_a_payout_finds_its_webhook_and_returns_another_by_mouse(
     world: World, receiver: Receiver, browsing: Browsing
 ) -> None:
+    receiver.respond = lambda _: (200, {}, b"thank you")
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
     page = browsing.open("/console/payouts", world.api_key)
     page.get_by_role("link", name="New payout").click()
@@ -137,7 +140,10 @@ def test_a_first_time_user_fails_a_payout_finds_its_webhook_and_returns_another_
     page.locator("#payout-failure", has_text="ACCOUNT_CLOSED").wait_for()
     reported = page.locator(".flow tbody tr", has_text="payout.failed")
     reported.locator(".attempt", has_text="200").wait_for()
-    assert "/console/webhooks/deliveries/" in str(reported.locator(".attempt").first.get_attribute("href"))
+    reported.locator(".attempt").first.click()
+    page.get_by_text("thank you").first.wait_for()
+    page.get_by_role("button", name="Resend").click()
+    page.get_by_text("Attempt 2", exact=True).first.wait_for()
     # A payout that succeeds, and its return.
     page.get_by_role("link", name="Payouts", exact=True).click()
     page.get_by_role("link", name="New payout").click()
@@ -145,6 +151,18 @@ def test_a_first_time_user_fails_a_payout_finds_its_webhook_and_returns_another_
     page.locator(".head .badge", has_text="SUCCESS").wait_for()
     page.get_by_role("button", name="Simulate RETURNED").click()
     page.locator(".head .badge", has_text="RETURNED").wait_for()
+
+
+def press_button(page: Page, name: str) -> None:
+    """Skip to the content, move to a button with Tab, and press it. It is one of the first things in the content."""
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent").strip() == name:
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError(f"the button {name} cannot be reached with Tab")
 
 
 def test_the_same_by_keyboard_only(world: World, receiver: Receiver, browsing: Browsing) -> None:
@@ -155,6 +173,7 @@ def test_the_same_by_keyboard_only(world: World, receiver: Receiver, browsing: B
     page.wait_for_url("**/console/payouts")
     page.keyboard.press("n")
     page.wait_for_url("**/console/payouts/new")
+    page.locator("input[type=radio]:focus").wait_for()
     for _ in range(6):
         page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
@@ -165,21 +184,17 @@ def test_the_same_by_keyboard_only(world: World, receiver: Receiver, browsing: B
         page.keyboard.press(key)
     page.keyboard.press("Enter")
     page.wait_for_url("**/console/webhooks/deliveries/*-*")
+    press_button(page, "Resend")
+    page.get_by_text("Attempt 2", exact=True).first.wait_for()
     for key in ("g", "p"):
         page.keyboard.press(key)
     page.wait_for_url("**/console/payouts")
     page.keyboard.press("n")
     page.wait_for_url("**/console/payouts/new")
+    page.locator("input[type=radio]:focus").wait_for()
     page.keyboard.press("Enter")
     page.locator(".head .badge", has_text="SUCCESS").wait_for()
-    # The link that skips to the content; then Create another like this, perhaps a delivery in progress, and the only action.
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    for _ in range(6):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent") == "Simulate RETURNED":
-            break
-    page.keyboard.press("Enter")
+    press_button(page, "Simulate RETURNED")
     page.locator(".head .badge", has_text="RETURNED").wait_for()
 
 
