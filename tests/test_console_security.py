@@ -299,3 +299,30 @@ def test_bad_forms_get_a_page_that_says_why(console: ConsoleClient) -> None:
     page = console.act("top_up_balance", amount="lots")
     assert page.status_code == 400
     assert "text/html" in page.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"[]": "", "amount": "1"},
+        {"payouts:csv": "a,b\n1"},
+        {".".join(["a"] * 5000): "1"},
+        {"amount:json": "9" * 4000},
+        {"amount:json": '{"a": "\\ud800"}'},
+        {"amount:json": "[" * 3000},
+        {"amount:int": "NaN"},
+        {":json": "[1]"},
+        {"amount": "\0"},
+        {"999999999999999999999999": "1", "0": "2"},
+        {"_file": "x", "_scenario": "\r\nX-Admin-Key: 1"},
+    ],
+    ids=lambda fields: next(iter(fields))[:30],
+)
+def test_no_form_causes_an_internal_error(console: ConsoleClient, fields: dict[str, str]) -> None:
+    page = {"_csrf": console.token, "_page": "/console/payouts/new", "_form": "new-payout"}
+    operations = ("create_payout", "create_payouts", "explain_scenario", "upload_bulk_credit", "reconcile_sales")
+    paths = ["/console/fragments/new-payout", *(f"/console/actions/{name}" for name in operations)]
+    for path in paths:
+        response = console.http.post(path, data={**page, **fields})
+        assert response.status_code < 500, (path, response.text[-500:])
+        assert "text/html" in response.headers["content-type"]

@@ -27,7 +27,7 @@ from sandbox.console.store import end_session, signed_in
 from sandbox.console.submission import Submission
 from sandbox.console.view import Kit, View, query_of
 from sandbox.db.engine import CONNECTION_ERRORS, database_unavailable
-from sandbox.domain.errors import CODES, Problem
+from sandbox.domain.errors import CODES, Problem, invalid
 from sandbox.http.operation import Operation
 from sandbox.http.request import ANONYMOUS, Request, SignedIn
 from sandbox.http.responses import Response
@@ -156,6 +156,8 @@ class Console:
     async def _build(self, page: Page | Fragment, view: View) -> Response:
         try:
             return await page.build(view)
+        except UnreadableField as error:
+            return await self._failure(view.request, invalid("form", str(error)), view.session, view.signed_in)
         except (Refused, Problem, *CONNECTION_ERRORS) as error:
             return await self._failure(view.request, error, view.session, view.signed_in)
 
@@ -174,9 +176,11 @@ class Console:
         return await view.render("error.html", problem=problem, cure="" if kind is None else kind.resolution)
 
     async def _not_found(self, request: Request, **_: str) -> Response:
-        session, caller = await self._session(request)
-        problem = Problem("NOT_FOUND", "The console has no such page.")
-        return await self._failure(request, problem, session, caller)
+        try:
+            session, caller = await self._session(request)
+        except (Problem, *CONNECTION_ERRORS) as error:
+            return await self._failure(request, error, None, None)
+        return await self._failure(request, Problem("NOT_FOUND", "The console has no such page."), session, caller)
 
     # ------------------------------------------------------------------------------------------------ forms
 

@@ -1,6 +1,7 @@
 """Call API operations from within the process: with the rights of a session, and all checks of the API."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -170,4 +171,5 @@ def _content(call: ApiCall, operation: Operation, headers: dict[str, str]) -> by
     if operation.body is None:
         return b""
     headers["content-type"] = JSON
-    return msgspec.json.encode({} if call.body is None else call.body)
+    # Not msgspec, which refuses whole numbers of more than 64 bits. The API says what is wrong with them.
+    return json.dumps({} if call.body is None else call.body).encode()

@@ -22,6 +22,8 @@ LIST: Final = "[]"
 _INDEX: Final = re.compile(r"\[(\d+)\]")
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*([Zz]|[+-]\d\d:\d\d)?")
 MAX_INDEX: Final = 100
+MAX_DEPTH: Final = 8
+"""Maximum number of nested objects that a field's name can describe."""
 
 
 @dataclass(slots=True)
@@ -64,10 +66,18 @@ def body_of(fields: Iterable[tuple[str, str]]) -> Any:
         if not path:
             body |= value if isinstance(value, dict) else {}
         elif value is not _OMITTED:
-            _put(body, path.split("."), value)
+            _put(body, path.split(".", MAX_DEPTH), value)
     if LIST in values:
         return list(body.values())
     return _without_gaps(body)
+
+
+def object_of(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the JSON body of a form whose body is an object. Raises UnreadableField also if the fields describe a list."""
+    body = body_of(fields)
+    if not isinstance(body, dict):
+        raise UnreadableField("form", "describes a list, not an object")
+    return body
 
 
 def parameters_of(fields: Iterable[tuple[str, str]], prefix: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sandbox.console.calls import Refused
-from sandbox.console.forms import body_of
+from sandbox.console.forms import object_of
 from sandbox.console.pages.payout import in_words
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
@@ -144,7 +144,7 @@ async def _preview(view: View, values: Mapping[str, Sequence[str]]) -> dict[str,
 
     Errors are by field name. A field that is still empty is missing rather than wrong.
     """
-    body = body_of((name, value) for name, given in values.items() for value in given)
+    body = object_of((name, value) for name, given in values.items() for value in given)
     scenario = next(iter(values.get("_scenario", ())), "").strip()
     chosen = next(iter(values.get("_choice", ())), "")
     facts = {**body, **({"scenario_header": scenario} if scenario else {})}

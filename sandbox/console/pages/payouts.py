@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sandbox.console.calls import Refused
 from sandbox.console.data_table import Column, Row, Table
+from sandbox.console.forms import time_of
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.domain.choices import DestType
@@ -40,7 +41,7 @@ async def payouts(view: View) -> Response:
     query = view.given(*_FILTERS)
     for name in ("created_from", "created_to"):
         if given := view.query.get(name):
-            query[name] = _time(given)
+            query[name] = time_of(given)
     key, equals, value = view.query.get("metadata", "").partition("=")
     if equals:
         query[f"metadata[{key.strip()}]"] = value.strip()
@@ -59,10 +60,3 @@ async def payouts(view: View) -> Response:
     return await view.render(
         "payouts.html", tables=[table], problem=problem, statuses=STATUSES, chosen=chosen, dest_types=_DEST_TYPES
     )
-
-
-def _time(text: str) -> str:
-    """Return the RFC 3339 time of a date-and-time field, which has neither an offset nor, often, seconds."""
-    if len(text) == len("2026-01-31T12:00"):
-        text += ":00"
-    return f"{text}Z" if len(text) == len("2026-01-31T12:00:00") else text

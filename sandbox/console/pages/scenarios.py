@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 from sandbox.console.calls import Refused
 from sandbox.console.data_table import Column, Row, Table
-from sandbox.console.forms import body_of
+from sandbox.console.forms import object_of
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.domain.payout_states import FAILURES
@@ -158,7 +158,7 @@ async def _preview(view: View, values: Mapping[str, list[str]]) -> Preview:
     def last(name: str) -> str:
         return next(iter(values.get(name, [])[-1:]), "").strip()
 
-    body = body_of((name, value) for name, given in values.items() for value in given)
+    body = object_of((name, value) for name, given in values.items() for value in given)
     return await _explain(view, body, last("_account"), last("_amount"))
 
 
