@@ -82,7 +82,7 @@ class DueDelivery(msgspec.Struct, tag_field="kind", tag="delivery_attempt", kw_o
     event_type: EventType
     payout_id: str | None
     endpoint_id: str
-    url: str
+    url: redaction.Address
     attempt: int
     description: str
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from tests.harness.console import ConsoleClient
 
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+NAMES: Final = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 WIDTHS: Final = {"wide": 1280, "narrow": 390}
 Theme = Literal["light", "dark"]
 _FAILED_LOAD: Final = "Failed to load resource"
