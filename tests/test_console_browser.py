@@ -1,5 +1,6 @@
 """The console in a browser: signing in, keys, live updates; and the tests' own watch over pages."""
 
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +14,18 @@ from tests.harness.world import World
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+_LOST = "/lost"
+"""The server closes the connection without a response."""
+_STATUSES = {"/fails": 500, "/missing": 404}
+_POLICIES = {"/inline": "style-src 'self'", "/good": "default-src 'none'; script-src 'self'; img-src data:"}
 _PAGES = {
     "/error": "<script>console.error('broken')</script>",
     "/throws": "<script>throw new Error('broken')</script>",
+    "/inline": '<p style="color: red">not allowed by the policy</p>',
     "/outside": '<img src="http://127.0.0.1:9/picture" alt="">',
+    "/socket": "<script>new WebSocket('ws://127.0.0.1:9/socket')</script>",
+    "/loses": '<img src="/lost" alt="">',
+    "/opens": '<a href="/error" target="_blank">Open</a>',
     "/unlabelled": "<input><button></button>",
     "/good": "<h1>Good</h1>",
 }
@@ -28,12 +37,14 @@ def server() -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = _PAGES.get(self.path)
-            self.send_response(404 if found is None else 200)
+            if self.path == _LOST:
+                return
+            self.send_response(_STATUSES.get(self.path, 200))
             self.send_header("content-type", "text/html")
+            self.send_header("content-security-policy", _POLICIES.get(self.path, ""))
             self.end_headers()
             head = '<!doctype html><html lang="en"><title>T</title><link rel="icon" href="data:,"><main>'
-            self.wfile.write(f"{head}{found}</main></html>".encode())
+            self.wfile.write(f"{head}{_PAGES.get(self.path, '')}</main></html>".encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -50,16 +61,29 @@ def server() -> Iterator[str]:
     [
         ("/error", "error in the console: broken"),
         ("/throws", "error in a script: broken"),
+        ("/inline", "error in the console: Applying inline style violates"),
         ("/outside", "a request to http://127.0.0.1:9/picture"),
+        ("/socket", "a request to ws://127.0.0.1:9/socket"),
+        ("/loses", "net::ERR_EMPTY_RESPONSE"),
         ("/missing", "status 404"),
+        ("/fails", "status 500"),
     ],
 )
 def test_the_watch_fails_a_test_whose_page_misbehaves(chromium: "Browser", server: str, path: str, what: str) -> None:
     browsing = Browsing(chromium, server)
     browsing.open(path).wait_for_load_state("load")
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=re.escape(what)):
         browsing.close()
-    assert any(what in found for found in browsing.found), browsing.found
+
+
+def test_the_watch_covers_pages_that_a_page_opens(chromium: "Browser", server: str) -> None:
+    browsing = Browsing(chromium, server)
+    page = browsing.open("/opens")
+    with page.expect_popup() as opened:
+        page.get_by_text("Open").click()
+    opened.value.wait_for_load_state("load")
+    with pytest.raises(AssertionError, match="broken"):
+        browsing.close()
 
 
 def test_the_accessibility_check_finds_a_violation(chromium: "Browser", server: str) -> None:

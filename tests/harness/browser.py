@@ -1,7 +1,8 @@
 """The console in a real browser: Debian's Chromium, driven by Playwright.
 
-Every page is watched. Errors and warnings in its console, requests to anywhere but the sandbox, and responses with an error
-status that the test did not announce fail the test when it ends.
+Every page is watched, as are the pages that it opens. Errors and warnings in its console (violations of the content security
+policy are errors there), requests to anywhere but the sandbox, lost connections, and responses with an error status that the
+test did not announce fail the test when it ends.
 """
 
 import os
@@ -21,7 +22,7 @@ from tests.harness.console import ConsoleClient
 NAMES: Final = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 WIDTHS: Final = {"wide": 1280, "narrow": 390}
 Theme = Literal["light", "dark"]
-_FAILED_LOAD: Final = "Failed to load resource"
+_ERROR_STATUS: Final = "Failed to load resource: the server responded with a status of"
 
 
 def find_chromium() -> str | None:
@@ -68,6 +69,7 @@ class Browsing:
             base_url=self._url, viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
         )
         self._contexts.append(context)
+        self._watch(context)
         if key:
             with ConsoleClient(self._url) as client:
                 client.sign_in(key)
@@ -78,25 +80,28 @@ class Browsing:
             context.add_cookies(cookies)
         context.set_default_timeout(20_000)
         page = context.new_page()
-        self.watch(page)
         page.goto(path)
         return page
 
-    def watch(self, page: Page) -> None:
-        """Note everything that must not happen in a page."""
-        page.on("console", self._note_message)
-        page.on("pageerror", lambda error: self.found.append(f"error in a script: {error}"))
-        page.on("request", self._note_request)
-        page.on("response", self._note_response)
+    def _watch(self, context: BrowserContext) -> None:
+        """Note everything that must not happen in the context's pages."""
+        context.on("console", self._note_message)
+        context.on("weberror", lambda error: self.found.append(f"error in a script: {error.error}"))
+        context.on("request", self._note_request)
+        context.on("response", self._note_response)
+        context.on("page", lambda page: page.on("websocket", lambda socket: self._note_url(socket.url)))
 
     def _note_message(self, message: ConsoleMessage) -> None:
-        # A failed load is judged by its status.
-        if message.type in ("error", "warning") and not message.text.startswith(_FAILED_LOAD):
+        # _note_response judges error statuses.
+        if message.type in ("error", "warning") and not message.text.startswith(_ERROR_STATUS):
             self.found.append(f"{message.type} in the console: {message.text}")
 
     def _note_request(self, request: Request) -> None:
-        if urlsplit(request.url).netloc != urlsplit(self._url).netloc and not request.url.startswith(("data:", "blob:")):
-            self.found.append(f"a request to {request.url}")
+        self._note_url(request.url)
+
+    def _note_url(self, url: str) -> None:
+        if urlsplit(url).netloc != urlsplit(self._url).netloc and not url.startswith(("data:", "blob:")):
+            self.found.append(f"a request to {url}")
 
     def _note_response(self, response: Response) -> None:
         if response.status >= 400 and response.status not in self.expected_statuses:
@@ -106,7 +111,7 @@ class Browsing:
         """Close the pages, and fail if anything was noted."""
         for context in self._contexts:
             context.close()
-        assert self.found == []
+        assert not self.found, "\n".join(self.found)
 
 
 def check_accessibility(page: Page, *rules: str) -> None:
