@@ -1,8 +1,8 @@
 """Tell open pages what has changed, as server-sent events. The pages then fetch themselves again."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -29,36 +29,112 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class LivePages:
-    """The pages with live updates in this process."""
+    """The pages with live updates in this process. Pages of the same merchant share one subscription and its work."""
 
     def __init__(self, listener: LiveListener) -> None:
         self._listener = listener
-        self._open: Counter[str] = Counter()
+        self._merchants: dict[str, _Merchant] = {}
 
     def open(self, merchant_id: str, is_valid: Callable[[], Awaitable[bool]]) -> "LiveUpdates":
         """Return a response that tells a page about changes until `is_valid` returns False. Raises RATE_LIMITED."""
-        if self._open[merchant_id] >= MAX_PER_MERCHANT:
+        merchant = self._merchants.get(merchant_id)
+        if merchant is not None and len(merchant.pages) >= MAX_PER_MERCHANT:
             raise Problem("RATE_LIMITED", f"At most {MAX_PER_MERCHANT} pages get live updates.", headers={"Retry-After": "10"})
-        return LiveUpdates(self._listener, self._open, merchant_id, is_valid)
+        return LiveUpdates(self, self._listener, merchant_id, is_valid)
+
+    def add(self, merchant_id: str, page: "LiveUpdates") -> None:
+        """Tell a page about its merchant's changes from now on."""
+        merchant = self._merchants.get(merchant_id)
+        if merchant is None:
+            merchant = self._merchants[merchant_id] = _Merchant()
+            merchant.task = asyncio.create_task(merchant.run(self._listener, merchant_id))
+        merchant.pages.add(page)
+
+    async def remove(self, merchant_id: str, page: "LiveUpdates") -> None:
+        """Forget a page, and its merchant with its last page."""
+        merchant = self._merchants[merchant_id]
+        merchant.pages.discard(page)
+        if not merchant.pages:
+            del self._merchants[merchant_id]
+            if merchant.task is not None:
+                await end_tasks(merchant.task)
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What has changed: kinds of events (`*`: anything may have changed), and ids of payouts."""
+
+    kinds: set[str] = field(default_factory=set)
+    ids: set[str] = field(default_factory=set)
+
+    def add(self, other: "_Changes") -> None:
+        self.kinds |= other.kinds
+        if len(self.ids) <= MAX_IDS:
+            self.ids |= other.ids
+
+    def add_id(self, payout_id: Any) -> None:
+        if isinstance(payout_id, str) and len(self.ids) <= MAX_IDS:
+            self.ids.add(payout_id)
+
+    def message(self) -> bytes:
+        # With too many ids, every page may be affected.
+        has_too_many = len(self.ids) > MAX_IDS
+        data = {"kinds": sorted(self.kinds), "ids": [] if has_too_many else sorted(self.ids), "all": has_too_many}
+        return b"event: changed\ndata: " + _encode(data) + b"\n\n"
+
+
+class _Merchant:
+    """Collects a merchant's changes, and passes them to all its pages at most once per INTERVAL."""
+
+    def __init__(self) -> None:
+        self.pages: set[LiveUpdates] = set()
+        self.task: asyncio.Task[None] | None = None
+        self._changes = _Changes()
+        self._has_changes = asyncio.Event()
+
+    def receive(self, message: Message | None) -> None:
+        """Note what a message of the live feed changes. None means that messages were missed: everything may have changed."""
+        changes = self._changes
+        if message is None:
+            changes.kinds.add("*")
+        else:
+            for transition in message.transitions:
+                changes.kinds.add(transition.type)
+                changes.add_id(transition.payout_id)
+            for note in message.notes:
+                changes.kinds.add(note.kind)
+                changes.add_id(note.data.get("payout_id"))
+        self._has_changes.set()
+
+    async def run(self, listener: LiveListener, merchant_id: str) -> None:
+        async with listener.subscribe(merchant_id, self.receive, _SUBSCRIBE_TIMEOUT):
+            while True:
+                await self._has_changes.wait()
+                self._has_changes.clear()
+                changes, self._changes = self._changes, _Changes()
+                for page in self.pages:
+                    page.add(changes)
+                await asyncio.sleep(INTERVAL)
 
 
 class LiveUpdates:
-    """The response to one page: at most one message per INTERVAL, with kinds of changes and ids of payouts and events."""
+    """The response to one page: at most one message per INTERVAL, with the kinds of changes and the payouts' ids."""
 
     def __init__(
-        self, listener: LiveListener, open_pages: Counter[str], merchant_id: str, is_valid: Callable[[], Awaitable[bool]]
+        self, pages: LivePages, listener: LiveListener, merchant_id: str, is_valid: Callable[[], Awaitable[bool]]
     ) -> None:
+        self._pages = pages
         self._listener = listener
-        self._open = open_pages
         self._merchant_id = merchant_id
         self._is_valid = is_valid
-        self._kinds: set[str] = set()
-        self._ids: set[str] = set()
-        self._changed = asyncio.Event()
+        # The page was built before it listens, so anything may have changed since.
+        self._changes = _Changes({"*"})
+        self._has_changes = asyncio.Event()
+        self._has_changes.set()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Send changes until the client disconnects, the session ends or the process shuts down."""
-        self._open[self._merchant_id] += 1
+        self._pages.add(self._merchant_id, self)
         tasks = [
             asyncio.create_task(self._write(send)),
             asyncio.create_task(_wait_for_disconnect(receive)),
@@ -68,53 +144,27 @@ class LiveUpdates:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end_tasks(*tasks)
-            self._open[self._merchant_id] -= 1
-            if not self._open[self._merchant_id]:
-                del self._open[self._merchant_id]
+            await self._pages.remove(self._merchant_id, self)
 
-    def receive(self, message: Message | None) -> None:
-        """Note what a message of the live feed changes. None means that messages were missed: everything may have changed."""
-        if message is None:
-            self._kinds.add("*")
-        else:
-            for transition in message.transitions:
-                self._kinds.add(transition.type)
-                self._add_id(transition.payout_id)
-            for note in message.notes:
-                self._kinds.add(note.kind)
-                self._add_id(note.data.get("payout_id"))
-                self._add_id(note.data.get("event_id"))
-        self._changed.set()
-
-    def _add_id(self, found: Any) -> None:
-        if isinstance(found, str) and len(self._ids) <= MAX_IDS:
-            self._ids.add(found)
-
-    def _message(self) -> bytes:
-        # With too many ids, every page may be affected.
-        ids = [] if len(self._ids) > MAX_IDS else sorted(self._ids)
-        data = {"kinds": sorted(self._kinds), "ids": ids, "all": len(self._ids) > MAX_IDS}
-        self._kinds.clear()
-        self._ids.clear()
-        self._changed.clear()
-        return b"event: changed\ndata: " + _encode(data) + b"\n\n"
+    def add(self, changes: _Changes) -> None:
+        """Send these changes with the next message. For a slow client, they are added up."""
+        self._changes.add(changes)
+        self._has_changes.set()
 
     async def _write(self, send: "Send") -> None:
         headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
         headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async with self._listener.subscribe(self._merchant_id, self.receive, _SUBSCRIBE_TIMEOUT):
-            # The page was built before this subscription.
-            self.receive(None)
-            while not self._listener.closing:
-                try:
-                    async with asyncio.timeout(HEARTBEAT):
-                        await self._changed.wait()
-                    chunk = self._message()
-                except TimeoutError:
-                    chunk = b": heartbeat\n\n"
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await asyncio.sleep(INTERVAL)
+        while not self._listener.closing:
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    await self._has_changes.wait()
+                self._has_changes.clear()
+                changes, self._changes = self._changes, _Changes()
+                chunk = changes.message()
+            except TimeoutError:
+                chunk = b": heartbeat\n\n"
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _wait_for_end_of_session(self) -> None:

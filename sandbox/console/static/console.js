@@ -78,8 +78,8 @@ function refreshSoon() {
     pending = false;
     const started = performance.now();
     await load(location.href, { live: true });
-    // A busy sandbox gets longer pauses: each open page takes at most a twentieth of its time.
-    pause = Math.min(15000, Math.max(500, 20 * (performance.now() - started)));
+    // A busy sandbox gets longer pauses: each open page takes at most a hundredth of its time.
+    pause = Math.min(15000, Math.max(500, 100 * (performance.now() - started)));
     timer = 0;
     if (pending) refreshSoon();
   }, pause);
