@@ -68,9 +68,9 @@ lock:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
 		&& $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && PATH="$$tools/bin:$$PATH" \
 		&& $(COMPILE) --upgrade -o requirements.txt pyproject.toml \
-		&& $(COMPILE) --upgrade --extra dev --extra otel -c requirements.txt -o requirements-dev.txt pyproject.toml \
+		&& $(COMPILE) --upgrade --extra dev --extra otel --extra mcp --extra freeze --extra testcontainers -c requirements.txt -o requirements-dev.txt pyproject.toml \
 		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report *.egg-info
-	find sandbox worker ipn seeds tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find psp_sandbox sandbox worker ipn seeds tests -name __pycache__ -type d -prune -exec rm -rf {} +

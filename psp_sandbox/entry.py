@@ -1,0 +1,5 @@
+"""The entry point of `psp`."""
+
+from sandbox.cli.entry import main
+
+__all__ = ["main"]
