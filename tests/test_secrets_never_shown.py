@@ -209,7 +209,7 @@ def collect_output(world: World, member_key: str, watcher: Watcher) -> dict[str,
         ):  # fmt: skip
             pages, cursor = [], None
             while True:
-                page = member.get(path, params={"limit": 100, "cursor": cursor} if cursor else {})
+                page = member.get(path, params={"limit": 100, "cursor": cursor} if cursor else None)
                 pages.append(page.text)
                 cursor = page.json().get("next_cursor") if "json" in page.headers["content-type"] else None
                 if not cursor:

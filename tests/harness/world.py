@@ -113,7 +113,8 @@ class World:
 
     def get(self, path: str, **params: Any) -> httpx.Response:
         """Send a GET with these query parameters."""
-        return self.client.get(path, params=params)
+        # httpx drops the query of the path if `params` is an empty mapping.
+        return self.client.get(path, params=params or None)
 
     def payout_body(self, suffix: str = "0001", **fields: Any) -> dict[str, Any]:
         """Return the body to create a payout to an account with this suffix, which selects the scenario."""
