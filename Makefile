@@ -19,7 +19,7 @@ print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], s
 endef
 export BUILD_REQUIRES
 
-.PHONY: install dev up test nightly lint clean lock
+.PHONY: install dev up docs test nightly lint clean lock
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -55,7 +55,11 @@ lint: dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint
+# The guide, which a running sandbox serves at /docs/guide/. `make install` builds it too.
+docs: dev
+	$(VENV)/bin/python build_backend/guide.py
+
+test: lint docs
 	$(VENV)/bin/pytest -n auto
 
 # Slow tests: one waits a real minute (`make test` covers the same in virtual time), and the contract tests cover every error.
@@ -72,5 +76,5 @@ lock:
 		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report *.egg-info
+	rm -rf $(VENV) sandbox/docs/guide .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report *.egg-info
 	find psp_sandbox sandbox worker ipn seeds tests -name __pycache__ -type d -prune -exec rm -rf {} +

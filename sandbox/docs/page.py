@@ -119,6 +119,11 @@ def problem_page(code: str) -> str:
     )
 
 
+def missing_page(is_built: bool) -> str:
+    """Return the HTML for a page of the guide that does not exist, or for a guide that was not built."""
+    return _templates().get_template("missing.html").render(title="Not found", is_built=is_built)
+
+
 class _Reader:
     """Reads operations from a document and resolves its references."""
 

@@ -17,6 +17,12 @@ def names_explicitly(header: str | None, media_type: str) -> bool:
     return header is not None and _weights(header).get(media_type, 0.0) > 0
 
 
+def prefers_html(header: str | None) -> bool:
+    """Return whether an Accept header is a browser's: it names HTML, and prefers it to JSON."""
+    header = (header or "").lower()
+    return "text/html" in header and quality(header, "text/html") >= max(quality(header, "application/json"), 0.001)
+
+
 def quality(header: str | None, media_type: str) -> float:
     """Return the weight, 0 to 1, that an Accept header gives to a media type (in lower case).
 

@@ -54,7 +54,7 @@ class Operation:
 
     method: str
     path: str
-    """Path parameters are in braces: `/api/v1/payouts/{payout_id}`."""
+    """Path parameters are in braces: `/api/v1/payouts/{payout_id}`. `{name:path}` matches the rest of the path."""
     summary: str
     responses: Mapping[int, Any]
     """Status → type of the response body (None: no body)."""
@@ -119,7 +119,7 @@ class Operation:
     @property
     def path_parameters(self) -> list[str]:
         """The names of the path's parameters."""
-        return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+        return [part[1:-1].removesuffix(":path") for part in self.path.split("/") if part.startswith("{")]
 
 
 get: Final = functools.partial(Operation, "GET")

@@ -68,9 +68,31 @@ class Request:
     """One request to one operation."""
 
     __slots__ = (
-        "_body_limit", "_body_size", "_header_by_name", "_key", "_more_body", "_public_url", "_raw", "_receive", "body",
-        "caller", "fault", "fingerprinted_body", "headers", "is_head", "is_validated", "json", "method", "operation", "path",
-        "path_parameters", "query", "query_string", "request_id", "signed_in",
+        "_body_limit",
+        "_body_size",
+        "_header_by_name",
+        "_key",
+        "_more_body",
+        "_public_url",
+        "_raw",
+        "_receive",
+        "body",
+        "caller",
+        "ends_in_slash",
+        "fault",
+        "fingerprinted_body",
+        "headers",
+        "is_head",
+        "is_validated",
+        "json",
+        "method",
+        "operation",
+        "path",
+        "path_parameters",
+        "query",
+        "query_string",
+        "request_id",
+        "signed_in",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +103,8 @@ class Request:
         self.operation = operation
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.ends_in_slash: bool = scope["raw_path"].endswith(b"/")
+        """Whether the client's path ends in a slash, which the router removes."""
         self.query_string: bytes = scope["query_string"]
         self.path_parameters: Mapping[str, str] = scope["path_params"]
         self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])

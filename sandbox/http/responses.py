@@ -30,11 +30,11 @@ class Response:
     __slots__ = ("_body", "_headers", "_status")
 
     def __init__(self, status: int, body: bytes = b"", media_type: str = JSON, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Header names may be in any case. Text bodies are UTF-8. A 204 has no Content-Type and no Content-Length."""
+        """Header names may be in any case. Text bodies are UTF-8. A 204 or 304 has no Content-Type and no Content-Length."""
         self._status = status
         self._body = body
         self._headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-        if status != 204:
+        if status not in (204, 304):
             charset = "; charset=utf-8" if media_type.startswith("text/") else ""
             self._headers.append((b"content-type", (media_type + charset).encode()))
             self._headers.append((b"content-length", b"%d" % len(body)))

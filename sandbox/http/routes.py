@@ -1,5 +1,6 @@
 """Compile operations into plain ASGI applications, and have Litestar route requests to them."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -91,6 +92,6 @@ def _route(operation: Operation, application: ASGIApp) -> HTTPRouteHandler:
     async def endpoint() -> None:
         raise AssertionError("the operation's application runs in place of this endpoint")
 
-    path = operation.path.replace("}", ":str}")
+    path = re.sub(r"{(\w+)}", r"{\1:str}", operation.path)
     route = HTTPRouteHandler(path, http_method=operation.method, name=operation.id, middleware=[replace_endpoint])  # type: ignore[arg-type]  # a str, not its Method literal
     return route(endpoint)

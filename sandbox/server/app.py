@@ -24,6 +24,7 @@ from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import DirectoryApi
 from sandbox.directory.catalogue import load_directory
 from sandbox.docs.api import DocsApi
+from sandbox.docs.guide_api import GuideApi
 from sandbox.faults.api import FaultApi
 from sandbox.faults.injection import inject_before
 from sandbox.faults.service import FaultService
@@ -184,7 +185,7 @@ def create_app(settings: Settings) -> Application:
         WorldApi(WorldService(work)),
         HealthApi(readiness),
     )
-    operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue))
+    operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue), GuideApi())
     console = Console(operations, settings, listener)
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
