@@ -227,7 +227,7 @@ def _scenarios_and_faults(psp: Shell, _: Receiver, folder: Path) -> None:
     psp(f"faults delete {fault['id']}")
 
 
-def _time(psp: Shell, _: Receiver, __: Path) -> None:
+def _time(psp: Shell, _: Receiver, folder: Path) -> None:
     psp("clock show")
     assert psp("clock due --limit 1")["data"] == []
     psp("clock freeze")
@@ -238,6 +238,8 @@ def _time(psp: Shell, _: Receiver, __: Path) -> None:
     assert psp(f"snapshots get {snapshot}")["id"] == snapshot
     psp(f"snapshots restore {snapshot}")
     psp(f"snapshots delete {snapshot}")
+    psp("world export", str(folder / "world.json"))
+    assert psp("world import", str(folder / "world.json"))["imported"]
 
 
 def _administration(psp: Shell, _: Receiver, folder: Path) -> None:

@@ -24,7 +24,7 @@ from sandbox.cli.client import DEFAULT_URL
 from sandbox.console.commands import DEFAULT_CLI_URL, Commands
 from sandbox.console.psp_commands import PSP_COMMANDS, WITHOUT_PSP_COMMAND
 from sandbox.console.psp_line import PspLine
-from sandbox.http.operation import Operation
+from sandbox.http.operation import MULTIPART, Operation
 from tests.harness.command import invoke
 from tests.harness.console_calls import EXPRESSIBLE, FILTERS, ID, INEXPRESSIBLE, PAYOUT
 from tests.test_cli_help import LEAF_COMMANDS
@@ -121,7 +121,10 @@ def sent_by_curl(operation: Operation, text: str) -> Sent:
                 body = json.loads(next(rest))
             case "-F":
                 assert next(rest) == "file=@credits.csv"
-                assert operation.receive is not None
+                assert operation.body_media_type == MULTIPART
+            case "--data-binary":
+                assert next(rest) == "@world.json"
+                assert headers.pop("Content-Type") == operation.body_media_type
             case _:
                 assert not url
                 url = word
@@ -150,7 +153,7 @@ def sent_by_psp(operation: Operation, text: str) -> Sent:
     except Recorded as recorded:
         request, content = recorded.request, recorded.content
     if operation.receive is not None:
-        assert b'filename="credits.csv"' in content
+        assert (b'filename="credits.csv"' if operation.body_media_type == MULTIPART else b"the world") in content
         content = b""
     return normal(operation, request.method, str(request.url), json.loads(content) if content else None)
 
@@ -158,6 +161,7 @@ def sent_by_psp(operation: Operation, text: str) -> Sent:
 def write_files(operation: Operation, body: Any) -> None:
     """Save what the files that commands name stand for."""
     Path("credits.csv").write_text(f"uuid,amount\n{ID},1.00\n")
+    Path("world.json").write_text("the world")
     if isinstance(body, dict):
         Path("scenario.json").write_text(json.dumps(body.get("rule", body)))
         Path("signing.json").write_text(json.dumps(body.get("custom_signing")))

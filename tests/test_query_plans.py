@@ -43,6 +43,7 @@ MAX_ROWS_PER_MERCHANT = 8
 EXEMPT = {
     "sandbox.audit.checks.": "an audit reads all of a merchant's rows; its plans use statistics",
     "sandbox.worlds.store.": "a snapshot, a restore or a reset reads all of a merchant's rows",
+    "sandbox.worlds.columns._COLUMNS": "it reads the database's catalogue, whose size does not depend on the rows",
     "sandbox.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, only when there are new ones",
     "sandbox.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, on request",
     "sandbox.worlds.service._count": "it counts the snapshots, of which there are few",
@@ -55,6 +56,7 @@ BUILT_AT_RUN_TIME = {
     "sandbox.db.rows.update_by_key": "it builds other statements, which are tested",
     "sandbox.merchants.service.delete": "it deletes a merchant, table by table",
     "sandbox.worlds.store": "it reads all of a merchant's rows, as above",
+    "sandbox.worlds.export.read_world": "an export reads all of a merchant's rows; its plans use statistics",
 }
 """Functions that build SQL at run time, and why that SQL is not tested here."""
 EVERY_MERCHANT = (
@@ -126,6 +128,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.pacing._END_WAITS": (MERCHANT, ids()[0], "2030-01-01 00:00:00+00", BATCH),
     "sandbox.webhooks.pacing._IN_FLIGHT": (MERCHANT, A, A, ids(1, 1)),
     "sandbox.webhooks.recovery._FAILED": (MERCHANT, A, "SUCCEEDED"),
+    "sandbox.worlds.importing._SET_WORLD": (MERCHANT, A, A, A, A, "success"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.claim._CLAIM": (True, NOW, [MERCHANT], [BATCH], [NEEDS], [BATCH]),
     "sandbox.unit_of_work.write._WRITE": (

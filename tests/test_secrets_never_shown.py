@@ -205,7 +205,7 @@ def collect_output(world: World, member_key: str, watcher: Watcher) -> dict[str,
         for path in (
             "/sandbox/v1/requests", "/api/v1/events", "/api/v1/webhook-deliveries", "/api/v1/payouts", "/sandbox/v1/snapshots",
             "/aggregator/v1/source", "/aggregator/v1/fetches", "/aggregator/v1/dead-letters", "/metrics", "/health/ready",
-            "/sandbox/v1/keys", "/sandbox/v1/settings", "/sandbox/v1/audit",
+            "/sandbox/v1/keys", "/sandbox/v1/settings", "/sandbox/v1/audit", "/sandbox/v1/world",
         ):  # fmt: skip
             pages, cursor = [], None
             while True:

@@ -40,6 +40,7 @@ _GROUPS: Final = {
     "scenarios": ("scenarios", "app"),
     "faults": ("faults", "app"),
     "snapshots": ("worlds", "app"),
+    "world": ("world", "app"),
     "merchants": ("merchants", "app"),
     "keys": ("merchants", "keys_app"),
     "settings": ("settings", "app"),

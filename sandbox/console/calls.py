@@ -12,7 +12,7 @@ import msgspec
 from litestar.types import ASGIApp
 
 from sandbox.domain.errors import Problem
-from sandbox.http.operation import JSON, Operation
+from sandbox.http.operation import JSON, MULTIPART, Operation
 from sandbox.http.request import ANONYMOUS, Caller, SignedIn
 
 _BOUNDARY: Final = "psp-console-file"
@@ -163,6 +163,9 @@ class _Collector:
 
 def _content(call: ApiCall, operation: Operation, headers: dict[str, str]) -> bytes:
     """Return the body of a request, and add its headers."""
+    if operation.receive is not None and operation.body_media_type != MULTIPART:
+        headers["content-type"] = operation.body_media_type
+        return call.file or b""
     if operation.receive is not None:
         headers["content-type"] = f"{operation.body_media_type}; boundary={_BOUNDARY}-{call.key}"
         edge = f"--{_BOUNDARY}-{call.key}"

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from sandbox.console.psp_commands import PSP_COMMANDS
 from sandbox.console.psp_line import PspLine
 from sandbox.domain.scenario_engine import HEADER
-from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, UPLOADED_FILE, curl, json_body
+from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
 from sandbox.http.operation import Operation
 
 DEFAULT_CLI_URL: Final = "http://127.0.0.1:8000"
@@ -67,7 +67,7 @@ class Commands:
         if scenario:
             arguments.append("-H " + shlex.quote(f"{HEADER}: {scenario}"))
         if operation.receive is not None:
-            arguments.append(UPLOADED_FILE)
+            arguments += uploaded_file(operation.body_media_type)
         elif body is not None:
             arguments += json_body(body)
         return curl(operation.method, shlex.quote(url), *arguments)

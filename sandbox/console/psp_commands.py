@@ -151,6 +151,8 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "get_snapshot": "snapshots get {snapshot_id}",
     "restore_snapshot": "snapshots restore {snapshot_id}",
     "delete_snapshot": "snapshots delete {snapshot_id}",
+    "export_world": "world export -",
+    "import_world": "world import {*:file=world.json}",
     # Scenarios and faults
     "list_scenarios": "scenarios list",
     "get_catalogue": "scenarios catalogue --bank {bank_code}",

@@ -10,7 +10,7 @@ from sandbox.docs.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, TA
 from sandbox.docs.schemas import REF, Json, Schemas
 from sandbox.domain.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody, RefusedItem
 from sandbox.domain.payout import Payout
-from sandbox.http.operation import JSON, Operation, page_item
+from sandbox.http.operation import MULTIPART, Operation, page_item
 from sandbox.webhooks.requests import EVENT_TYPES
 
 Links = dict[Any, dict[str, tuple[str, str]]]
@@ -198,7 +198,7 @@ class _Builder:
             codes.add("VALIDATION_ERROR")
         if operation.body is not None:
             codes |= {"VALIDATION_ERROR", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
-            codes |= {"MALFORMED_JSON"} if operation.body_media_type == JSON else set()
+            codes |= {"MALFORMED_JSON"} if operation.body_media_type != MULTIPART else set()
         if has_path_parameters:
             codes.add("NOT_FOUND")
         if operation.idempotency != "none":

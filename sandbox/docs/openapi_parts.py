@@ -83,6 +83,7 @@ TAGS: Final = {
     "Sandbox: settings": "A merchant's settings.",
     "Sandbox: snapshots": "Save a merchant's state and restore it.",
     "Sandbox: stream": "Changes as they happen, as server-sent events.",
+    "Sandbox: world": "Move a merchant's entire state in one file.",
     "Service": "Health, metrics and this document.",
 }
 """Tag → its description."""

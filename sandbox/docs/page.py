@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from sandbox.domain.errors import CODES
 from sandbox.domain.scenario_engine import Catalogue, Scenario
-from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, UPLOADED_FILE, curl, json_body
+from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
 
 Json = Mapping[str, Any]
 
@@ -205,7 +205,7 @@ class _Reader:
         if any("idempotency-key" in p.get("$ref", "") for p in operation.get("parameters", ())):
             arguments.append(f'-H "X-IDEMPOTENCY-KEY: {operation["operationId"]}-$(date +%s)"')
         if _is_form(media_type):
-            arguments.append(UPLOADED_FILE)
+            arguments += uploaded_file(media_type)
         elif example is not None:
             arguments += json_body(example)
         return curl(method.upper(), f'"{url}"', *arguments)

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 MERCHANT_KEY: Final = '-H "X-API-KEY: $PSP_API_KEY"'
 OPERATOR_KEY: Final = '-H "X-ADMIN-KEY: $PSP_ADMIN_KEY"'
-UPLOADED_FILE: Final = "-F file=@credits.csv"
 _MAX_ARGUMENT: Final = 100_000
 """In bytes. Linux refuses an argument of 128 KiB."""
 
@@ -15,6 +14,13 @@ def curl(method: str, url: str, *arguments: str) -> str:
     """Return a command with one argument per line. The URL and the arguments are already quoted for the shell."""
     start = "curl -sS" if method == "GET" else f"curl -sS -X {method}"
     return " \\\n  ".join([f"{start} {url}", *arguments])
+
+
+def uploaded_file(media_type: str) -> tuple[str, ...]:
+    """Return the arguments that send a file: as a form, or as a body of this media type."""
+    if media_type.startswith("multipart/"):
+        return ("-F file=@credits.csv",)
+    return f"-H 'Content-Type: {media_type}'", "--data-binary @world.json"
 
 
 def json_body(body: Any) -> tuple[str, str]:

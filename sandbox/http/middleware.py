@@ -16,7 +16,7 @@ from sandbox.domain.body import decode
 from sandbox.domain.errors import MEDIA_TYPE, Problem, invalid_fields
 from sandbox.domain.query_errors import find_query_errors
 from sandbox.http.accept import accepts, names_explicitly
-from sandbox.http.operation import JSON, Operation
+from sandbox.http.operation import JSON, MULTIPART, Operation
 from sandbox.http.paging import cursor_errors
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.request import ApiKeyLookup, Request
@@ -187,6 +187,8 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
 
         async def form(request: Request) -> Any:
             _require_identity_encoding(request)
+            if operation.body_media_type != MULTIPART:
+                _require_json(request)
             request.body = await receive(request)
             request.fingerprinted_body = request.body.digest
             return await proceed(request)

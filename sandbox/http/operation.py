@@ -85,7 +85,9 @@ class Operation:
     """A method of the API class, called for an invalid body. For the fields that match the schema, returns the errors that
     a schema cannot express."""
     receive: Callable[[Any], Awaitable[Form]] | None = None
-    """Parses a multipart body as it arrives; None for JSON."""
+    """Parses the body, as it arrives, in place of the decoder of JSON bodies."""
+    received_media_type: str = MULTIPART
+    """The media type of the body that `receive` parses."""
     body_limit: int | None = None
     """The body's maximum size in bytes; None for the application's default."""
     id: str = ""
@@ -114,7 +116,7 @@ class Operation:
     @property
     def body_media_type(self) -> str:
         """The media type of the request's body."""
-        return JSON if self.receive is None else MULTIPART
+        return JSON if self.receive is None else self.received_media_type
 
     @property
     def path_parameters(self) -> list[str]:

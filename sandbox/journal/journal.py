@@ -35,9 +35,9 @@ BODY_LIMIT: Final = 4000
 HEADERS_LIMIT: Final = 8000
 """Maximum bytes of a call's headers, names and values together."""
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
-NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests", "/sandbox/v1/listeners/")
+NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests", "/sandbox/v1/listeners/", "/sandbox/v1/world")
 """Paths that are not in the journal. The live stream has no end, and neither reading the journal nor a waiting listener
-must fill it."""
+must fill it. A world bundle contains the journal, so moving a world must not change it."""
 _MAX_QUEUE_LENGTH: Final = 1000
 _PAUSE_SECONDS: Final = 0.2
 _TTL_SECONDS: Final = 86_400
@@ -77,6 +77,9 @@ class Entry(msgspec.Struct, array_like=True):
     request_body: bytes
     response_body: bytes
     fault: FaultNote | None
+    began: int = 0
+    """When the call began, in microseconds of the host's time. It orders the calls of a client that waits for each response,
+    even if several processes served them."""
 
 
 class JournalEntry(msgspec.Struct):
@@ -149,6 +152,31 @@ class Journal:
         """Delete the journal of a merchant that was reset."""
         if Effect.WORLD_RESET in unit.effects:
             await self.forget(unit.merchant_id)
+
+    async def calls(self, merchant_id: str) -> list[JournalEntry]:
+        """Return all calls in the order in which they began. Raises UNAVAILABLE.
+
+        Calls that another process served in the last second can be missing.
+        """
+        with contextlib.suppress(*REDIS_ERRORS):
+            async with self._writing:
+                await self._write()
+        values = await self._read(merchant_id)
+        oldest_first = values[::-1]
+        oldest_first.sort(key=lambda value: _decode(value[_ID_SIZE:]).began)
+        return [_to_journal_entry(value) for value in oldest_first]
+
+    async def replace(self, merchant_id: str, calls: Sequence[JournalEntry]) -> None:
+        """Replace a merchant's journal by these calls, oldest first. Loses them if Redis is down."""
+        await self.forget(merchant_id)
+        if not calls:
+            return
+        values = [call.id.encode() + _encode(_to_entry(call, number)) for number, call in enumerate(calls)]
+        with contextlib.suppress(*REDIS_ERRORS):
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.rpush(_key(merchant_id), *values[-ENTRIES_KEPT:])
+            pipeline.expire(_key(merchant_id), _TTL_SECONDS)
+            await pipeline.execute()
 
     async def forget(self, merchant_id: str) -> None:
         """Delete a merchant's journal. Other processes can still write entries that they have queued."""
@@ -292,6 +320,28 @@ def _to_journal_entry(value: bytes) -> JournalEntry:
         request_body=entry.request_body.decode("utf-8", "replace"),
         response_body=entry.response_body.decode("utf-8", "replace"),
         fault=entry.fault,
+    )
+
+
+def _to_entry(call: JournalEntry, began: int) -> Entry:
+    return Entry(
+        at=call.at,
+        method=call.method,
+        path=call.path,
+        query=call.query.encode("latin-1", "replace"),
+        status=call.status,
+        duration_ms=call.duration_ms,
+        request_id=call.request_id,
+        api_key_id=call.api_key_id,
+        replayed=call.replayed,
+        headers=[
+            (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+            for name, value in call.request_headers.items()
+        ],
+        request_body=call.request_body.encode(),
+        response_body=call.response_body.encode(),
+        fault=call.fault,
+        began=began,
     )
 
 

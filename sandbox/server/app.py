@@ -84,6 +84,8 @@ from sandbox.webhooks.secrets import SecretService
 from sandbox.webhooks.secrets_api import SecretApi
 from sandbox.webhooks.sender import WebhookSender
 from sandbox.worlds.api import WorldApi
+from sandbox.worlds.bundle_api import BundleApi
+from sandbox.worlds.bundle_service import BundleService
 from sandbox.worlds.service import WorldService
 
 BODY_LIMIT = 2 * 1024 * 1024
@@ -183,6 +185,7 @@ def create_app(settings: Settings) -> Application:
         ReceiverTestApi(receiver_tests),
         ScenarioApi(ScenarioService(work, directory)),
         WorldApi(WorldService(work)),
+        BundleApi(BundleService(work, box, directory, journal)),
         HealthApi(readiness),
     )
     operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue), GuideApi())

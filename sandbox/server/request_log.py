@@ -98,6 +98,7 @@ class RequestLog:
                     request_body=request.json[:_JOURNALED_BYTES],
                     response_body=body[:_JOURNALED_BYTES],
                     fault=None if request.fault is None else note(request.fault),
+                    began=int((time.time() - seconds) * 1_000_000),
                 )
                 self._journal.record(request.merchant_id, entry, rules_of(request.operation), is_validated=request.is_validated)
             if tracing.is_on() and request is not None and not (request.operation.access == "public" and method == "GET"):

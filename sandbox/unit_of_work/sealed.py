@@ -41,6 +41,7 @@ def unseal(box: SecretBox, purpose: str, result: CommandResult) -> CommandResult
     except SealedSecretError:
         raise Problem(
             "INVALID_STATE",
-            "The response stored under this idempotency key was encrypted with another SANDBOX_SECRET_KEY; use a new key.",
+            "The response stored under this idempotency key contains a secret that cannot be read: it was encrypted with "
+            "another SANDBOX_SECRET_KEY, or came with a world bundle. Use a new key.",
         ) from None
     return CommandResult(result.status, body, result.location, result.replayed, result.problem_headers)

@@ -171,6 +171,13 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
     return RestoredWorld(record["name"], record["rows"], Clock(clock["clock_frozen_at"], clock["clock_offset"]))
 
 
+async def clear_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> None:
+    """Delete everything in the world but its row in `worlds`, also its webhook endpoints. Its snapshots stay restorable."""
+    async with _as_owner_without_foreign_keys(conn):
+        await _empty(conn, merchant_id, kept=(WORLDS_TABLE,))
+    await conn.execute(_MARK_NONE_INTACT, merchant_id)
+
+
 async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot: "Record") -> bool:
     """Delete the append-only rows with ids after a snapshot's position. Return whether exactly the snapshot's rows remain.
 

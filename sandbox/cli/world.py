@@ -1,0 +1,74 @@
+"""`psp world`: move a merchant's whole world in one file."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Output, with_client
+from sandbox.cli.failures import failed_response
+from sandbox.cli.options import Yes
+
+app = App("The merchant's whole world as one file.")
+_PATH: Final = "/sandbox/v1/world"
+_MEDIA_TYPE: Final = "application/vnd.psp.world+json"
+_SECONDS: Final = 600
+"""Timeout of an export or import. A large world takes many seconds."""
+_File = Annotated[str, typer.Argument(metavar="FILE", help="The bundle's file; - for standard output.")]
+
+
+@app.command("export")
+@with_client
+def export(client: Client, file: _File) -> Output:
+    """Write the merchant's world to a file, without keys and secrets."""
+    with client.waiting("Exporting the world"):
+        response = client.send("GET", _PATH, timeout=_SECONDS)
+    if not response.is_success:
+        raise failed_response(response)
+    if file == "-":
+        return Output(response.json(), response.text.rstrip("\n"))
+    try:
+        Path(file).write_bytes(response.content)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}") from error
+    bundle = response.json()
+    summary = {"file": file, "bytes": len(response.content), "calls": len(bundle["journal"]["calls"]), "rows": _rows(bundle)}
+    return Output(summary, f"Wrote {file}: {summary['rows']} rows, {summary['calls']} API calls.")
+
+
+@app.command("import")
+@with_client
+def import_(
+    client: Client,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The bundle's file; - for standard input.")],
+    yes: Yes = False,
+) -> Output:
+    """Replace the merchant's world by a bundle. Ask for confirmation on a terminal.
+
+    API keys and snapshots are kept. Endpoints that the merchant did not have get new secrets, which are shown only now.
+    """
+    content = _read(file)
+    if not yes and client.may_prompt:
+        typer.confirm(f"Replace all data of this merchant at {client.url} by {file}?", abort=True, err=True)
+    with client.waiting("Importing the world"):
+        found = client.request_json("PUT", _PATH, content=content, headers={"Content-Type": _MEDIA_TYPE}, timeout=_SECONDS)
+    clock = "frozen at" if found["frozen"] else "running from"
+    lines = [f"Imported {found['rows']} rows. The clock is {clock} {found['now']}."]
+    lines += [
+        f"  endpoint {endpoint['id']}: {endpoint['secret'] or endpoint['public_key'] or 'keeps its secret'}"
+        for endpoint in found["endpoints"]
+    ]
+    return Output(found, "\n".join(lines))
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.read().encode() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _rows(bundle: dict[str, Any]) -> int:
+    return 1 + sum(len(table["rows"]) for table in bundle["tables"].values())
