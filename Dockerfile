@@ -8,9 +8,10 @@ COPY requirements.txt requirements-build.txt ./
 RUN /opt/psp/bin/pip install --require-hashes -r requirements.txt \
     && /opt/build/bin/pip install --require-hashes -r requirements-build.txt
 WORKDIR /source
-COPY pyproject.toml zensical.toml ./
+COPY pyproject.toml setup.py README.md LICENSE zensical.toml ./
 COPY build_backend build_backend
 COPY docs docs
+COPY psp_sandbox psp_sandbox
 COPY sandbox sandbox
 COPY worker worker
 COPY ipn ipn
@@ -41,4 +42,4 @@ CMD ["sh", "-c", "exec psp up --ephemeral --host 0.0.0.0 --ready-file /tmp/psp-r
 
 FROM base
 COPY --from=without-stores /opt/psp /opt/psp
-CMD ["python", "-m", "sandbox.server.serve"]
+CMD ["python", "-m", "psp_sandbox.application", "sandbox.server.serve"]

@@ -1,5 +1,11 @@
 """The entry point of `psp`."""
 
-from sandbox.cli.entry import main
+from psp_sandbox.application import put_first
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Run `psp` with the process's arguments."""
+    put_first()
+    from sandbox.cli.entry import main as run
+
+    run()

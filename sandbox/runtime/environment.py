@@ -3,6 +3,7 @@
 import os
 import sys
 
+from psp_sandbox import application
 from sandbox.infrastructure.settings import DEVELOPMENT_ADMIN_KEY, Settings, SettingsError
 from sandbox.runtime.listening import http_url
 from sandbox.runtime.run_directories import RunDirectories, StartError, secret_key
@@ -35,6 +36,8 @@ def child_environment(
         env["SANDBOX_SECRET_KEY"] = secret_key(directories.data)
     env["PROMETHEUS_MULTIPROC_DIR"] = str(directories.metrics)
     env["PYTHONUNBUFFERED"] = "1"
+    # First, because the caller's folders may contain a `worker` or `seeds` package too. A user's command does not get this.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (application.FOLDER, os.environ.get("PYTHONPATH"))))
     try:
         Settings.load(env)
     except SettingsError as error:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from psp_sandbox import application
+
 CAN_FORK: Final = sys.platform == "linux"
 """On macOS, system libraries may crash in a process that was forked and has not called exec."""
 
@@ -73,7 +75,7 @@ def preload(modules: Iterable[str], env: Mapping[str, str], pause: Callable[[], 
         for module in modules:
             try:
                 _set_environment(env)  # prometheus_client, for example, reads it when it is imported
-                _skip_script_folder()
+                application.put_first()
                 # If this fails, it fails again in the child, whose log then shows the reason.
                 with contextlib.suppress(Exception):
                     for name in getattr(importlib.import_module(_main_module(module)), "PRELOAD", ()):
@@ -128,7 +130,7 @@ def _run(
             _reset_signals()
             _replace_files(streams, keep)
             _set_environment(env)
-            _skip_script_folder()
+            application.put_first()
             set_command_line(argv)
             module = importlib.import_module(_main_module(argv[3]))
             sys.argv = [module.__file__ or argv[3], *argv[4:]]
@@ -178,12 +180,6 @@ def _replace_files(streams: tuple[int, int, int], keep: set[int]) -> None:
 def _set_environment(env: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(env)
-
-
-def _skip_script_folder() -> None:
-    # Like -P: do not import a `worker` or `seeds` package from the current directory instead of this project's.
-    if not sys.flags.safe_path:
-        del sys.path[0]
 
 
 def _main_module(name: str) -> str:

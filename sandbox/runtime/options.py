@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def run_module(name: str) -> tuple[str, ...]:
-    """Return the command that runs a module of this project."""
+    """Return the command that runs a module of this project in an environment of `child_environment`."""
     # -P: do not import a `worker` or `seeds` package from the current directory instead of this project's.
     return (sys.executable, "-P", "-m", name)
 

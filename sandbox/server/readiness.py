@@ -84,4 +84,5 @@ async def _check_database() -> Unavailable:
     known = migration_ids()
     if known <= completed:
         return {}
-    return {"migrated": f"{len(known - completed)} of {len(known)} migrations have not run (python -m sandbox.db.migrate)"}
+    command = "python -m psp_sandbox.application sandbox.db.migrate"
+    return {"migrated": f"{len(known - completed)} of {len(known)} migrations have not run ({command})"}
