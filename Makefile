@@ -76,5 +76,5 @@ lock:
 		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
 
 clean:
-	rm -rf $(VENV) sandbox/docs/guide .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report *.egg-info
+	rm -rf $(VENV) sandbox/docs/guide .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report build *.egg-info
 	find psp_sandbox sandbox worker ipn seeds tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -52,7 +52,8 @@ def test_settings_from_the_environment_reach_every_process(name: str) -> None:
 
 
 def test_both_demo_merchants_are_seeded_and_their_keys_are_not_logged() -> None:
-    assert SERVICES["migrate"]["command"][-1] == "python -m sandbox.db.migrate && python -m seeds > /dev/null"
+    command = "python -m psp_sandbox.application"
+    assert SERVICES["migrate"]["command"][-1] == f"{command} sandbox.db.migrate && {command} seeds > /dev/null"
 
 
 def test_the_image_installs_by_hash_and_contains_the_source_once() -> None:

@@ -61,6 +61,11 @@ def test_pure_modules_import_no_io_clock_or_randomness() -> None:
     assert impurities(SOURCES) == []
 
 
+def test_what_runs_in_the_user_s_process_imports_none_of_the_sandbox_s_packages() -> None:
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "psp_sandbox").rglob("*.py")}
+    assert {one.importer for one in internal_imports(sources)} == {"psp_sandbox/entry.py"}
+
+
 def test_only_two_files_write_accounts_and_transfers() -> None:
     write = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM|update_by_key\()\s*[\"']?(accounts|transfers)\b")
     paths = [path for package in PACKAGES for ending in ("py", "sql") for path in (ROOT / package).rglob(f"*.{ending}")]

@@ -1,6 +1,7 @@
 """`psp bench`: measure how fast the sandbox is on this machine, compared with the database itself."""
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.bench_compare import compare
 from sandbox.cli.bench_run import measure, print_result, show_progress
-from sandbox.cli.failures import not_met
+from sandbox.cli.failures import not_met, refused
 
 if TYPE_CHECKING:
     from sandbox.bench.create import Progress
@@ -34,6 +35,13 @@ _Output = Annotated[
     Path | None,
     typer.Option("--output", help="Write all measurements and a description of the machine to this JSON file."),
 ]
+
+
+@app.callback()
+def need_benchmarks() -> None:
+    """Raise Failure in an installed package, which does not contain the benchmarks."""
+    if find_spec("sandbox.bench") is None:
+        raise refused("psp bench needs a clone of the repository: the installed package does not contain the benchmarks.")
 
 
 @app.command("create")
