@@ -82,6 +82,9 @@ def note(hit: InjectedFault) -> FaultNote:
     return FaultNote(hit.fault.id, hit.fault.kind, hit.fault.seed, hit.counter)
 
 
-def to_fault(fault_id: str, kind: str, match: str, parameters: str, probability: float, seed: int | None) -> Fault:
-    """Return a fault from its columns."""
-    return Fault(fault_id, kind, msgspec.json.decode(match), msgspec.json.decode(parameters), probability, seed)
+def to_fault(columns: str) -> Fault:
+    """Return a fault from a JSON array of its id, kind, match, parameters, probability and seed."""
+    return Fault(*_decode_columns(columns))
+
+
+_decode_columns: Final = msgspec.json.Decoder(tuple[str, str, dict[str, str], dict[str, float], float, int | None]).decode

@@ -1,6 +1,7 @@
 """Sales and their payments: an advance while the sale is pending, and a final payment once it is reconciled. Pure."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, get_args
 
@@ -68,7 +69,7 @@ class RunResult(msgspec.Struct):
 COLUMNS: Final = (
     "sales.id::text AS id, user_id::text AS user_id, brand, earning, status, advance_amount, final_amount, "
     "coalesce(attempts, 0) AS attempts, last_error, created_at, reconciled_at, ARRAY("
-    "SELECT ROW (p.kind, p.amount, p.transfer_id::text, p.created_at) FROM sale_payments p "
+    "SELECT json_build_array(p.kind, p.amount::text, p.transfer_id, p.created_at) FROM sale_payments p "
     "WHERE p.merchant_id = sales.merchant_id AND p.sale_id = sales.id ORDER BY p.created_at, p.kind) AS payments"
 )
 """The columns of `sales` that `to_sale` reads."""
@@ -86,7 +87,7 @@ def to_sale(record: Mapping[str, Any]) -> Sale:
         final_amount=record["final_amount"],
         payments=[
             SalePayment(kind, amount, transfer_id, render(created_at))
-            for kind, amount, transfer_id, created_at in record["payments"]
+            for kind, amount, transfer_id, created_at in map(_decode_payment, record["payments"])
         ],
         attempts=record["attempts"],
         last_error=record["last_error"],
@@ -120,3 +121,6 @@ def failure_of(facts: Facts, rules: Sequence[Scenario], draw_key: str) -> tuple[
         if can_follow(status, step.to) and is_taken(step.probability, draw_key, number):
             status, code = step.to, step.failure_code
     return (code or _UNPAID[status], rule.name) if status in _UNPAID else None
+
+
+_decode_payment: Final = msgspec.json.Decoder(tuple[str, Decimal, str | None, datetime]).decode

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 FAULTS_OF: Final = (
-    "SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f "
+    "SELECT json_build_array(id, kind, match, parameters, probability, seed) FROM faults f "
     "WHERE f.merchant_id = {merchant} AND target = '{target}' AND hits < coalesce(count, hits + 1) ORDER BY id"
 )
-"""A subquery for the faults of a target that have hits left, as rows that `to_fault` reads."""
+"""A subquery for the faults of a target that have hits left, as JSON that `to_fault` reads."""
 
 # The update locks the fault's row until the hit is decided, so a fault with a count of 1 hits once across all processes.
 _COUNT: Final = """

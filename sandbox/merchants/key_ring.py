@@ -75,7 +75,7 @@ class KeyRing:
             record["id"],
             record["role"],
             record["rate_limit"],
-            tuple(to_fault(*fault) for fault in record["faults"]),
+            tuple(to_fault(fault) for fault in record["faults"]),
         )
         if len(self._cache) >= _MAX_CACHED_KEYS:
             self._cache.clear()

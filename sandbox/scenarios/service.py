@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _RULES: Final = """
 SELECT w.default_scenario, w.review_threshold, ARRAY(
-    SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1 ORDER BY position
+    SELECT json_build_array(id, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1 ORDER BY position
 ) AS rules
 FROM worlds w WHERE w.merchant_id = $1
 """
@@ -284,7 +284,7 @@ class ScenarioService:
             record = await conn.fetchrow(_RULES, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
-        rules = [stored_rule(*rule) for rule in record["rules"]]
+        rules = [stored_rule(*msgspec.json.decode(rule)) for rule in record["rules"]]
         return rules, record["default_scenario"], record["review_threshold"]
 
     def _require_free(self, others: Sequence[Scenario], name: str) -> None:

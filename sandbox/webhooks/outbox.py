@@ -187,7 +187,7 @@ def _endpoint(record: "Record", now: datetime) -> ClaimedEndpoint:
         signing_time=record["signing_time"] or "host",
         custom_signing=record["custom_signing"],
         failing_since=record["failing_since"],
-        faults=tuple(to_fault(*fault) for fault in record["faults"]),
+        faults=tuple(to_fault(fault) for fault in record["faults"]),
     )
 
 

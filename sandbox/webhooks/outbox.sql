@@ -18,7 +18,7 @@ WITH due AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT id, url, secret, previous_secrets::text AS previous_secrets, retry_profile, signing, signing_time,
             custom_signing::text AS custom_signing, failing_since,
-            ARRAY(SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f
+            ARRAY(SELECT json_build_array(id, kind, match, parameters, probability, seed) FROM faults f
                 WHERE f.merchant_id = m.merchant_id AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id
             ) AS faults
         FROM webhook_endpoints w WHERE w.merchant_id = m.merchant_id AND w.status = 'ENABLED' AND ($9::uuid[] IS NOT NULL)
