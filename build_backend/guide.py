@@ -30,12 +30,13 @@ def build(site: Path = SITE) -> Path:
         work = Path(name)
         shutil.copy(ROOT / "zensical.toml", work)
         shutil.copytree(ROOT / "docs", work / "docs")
+        _take_in_linked_files(work / "docs")
         subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=work, check=True, stdout=sys.stderr)
         built = work / "site"
         for unused in _UNUSED:
             path = built / unused
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        _write_texts(built)
+        _write_texts(work / "docs", built)
         site.parent.mkdir(parents=True, exist_ok=True)
         if site.exists():
             site.rename(work / "old")
@@ -69,7 +70,30 @@ def _nearest_folder(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.is_dir())
 
 
-def _write_texts(site: Path) -> None:
+def _take_in_linked_files(docs: Path) -> None:
+    """Copy the files of the repository that pages link to, such as examples, into the site, and point the links there."""
+
+    for page in sorted(docs.rglob("*.md")):
+        depth = len(page.relative_to(docs).parts)
+        folder = ROOT / "docs" / page.relative_to(docs).parent
+
+        def rewritten(found: re.Match[str], folder: Path = folder, depth: int = depth) -> str:
+            source = (folder / found[1]).resolve()
+            if not source.is_file():
+                return found[0]  # the test of links reports it
+            # As text: Zensical would make a page of a Markdown file.
+            name = source.relative_to(ROOT).as_posix() + (".txt" if source.suffix == ".md" else "")
+            copy = docs / "files" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy)
+            return f"]({'../' * (depth - 1)}files/{name}"
+
+        text = page.read_text(encoding="utf-8")
+        link_out = rf"\]\(({re.escape('../' * depth)}[^)#\s]+)"
+        page.write_text(re.sub(link_out, rewritten, text), encoding="utf-8")
+
+
+def _write_texts(docs: Path, site: Path) -> None:
     """Write llms.txt (an index), llms-full.txt (all pages) and each page's Markdown, for programs that read text."""
     project = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
     index = [f"# {project['site_name']}\n\n> {project['site_description']}\n"]
@@ -77,7 +101,7 @@ def _write_texts(site: Path) -> None:
     for section, pages in sections():
         lines = []
         for title, file in pages:
-            text = (ROOT / "docs" / file).read_text(encoding="utf-8")
+            text = (docs / file).read_text(encoding="utf-8")
             target = site / file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")

@@ -62,5 +62,4 @@ def _missing(request: Request) -> Response:
     is_built = site.is_built()
     if not prefers_html(request.accept):
         raise Problem("NOT_FOUND", "" if is_built else "The guide was not built. In a checkout, run `make docs`.")
-    headers = [("content-security-policy", site.policy_of([]).replace("style-src 'self'", "style-src 'unsafe-inline'"))]
-    return Response(404, missing_page(is_built).encode(), "text/html", headers)
+    return Response(404, missing_page(is_built).encode(), "text/html", [("content-security-policy", site.policy_of([]))])

@@ -12,19 +12,22 @@ FOLDER: Final = Path(__file__).parent / "guide"
 
 _MEDIA_TYPES: Final = {
     ".css": "text/css",
+    ".csv": "text/csv",
     ".html": "text/html",
     ".ico": "image/x-icon",
     ".js": "text/javascript",
     ".json": "application/json",
     ".md": "text/markdown",
+    ".mjs": "text/javascript",
     ".png": "image/png",
     ".svg": "image/svg+xml",
-    ".txt": "text/plain",
+    **dict.fromkeys((".go", ".java", ".php", ".py", ".rb", ".sh", ".toml", ".txt", ".yaml", ".yml"), "text/plain"),
 }
 _INLINE_SCRIPT: Final = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+# The theme's search dialog adds a <style> element to the page.
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'{hashes}; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
