@@ -1,5 +1,6 @@
 """The documentation in a real browser: no error, no request to elsewhere, accessible at both widths and in both themes."""
 
+import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -8,14 +9,15 @@ from urllib.parse import unquote, urljoin, urlsplit
 import httpx
 import pytest
 
+from sandbox.domain.errors import CODES
 from tests.harness import guide
-from tests.harness.browser import Browsing, check_page, screenshot
-from tests.harness.world import Stack
+from tests.harness.browser import Browsing, check_accessibility, check_page, screenshot
+from tests.harness.world import Stack, World
 
 HTML = {"accept": "text/html"}
 _PAGES = [path.relative_to(guide.DOCS).with_suffix("").as_posix() for path in sorted(guide.DOCS.rglob("*.md"))]
 GUIDE = [f"/docs/guide/{name}/" if name != "index" else "/docs/guide/" for name in _PAGES]
-OTHERS = ["/docs", "/problems", "/problems/INSUFFICIENT_BALANCE", "/docs/guide/missing/"]
+OTHERS = ["/docs#upload_bulk_credit", "/problems", "/problems/INSUFFICIENT_BALANCE", "/docs/guide/missing/"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,7 +28,7 @@ def _built() -> None:
 @pytest.mark.parametrize("path", [*GUIDE, *OTHERS])
 def test_every_page_is_accessible_at_both_widths_and_in_both_themes(browsing: Browsing, path: str) -> None:
     browsing.expected_statuses = {404} if "missing" in path else set()
-    page = check_page(browsing, path, "", "docs" + path.replace("/", "-").rstrip("-"))
+    page = check_page(browsing, path, "", "docs" + re.sub(r"\W+", "-", path).rstrip("-"))
     assert page.locator("h1").count() == 1
 
 
@@ -77,7 +79,7 @@ def test_every_internal_link_and_anchor_resolves(stack: Stack, pages: dict[str, 
                     continue
                 if target.path not in found:
                     found[target.path] = client.get(target.path).status_code
-                if found[target.path] not in (200, 307):
+                if found[target.path] not in (200, 303, 307):
                     broken.append(f"{page}: {link} → {found[target.path]}")
                 elif target.fragment and target.path in pages and unquote(target.fragment) not in pages[target.path].anchors:
                     broken.append(f"{page}: no anchor {link}")
@@ -90,3 +92,77 @@ def test_nothing_is_loaded_from_elsewhere(pages: dict[str, _Links], stack: Stack
             text = client.get(path).text
             assert not re.search(r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["']?(?:https?:)?//""", text), path
             assert not re.search(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", text), path
+
+
+def test_the_reference_filters_its_operations(browsing: Browsing) -> None:
+    page = browsing.open("/docs")
+    page.keyboard.press("/")
+    page.keyboard.type("rotate-secret grace_seconds")
+    page.get_by_text(re.compile(r"^1 of \d+ operations$")).wait_for()
+    for shown in ("details.card:visible", "nav li:visible", "section:visible"):
+        assert page.locator(shown).count() == 1
+    page.locator("a[href='#list_payouts']").evaluate("link => link.click()")
+    page.locator("#list_payouts").wait_for()
+    assert page.locator("#search").input_value() == ""
+    assert page.locator("details.card[open]").count() == 2  # the result and the link's target
+    page.get_by_role("button", name="Open all").click()
+    assert page.locator("details.card:not([open])").count() == 0
+    page.get_by_role("button", name="Close all").click()
+    assert page.locator("details.card[open]").count() == 0
+
+
+def test_the_reference_copies_commands(browsing: Browsing) -> None:
+    page = browsing.open("/docs#get_balance")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    command = page.locator("#get_balance pre.paste")
+    page.locator("#get_balance .copy").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == command.text_content()
+
+
+def test_the_reference_calls_the_sandbox_with_the_readers_key(browsing: Browsing, world: World) -> None:
+    """The key is sent to this sandbox, and kept nowhere."""
+    browsing.expected_statuses = {401}
+    page = browsing.open("/docs#create_payout")
+    card = page.locator("#create_payout")
+    card.get_by_role("button", name="Try it").click()
+    body = card.get_by_label("Body")
+    body.wait_for()
+    assert '"merchant_reference"' in body.input_value()
+    card.get_by_role("button", name="Send").click()
+    card.get_by_text('"code": "MISSING_API_KEY"').wait_for()
+    page.get_by_text("Your keys, for").click()
+    page.get_by_label("API key (X-API-KEY)").fill(world.api_key)
+    body.fill(json.dumps(world.payout_body(account_title="<img src=x onerror=alert(1)>")))
+    card.get_by_role("button", name="Send").click()
+    card.get_by_text('"status": "PENDING"').wait_for()
+    check_accessibility(page)
+    payout_id = world.get("/api/v1/payouts").json()["data"][0]["id"]
+    card = page.locator("#get_payout")
+    card.locator("summary").first.click()
+    card.get_by_role("button", name="Try it").click()
+    card.get_by_label("payout_id (path)").fill(payout_id)
+    card.get_by_role("button", name="Send").click()
+    card.get_by_text(payout_id).first.wait_for()
+    stored = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])")
+    assert world.api_key not in stored
+    page.reload()
+    assert page.locator("#merchant-key").input_value() == ""
+
+
+def test_the_reference_is_complete_without_scripts(stack: Stack) -> None:
+    page = httpx.get(f"{stack.api_url}/docs", trust_env=False)
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    document = httpx.get(f"{stack.api_url}/openapi.json", trust_env=False).json()
+    ids = {operation["operationId"] for methods in document["paths"].values() for operation in methods.values()}
+    assert set(re.findall(r'<details class="card" id="(\w+)"', page.text)) == ids
+    assert "`" not in re.sub(r"<pre.*?</pre>", "", page.text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_problem_is_explained(stack: Stack, code: str) -> None:
+    page = httpx.get(f"{stack.api_url}/problems/{code}", headers=HTML, trust_env=False).text
+    for part in ("What to do", "Retry?", "When it happens", "Example", "/docs/guide/"):
+        assert part in page
+    assert f"&#34;code&#34;: &#34;{code}&#34;" in page
+    assert "`" not in re.sub(r"<pre.*?</pre>", "", page, flags=re.DOTALL)

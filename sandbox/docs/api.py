@@ -1,11 +1,14 @@
 """`/`, `/openapi.json`, `/docs` and `/problems`: the API's documentation as JSON and HTML. Public, without an API key."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from sandbox.docs import site
 from sandbox.docs.openapi import build, encode
 from sandbox.docs.page import docs_page, problem_page, problems_page
 from sandbox.domain.errors import CODES, Problem
@@ -16,8 +19,12 @@ from sandbox.http.request import Request
 from sandbox.http.responses import Response
 
 _HTML: Final = "text/html"
+_SCRIPT: Final = (Path(__file__).parent / "reference.js").read_bytes()
 _HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
     "cache-control": "no-cache",
 }
 
@@ -51,22 +58,31 @@ class DocsApi:
         self._operations = (*operations, *operations_of(self))
         self._public_url = public_url
         self._catalogue = catalogue
-        self._cached: tuple[bytes, bytes] | None = None
 
-    def _document(self) -> tuple[bytes, bytes]:
-        """Return the OpenAPI document and its HTML page. Built on the first request and cached as bytes."""
-        if self._cached is None:
-            document = build(self._operations, self._public_url)
-            self._cached = encode(document), docs_page(document, self._catalogue).encode()
-        return self._cached
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        """The OpenAPI document, built on the first request."""
+        return build(self._operations, self._public_url)
+
+    @cached_property
+    def _encoded(self) -> bytes:
+        return encode(self._document)
+
+    @cached_property
+    def _docs_page(self) -> bytes:
+        return docs_page(self._document, self._catalogue).encode()
 
     @get("/openapi.json", "Get this document", {200: dict[str, Any]}, access="public")
     async def openapi(self, request: Request) -> Response:
-        return Response(200, self._document()[0])
+        return Response(200, self._encoded)
 
     @get("/docs", "Read the documentation", {200: str}, access="public", is_documented=False)
     async def docs(self, request: Request) -> Response:
-        return _page(self._document()[1])
+        return _page(self._docs_page)
+
+    @get("/docs/reference.js", "Get the script of the documentation", {200: str}, access="public", is_documented=False)
+    async def reference_script(self, request: Request) -> Response:
+        return Response(200, _SCRIPT, "text/javascript", [("cache-control", "no-cache"), ("x-content-type-options", "nosniff")])
 
     @get("/problems", "List problem codes", {200: dict[str, Any]}, access="public", is_documented=False)
     async def problems(self, request: Request) -> Response | dict[str, Any]:
@@ -79,7 +95,7 @@ class DocsApi:
         if code not in CODES:
             raise Problem("NOT_FOUND", "Unknown problem code; /problems lists all codes.")
         if prefers_html(request.accept):
-            return _page(problem_page(code).encode())
+            return _page(problem_page(code, self._document, site.is_page).encode())
         return _problem_json(code, self._public_url)
 
     @get("/", "List the sandbox's URLs", {200: Root}, access="public")

@@ -234,19 +234,11 @@ class _Builder:
                             "allOf": [{"$ref": REF.format(name="ProblemBody")}],
                             "properties": {"status": {"const": status}, "code": {"enum": codes}},
                         },
-                        "examples": {code: {"value": self._example(code)} for code in codes},
+                        "examples": {code: {"value": problem_example(code, self._public_url)} for code in codes},
                     }
                 },
             }
         return {"$ref": f"#/components/responses/{name}"}
-
-    def _example(self, code: str) -> Any:
-        errors = [("amount", "must be more than 0")] if code == "VALIDATION_ERROR" else []
-        detail = "amount must be more than 0." if errors else ""
-        body = Problem(code, detail, errors=errors).body(
-            self._public_url, "/api/v1/payouts", "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
-        )
-        return msgspec.json.decode(body)
 
     def components(self) -> Json:
         """Return the components. Call this last, because the other methods add to them."""
@@ -257,6 +249,14 @@ class _Builder:
             "headers": HEADERS,
             "securitySchemes": SECURITY_SCHEMES,
         }
+
+
+def problem_example(code: str, public_url: str) -> Any:
+    """Return an example of a problem, as decoded JSON."""
+    errors = [("amount", "must be more than 0")] if code == "VALIDATION_ERROR" else []
+    detail = "amount must be more than 0." if errors else ""
+    body = Problem(code, detail, errors=errors).body(public_url, "/api/v1/payouts", "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77")
+    return msgspec.json.decode(body)
 
 
 def _headers(name: str) -> Json:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -12,6 +12,8 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup, escape
 
+from sandbox.docs.openapi import problem_example
+from sandbox.docs.problem_notes import NOTES
 from sandbox.domain.errors import CODES
 from sandbox.domain.scenario_engine import Catalogue, Scenario
 from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
@@ -21,6 +23,8 @@ Json = Mapping[str, Any]
 _HERE: Final = Path(__file__).parent
 _MAX_LISTED_CHOICES: Final = 12
 """Maximum number of choices to list. A longer list is shortened to its first five."""
+_MAX_LISTED_OPERATIONS: Final = 60
+"""Maximum number of operations to list on a problem's page."""
 _KEYS: Final = {"ApiKey": MERCHANT_KEY, "OperatorKey": OPERATOR_KEY}
 
 
@@ -68,6 +72,8 @@ class Card:
     responses: tuple[DocumentedResponse, ...]
     errors: tuple[tuple[int, str, str], ...]
     """Status, code and title."""
+    can_try: bool
+    """Whether the page can send it: it needs no file, and its response ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ def docs_page(document: Json, catalogue: Catalogue) -> str:
             version=document["info"]["version"],
             base_url=reader.base_url,
             intro=_paragraphs(document["info"]["description"]),
-            groups=[(tag, _anchor(tag), cards) for tag, cards in groups.items()],
+            groups=[(tag["name"], _anchor(tag["name"]), tag["description"], groups[tag["name"]]) for tag in document["tags"]],
             scenarios=[_scenario_row(scenario) for scenario in catalogue.scenarios],
             events=list(document["webhooks"]),
             webhook=reader.webhook("payout.succeeded"),
@@ -109,13 +115,23 @@ def problems_page() -> str:
     return _templates().get_template("problems.html").render(title="Problems", codes=CODES)
 
 
-def problem_page(code: str) -> str:
-    """Return the HTML of `/problems/{code}` for a code of CODES."""
-    kind = CODES[code]
+def problem_page(code: str, document: Json, has_guide: Callable[[str], bool]) -> str:
+    """Return the HTML of `/problems/{code}` for a code of CODES. `has_guide` says whether the guide has a page."""
+    kind, note = CODES[code], NOTES[code]
+    reader = _Reader(document)
     return (
         _templates()
         .get_template("problem.html")
-        .render(title=code, code=code, kind=kind, phrase=HTTPStatus(kind.status).phrase)
+        .render(
+            title=code,
+            code=code,
+            kind=kind,
+            phrase=HTTPStatus(kind.status).phrase,
+            note=note,
+            example=_example("application/json", problem_example(code, reader.base_url)),
+            operations=reader.operations_with(code),
+            guide=note.guide if has_guide(note.guide) else "",
+        )
     )
 
 
@@ -150,7 +166,18 @@ class _Reader:
             curl=self._curl(path, method, operation, media_type, example),
             responses=tuple(self._responses(operation["responses"])),
             errors=tuple(self._errors(operation["responses"])),
+            can_try=not _is_form(media_type) and "text/event-stream" not in json.dumps(operation["responses"]),
         )
+
+    def operations_with(self, code: str) -> list[tuple[str, str]]:
+        """Return the operations that document a problem code: (id, summary). Empty if nearly all do."""
+        operations = [operation for methods in self._document["paths"].values() for operation in methods.values()]
+        found = [
+            (operation["operationId"], operation["summary"])
+            for operation in operations
+            if any(code == other for _, other, _ in self._errors(operation["responses"]))
+        ]
+        return found if len(found) <= _MAX_LISTED_OPERATIONS else []
 
     def webhook(self, event: str) -> tuple[tuple[Field, ...], str]:
         """Return the headers and an example body of a webhook for one event type."""
