@@ -32,7 +32,15 @@ settings.register_profile("psp", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("psp")
 _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDirectory[str]]]()
 _STACK_VARIABLE = "PSP_TEST_STACK"
-_SLOWEST_FILES = ("test_contract.py", "test_crashes.py", "test_runtime.py", "test_bench.py", "test_faults.py", "test_clock.py")
+_SLOWEST_FILES = (
+    "test_package.py",
+    "test_contract.py",
+    "test_crashes.py",
+    "test_runtime.py",
+    "test_bench.py",
+    "test_faults.py",
+    "test_clock.py",
+)
 """They run first, so that none of them runs alone at the end."""
 
 
