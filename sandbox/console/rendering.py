@@ -10,6 +10,7 @@ import jinja2
 
 from sandbox.domain.clock import parse, render
 from sandbox.domain.payout_states import STATUSES
+from sandbox.http.code_spans import code_spans
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _TONES: Final = {
@@ -33,6 +34,7 @@ def create_templates(version: str) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     found.filters |= {
+        "code": code_spans,
         "money": money,
         "tone": tone,
         "moment": moment,

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from sandbox.docs.openapi import problem_example
 from sandbox.docs.problem_notes import NOTES
 from sandbox.domain.errors import CODES
 from sandbox.domain.scenario_engine import Catalogue, Scenario
+from sandbox.http.code_spans import code_spans
 from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
 
 Json = Mapping[str, Any]
@@ -303,11 +304,6 @@ def _paragraphs(text: str) -> list[str]:
     return [line.removeprefix("* ") for line in text.splitlines() if line.strip()]
 
 
-def _code(text: str) -> Markup:
-    """Return the text as escaped HTML, with text in backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 -- the text is escaped
-
-
 @cache
 def _templates() -> jinja2.Environment:
     found = jinja2.Environment(
@@ -317,7 +313,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["code"] = _code
+    found.filters["code"] = code_spans
     # Our own file for a <style> element; escaping would break its selectors.
     found.globals["style"] = Markup((_HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 -- our own file
     return found
