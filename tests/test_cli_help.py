@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -55,6 +56,15 @@ def test_help_is_in_plain_words() -> None:
         assert not re.search(r"[^\n]\n[^\n]", command.help), (words, "a hard line break")
     shown = invoke("payouts", "list", "--help").stdout
     assert {"REQUESTED", "RETURNED", "BANK"} <= set(re.findall(r"\w+", shown))
+
+
+def test_the_guide_lists_every_command() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
+    lines = [" ; ".join(re.findall(r"`([^`]+)`", line)) for line in page.splitlines()]
+    for words in LEAF_COMMANDS:
+        group = "bench" if words[0] == "bench" else words[-1]
+        named = [line for line in lines if f"psp {words[0]}" in line and re.search(rf"(?<![\w-]){group}(?![\w-])", line)]
+        assert named, f"psp {' '.join(words)} is not in docs/cli.md"
 
 
 def test_every_parameter_has_help_and_every_command_except_run_has_json_output() -> None:
