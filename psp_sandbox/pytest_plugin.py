@@ -1,1 +1,177 @@
-"""The pytest plugin: fixtures for tests against a sandbox."""
+"""The pytest plugin: fixtures for tests against a sandbox.
+
+The sandbox starts when the first test needs it, once per test session, also with pytest-xdist. Each test gets a merchant of its
+own. Nothing but the standard library and pytest is imported until a test uses a fixture.
+"""
+
+import os
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from psp_sandbox.testing.live_app import StartApp
+    from psp_sandbox.testing.process import Address
+    from psp_sandbox.testing.sandbox import Sandbox
+    from psp_sandbox.testing.share import Share
+    from psp_sandbox.testing.world import World
+
+_MARK: Final = (
+    "psp(balance='1000000.00', seed=None, frozen=True, name=None, allow_failed_deliveries=False, allow_unhit_faults=False): "
+    "how the test's merchant is made, and what its teardown accepts."
+)
+_DEVELOPMENT_ADMIN_KEY: Final = "ak_sandbox_development_admin"
+_SHARE: "Final[pytest.StashKey[Share]]" = pytest.StashKey()
+_WORLD: "Final[pytest.StashKey[World]]" = pytest.StashKey()
+_EVIDENCE: "Final[pytest.StashKey[list[tuple[str, str]]]]" = pytest.StashKey()
+_WORKER_INPUT: Final = "psp_share"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the plugin."""
+    group = parser.getgroup("psp", "PSP Sandbox")
+    group.addoption("--psp-url", metavar="URL", help="use the sandbox that runs at this URL instead of starting one (PSP_URL)")
+    group.addoption("--psp-admin-key", metavar="KEY", help="the operator's key of that sandbox (PSP_ADMIN_KEY)")
+    group.addoption(
+        "--psp-artifacts",
+        metavar="DIR",
+        default=".psp-failures",
+        help="where the worlds of failed tests are saved (%(default)s)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", _MARK)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a pytest-xdist worker where to ask for the sandbox. This runs in the main process."""
+    config: pytest.Config = node.config
+    if _SHARE not in config.stash:
+        from psp_sandbox.testing.process import SandboxProcess
+        from psp_sandbox.testing.share import Share
+
+        process = SandboxProcess()
+        share = config.stash[_SHARE] = Share(process.start)
+        config.add_cleanup(process.stop)
+        config.add_cleanup(share.close)
+    node.workerinput[_WORKER_INPUT] = config.stash[_SHARE].path
+
+
+@pytest.fixture(scope="session")
+def psp_sandbox(pytestconfig: pytest.Config) -> Iterator["Sandbox"]:
+    """The sandbox of this test session: that of --psp-url or PSP_URL, or one that starts now and ends with the session."""
+    from psp_sandbox.testing.process import StartError
+    from psp_sandbox.testing.sandbox import Sandbox
+
+    url = pytestconfig.getoption("--psp-url") or os.environ.get("PSP_URL")
+    if url:
+        sandbox = Sandbox(_given(pytestconfig, url), is_ours=False)
+    else:
+        try:
+            sandbox = Sandbox(_start(pytestconfig), is_ours=True)
+        except StartError as error:
+            pytest.fail(str(error), pytrace=False)
+    yield sandbox
+    sandbox.close()
+
+
+def _given(config: pytest.Config, url: str) -> "Address":
+    from psp_sandbox.testing.process import Address
+
+    if not url.startswith(("http://", "https://")):
+        pytest.fail(f"--psp-url or PSP_URL must be a URL such as http://127.0.0.1:8000, not {url!r}", pytrace=False)
+    key = config.getoption("--psp-admin-key") or os.environ.get("PSP_ADMIN_KEY") or _DEVELOPMENT_ADMIN_KEY
+    return Address(url, key)
+
+
+def _start(config: pytest.Config) -> "Address":
+    path = getattr(config, "workerinput", {}).get(_WORKER_INPUT)
+    if path is not None:
+        from psp_sandbox.testing.share import ask
+
+        return ask(path)
+    from psp_sandbox.testing.process import SandboxProcess
+
+    process = SandboxProcess()
+    config.add_cleanup(process.stop)
+    return process.start()
+
+
+@pytest.fixture(scope="session")
+def psp_sandbox_url(psp_sandbox: "Sandbox") -> str:
+    """The URL of the sandbox's API."""
+    return psp_sandbox.url
+
+
+@pytest.fixture
+def psp(request: pytest.FixtureRequest, psp_sandbox: "Sandbox") -> Iterator["World"]:
+    """The test's own merchant. When the test ends, its ledger is audited, and failed deliveries and unused faults fail it."""
+    from psp_sandbox.testing.options import UsageError, read_marks
+    from psp_sandbox.testing.sandbox import SandboxError
+    from psp_sandbox.testing.world import World
+
+    marks = [(mark.args, mark.kwargs) for mark in reversed(list(request.node.iter_markers("psp")))]
+    try:
+        world = World(psp_sandbox, read_marks(marks, request.node.nodeid))
+    except (UsageError, SandboxError) as error:
+        pytest.fail(str(error), pytrace=False)
+    request.node.stash[_WORLD] = world
+    try:
+        yield world
+        _check(request.node, world)
+    finally:
+        del request.node.stash[_WORLD]
+        world.close()
+
+
+def _check(item: pytest.Item, world: "World") -> None:
+    from psp_sandbox.testing.checks import failed_checks
+    from psp_sandbox.testing.sandbox import SandboxError
+
+    try:
+        failed = failed_checks(world)
+    except (SandboxError, AssertionError) as error:
+        failed = [f"The checks at the end of the test could not be made: {error}"]
+    if failed:
+        _collect_evidence(item, world)
+        pytest.fail("\n".join(failed), pytrace=False)
+
+
+def _collect_evidence(item: pytest.Item, world: "World") -> None:
+    """Read what the report shows, and save the world, unless an earlier failure of the same test has done that."""
+    from psp_sandbox.testing.report import save_bundle, sections
+
+    if _EVIDENCE not in item.stash:
+        # The test may have changed the current directory.
+        folder = item.config.invocation_params.dir / item.config.getoption("--psp-artifacts")
+        saved = save_bundle(world, folder, item.nodeid)
+        item.stash[_EVIDENCE] = [*sections(world), ("PSP Sandbox: world", saved)]
+
+
+@pytest.fixture
+def live_app(psp: "World") -> "StartApp":
+    """Start the application under test: `live_app(create_app)`. See `World.live_app`."""
+    return psp.live_app
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: "pytest.CallInfo[None]"
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the sandbox knows to the report of a failed test. This runs before the fixtures are torn down."""
+    report = yield
+    if not report.failed:
+        return report
+    world = item.stash.get(_WORLD, None)
+    if world is not None and call.when == "call":
+        _collect_evidence(item, world)
+    # A failure in the teardown has its evidence already. If the test failed before, its report has shown it.
+    if _EVIDENCE in item.stash:
+        evidence = item.stash[_EVIDENCE]
+        report.sections += evidence
+        item.stash[_EVIDENCE] = []
+    return report

@@ -7,6 +7,7 @@ import time
 from types import FrameType
 
 _SECOND_AFTER = 0.5
+_PARENT_PID = "SANDBOX_PARENT_PID"
 
 
 class StopRequested(Exception):
@@ -16,15 +17,18 @@ class StopRequested(Exception):
 class Signals:
     """Lets a loop wait for signals. Use it as a context manager in the main thread.
 
-    If SIGHUP is ignored at the start (nohup), the run outlives its terminal and its parent.
+    If SIGHUP is ignored at the start (nohup), the run outlives its terminal and its parent. A program that must not leave a
+    sandbox behind passes its own pid in SANDBOX_PARENT_PID: then the run ends with it even so, and even if it has already
+    ended.
     """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
-        self._parent = os.getppid()
-        self._outlive = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        parent = os.environ.pop(_PARENT_PID, "")
+        self._parent = int(parent) if parent.isdigit() else os.getppid()
+        self._outlive = not parent and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._before: dict[signal.Signals, object] = {}
         self._wakeup_before = -1
         self.reason: str | None = None

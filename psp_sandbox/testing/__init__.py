@@ -1,0 +1,31 @@
+"""The types of the pytest plugin's fixtures, for annotations: `def test_x(psp: World, live_app: StartApp) -> None`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psp_sandbox.testing.faults import Fault
+    from psp_sandbox.testing.live_app import AppError, LiveApp, StartApp
+    from psp_sandbox.testing.options import UsageError
+    from psp_sandbox.testing.results import Advanced, Balance, Payout, Ran
+    from psp_sandbox.testing.sandbox import Sandbox, SandboxError
+    from psp_sandbox.testing.webhooks import Received, Webhook, Webhooks
+    from psp_sandbox.testing.world import World
+
+__all__ = [
+    "Advanced", "AppError", "Balance", "Fault", "LiveApp", "Payout", "Ran", "Received", "Sandbox", "SandboxError", "StartApp",
+    "UsageError", "Webhook", "Webhooks", "World",
+]  # fmt: skip
+_MODULES = {
+    "Fault": "faults", "AppError": "live_app", "LiveApp": "live_app", "StartApp": "live_app", "UsageError": "options",
+    "Advanced": "results", "Balance": "results", "Payout": "results", "Ran": "results", "Sandbox": "sandbox",
+    "SandboxError": "sandbox", "Received": "webhooks", "Webhook": "webhooks", "Webhooks": "webhooks", "World": "world",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # pytest loads the plugin in every project that has it installed, so nothing is imported before it is used.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

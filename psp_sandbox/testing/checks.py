@@ -1,0 +1,102 @@
+"""What must hold when a test ends."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from psp_sandbox.testing.world import World
+
+_PAGE: Final = 100
+_MAX_LISTED: Final = 10
+
+
+def failed_checks(world: "World") -> list[str]:
+    """Return what does not hold at the end of a test, one readable paragraph each."""
+    if not world.is_frozen:
+        world.drain()  # work of the last moments is still in progress
+    return [*_audit(world), *_deliveries(world), *_invalid_webhooks(world), *_faults(world)]
+
+
+def _audit(world: "World") -> Iterator[str]:
+    report = world.request("GET", "/sandbox/v1/audit").json()
+    if not report["ok"]:
+        failed = [check for check in report["checks"] if not check.get("ok", True)]
+        yield _list("The audit of the ledger found errors.", [str(check) for check in failed])
+
+
+def _deliveries(world: "World") -> Iterator[str]:
+    if world.allow_failed_deliveries:
+        return
+    deliveries = _unsuccessful(world)
+    if any(one["attempt_count"] == 0 and one["status"] == "PENDING" for one in deliveries):
+        world.drain()  # a first attempt is in progress
+        deliveries = _unsuccessful(world)
+    failed = [one for one in deliveries if one["attempt_count"] > 0 or one["status"] != "PENDING"]
+    if failed:
+        lines = [describe_delivery(world, one) for one in failed[:_MAX_LISTED]]
+        lines += [f"and {len(failed) - _MAX_LISTED} more"] if len(failed) > _MAX_LISTED else []
+        yield _list(
+            f"{_count(len(failed), 'webhook delivery', 'webhook deliveries')} failed, and no later attempt succeeded.", lines,
+            "If the test expects that, use @pytest.mark.psp(allow_failed_deliveries=True), or set it on psp.",
+        )  # fmt: skip
+
+
+def _unsuccessful(world: "World") -> list[dict[str, Any]]:
+    page = world.request("GET", "/api/v1/webhook-deliveries", params={"limit": _PAGE}).json()
+    if not page["has_more"]:  # one request tells, in nearly every test
+        return [one for one in page["data"] if one["status"] != "SUCCEEDED"]
+    found: list[dict[str, Any]] = []
+    for status in ("FAILED", "PAUSED", "PENDING"):
+        page = world.request("GET", "/api/v1/webhook-deliveries", params={"limit": _PAGE, "status": status}).json()
+        found += page["data"]
+    return found
+
+
+def describe_delivery(world: "World", delivery: dict[str, Any]) -> str:
+    """Return one line about a delivery: its event, its status and its last attempt."""
+    attempts = world.request("GET", f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
+    line = f"{delivery['event_type']} is {delivery['status']} after {_count(delivery['attempt_count'], 'attempt')}"
+    if not attempts:
+        return line
+    last = attempts[-1]
+    answer = f"{last['status']} {_short((last['response'] or {}).get('body', ''))}" if last["status"] else last["error"]
+    fault = f" (fault {last['fault_kind']})" if last["fault_kind"] else ""
+    return f"{line}; the last one got {str(answer).strip()}{fault} from {last['url']}"
+
+
+def _invalid_webhooks(world: "World") -> Iterator[str]:
+    # At an application, anybody may send anything, and what is invalid is for it to refuse.
+    if world.has_app or world.may_get_invalid_webhooks or world.allow_failed_deliveries:
+        return
+    invalid = [one for one in world.received.all() if one.problem is not None]
+    if invalid:
+        yield _list(
+            f"{_count(len(invalid), 'webhook')} arrived that did not verify.",
+            [f"{one.headers.get('webhook-id', 'without an id')}: {one.problem}" for one in invalid[:_MAX_LISTED]],
+        )
+
+
+def _faults(world: "World") -> Iterator[str]:
+    if world.allow_unhit_faults:
+        return
+    unhit = [f"{fault.kind} on {fault.describe()}" for fault in world.faults if not fault.hit and not fault.allow_unhit]
+    active = world.request("GET", "/sandbox/v1/faults", params={"limit": _PAGE}).json()["data"]
+    unhit += [f"{one['kind']} on {' '.join(one['match'].values()) or one['target']}" for one in active if not one["hits"]]
+    if unhit:
+        yield _list(
+            f"{_count(len(unhit), 'fault')} never took effect, so the test has not tested what it was for.", unhit,
+            "If that is intended, use psp.fault(..., allow_unhit=True) or @pytest.mark.psp(allow_unhit_faults=True).",
+        )  # fmt: skip
+
+
+def _list(title: str, lines: list[str], hint: str = "") -> str:
+    return "\n".join([title, *(f"  - {line}" for line in lines), *([f"  {hint}"] if hint else [])])
+
+
+def _count(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def _short(text: str, length: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[:length]}…"

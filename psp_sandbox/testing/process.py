@@ -1,0 +1,89 @@
+"""Start a sandbox for the tests, and stop it."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import IO, Final
+
+PARENT_PID: Final = "SANDBOX_PARENT_PID"
+"""The variable that tells the sandbox which process it must not outlive, also if that process ignores SIGHUP (nohup)."""
+_STOP_SECONDS: Final = 60.0
+_OUTPUT_BYTES: Final = 6000
+# The sandbox uses its own stores. The project under test may have a database of its own in these variables.
+_NOT_OURS: Final = ("DATABASE_URL", "REDIS_URL")
+
+
+class StartError(Exception):
+    """The sandbox did not start. The message contains its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a running sandbox is, and the operator's key for it."""
+
+    url: str
+    admin_key: str
+
+
+class SandboxProcess:
+    """A sandbox with fresh data that ends with this process, however this process ends."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Address:
+        """Start it and wait until it is ready. Raises StartError."""
+        env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
+        env[PARENT_PID] = str(os.getpid())
+        # -P: the current directory may contain a folder named `sandbox` or `worker`.
+        command = [sys.executable, "-P", "-m", "psp_sandbox", "up", "--ephemeral", "--port", "0", "--ipn-port", "0"]
+        # An unnamed file: if this process is killed, no file is left over.
+        with tempfile.TemporaryFile() as log:
+            self._process = subprocess.Popen(  # noqa: S603 (a fixed command, no shell)
+                [*command, "--no-seed", "--json"],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # Ctrl-C must not stop it before the tests' teardown has used it.
+                start_new_session=True,
+            )
+            assert self._process.stdout is not None
+            try:
+                # It prints one line when it is ready. If it cannot start, it ends, which ends the read too.
+                line = self._process.stdout.readline()
+                ready = json.loads(line)
+                return Address(ready["api_url"], ready["admin_key"])
+            except ValueError:
+                self.stop()
+                raise StartError(f"The sandbox did not start. It printed:\n\n{_read_end(log)}") from None
+            except BaseException:  # Ctrl-C too
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """Stop it, and wait until none of its processes is left. Further calls have no effect."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except BaseException:  # it hangs, or Ctrl-C was pressed again: its reaper ends the rest
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _read_end(log: IO[bytes]) -> str:
+    with contextlib.suppress(OSError):
+        log.seek(max(0, os.fstat(log.fileno()).st_size - _OUTPUT_BYTES))
+        return log.read().decode("utf-8", "replace").strip() or "(nothing)"
+    return "(its output cannot be read)"

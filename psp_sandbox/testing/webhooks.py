@@ -1,0 +1,237 @@
+"""What a test's webhook endpoint received."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+_TOLERANCE_SECONDS: Final = 300
+_HOST_OFFSET: Final = time.time() - time.monotonic()
+"""A test may freeze this process's clock, but never the monotonic one."""
+_FIRST_PAUSE_SECONDS: Final = 0.01
+_MAX_PAUSE_SECONDS: Final = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Received:
+    """One request that an endpoint received, and its answer. Names of headers are lowercase."""
+
+    headers: dict[str, str]
+    body: bytes
+    problem: str | None
+    """Why it is not a valid webhook, or None."""
+    event: dict[str, Any]
+    """The parsed body; empty unless it is valid."""
+    status: int | None = None
+    """The endpoint's answer; None until it answers."""
+    answer: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """An event that arrived with a valid signature, however many times it arrived."""
+
+    id: str
+    type: str
+    timestamp: datetime
+    """When it happened, in the merchant's time."""
+    previous_status: str | None
+    data: dict[str, Any]
+    """The payout at that moment, or what else the event is about. Money is a string, as on the wire."""
+    received: tuple[Received, ...] = field(repr=False)
+    """Every time that it arrived, in order."""
+
+    @property
+    def version(self) -> int:
+        """The version of the payout; 0 if the event is about something else."""
+        return int(self.data.get("version", 0))
+
+    @property
+    def payout_id(self) -> str | None:
+        """The payout's id, or None if the event is about something else."""
+        return str(self.data["id"]) if self.type.startswith("payout.") else None
+
+
+def why_invalid(secret: str, headers: dict[str, str], body: bytes) -> str | None:
+    """Return why a request is not a valid webhook, or None if it is. Names of headers are lowercase.
+
+    Its timestamp may be compared with the host's time or with this process's, which a test can freeze.
+    """
+    try:
+        sent = int(headers["webhook-timestamp"])
+        signed = f"{headers['webhook-id']}.{sent}.".encode() + body
+        given = headers["webhook-signature"].split()
+    except KeyError as missing:
+        return f"the header {missing.args[0]} is missing"
+    except ValueError:
+        return f"webhook-timestamp is not a number: {headers['webhook-timestamp']!r}"
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"))
+    except binascii.Error:
+        return "the secret is not whsec_ and base64"
+    expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    if not any(hmac.compare_digest(expected.encode(), one.encode()) for one in given):
+        return "no signature matches"
+    off = min(abs(now - sent) for now in (time.time(), time.monotonic() + _HOST_OFFSET))
+    if off > _TOLERANCE_SECONDS:
+        return f"the timestamp is {off:.0f} s off"
+    return None
+
+
+class Inbox:
+    """The requests that one test's endpoints received, in order. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._received: list[Received] = []
+        self._lock = threading.Lock()
+
+    def add(self, secret: str | None, headers: Iterable[tuple[str, str]], body: bytes) -> Received:
+        """Record a request when it arrives. Set `status` and `answer` of the result before the answer is sent.
+
+        If `secret` is None, its signature is not checked.
+        """
+        named = {name.lower(): value for name, value in headers}
+        problem = None if secret is None else why_invalid(secret, named, body)
+        event: dict[str, Any] = {}
+        if problem is None:
+            try:
+                event = _read_event(body)
+            except (ValueError, KeyError, TypeError):
+                problem = "the body is not an event"
+        received = Received(named, body, problem, event)
+        with self._lock:
+            self._received.append(received)
+        return received
+
+    def all(self) -> list[Received]:
+        """Return everything so far, in order of arrival."""
+        with self._lock:
+            return list(self._received)
+
+
+def _read_event(body: bytes) -> dict[str, Any]:
+    event = json.loads(body)
+    datetime.fromisoformat(event["timestamp"])
+    if not (isinstance(event["id"], str) and isinstance(event["type"], str) and isinstance(event["data"], dict)):
+        raise TypeError
+    found: dict[str, Any] = event
+    return found
+
+
+class Webhooks(Sequence[Webhook]):
+    """The verified webhooks that a test's endpoint received, each event once, those of a payout ordered by its version.
+
+    What counts is what arrived in this process: at the plugin's own endpoint or, after `live_app`, at the app. So the bytes are
+    the ones that were sent, and nothing else has to listen. Requests whose signature is invalid are not included; see
+    `received`.
+
+    Reading waits until all due deliveries have been attempted, so there is nothing to wait for in between.
+    """
+
+    def __init__(self, inbox: Inbox, settle: Callable[[], None], payout_id: str | None = None) -> None:
+        self._inbox = inbox
+        self._settle = settle
+        self._payout_id = payout_id
+
+    def __call__(self, payout: Any) -> "Webhooks":
+        """Return the webhooks of one payout: a payout or its id."""
+        return Webhooks(self._inbox, self._settle, payout_id_of(payout))
+
+    @property
+    def types(self) -> list[str]:
+        """Their event types, in order."""
+        return [webhook.type for webhook in self._read()]
+
+    @property
+    def received(self) -> list[Received]:
+        """Every request that arrived, in order of arrival: also repeated ones and, unless of one payout, invalid ones."""
+        self._settle()
+        return [one for one in self._inbox.all() if self._payout_id in (None, one.event.get("data", {}).get("id"))]
+
+    def expect(self, event_type: str, *, times: int | None = None, payout: Any = None, timeout: float = 10.0) -> Webhook:
+        """Wait for an event of this type and return the last one. `timeout` is in seconds of real time.
+
+        With `times`, there must be exactly so many different ones; 0 means none. `payout` is a payout or its id. Repeated
+        deliveries of one event count once. Raises AssertionError, which says what arrived instead.
+        """
+        __tracebackhide__ = True
+        if "." not in event_type:
+            raise ValueError(f"{event_type!r} is not an event type. Event types look like payout.succeeded.")
+        if times == 0:
+            raise ValueError("times=0 cannot be expected. Assert that the type is not in psp.webhooks.types.")
+        wanted = self if payout is None else self(payout)
+        deadline = time.monotonic() + timeout
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            is_last = time.monotonic() >= deadline
+            found = [webhook for webhook in wanted._read() if webhook.type == event_type]
+            if found and (times is None or len(found) == times):
+                return found[-1]
+            if is_last or len(found) > (times or len(found)):
+                raise AssertionError(wanted._explain(event_type, times, len(found), timeout))
+            time.sleep(pause)
+            pause = min(pause * 1.5, _MAX_PAUSE_SECONDS)
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __iter__(self) -> Iterator[Webhook]:
+        return iter(self._read())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._read()[index]
+
+    def __repr__(self) -> str:
+        return f"<webhooks {self._now()}>"
+
+    def _read(self) -> list[Webhook]:
+        self._settle()
+        return self._now()
+
+    def _now(self) -> list[Webhook]:
+        return [webhook for webhook in events_of(self._inbox.all()) if self._payout_id in (None, webhook.payout_id)]
+
+    def _explain(self, event_type: str, times: int | None, found: int, timeout: float) -> str:
+        wanted = f"{event_type} once" if times == 1 else event_type if times is None else f"{event_type} {times} times"
+        of = f" of payout {self._payout_id}" if self._payout_id else ""
+        lines = [f"expected {wanted}{of}, but it arrived {found} times within {timeout:g} s"]
+        webhooks = self._now()
+        lines += [f"  arrived: {webhook.type} (version {webhook.version})" for webhook in webhooks[-20:]] or [
+            "  nothing arrived"
+        ]
+        lines += [f"  not counted: {one.problem}" for one in self._inbox.all() if one.problem is not None][-5:]
+        return "\n".join(lines)
+
+
+def events_of(received: Iterable[Received]) -> list[Webhook]:
+    """Return the events in valid requests: each once, in order of first arrival, but those of one payout by version."""
+    copies: dict[str, list[Received]] = {}
+    for one in received:
+        if one.problem is None:
+            copies.setdefault(one.event["id"], []).append(one)
+    webhooks = [_webhook(all_copies) for all_copies in copies.values()]
+    groups: dict[str, list[Webhook]] = {}
+    for webhook in webhooks:
+        groups.setdefault(webhook.payout_id or webhook.id, []).append(webhook)
+    return [webhook for group in groups.values() for webhook in sorted(group, key=lambda one: one.version)]
+
+
+def _webhook(copies: list[Received]) -> Webhook:
+    event = copies[0].event
+    at = datetime.fromisoformat(event["timestamp"])
+    return Webhook(event["id"], event["type"], at, event.get("previous_status"), event["data"], tuple(copies))
+
+
+def payout_id_of(payout: Any) -> str:
+    """Return the id of a payout, which may be given as its id. Raises TypeError."""
+    found = getattr(payout, "id", payout)
+    if not isinstance(found, str):
+        raise TypeError(f"expected a payout or its id, not {payout!r}")
+    return found

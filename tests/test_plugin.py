@@ -1,0 +1,106 @@
+"""The fixture `psp`: a merchant of the test's own, with its money, its clock, its webhooks and its faults."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from psp_sandbox.testing import Sandbox, UsageError, World
+from psp_sandbox.testing.process import Address
+from psp_sandbox.testing.results import seconds_of
+from tests.harness.world import Stack
+
+RETURNED = ["payout.created", "payout.processing", "payout.succeeded", "payout.returned"]
+
+
+@pytest.fixture(scope="module")
+def psp_sandbox(stack: Stack) -> Iterator[Sandbox]:
+    """The plugin uses the sandbox of this test run, as with --psp-url."""
+    sandbox = Sandbox(Address(stack.api_url, stack.admin_key), is_ours=False)
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.mark.psp(balance="10000.00", seed=7)
+def test_a_payout_runs_through_its_scenario_as_the_clock_advances(psp: World) -> None:
+    payout = psp.pays("returned", amount="250.00")
+    assert (payout.amount, psp.payout(payout).status) == (Decimal("250.00"), "SUCCESS")
+    assert psp.balance.available == Decimal("9750.00")
+    assert psp.advance("59s").ran == ()
+    assert psp.advance(1).changes == [("SUCCESS", "RETURNED")]
+    assert psp.payout(payout.id).status == "RETURNED"
+    assert psp.balance.available == Decimal("10000.00")
+    assert psp.webhooks(payout).types == RETURNED
+
+
+def test_webhooks_are_those_of_this_test_only_each_once_and_in_order_of_version(psp: World) -> None:
+    with psp.fault("duplicate", on="payout.*"), psp.fault("reorder", on="webhooks", allow_unhit=True):
+        first, second = psp.pays("success"), psp.pays("failed")
+        psp.advance("2s")
+    assert psp.webhooks(first).types == ["payout.created", "payout.processing", "payout.succeeded"]
+    assert psp.webhooks(second).types == ["payout.created", "payout.processing", "payout.failed"]
+    assert [webhook.version for webhook in psp.webhooks(first)] == [1, 2, 3]
+    assert len(psp.webhooks) == 6
+    assert len(psp.webhooks.received) == 12
+    assert [len(webhook.received) for webhook in psp.webhooks] == [2] * 6
+    psp.webhooks.expect("payout.succeeded", times=1)
+    assert psp.webhooks.expect("payout.failed", payout=second).payout_id == second.id
+
+
+def test_an_expectation_that_does_not_come_true_says_what_arrived(psp: World) -> None:
+    payout = psp.pays("success")
+    with pytest.raises(AssertionError, match=r"(?s)expected payout.failed once .*arrived: payout.succeeded \(version 3\)"):
+        psp.webhooks.expect("payout.failed", times=1, payout=payout, timeout=0)
+
+
+@pytest.mark.psp(frozen="2030-01-01T00:00:00Z")
+def test_the_clock_can_be_frozen_at_a_time_and_moved_to_one(psp: World) -> None:
+    assert psp.now == datetime(2030, 1, 1, tzinfo=UTC)
+    psp.advance(timedelta(minutes=1))
+    psp.advance(to=datetime(2030, 1, 2, tzinfo=UTC))
+    assert psp.now == datetime(2030, 1, 2, tzinfo=UTC)
+    psp.resume()
+    assert psp.now >= datetime(2030, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.psp(frozen=False)
+def test_with_a_running_clock_an_advance_returns_when_everything_is_done(psp: World) -> None:
+    payout = psp.pays("returned")
+    psp.advance("61s")
+    assert psp.webhooks(payout).types == RETURNED
+
+
+def test_the_next_payout_is_the_one_that_the_application_created(psp: World) -> None:
+    psp.pays("success")
+    body = {"amount": "1.00", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+    for reference in ("order-1", "order-2"):
+        psp.request("POST", "/api/v1/payouts", {"merchant_reference": reference, **body})
+    assert psp.next_payout().merchant_reference == "order-1"
+    assert psp.next_payout(reference="order-2").status == "SUCCESS"
+    with pytest.raises(AssertionError, match=r"no payout with reference 'order-3' .* order-2 \(SUCCESS\)"):
+        psp.next_payout(reference="order-3", timeout=0)
+
+
+def test_an_unknown_scenario_is_answered_with_those_that_exist(psp: World) -> None:
+    with pytest.raises(UsageError, match=r"no scenario 'refunded'.*returned, slow_failure"):
+        psp.pays("refunded")
+
+
+def test_a_float_is_not_an_amount(psp: World) -> None:
+    with pytest.raises(UsageError, match=r'a float is not exact: write "10.50"'):
+        psp.pays("success", amount=10.5)
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [("60s", 60), ("1h 30m", 5400), ("2d", 172800), ("1.5s", 1.5), ("250ms", 0.25), (3, 3), (timedelta(hours=1), 3600)],
+)
+def test_durations(duration: object, seconds: float) -> None:
+    assert seconds_of(duration) == seconds
+
+
+@pytest.mark.parametrize("duration", ["", "60", "1 year", "-1s", -1, True, None, "s", float("inf")])
+def test_what_is_not_a_duration_is_refused(duration: object) -> None:
+    with pytest.raises(UsageError, match="is not a duration"):
+        seconds_of(duration)
