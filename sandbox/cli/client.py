@@ -55,6 +55,11 @@ class Client:
         self.url = url
         self._headers = dict(headers)
 
+    @property
+    def key(self) -> str:
+        """The caller's key."""
+        return next(iter(self._headers.values()))
+
     def _open(self) -> "httpx.Client":
         import httpx
 

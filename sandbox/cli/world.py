@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, with_client
-from sandbox.cli.failures import failed_response
+from sandbox.cli.client import Client, Output, with_client, with_operator
+from sandbox.cli.failures import failed_response, not_met, refused, unreachable
 from sandbox.cli.options import Yes
 
 app = App("The merchant's whole world as one file.")
@@ -61,6 +61,35 @@ def import_(
         for endpoint in found["endpoints"]
     ]
     return Output(found, "\n".join(lines))
+
+
+@app.command("replay")
+@with_operator
+def replay(
+    client: Client,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The bundle's file.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the merchant of the fresh world.")] = False,
+) -> Output:
+    """Repeat the calls of a bundle's journal against a new merchant, and show where the answers differ.
+
+    Needs the operator's key. The exit code is 4 if answers differ.
+    """
+    import httpx
+
+    from psp_sandbox.testing.replay import CannotReplayError
+    from psp_sandbox.testing.replay import replay as replay_bundle
+
+    try:
+        with client.waiting("Repeating the calls"):
+            report = replay_bundle(file, client.url, client.key, keep=keep)
+    except CannotReplayError as error:
+        raise refused(str(error)) from error
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from error
+    except httpx.TransportError as error:
+        raise unreachable(f"{client.url} cannot be reached: {error or type(error).__name__}. Is `psp up` running?") from None
+    failure = None if report.ok else not_met(f"{len(report.differing)} of {report.repeated} answers differ.")
+    return Output(report.as_json(), str(report), failure)
 
 
 def _read(file: str) -> bytes:
