@@ -67,6 +67,15 @@ child.CAN_FORK = supervisor.CAN_FORK = False
 psp_sandbox.entry.main()
 """
 
+PYTEST_PINS = r"(?m)^(?:iniconfig|packaging|pluggy|pygments|pytest)==.*\n(?: +--hash=.*\n)+"
+FIVE_LINES = """
+def test_a_returned_payout_returns_its_money(psp):
+    payout = psp.pays("returned", amount="250.00")
+    psp.advance("60s")
+    assert psp.webhooks(payout).types[-2:] == ["payout.succeeded", "payout.returned"]
+    assert str(psp.balance.available) == "1000000.00"
+"""
+
 
 def run(command: Sequence[str | Path], cwd: Path, given: str | None = None, **variables: str) -> str:
     """Run a command without the settings of this test run, and return its output. Raises AssertionError if it fails."""
@@ -207,3 +216,11 @@ def test_the_commands_of_the_containers_run_the_sandbox_s_modules(python: Path, 
         )  # fmt: skip
         assert completed.returncode == 1
         assert re.search(r"^(settings|migrate|seeds): .*DATABASE_URL", completed.stderr), completed.stderr
+
+
+def test_a_test_of_five_lines_passes(python: Path, project: Path) -> None:
+    pins = re.findall(PYTEST_PINS, (ROOT / "requirements-dev.txt").read_text())
+    (project / "pytest.txt").write_text("".join(pins))
+    install(python, "--require-hashes", "-r", project / "pytest.txt")
+    (project / "test_payouts.py").write_text(FIVE_LINES)
+    assert "1 passed" in run([python.parent / "pytest", "-p", "no:cacheprovider"], project, PYTHONPATH=".")
