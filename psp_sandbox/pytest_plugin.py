@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
+    from psp_sandbox.testing.coverage_report import CoverageReport
     from psp_sandbox.testing.live_app import StartApp
     from psp_sandbox.testing.process import Address
     from psp_sandbox.testing.sandbox import Sandbox
@@ -26,6 +27,7 @@ _SHARE: "Final[pytest.StashKey[Share]]" = pytest.StashKey()
 _WORLD: "Final[pytest.StashKey[World]]" = pytest.StashKey()
 _EVIDENCE: "Final[pytest.StashKey[list[tuple[str, str]]]]" = pytest.StashKey()
 _WORKER_INPUT: Final = "psp_share"
+_REPORT: Final = "psp_report"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,11 +41,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=".psp-failures",
         help="where the worlds of failed tests are saved (%(default)s)",
     )
+    group.addoption(
+        "--psp-report",
+        action="store_true",
+        help="show which states, failure codes, problem codes, faults and retries the tests exercised (also in --junitxml)",
+    )
+    group.addoption("--psp-report-file", metavar="FILE", help="write the report as Markdown, for a pull request")
+    group.addoption(
+        "--psp-report-min",
+        type=float,
+        metavar="PERCENT",
+        help="fail if less than this percentage was exercised",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the marker, and the report if it is wanted."""
     config.addinivalue_line("markers", _MARK)
+    if any(config.getoption(f"--psp-report{part}") not in (None, False) for part in ("", "-file", "-min")):
+        from psp_sandbox.testing.coverage_report import CoverageReport
+
+        config.pluginmanager.register(CoverageReport(config), _REPORT)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -125,6 +143,9 @@ def psp(request: pytest.FixtureRequest, psp_sandbox: "Sandbox") -> Iterator["Wor
         _check(request.node, world)
     finally:
         del request.node.stash[_WORLD]
+        report: CoverageReport | None = request.config.pluginmanager.get_plugin(_REPORT)
+        if report is not None:
+            report.observe(world)
         world.close()
 
 

@@ -106,6 +106,9 @@ class Fault:
     def end(self) -> None:
         """End it before the block does. Further calls have no effect."""
         if self._is_active:
+            if self.target == "webhooks":
+                # Webhooks of what happened inside the block may still be on their way.
+                self._request("POST", "/sandbox/v1/drain")
             self._read()
             self._is_active = False
             self._request("DELETE", f"/sandbox/v1/faults/{self.id}")
