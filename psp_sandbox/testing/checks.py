@@ -20,8 +20,9 @@ def failed_checks(world: "World") -> list[str]:
 def _audit(world: "World") -> Iterator[str]:
     report = world.request("GET", "/sandbox/v1/audit").json()
     if not report["ok"]:
-        failed = [check for check in report["checks"] if not check.get("ok", True)]
-        yield _list("The audit of the ledger found errors.", [str(check) for check in failed])
+        failed = [check for check in report["checks"] if not check["ok"]]
+        lines = [": ".join([check["name"], *check["problems"][:3]]) for check in failed]
+        yield _list("The audit of the ledger found errors.", lines)
 
 
 def _deliveries(world: "World") -> Iterator[str]:

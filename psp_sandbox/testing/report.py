@@ -75,7 +75,7 @@ def _requests(world: "World") -> list[str]:
         notes += ["replayed"] if one["replayed"] else []
         notes += [f"key {one['idempotency_key']}"] if one["idempotency_key"] else []
         lines.append(f"{one['at']}  {call} → {one['status']}{''.join(f'  [{note}]' for note in notes)}")
-        if one["request_body"]:
+        if one["request_body"] and one["method"] != "GET":
             lines.append(f"    sent: {one['request_body']}")
         if one["status"] >= 400:
             lines.append(f"    answer: {one['response_body']}")
