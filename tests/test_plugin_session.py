@@ -159,4 +159,4 @@ def test_a_project_that_does_not_use_the_plugin_does_not_pay_for_it(project: Pro
     assert "psp_sandbox.pytest_plugin" in modules
     ours = {name for name in modules if name.startswith("psp_sandbox")}
     assert ours == {"psp_sandbox", "psp_sandbox.pytest_plugin"}
-    assert not modules & {"httpx", "uvicorn", "sandbox", "asyncio"}
+    assert not modules & {"httpx", "uvicorn", "sandbox"}
