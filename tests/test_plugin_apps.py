@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import flask
@@ -99,6 +100,24 @@ def test_the_lifespan_of_an_asgi_application_runs_and_it_stops_with_the_test(psp
     with pytest.raises(httpx.ConnectError):
         httpx.get(app.url)
     assert "PSP_WEBHOOK_SECRET" not in os.environ
+
+
+def test_the_clock_of_the_process_can_be_frozen_with_the_merchants(psp: World, live_app: StartApp) -> None:
+    host = datetime.now(UTC)
+    at = datetime(host.year + 5, 1, 1, tzinfo=UTC)
+    assert psp.freeze(at, process=True) == at == datetime.now(UTC)
+    shop = Shop(psp.url, psp.api_key, psp.webhook_secret)
+    live_app(shop.wsgi())
+    payout = psp.pays("returned")
+    psp.advance("1m")
+    assert datetime.now(UTC) == at + timedelta(minutes=1)
+    # The application compares the time of each webhook with its own clock.
+    assert shop.got == psp.webhooks(payout).types == [*SUCCEEDED, "payout.returned"]
+    psp.resume()
+    assert datetime.now(UTC) < at
+    psp.pays("success", reference="later")
+    psp.drain()
+    assert len(shop.got) == len(psp.webhooks) == 7
 
 
 def test_a_request_that_the_sandbox_did_not_send_is_not_a_webhook(psp: World, live_app: StartApp) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from psp_sandbox.testing.faults import SPOILING_KINDS, Fault, fault_body
 from psp_sandbox.testing.live_app import AppError, Door, Interface, LiveApp, bind, create, interface_of, serve
 from psp_sandbox.testing.options import Options, UsageError, read_amount, read_time, wire_time
+from psp_sandbox.testing.process_clock import ProcessClock
 from psp_sandbox.testing.results import Advanced, Balance, Payout, Ran, seconds_of
 from psp_sandbox.testing.sandbox import Sandbox
 from psp_sandbox.testing.webhooks import Inbox, Webhooks
@@ -186,19 +187,45 @@ class World:
             drained = self._drain()
             ran += map(Ran.of, drained["ran"])
             steps += drained["steps"]
-        return Advanced(datetime.fromisoformat(shown["now"]), steps, tuple(ran))
+        now = datetime.fromisoformat(shown["now"])
+        self._process_clock.move(now)
+        return Advanced(now, steps, tuple(ran))
 
-    def freeze(self, at: datetime | str | None = None) -> datetime:
-        """Freeze the merchant's clock, now or at a time that is not before its time, and return its time."""
+    def freeze(self, at: datetime | str | None = None, *, process: bool = False) -> datetime:
+        """Freeze the merchant's clock, now or at a time that is not before its time, and return its time.
+
+        With `process`, the clock of this process, with the test and its live applications, is frozen at the same time and moves
+        with `advance`, until `resume` or the end of the test. Webhooks are then signed with the merchant's time. This needs the
+        extra psp-sandbox[freeze]. Raises UsageError.
+        """
         body = {} if at is None else {"at": wire_time(read_time(at, "at"))}
         shown = self.request("POST", "/sandbox/v1/clock/freeze", body).json()
         self._frozen = True
-        return datetime.fromisoformat(shown["now"])
+        now = datetime.fromisoformat(shown["now"])
+        if process:
+            self._sign_with("merchant")
+            self._process_clock.freeze(now)
+        else:
+            self._process_clock.move(now)
+        return now
 
     def resume(self) -> None:
-        """Let the merchant's clock run on from its time."""
+        """Let the merchant's clock run on from its time, and this process's clock from the host's time."""
         self.request("POST", "/sandbox/v1/clock/resume", {})
         self._frozen = False
+        if self._process_clock.is_frozen:
+            self._process_clock.resume()
+            self._sign_with("host")
+
+    def _sign_with(self, signing_time: str) -> None:
+        for endpoint in self.request("GET", "/api/v1/webhook-endpoints", params={"limit": _LIST_LIMIT}).json()["data"]:
+            self.request("PATCH", f"/api/v1/webhook-endpoints/{endpoint['id']}", {"signing_time": signing_time})
+
+    @cached_property
+    def _process_clock(self) -> ProcessClock:
+        clock = ProcessClock()
+        self._cleanups.callback(clock.resume)
+        return clock
 
     @property
     def now(self) -> datetime:
@@ -259,7 +286,8 @@ class World:
         try:
             port = listener.getsockname()[1]
             url = f"http://127.0.0.1:{port}"
-            endpoint_id, secret = self._endpoint(f"{url}{path}", endpoint or {})
+            fields = {"signing_time": "merchant"} if self._process_clock.is_frozen else {}
+            endpoint_id, secret = self._endpoint(f"{url}{path}", {**fields, **(endpoint or {})})
             env = {**self.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port)}
             self._set_environment(env)
             app = target
