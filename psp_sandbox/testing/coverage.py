@@ -153,9 +153,9 @@ def _exercised(world: "World") -> Mapping[str, set[str]]:
             found[RETRIES].add(DELIVERY_RETRIED)
             if delivery["status"] == "SUCCEEDED":
                 found[RETRIES].add(DELIVERY_RECOVERED)
-    # The newest call comes first, and a repetition is later than what it repeats.
+    # Each of the API's processes adds its calls to the journal when it can, so their order is not that of their times.
+    journal = sorted(_items(world, "/sandbox/v1/requests"), key=lambda call: str(call["at"]))
     # A webhook that a fault changed is in the journal too; its path is a URL.
-    journal = list(_items(world, "/sandbox/v1/requests"))[::-1]
     calls = [call for call in journal if call["path"].startswith("/")]
     found[PROBLEMS].update(filter(None, map(_problem_of, calls)))
     found[FAULTS].update(f"api: {call['fault']['kind']}" for call in calls if call["fault"])
