@@ -25,8 +25,10 @@ def build(site: Path = SITE) -> Path:
 
     Raises CalledProcessError if a page has a mistake, such as a link to a page that does not exist.
     """
-    with tempfile.TemporaryDirectory(prefix="psp-guide-", dir=_nearest_folder(site)) as name:
-        # Zensical writes next to its configuration, and pages are read by a running sandbox: build apart, then swap.
+    # Zensical writes next to its configuration, and pages are read by a running sandbox: build apart, then swap. A rename needs
+    # the same file system; in the checkout, tools that look for code in sandbox/ must not find this folder.
+    apart = ROOT if site.is_relative_to(ROOT) else _nearest_folder(site)
+    with tempfile.TemporaryDirectory(prefix=".psp-guide-", dir=apart) as name:
         work = Path(name)
         shutil.copy(ROOT / "zensical.toml", work)
         shutil.copytree(ROOT / "docs", work / "docs")
