@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from psp_sandbox.testing.replay import CannotReplayError, FreshWorld, Report, replay
+from psp_sandbox.testing.fresh_world import CannotReplayError, FreshWorld
+from psp_sandbox.testing.replay import Report, replay
 from tests.harness.command import CompletedCommand, invoke
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World

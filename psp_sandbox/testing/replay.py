@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from psp_sandbox.testing.compare import REDACTED, Comparison, Difference, parse
+from psp_sandbox.testing.fresh_world import CannotReplayError, FreshWorld
 from psp_sandbox.testing.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -41,10 +42,6 @@ _REFUSED_BEFORE_BODY: Final = (403, 406, 429)
 """Statuses of calls that are refused before their body is read. The journal does not have it, and it does not matter."""
 _BROKEN: Final = ("connection_reset", "truncated_body")
 """Faults that leave the caller without an answer, while the journal has one."""
-
-
-class CannotReplayError(ValueError):
-    """The bundle cannot be repeated, or the sandbox refuses to create a merchant for it."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,6 @@ def replay(
     the sandbox cannot be reached.
     """
     bundle = read_bundle(source)
-    url = url or os.environ.get("PSP_URL", "http://127.0.0.1:8000")
     with StandIn(bundle["tables"]) as stand_in, FreshWorld(url, admin_key, **fields_of(bundle, stand_in)) as world:
         world.keep = keep
         repetition = _Repetition(bundle, world, stand_in)
@@ -195,47 +191,6 @@ def why_not(call: Mapping[str, Any]) -> str | None:
     if REDACTED in _URL_FIELD.sub("", body) and not is_invalid:
         return "a part of its body is redacted"
     return None
-
-
-class FreshWorld:
-    """A new merchant, and an HTTP client with its admin key. Deletes the merchant at the end unless `keep`."""
-
-    def __init__(self, url: str = "", admin_key: str = "", **fields: Any) -> None:
-        """`fields` are those of `POST /sandbox/v1/merchants`. The URL and the operator's key default to the environment's."""
-        self.keep = False
-        self.merchant_id = ""
-        self.api_key = ""
-        self._fields = {"name": "replay", **fields}
-        self._url = url or os.environ.get("PSP_URL", "http://127.0.0.1:8000")
-        self._admin_key = admin_key or os.environ.get("PSP_ADMIN_KEY", "")
-        self._http: httpx.Client | None = None
-
-    def __enter__(self) -> "FreshWorld":
-        import httpx  # imported here, because a project that does not replay must not wait for it
-
-        if not self._admin_key:
-            raise CannotReplayError("A fresh merchant needs the operator's key: set PSP_ADMIN_KEY, or pass admin_key.")
-        self._http = httpx.Client(base_url=self._url, timeout=httpx.Timeout(70, connect=5))
-        headers = {"X-ADMIN-KEY": self._admin_key}
-        response = self._http.post("/sandbox/v1/merchants", json=self._fields, headers=headers)
-        if response.status_code != 201:
-            self._http.close()
-            raise CannotReplayError(f"The sandbox refuses to create a merchant: {response.status_code} {response.text}")
-        created = response.json()
-        self.merchant_id, self.api_key = created["merchant_id"], created["api_key"]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._http is not None:
-            if not self.keep:
-                self._http.delete(f"/sandbox/v1/merchants/{self.merchant_id}", headers={"X-ADMIN-KEY": self._admin_key})
-            self._http.close()
-
-    def send(self, method: str, path: str, **options: Any) -> "httpx.Response":
-        """Send a request with the admin key, unless `headers` has another one."""
-        assert self._http is not None, "use it in a with statement"
-        headers = {"X-API-KEY": self.api_key, **options.pop("headers", {})}
-        return self._http.request(method, path, headers=headers, **options)
 
 
 class _Repetition:

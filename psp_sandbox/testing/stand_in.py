@@ -82,6 +82,8 @@ class StandIn:
 
 
 def _answers(tables: Mapping[str, Any]) -> dict[tuple[str, str], list[Answer]]:
+    if not tables:
+        return {}
     events = {row["id"]: row["body"] for row in _rows(tables["events"])}
     events_of_deliveries = {row["id"]: row["event_id"] for row in _rows(tables["webhook_deliveries"])}
     found: dict[tuple[str, str], list[Answer]] = defaultdict(list)

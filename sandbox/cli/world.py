@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, with_client, with_operator
+from sandbox.cli.client import AsJson, Client, Output, show, with_client, with_operator
 from sandbox.cli.failures import failed_response, not_met, refused, unreachable
 from sandbox.cli.options import Yes
 
@@ -76,7 +76,7 @@ def replay(
     """
     import httpx
 
-    from psp_sandbox.testing.replay import CannotReplayError
+    from psp_sandbox.testing.fresh_world import CannotReplayError
     from psp_sandbox.testing.replay import replay as replay_bundle
 
     try:
@@ -90,6 +90,32 @@ def replay(
         raise unreachable(f"{client.url} cannot be reached: {error or type(error).__name__}. Is `psp up` running?") from None
     failure = None if report.ok else not_met(f"{len(report.differing)} of {report.repeated} answers differ.")
     return Output(report.as_json(), str(report), failure)
+
+
+@app.command("to-test")
+def to_test(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The bundle's file.", dir_okay=False, exists=True)],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The test's file. Default: standard output.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a pytest test that makes the calls of a bundle's journal one by one, for you to read and change.
+
+    It needs the package's pytest plugin, and no sandbox while it is written.
+    """
+    from psp_sandbox.testing.fresh_world import CannotReplayError
+    from psp_sandbox.testing.replay import read_bundle
+    from psp_sandbox.testing.to_test import to_test as write_test
+
+    try:
+        source = write_test(read_bundle(file), file.name)
+        if output is not None:
+            output.write_text(source, "utf-8")
+    except CannotReplayError as error:
+        raise refused(str(error)) from error
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename} cannot be used: {error.strerror}") from error
+    written = None if output is None else str(output)
+    show({"file": written, "test": source}, as_json=as_json, text=source.rstrip("\n") if output is None else f"Wrote {output}.")
 
 
 def _read(file: str) -> bytes:
