@@ -124,12 +124,12 @@ NOTES: Final[Mapping[str, Note]] = {
     "ALREADY_RECONCILED": Note(
         ("A sale in the request was approved or declined earlier. None of the request's sales was reconciled.",),
         "Yes, without that sale, and with a new idempotency key.",
-        "users",
+        "sales",
     ),
     "NOT_RETRYABLE": Note(
         ("A bulk credit has no failed rows.", "The bulk credit still runs. Wait until it is done."),
         "Only once the bulk credit is done and has failed rows.",
-        "users",
+        "bulk-credit",
     ),
     "PAYLOAD_TOO_LARGE": Note(
         ("The body is larger than the operation allows. `detail` says how many bytes it allows.",),
@@ -148,7 +148,7 @@ NOTES: Final[Mapping[str, Note]] = {
             "The user's wallet has less available than the amount. `detail` says which of the two is too low.",
         ),
         _NEW_KEY,
-        "money",
+        "money-and-ledger",
     ),
     "IDEMPOTENCY_KEY_REUSED": Note(
         (
