@@ -1,7 +1,7 @@
 """A container with the whole sandbox, for Testcontainers.
 
     with PspSandboxContainer("registry.example.com/psp-sandbox") as psp:
-        os.environ.update(psp.variables)
+        psp.client.payouts.create(...)
 
 The image is the target `all-in-one` of the Dockerfile: `docker build --target all-in-one -t psp-sandbox:all-in-one .`
 It needs the extra `psp-sandbox[testcontainers]`.
@@ -10,13 +10,16 @@ It needs the extra `psp-sandbox[testcontainers]`.
 import json
 import secrets
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 try:
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.wait_strategies import HealthcheckWaitStrategy
 except ImportError as error:
     raise ImportError("Install psp-sandbox[testcontainers] to run the sandbox in a container.") from error
+
+if TYPE_CHECKING:
+    from psp_sandbox.client import Client
 
 IMAGE: Final = "psp-sandbox:all-in-one"
 API_PORT: Final = 8000
@@ -46,7 +49,8 @@ class PspSandboxContainer(DockerContainer):
 
     def start(self) -> Self:
         """Start the container and wait until the sandbox is ready. Raises TimeoutError, or RuntimeError if it is unhealthy."""
-        self.__dict__.pop("_ready", None)  # of an earlier start
+        for name in ("_ready", "client"):  # of an earlier start
+            self.__dict__.pop(name, None)
         return super().start()
 
     @property
@@ -79,6 +83,13 @@ class PspSandboxContainer(DockerContainer):
             "PSP_IPN_URL": self.ipn_url,
             "PSP_IPN_SECRET": self.ipn_secret,
         }
+
+    @cached_property
+    def client(self) -> "Client":
+        """A client with the demo merchant's key and the operator's."""
+        from psp_sandbox.client import Client
+
+        return Client(self.url, api_key=self.api_key, admin_key=self.admin_key)
 
     def host_url(self, port: int) -> str:
         """Return the URL for webhooks to a program on this machine. On Linux it must listen on all addresses (0.0.0.0)."""

@@ -1,0 +1,1 @@
+"""A small marketplace that pays its sellers. README.md says which rules keep the money right."""
