@@ -173,3 +173,18 @@ def test_the_root_and_the_console_lead_to_the_guide(http: httpx.Client) -> None:
     assert http.get("/").json()["links"]["guide"] == f"{http.base_url}/docs/guide/".replace("//docs", "/docs")
     assert 'href="/docs/guide/"' in http.get("/console/sign-in", headers=HTML).text
     assert 'href="/docs/guide/' in http.get("/docs").text
+
+
+def test_every_link_of_the_readme_leads_to_a_file() -> None:
+    """They lead to files of the repository, which a package registry's page and a code host show."""
+    text = (guide.ROOT / "README.md").read_text()
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert len(links) > 10
+    assert [link for link in links if not (guide.ROOT / link).exists()] == []
+
+
+def test_the_readme_starts_with_the_two_commands() -> None:
+    text = (guide.ROOT / "README.md").read_text()
+    first = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert first is not None
+    assert re.findall(r"^make \w+", first[1], re.MULTILINE) == ["make up", "make test"]
