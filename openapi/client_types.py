@@ -107,20 +107,25 @@ class Types:
             return "int" if schema.get("multipleOf") == 1 else "float"
         return {"string": "str", "integer": "int", "boolean": "bool", "null": "None"}[kind]
 
+    def alias_names(self) -> list[str]:
+        """Return the names of the aliases."""
+        return sorted(self._aliases.values())
+
     def aliases(self) -> str:
         """Return the definitions of the aliases."""
         values = {name: values for values, name in self._aliases.items()}
         return "".join(f"{name} = Literal[{', '.join(map(repr, sorted(values[name])))}]\n" for name in sorted(values))
 
-    def models(self, roots: set[str]) -> str:
-        """Return the dataclasses of these schemas and of all that they contain, each after those that it needs."""
-        return "".join(self._model(name) for name in self._ordered(roots))
+    def models(self, names: list[str]) -> str:
+        """Return the dataclasses of these schemas."""
+        return "".join(self._model(name) for name in names)
 
-    def inputs(self, roots: set[str]) -> str:
-        """Return the typed dicts of these schemas and of all that they contain, each after those that it needs."""
-        return "".join(self._input(name) for name in self._ordered(roots))
+    def inputs(self, names: list[str]) -> str:
+        """Return the typed dicts of these schemas."""
+        return "".join(self._input(name) for name in names)
 
-    def _ordered(self, roots: set[str]) -> list[str]:
+    def reachable(self, roots: set[str]) -> list[str]:
+        """Return the names of these schemas and of all that they contain, each after those that it needs."""
         found: list[str] = []
 
         def visit(name: str) -> None:
@@ -200,8 +205,10 @@ def docstring(schema: Schema, indent: int) -> str:
 
 
 def wrap(text: str, later: str = "") -> str:
-    """Wrap each line of text. `later` indents what continues a line."""
-    return "\n".join(textwrap.fill(line, 112, subsequent_indent=later, break_on_hyphens=False) for line in text.splitlines())
+    """Wrap each paragraph of text, but keep the lines of a list. `later` indents what continues a line."""
+    paragraphs = [text if "\n* " in f"\n{text}" else " ".join(text.split("\n")) for text in text.split("\n\n")]
+    lines = "\n\n".join(paragraphs).splitlines()
+    return "\n".join(textwrap.fill(line, 112, subsequent_indent=later, break_on_hyphens=False) for line in lines)
 
 
 def quoted(text: str, indent: int) -> str:

@@ -8,10 +8,12 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient", "Client", "ProblemError"]
 
 
-def __getattr__(name: str) -> Any:
-    # pytest imports this package in every project that has the plugin; the client is loaded by those that use it.
-    if name in __all__:
-        from psp_sandbox import client
+if not TYPE_CHECKING:  # it would hide misspelt names from type checkers
 
-        return getattr(client, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # pytest imports this package in every project that has the plugin; the client is loaded by those that use it.
+        if name in __all__:
+            from psp_sandbox import client
+
+            return getattr(client, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,5 @@
 """Sends calls with httpx: one class that blocks, one for asyncio. Everything that they share is in _http."""
 
-import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -123,6 +122,8 @@ class AsyncCaller:
 
     async def send(self, call: Call[T]) -> T:
         """Send a call, and return its result. Raises ProblemError, Unreachable or UnexpectedResponse."""
+        import asyncio
+
         import httpx
 
         request = self.address.request(call)

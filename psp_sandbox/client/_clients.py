@@ -1,13 +1,15 @@
 """The two clients. They differ in how they wait: Client blocks, AsyncClient awaits."""
 
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from psp_sandbox.client._callers import AsyncCaller, AsyncPool, Caller, Pool
-from psp_sandbox.client._extended import drain
 from psp_sandbox.client._generated.nouns import AsyncNouns, Nouns
 from psp_sandbox.client._http import Address
 from psp_sandbox.client._streams import AsyncEventStream, EventStream, stream_call
-from psp_sandbox.client.models import Drained
+
+if TYPE_CHECKING:
+    from psp_sandbox.client.models import Drained
 
 
 class Client(Nouns):
@@ -42,12 +44,14 @@ class Client(Nouns):
         Nouns.__init__(found, self._caller.with_key(api_key))
         return found
 
-    def drain(self, *, idempotency_key: str | None = None) -> Drained:
+    def drain(self, *, idempotency_key: str | None = None) -> "Drained":
         """Run all work that is due now, and wait for work in progress. `ran` lists what ran.
 
         Much work takes several calls; the result is that of all. `drained` is false, and `stopped_because` says why, if work
         remains that cannot be done, for example because a webhook endpoint does not respond.
         """
+        from psp_sandbox.client._extended import drain
+
         return self._caller.run(drain(idempotency_key))
 
     def stream(self, *, types: str | None = None, limit: int | None = None, timeout: float | None = None) -> EventStream:
@@ -96,12 +100,14 @@ class AsyncClient(AsyncNouns):
         AsyncNouns.__init__(found, self._caller.with_key(api_key))
         return found
 
-    async def drain(self, *, idempotency_key: str | None = None) -> Drained:
+    async def drain(self, *, idempotency_key: str | None = None) -> "Drained":
         """Run all work that is due now, and wait for work in progress. `ran` lists what ran.
 
         Much work takes several calls; the result is that of all. `drained` is false, and `stopped_because` says why, if work
         remains that cannot be done, for example because a webhook endpoint does not respond.
         """
+        from psp_sandbox.client._extended import drain
+
         return await self._caller.run(drain(idempotency_key))
 
     def stream(self, *, types: str | None = None, limit: int | None = None, timeout: float | None = None) -> AsyncEventStream:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, TypedDict
 
 from psp_sandbox.client._calls import Amount
-from psp_sandbox.client.models import ErrorClass, WalletCode
+from psp_sandbox.client.literals import ErrorClass, WalletCode
 
 
 class CreatePayout(TypedDict):
@@ -31,11 +31,9 @@ class CustomSigning(TypedDict):
     """How to sign when an endpoint's `signing` is `custom`.
 
     `template` is the signed content: its placeholders `{timestamp}` (Unix seconds), `{id}` (the webhook-id) and
-    `{body}` are
-    replaced, everything else is taken literally. The signature is written into `header`, after `prefix`, in which
-    `{timestamp}` is replaced too. The timestamp is sent in `timestamp_header`; without one, if the template needs
-    it and the
-    prefix does not contain it, in webhook-timestamp.
+    `{body}` are replaced, everything else is taken literally. The signature is written into `header`, after
+    `prefix`, in which `{timestamp}` is replaced too. The timestamp is sent in `timestamp_header`; without one, if
+    the template needs it and the prefix does not contain it, in webhook-timestamp.
     """
 
     header: str
@@ -81,8 +79,7 @@ class EqFilter(TypedDict):
     """The field equals the value.
 
     Numbers, and strings that are written like numbers, compare as decimals: `"1500.00"` equals `1500`. A missing
-    field equals
-    null.
+    field equals null.
     """
 
     op: Literal["eq"]
@@ -196,8 +193,8 @@ class RuleStep(TypedDict):
     step.
 
     A step to FAILED, CANCELLED or RETURNED ends the path: `PROCESSING, FAILED (0.5), SUCCESS` fails half of the
-    payouts. After
-    a step with `wait`, nothing happens automatically; the remaining steps follow a release to PROCESSING.
+    payouts. After a step with `wait`, nothing happens automatically; the remaining steps follow a release to
+    PROCESSING.
     """
 
     to: Literal["CANCELLED", "FAILED", "IN_REVIEW", "ON_HOLD", "PROCESSING", "RETRY", "RETURNED", "SUCCESS"]

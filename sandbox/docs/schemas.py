@@ -150,6 +150,7 @@ _FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
         "signing_time": _SIGNING_TIME,
     },
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES, "signing_time": _SIGNING_TIME},
+    "ClockRun": {"from": {"type": "string", "format": "date-time"}},
     "PreviewBody": {"event_types": _EVENT_TYPES},
     "RecoverBody": {"event_types": _EVENT_TYPES},
     "CustomSigning": {
@@ -271,7 +272,7 @@ class Schemas:
                 properties[field] = {**_URL, "type": kinds}
         else:
             for field, found in properties.items():
-                if field.endswith("_at") or field in ("at", "now", "timestamp"):
+                if field.endswith(("_at", "since")) or field in ("at", "now", "timestamp"):
                     properties[field] = _as_time(found)
         properties.update(_FIELD_SCHEMAS.get(name, {}))
         schema.update(_CROSS_FIELD_RULES.get(name, {}))

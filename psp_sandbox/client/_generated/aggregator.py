@@ -7,7 +7,7 @@ from datetime import datetime
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, given, new_key, query, segment
-from psp_sandbox.client.models import DeadLetter, Fetch, Replayed, Source, UnpaidRequests, VendorBalance
+from psp_sandbox.client.models.aggregator import DeadLetter, Fetch, Replayed, Source, UnpaidRequests, VendorBalance
 
 
 class AggregatorApi:

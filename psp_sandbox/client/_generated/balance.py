@@ -8,7 +8,7 @@ from typing import Literal
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Amount, Call, given, new_key, query
-from psp_sandbox.client.models import Balance, LedgerEntry
+from psp_sandbox.client.models.shared import Balance, LedgerEntry
 
 
 class BalanceApi:

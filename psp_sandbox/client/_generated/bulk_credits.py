@@ -7,7 +7,7 @@ from typing import Literal
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, FileContent, given, new_key, query, segment
-from psp_sandbox.client.models import AcceptedBulkCredit, BulkCredit, BulkCreditItem
+from psp_sandbox.client.models.bulk_credits import AcceptedBulkCredit, BulkCredit, BulkCreditItem
 
 
 class BulkCreditsApi:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, given, new_key, query
-from psp_sandbox.client.models import ClockRun, ClockState, DueWork
+from psp_sandbox.client.models.clock import ClockRun, ClockState, DueWork
 
 
 class ClockApi:

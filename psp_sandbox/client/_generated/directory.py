@@ -4,7 +4,7 @@
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call
-from psp_sandbox.client.models import Directory
+from psp_sandbox.client.models.directory import Directory
 
 
 class DirectoryApi:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, query, segment
-from psp_sandbox.client.models import Event, EventWithDeliveries
+from psp_sandbox.client.models.events import Event, EventWithDeliveries
 
 
 class EventsApi:

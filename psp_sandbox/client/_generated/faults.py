@@ -8,7 +8,7 @@ from typing import Literal
 from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, given, new_key, query, segment
-from psp_sandbox.client.models import Fault
+from psp_sandbox.client.models.faults import Fault
 
 
 class FaultsApi:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, given, new_key, query, segment
-from psp_sandbox.client.models import ApiKey, NewApiKey
+from psp_sandbox.client.models.keys import ApiKey, NewApiKey
 
 
 class KeysApi:

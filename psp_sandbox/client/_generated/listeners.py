@@ -8,7 +8,9 @@ from typing import Literal
 from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, given, new_key, segment
-from psp_sandbox.client.models import Claimed, CreatedEndpoint, EventPattern, Reported, SigningScheme
+from psp_sandbox.client.literals import EventPattern, SigningScheme
+from psp_sandbox.client.models.listeners import Claimed, Reported
+from psp_sandbox.client.models.shared import CreatedEndpoint
 
 
 class ListenersApi:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Amount, Call, given, new_key, query, segment
-from psp_sandbox.client.models import Merchant, NewMerchant
+from psp_sandbox.client.models.merchants import Merchant, NewMerchant
 
 
 class MerchantsApi:

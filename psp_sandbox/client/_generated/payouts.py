@@ -12,15 +12,16 @@ from typing import Literal
 from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Amount, Call, given, new_key, query, segment
-from psp_sandbox.client.models import (
+from psp_sandbox.client.literals import PayoutStatus, WalletCode
+from psp_sandbox.client.models.payouts import (
     CreatedPayout,
-    Payout,
     PayoutActions,
-    PayoutStatus,
-    RefusedItem,
     RequestedTotal,
     TimelineEntry,
-    WalletCode,
+)
+from psp_sandbox.client.models.shared import (
+    Payout,
+    RefusedItem,
 )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, given, new_key, query, segment
-from psp_sandbox.client.models import ListedReceiverTest, ReceiverTest
+from psp_sandbox.client.models.receiver_tests import ListedReceiverTest, ReceiverTest
 
 
 class ReceiverTestsApi:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, query, segment
-from psp_sandbox.client.models import JournalEntry
+from psp_sandbox.client.models.requests import JournalEntry
 
 
 class RequestsApi:

@@ -11,7 +11,7 @@ from typing import Literal
 from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Amount, Call, given, new_key, query, segment
-from psp_sandbox.client.models import Reconciled, RunResult, Sale
+from psp_sandbox.client.models.sales import Reconciled, RunResult, Sale
 
 
 class SalesApi:

@@ -8,7 +8,8 @@ from typing import Literal
 from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Amount, Call, given, new_key, query, segment
-from psp_sandbox.client.models import Explanation, ScenarioCatalogue, ScenarioRule, WalletCode
+from psp_sandbox.client.literals import WalletCode
+from psp_sandbox.client.models.scenarios import Explanation, ScenarioCatalogue, ScenarioRule
 
 
 class ScenariosApi:

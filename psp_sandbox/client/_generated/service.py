@@ -6,7 +6,7 @@ from typing import Any
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call
-from psp_sandbox.client.models import Ready, Root
+from psp_sandbox.client.models.service import Ready, Root
 
 
 class ServiceApi:

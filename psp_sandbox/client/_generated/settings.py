@@ -6,7 +6,7 @@ from typing import Literal
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import OMITTED, Amount, Call, Omitted, given, new_key
-from psp_sandbox.client.models import Settings
+from psp_sandbox.client.models.settings import Settings
 
 
 class SettingsApi:

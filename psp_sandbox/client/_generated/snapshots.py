@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, given, new_key, query, segment
-from psp_sandbox.client.models import Restored, Snapshot
+from psp_sandbox.client.models.snapshots import Restored, Snapshot
 
 
 class SnapshotsApi:

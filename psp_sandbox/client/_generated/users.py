@@ -10,16 +10,12 @@ from typing import Any, Literal
 from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import OMITTED, Amount, Call, Omitted, given, new_key, query, segment
-from psp_sandbox.client.models import (
-    CreatedUser,
+from psp_sandbox.client.models.shared import (
     LedgerEntry,
     Payout,
     RefusedItem,
-    Transaction,
-    User,
-    UserBalance,
-    UserSummary,
 )
+from psp_sandbox.client.models.users import CreatedUser, Transaction, User, UserBalance, UserSummary
 
 
 class UsersApi:

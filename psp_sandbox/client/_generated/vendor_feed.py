@@ -6,7 +6,7 @@ from datetime import date
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, query
-from psp_sandbox.client.models import VendorPage
+from psp_sandbox.client.models.vendor_feed import VendorPage
 
 
 class VendorFeedApi:

@@ -10,18 +10,12 @@ from typing import Any, Literal
 from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import OMITTED, Call, Omitted, given, new_key, query, segment
-from psp_sandbox.client.models import (
+from psp_sandbox.client.literals import EventPattern, EventType, SigningScheme
+from psp_sandbox.client.models.shared import (
     CreatedEndpoint,
     Delivery,
-    Endpoint,
-    EventPattern,
-    EventPreview,
-    EventType,
-    Recovery,
-    RotatedSecret,
-    SigningExample,
-    SigningScheme,
 )
+from psp_sandbox.client.models.webhook_endpoints import Endpoint, EventPreview, Recovery, RotatedSecret, SigningExample
 
 
 class WebhookEndpointsApi:

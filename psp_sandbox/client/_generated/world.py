@@ -7,7 +7,7 @@ from typing import Any
 
 from psp_sandbox.client._callers import AsyncCaller, Caller
 from psp_sandbox.client._calls import Call, new_key
-from psp_sandbox.client.models import Imported
+from psp_sandbox.client.models.world import Imported
 
 
 class WorldApi:
