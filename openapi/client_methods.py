@@ -29,6 +29,7 @@ METHODS: Final = {
     "get_vendor_balance": "balance",
     "list_ledger_entries": "history",
     "list_wallet_entries": "history",
+    "reconcile_sales": "reconcile",
     "report_results": "report",
 }
 """The method of an operation, if its id does not say it."""

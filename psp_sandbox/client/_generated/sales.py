@@ -50,7 +50,7 @@ class SalesApi:
             Call(RunResult, "POST", "/api/v1/payouts/final/run", body=given({}), idempotency_key=idempotency_key or new_key())
         )
 
-    def reconcile_sales(self, items: Sequence[inputs.ReconcileItem], *, idempotency_key: str | None = None) -> Reconciled:
+    def reconcile(self, items: Sequence[inputs.ReconcileItem], *, idempotency_key: str | None = None) -> Reconciled:
         """Approve or decline sales, all or none.
 
         Needs a key with the `admin` role.
@@ -155,7 +155,7 @@ class AsyncSalesApi:
             Call(RunResult, "POST", "/api/v1/payouts/final/run", body=given({}), idempotency_key=idempotency_key or new_key())
         )
 
-    async def reconcile_sales(self, items: Sequence[inputs.ReconcileItem], *, idempotency_key: str | None = None) -> Reconciled:
+    async def reconcile(self, items: Sequence[inputs.ReconcileItem], *, idempotency_key: str | None = None) -> Reconciled:
         """Approve or decline sales, all or none.
 
         Needs a key with the `admin` role.
