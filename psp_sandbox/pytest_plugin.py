@@ -92,9 +92,14 @@ def psp_sandbox(pytestconfig: pytest.Config) -> Iterator["Sandbox"]:
         try:
             sandbox = Sandbox(_start(pytestconfig), is_ours=True)
         except StartError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise _failure(error) from None
     yield sandbox
     sandbox.close()
+
+
+def _failure(error: Exception) -> Exception:
+    """Return an error that the report shows without a traceback, which would show the plugin's own code."""
+    return pytest.fail.Exception(str(error), pytrace=False)
 
 
 def _given(config: pytest.Config, url: str) -> "Address":
@@ -128,15 +133,15 @@ def psp_sandbox_url(psp_sandbox: "Sandbox") -> str:
 @pytest.fixture
 def psp(request: pytest.FixtureRequest, psp_sandbox: "Sandbox") -> Iterator["World"]:
     """The test's own merchant. When the test ends, its ledger is audited, and failed deliveries and unused faults fail it."""
+    from psp_sandbox.client import PspError
     from psp_sandbox.testing.options import UsageError, read_marks
-    from psp_sandbox.testing.sandbox import SandboxError
     from psp_sandbox.testing.world import World
 
     marks = [(mark.args, mark.kwargs) for mark in reversed(list(request.node.iter_markers("psp")))]
     try:
         world = World(psp_sandbox, read_marks(marks, request.node.nodeid))
-    except (UsageError, SandboxError) as error:
-        pytest.fail(str(error), pytrace=False)
+    except (UsageError, PspError) as error:
+        raise _failure(error) from None
     request.node.stash[_WORLD] = world
     try:
         yield world
@@ -150,12 +155,12 @@ def psp(request: pytest.FixtureRequest, psp_sandbox: "Sandbox") -> Iterator["Wor
 
 
 def _check(item: pytest.Item, world: "World") -> None:
+    from psp_sandbox.client import PspError
     from psp_sandbox.testing.checks import failed_checks
-    from psp_sandbox.testing.sandbox import SandboxError
 
     try:
         failed = failed_checks(world)
-    except (SandboxError, AssertionError) as error:
+    except (PspError, AssertionError) as error:
         failed = [f"The checks at the end of the test could not be made: {error}"]
     if failed:
         _collect_evidence(item, world)

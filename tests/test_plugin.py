@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from psp_sandbox.client.problems import DuplicateReference, InsufficientBalance
 from psp_sandbox.testing import Sandbox, UsageError, World
+from psp_sandbox.testing.checks import failed_checks
+from psp_sandbox.testing.options import read_marks
 from psp_sandbox.testing.process import Address
 from psp_sandbox.testing.results import seconds_of
+from tests.harness.waiting import until
 from tests.harness.world import Stack
 
 RETURNED = ["payout.created", "payout.processing", "payout.succeeded", "payout.returned"]
@@ -27,8 +32,10 @@ def test_a_payout_runs_through_its_scenario_as_the_clock_advances(psp: World) ->
     payout = psp.pays("returned", amount="250.00")
     assert (payout.amount, psp.payout(payout).status) == (Decimal("250.00"), "SUCCESS")
     assert psp.balance.available == Decimal("9750.00")
-    assert psp.advance("59s").ran == ()
-    assert psp.advance(1).changes == [("SUCCESS", "RETURNED")]
+    assert psp.advance("59s").ran == []
+    ran = psp.advance(1).ran
+    assert [(step.from_, step.to) for step in ran if step.kind == "payout_step"] == [("SUCCESS", "RETURNED")]
+    assert [step.outcome for step in ran if step.kind == "delivery_attempt"] == ["succeeded"]
     assert psp.payout(payout.id).status == "RETURNED"
     assert psp.balance.available == Decimal("10000.00")
     assert psp.webhooks(payout).types == RETURNED
@@ -73,13 +80,46 @@ def test_with_a_running_clock_an_advance_returns_when_everything_is_done(psp: Wo
 
 def test_the_next_payout_is_the_one_that_the_application_created(psp: World) -> None:
     psp.pays("success")
-    body = {"amount": "1.00", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+    body: dict[str, Any] = {"amount": "1", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
     for reference in ("order-1", "order-2"):
-        psp.request("POST", "/api/v1/payouts", {"merchant_reference": reference, **body})
+        psp.client.payouts.create(merchant_reference=reference, **body)
     assert psp.next_payout().merchant_reference == "order-1"
     assert psp.next_payout(reference="order-2").status == "SUCCESS"
     with pytest.raises(AssertionError, match=r"no payout with reference 'order-3' .* order-2 \(SUCCESS\)"):
         psp.next_payout(reference="order-3", timeout=0)
+
+
+async def test_an_async_test_has_a_client_of_its_own(psp: World) -> None:
+    payout = psp.pays("success")
+    assert (await psp.async_client.payouts.get(payout.id)).status == "SUCCESS"
+    assert [one.id async for one in psp.async_client.payouts.list()] == [payout.id]
+
+
+@pytest.mark.psp(balance="100000.00")
+def test_a_payout_that_is_refused_raises_its_problem(psp: World) -> None:
+    with pytest.raises(InsufficientBalance):
+        psp.pays("success", amount="100000.01", reference="a")
+    assert psp.pays("success", amount="1.00", reference="b").status == "PENDING"
+    with pytest.raises(DuplicateReference):
+        psp.pays("success", amount="1.00", reference="b")
+
+
+def test_the_plugin_sends_five_requests_for_a_test_that_sends_none(psp_sandbox: Sandbox) -> None:
+    sent: list[str] = []
+    hooks = psp_sandbox.client._caller.pool.http().event_hooks
+    hooks["request"].append(lambda request: sent.append(f"{request.method} {request.url.path}"))
+    psp_sandbox.client._caller.pool.http().event_hooks = hooks
+    try:
+        world = World(psp_sandbox, read_marks([], "test"))
+        assert failed_checks(world) == []
+        world.close()
+        until(lambda: len(sent) >= 5)
+    finally:
+        psp_sandbox.client._caller.pool.http().event_hooks = {}
+    assert [call for call in sent if world.merchant_id in call or "DELETE" not in call] == [
+        "POST /sandbox/v1/merchants", "GET /sandbox/v1/audit", "GET /api/v1/webhook-deliveries", "GET /sandbox/v1/faults",
+        f"DELETE /sandbox/v1/merchants/{world.merchant_id}",
+    ]  # fmt: skip
 
 
 def test_an_unknown_scenario_is_answered_with_those_that_exist(psp: World) -> None:

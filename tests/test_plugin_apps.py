@@ -159,8 +159,7 @@ def test_a_factory_gets_what_it_asks_for(psp: World, live_app: StartApp) -> None
     assert (asked["url"], asked["port"], asked["webhook_url"]) == (app.url, app.port, f"{app.url}/hooks/psp")
     assert (asked["database"], asked["timeout"]) == ("sqlite://", 5)
     assert asked["env"] == asked["variables"] == {**psp.env, "PORT": str(app.port)}
-    endpoints = psp.request("GET", "/api/v1/webhook-endpoints").json()["data"]
-    assert [(one["id"], one["url"]) for one in endpoints] == [(app.endpoint_id, app.webhook_url)]
+    assert [(one.id, one.url) for one in psp.client.webhook_endpoints.list()] == [(app.endpoint_id, app.webhook_url)]
 
 
 def test_several_applications_have_endpoints_of_their_own(psp: World, live_app: StartApp) -> None:

@@ -166,13 +166,13 @@ def test_the_report_of_a_failed_test_shows_what_happened_and_no_secrets(project:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
+            "* PSP Sandbox: API calls *",
+            "*  POST /api/v1/payouts → 201  [[]key *",
+            '    sent: {"merchant_reference": "order-7",*',
             "* PSP Sandbox: payouts *",
             "order-7: 1500.00 PKR, FAILED, ACCOUNT_CLOSED (*)",
             "  *  - → PENDING  (api)",
             "  *  PROCESSING → FAILED  (worker)",
-            "* PSP Sandbox: API calls *",
-            "*  POST /api/v1/payouts → 201  [[]key *",
-            '    sent: {"merchant_reference":"order-7",*',
             "* PSP Sandbox: webhook deliveries *",
             "*  payout.failed SUCCEEDED (attempts: 1)",
             "The world was saved in *",
@@ -254,8 +254,14 @@ def test_a_wrong_mark_is_explained(project: Project, mark: str, message: str) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--psp-url", "{url}", "--psp-admin-key", "wrong"], "*401 INVALID_API_KEY*--psp-admin-key or PSP_ADMIN_KEY*"),
-        (["--psp-url", "http://127.0.0.1:1"], "*http://127.0.0.1:1/sandbox/v1/merchants: the sandbox does not answer*"),
+        (
+            ["--psp-url", "{url}", "--psp-admin-key", "wrong"],
+            "*does not accept the operator*--psp-admin-key or PSP_ADMIN_KEY. (401 *",
+        ),
+        (
+            ["--psp-url", "http://127.0.0.1:1"],
+            "POST http://127.0.0.1:1/sandbox/v1/merchants got no answer: *",
+        ),
         (["--psp-url", "localhost:8000"], "*must be a URL such as http://127.0.0.1:8000, not 'localhost:8000'*"),
     ],
 )

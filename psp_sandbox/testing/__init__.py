@@ -6,19 +6,18 @@ if TYPE_CHECKING:
     from psp_sandbox.testing.faults import Fault
     from psp_sandbox.testing.live_app import AppError, LiveApp, StartApp
     from psp_sandbox.testing.options import UsageError
-    from psp_sandbox.testing.results import Advanced, Balance, Payout, Ran
-    from psp_sandbox.testing.sandbox import Sandbox, SandboxError
+    from psp_sandbox.testing.results import Balance
+    from psp_sandbox.testing.sandbox import Sandbox
     from psp_sandbox.testing.webhooks import Received, Webhook, Webhooks
     from psp_sandbox.testing.world import World
 
 __all__ = [
-    "Advanced", "AppError", "Balance", "Fault", "LiveApp", "Payout", "Ran", "Received", "Sandbox", "SandboxError", "StartApp",
-    "UsageError", "Webhook", "Webhooks", "World",
+    "AppError", "Balance", "Fault", "LiveApp", "Received", "Sandbox", "StartApp", "UsageError", "Webhook", "Webhooks", "World",
 ]  # fmt: skip
 _MODULES = {
     "Fault": "faults", "AppError": "live_app", "LiveApp": "live_app", "StartApp": "live_app", "UsageError": "options",
-    "Advanced": "results", "Balance": "results", "Payout": "results", "Ran": "results", "Sandbox": "sandbox",
-    "SandboxError": "sandbox", "Received": "webhooks", "Webhook": "webhooks", "Webhooks": "webhooks", "World": "world",
+    "Balance": "results", "Sandbox": "sandbox", "Received": "webhooks", "Webhook": "webhooks", "Webhooks": "webhooks",
+    "World": "world",
 }  # fmt: skip
 
 

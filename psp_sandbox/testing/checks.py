@@ -1,13 +1,17 @@
 """What must hold when a test ends."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Literal
+
+from psp_sandbox.client.models import Delivery
 
 if TYPE_CHECKING:
     from psp_sandbox.testing.world import World
 
 _PAGE: Final = 100
 _MAX_LISTED: Final = 10
+_UNSUCCESSFUL: Final[tuple[Literal["FAILED", "PAUSED", "PENDING"], ...]] = ("FAILED", "PAUSED", "PENDING")
 
 
 def failed_checks(world: "World") -> list[str]:
@@ -18,10 +22,9 @@ def failed_checks(world: "World") -> list[str]:
 
 
 def _audit(world: "World") -> Iterator[str]:
-    report = world.request("GET", "/sandbox/v1/audit").json()
-    if not report["ok"]:
-        failed = [check for check in report["checks"] if not check["ok"]]
-        lines = [": ".join([check["name"], *check["problems"][:3]]) for check in failed]
+    report = world.client.audit()
+    if not report.ok:
+        lines = [": ".join([check.name, *check.problems[:3]]) for check in report.checks if not check.ok]
         yield _list("The audit of the ledger found errors.", lines)
 
 
@@ -29,40 +32,39 @@ def _deliveries(world: "World") -> Iterator[str]:
     if world.allow_failed_deliveries:
         return
     deliveries = _unsuccessful(world)
-    if any(one["attempt_count"] == 0 and one["status"] == "PENDING" for one in deliveries):
+    if any(one.attempt_count == 0 and one.status == "PENDING" for one in deliveries):
         world.drain()  # a first attempt is in progress
         deliveries = _unsuccessful(world)
-    failed = [one for one in deliveries if one["attempt_count"] > 0 or one["status"] != "PENDING"]
+    failed = [one for one in deliveries if one.attempt_count > 0 or one.status != "PENDING"]
     if failed:
         lines = [describe_delivery(world, one) for one in failed[:_MAX_LISTED]]
         lines += [f"and {len(failed) - _MAX_LISTED} more"] if len(failed) > _MAX_LISTED else []
         yield _list(
-            f"{_count(len(failed), 'webhook delivery', 'webhook deliveries')} failed, and no later attempt succeeded.", lines,
+            f"{_count(len(failed), 'webhook delivery', 'webhook deliveries')} failed, and no later attempt succeeded.",
+            lines,
             "If the test expects that, use @pytest.mark.psp(allow_failed_deliveries=True), or set it on psp.",
-        )  # fmt: skip
+        )
 
 
-def _unsuccessful(world: "World") -> list[dict[str, Any]]:
-    page = world.request("GET", "/api/v1/webhook-deliveries", params={"limit": _PAGE}).json()
-    if not page["has_more"]:  # one request tells, in nearly every test
-        return [one for one in page["data"] if one["status"] != "SUCCEEDED"]
-    found: list[dict[str, Any]] = []
-    for status in ("FAILED", "PAUSED", "PENDING"):
-        page = world.request("GET", "/api/v1/webhook-deliveries", params={"limit": _PAGE, "status": status}).json()
-        found += page["data"]
-    return found
+def _unsuccessful(world: "World") -> list[Delivery]:
+    deliveries = world.client.deliveries
+    found = list(islice(deliveries.list(limit=_PAGE), _PAGE))
+    if len(found) < _PAGE:  # one request tells, in nearly every test
+        return [one for one in found if one.status != "SUCCEEDED"]
+    by_status = [islice(deliveries.list(limit=_PAGE, status=status), _PAGE) for status in _UNSUCCESSFUL]
+    return [one for part in by_status for one in part]
 
 
-def describe_delivery(world: "World", delivery: dict[str, Any]) -> str:
+def describe_delivery(world: "World", delivery: Delivery) -> str:
     """Return one line about a delivery: its event, its status and its last attempt."""
-    attempts = world.request("GET", f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
-    line = f"{delivery['event_type']} is {delivery['status']} after {_count(delivery['attempt_count'], 'attempt')}"
+    attempts = world.client.deliveries.get(delivery.id).attempts
+    line = f"{delivery.event_type} is {delivery.status} after {_count(delivery.attempt_count, 'attempt')}"
     if not attempts:
         return line
     last = attempts[-1]
-    answer = f"{last['status']} {_short((last['response'] or {}).get('body', ''))}" if last["status"] else last["error"]
-    fault = f" (fault {last['fault_kind']})" if last["fault_kind"] else ""
-    return f"{line}; the last one got {str(answer).strip()}{fault} from {last['url']}"
+    answer = f"{last.status} {_short(last.response.body if last.response else '')}" if last.status else str(last.error)
+    fault = f" (fault {last.fault_kind})" if last.fault_kind else ""
+    return f"{line}; the last one got {answer.strip()}{fault} from {last.url}"
 
 
 def _invalid_webhooks(world: "World") -> Iterator[str]:
@@ -81,8 +83,8 @@ def _faults(world: "World") -> Iterator[str]:
     if world.allow_unhit_faults:
         return
     unhit = [f"{fault.kind} on {fault.describe()}" for fault in world.faults if not fault.hit and not fault.allow_unhit]
-    active = world.request("GET", "/sandbox/v1/faults", params={"limit": _PAGE}).json()["data"]
-    unhit += [f"{one['kind']} on {' '.join(one['match'].values()) or one['target']}" for one in active if not one["hits"]]
+    active = world.client.faults.list(limit=_PAGE)
+    unhit += [f"{one.kind} on {' '.join(one.match.values()) or one.target}" for one in active if not one.hits]
     if unhit:
         yield _list(
             f"{_count(len(unhit), 'fault')} never took effect, so the test has not tested what it was for.", unhit,

@@ -39,7 +39,7 @@ class Coverage:
     tests: dict[str, Counter[str]] = field(default_factory=lambda: {category: Counter() for category in CATEGORIES})
 
     def observe(self, world: "World") -> None:
-        """Add what the test of this world exercised. Raises SandboxError."""
+        """Add what the test of this world exercised. Raises PspError."""
         if not self.known:
             self.known = _known(world)
         for category, names in _exercised(world).items():

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import pytest
 
+from psp_sandbox.client import PspError
 from psp_sandbox.testing.coverage import Coverage
-from psp_sandbox.testing.sandbox import SandboxError
 from psp_sandbox.testing.world import World
 
 _WORKER_OUTPUT: Final = "psp_coverage"
@@ -28,7 +28,7 @@ class CoverageReport:
         """Add what the test of this world exercised."""
         try:
             self._coverage.observe(world)
-        except SandboxError:
+        except PspError:
             # The test's own checks have reported that the sandbox does not answer.
             self._unread += 1
 

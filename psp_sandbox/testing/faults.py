@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from psp_sandbox.testing.options import UsageError
+
+if TYPE_CHECKING:
+    from psp_sandbox.client import Client
+    from psp_sandbox.client.models import Fault as FaultState
 
 API_KINDS: Final = ("latency", "error", "rate_limit", "connection_reset", "slow_after_commit", "truncated_body")
 WEBHOOK_KINDS: Final = (
@@ -14,8 +18,6 @@ SPOILING_KINDS: Final = ("stale_timestamp", "wrong_key", "tampered_body", "trunc
 """After these, a webhook arrives that is not valid."""
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _PREFIXES: Final = ("/api/", "/vendor/", "/aggregator/")
-
-Request = Callable[..., Any]
 
 
 def fault_body(kind: str, on: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -63,32 +65,34 @@ class Fault:
     `hits` counts how often it took effect, `matches` how often it could have. Both can be read inside the block and after it.
     """
 
-    def __init__(self, request: Request, body: dict[str, Any], on_end: Callable[["Fault"], None], *, allow_unhit: bool) -> None:
+    def __init__(self, client: "Client", body: dict[str, Any], on_end: Callable[["Fault"], None], *, allow_unhit: bool) -> None:
         self.kind: str = body["kind"]
         self.target: str = body["target"]
         self.allow_unhit = allow_unhit
-        self._request = request
+        self._client = client
         self._body = body
         self._on_end = on_end
-        self._shown: dict[str, Any] = {}
+        self._shown: FaultState | None = None
         self._is_active = False
 
     @property
     def id(self) -> str:
         """The fault's id. Raises UsageError outside of the block."""
-        if not self._shown:
+        if self._shown is None:
             raise UsageError("The fault does not exist yet. Use it as `with psp.fault(...) as fault:`.")
-        return str(self._shown["id"])
+        return self._shown.id
 
     @property
     def hits(self) -> int:
         """How often it took effect."""
-        return int(self._read()["hits"])
+        found = self._read()
+        return found.hits if found else 0
 
     @property
     def matches(self) -> int:
         """How many requests or deliveries matched, including those that its probability or count spared."""
-        return int(self._read()["matches"])
+        found = self._read()
+        return found.matches if found else 0
 
     @property
     def hit(self) -> bool:
@@ -96,7 +100,7 @@ class Fault:
         return self.hits > 0
 
     def __enter__(self) -> Self:
-        self._shown = self._request("POST", "/sandbox/v1/faults", json=self._body).json()
+        self._shown = self._client.faults.create(**self._body)
         self._is_active = True
         return self
 
@@ -106,18 +110,17 @@ class Fault:
     def end(self) -> None:
         """End it before the block does. Further calls have no effect."""
         if self._is_active:
-            if self.target == "webhooks":
-                # Webhooks of what happened inside the block may still be on their way.
-                self._request("POST", "/sandbox/v1/drain")
             self._read()
             self._is_active = False
-            self._request("DELETE", f"/sandbox/v1/faults/{self.id}")
+            self._client.faults.delete(self.id)
             self._on_end(self)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> "FaultState | None":
         if self._is_active:
-            self._shown = self._request("GET", f"/sandbox/v1/faults/{self.id}").json()
-        return self._shown or {"hits": 0, "matches": 0}
+            if self.target == "webhooks":
+                self._client.drain()  # webhooks of what has happened may still be on their way
+            self._shown = self._client.faults.get(self.id)
+        return self._shown
 
     def __repr__(self) -> str:
         return f"<fault {self.kind} on {self.describe()}>"

@@ -3,24 +3,27 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from psp_sandbox.client import AsyncClient, Client
+from psp_sandbox.client.models import CatalogueEntry, ClockRun, Drained, ExamplePayout, Payout
+from psp_sandbox.testing.connections import send, short_lived
 from psp_sandbox.testing.faults import SPOILING_KINDS, Fault, fault_body
 from psp_sandbox.testing.live_app import AppError, Door, Interface, LiveApp, bind, create, interface_of, serve
 from psp_sandbox.testing.options import Options, UsageError, read_amount, read_time, wire_time
 from psp_sandbox.testing.process_clock import ProcessClock
-from psp_sandbox.testing.results import Advanced, Balance, Payout, Ran, seconds_of
+from psp_sandbox.testing.results import Balance, seconds_of
 from psp_sandbox.testing.sandbox import Sandbox
-from psp_sandbox.testing.webhooks import Inbox, Webhooks
+from psp_sandbox.testing.webhooks import Inbox, Webhooks, payout_id_of
 
 if TYPE_CHECKING:
     import httpx
 
-_MAX_CONTINUATIONS: Final = 40
 _POLL_SECONDS: Final = 0.02
 _LIST_LIMIT: Final = 100
 
@@ -48,10 +51,10 @@ class World:
         self._own_url, mailbox = sandbox.receiver.open(self._inbox)
         created = sandbox.create_merchant({**options.body(), "webhook_url": self._own_url})
         self.url = sandbox.url
-        self.merchant_id = created["merchant_id"]
-        self.api_key = created["api_key"]
-        self.webhook_secret = created["webhook_secret"]
-        self.ipn_secret = created["ipn_secret"]
+        self.merchant_id = created.merchant_id
+        self.api_key = created.api_key
+        self.webhook_secret = created.webhook_secret
+        self.ipn_secret = created.ipn_secret
         mailbox.secret = self.webhook_secret
 
     @property
@@ -64,9 +67,22 @@ class World:
         """The environment variables that an application needs: PSP_URL, PSP_API_KEY and PSP_WEBHOOK_SECRET."""
         return {"PSP_URL": self.url, "PSP_API_KEY": self.api_key, "PSP_WEBHOOK_SECRET": self.webhook_secret}
 
+    @cached_property
+    def client(self) -> Client:
+        """A typed client with the merchant's key. It shares the connections of all tests."""
+        return self._sandbox.client.with_key(self.api_key)
+
+    @cached_property
+    def async_client(self) -> AsyncClient:
+        """A typed client for async tests. It keeps no connection open, so nothing has to be closed."""
+        return short_lived(self.url, self.api_key)
+
     def request(self, method: str, path: str, json: Any = None, **options: Any) -> "httpx.Response":
-        """Send a request with the merchant's key, and return a successful response. Raises SandboxError."""
-        return self._sandbox.request(method, path, self.api_key, json, **options)
+        """Send a request that the client has no method for, with the merchant's key, and return the response.
+
+        `options` are those of httpx. Raises ProblemError unless the response is a success.
+        """
+        return send(self.client, method, path, json, **options)
 
     # Payouts and money.
 
@@ -83,23 +99,19 @@ class World:
 
         `scenario` is a name of the catalogue or of the merchant's own scenarios. By default, amount and destination are the
         catalogue's example. `fields` are further fields of the payout. Raises UsageError if there is no such scenario, and
-        SandboxError if the payout is refused.
+        ProblemError if the payout is refused, such as InsufficientBalance.
         """
         __tracebackhide__ = True
         entry = self._scenario(scenario)
-        example = entry["example"]
-        code = "wallet_code" if example["wallet_code"] else "bank_code"
-        body = {
-            "merchant_reference": reference or f"{scenario}-{len(self._seen) + 1}",
-            "amount": example["amount"] if amount is None else f"{read_amount(amount, 'amount'):.2f}",
-            "dest_type": "WALLET" if example["wallet_code"] else "BANK",
-            code: example[code],
-            "account_number": example["account_number"],
-            **({"metadata": dict(metadata)} if metadata else {}),
-            **fields,
-        }
-        header, _, value = entry["header"].partition(": ")
-        return self._seen_payout(self.request("POST", "/api/v1/payouts", body, headers={header: value}).json())
+        example = entry.example
+        return self._see(
+            self.client.payouts.create(
+                merchant_reference=reference or f"{scenario}-{len(self._seen) + 1}",
+                amount=example.amount if amount is None else read_amount(amount, "amount"),
+                scenario=entry.scenario.name,
+                **{**_destination(example), "metadata": metadata, **fields},
+            )
+        )
 
     def next_payout(self, *, reference: str | None = None, timeout: float = 10.0) -> Payout:
         """Wait for a payout that the application creates, and return it.
@@ -110,59 +122,51 @@ class World:
         """
         __tracebackhide__ = True
         deadline = time.monotonic() + timeout
-        query: dict[str, Any] = {"limit": _LIST_LIMIT} | ({"merchant_reference": reference} if reference else {})
         while True:
             is_last = time.monotonic() >= deadline
-            newest_first = self.request("GET", "/api/v1/payouts", params=query).json()["data"]
-            found = [one for one in reversed(newest_first) if reference or one["id"] not in self._seen]
+            newest = list(islice(self.client.payouts.list(limit=_LIST_LIMIT, merchant_reference=reference), _LIST_LIMIT))
+            found = [one for one in reversed(newest) if reference or one.id not in self._seen]
             if found:
-                return self._seen_payout(found[0])
+                return self._see(found[0])
             if is_last:
                 break
             time.sleep(_POLL_SECONDS)
-        others = self.request("GET", "/api/v1/payouts", params={"limit": 10}).json()["data"]
-        exist = ", ".join(f"{one['merchant_reference']} ({one['status']})" for one in others) or "none"
+        others = islice(self.client.payouts.list(limit=10), 10)
+        exist = ", ".join(f"{one.merchant_reference} ({one.status})" for one in others) or "none"
         wanted = f"with reference {reference!r}" if reference else "that the test does not know yet"
         raise AssertionError(f"no payout {wanted} was created within {timeout:g} s. The newest payouts: {exist}.")
 
     def payout(self, payout: Any) -> Payout:
-        """Return a payout as it is now. It is given as a payout or its id. Raises SandboxError."""
-        payout_id = payout if isinstance(payout, str) else payout.id
-        return self._seen_payout(self.request("GET", f"/api/v1/payouts/{payout_id}").json())
+        """Return a payout as it is now. It is given as a payout or its id. Raises ProblemError."""
+        return self._see(self.client.payouts.get(payout_id_of(payout)))
 
     @property
     def balance(self) -> Balance:
         """The merchant's balance now."""
-        shown = self.request("GET", "/api/v1/balance").json()
-        return Balance(
-            available=Decimal(shown["available_balance"]),
-            locked=Decimal(shown["locked_balance"]),
-            total=Decimal(shown["balance"]),
-            currency=shown["currency"],
-        )
+        shown = self.client.balance.get()
+        return Balance(shown.available_balance, shown.locked_balance, shown.balance, shown.currency)
 
-    def _seen_payout(self, shown: dict[str, Any]) -> Payout:
-        self._seen.add(shown["id"])
-        return Payout.of(shown)
+    def _see(self, payout: Payout) -> Payout:
+        self._seen.add(payout.id)
+        return payout
 
-    def _scenario(self, name: str) -> dict[str, Any]:
+    def _scenario(self, name: str) -> CatalogueEntry:
         shared = self._sandbox.catalogue
         if name in shared:
-            return dict(shared[name])
+            return shared[name]
         # The first test reads the catalogue for all; a name that is not in it may be one of the merchant's own.
-        entries = self.request("GET", "/sandbox/v1/catalogue").json()["scenarios"]
-        by_name: dict[str, Any] = {}
-        for entry in entries:
-            by_name.setdefault(entry["scenario"]["name"], entry)
-        shared.update({key: entry for key, entry in by_name.items() if entry["scenario"]["source"] == "builtin"})
+        by_name: dict[str, CatalogueEntry] = {}
+        for entry in self.client.scenarios.catalogue().scenarios:
+            by_name.setdefault(entry.scenario.name, entry)
+        shared.update({key: entry for key, entry in by_name.items() if entry.scenario.source == "builtin"})
         if name not in by_name:
             raise UsageError(f"There is no scenario {name!r}. There are: {', '.join(sorted(by_name))}.")
-        return dict(by_name[name])
+        return by_name[name]
 
     # Time.
 
-    def advance(self, duration: Any = None, *, to: datetime | str | None = None) -> Advanced:
-        """Move the merchant's clock on, and return when everything that fell due on the way is done.
+    def advance(self, duration: Any = None, *, to: datetime | str | None = None) -> ClockRun:
+        """Move the merchant's clock on, and return when everything that fell due on the way is done. `ran` lists it in order.
 
         `duration` is a number of seconds, a timedelta or text such as "60s" or "1h 30m"; or else `to` is a time. Steps of
         payouts, webhooks and their retries run in order. Raises UsageError, and AssertionError if the work does not end.
@@ -170,26 +174,17 @@ class World:
         __tracebackhide__ = True
         if (duration is None) == (to is None):
             raise UsageError('psp.advance needs either a duration, such as "60s", or to=.')
-        body: dict[str, Any] = {"seconds": seconds_of(duration)} if to is None else {"to": wire_time(read_time(to, "to"))}
-        ran: list[Ran] = []
-        steps = 0
-        for _ in range(_MAX_CONTINUATIONS):
-            shown = self.request("POST", "/sandbox/v1/clock/advance", body).json()
-            ran += map(Ran.of, shown["ran"])
-            steps += shown["steps"]
-            if shown["complete"]:
-                break
-            # The clock has stopped on its way; the rest of the way is up to the same time.
-            body = {"to": body["to"]} if "to" in body else {"seconds": _rest(body["seconds"], shown)}
+        if to is None:
+            run = self.client.clock.advance(seconds=seconds_of(duration))
         else:
-            raise AssertionError(f"the clock is still on its way after {steps} steps: {shown['stopped_because']}")
+            run = self.client.clock.advance(to=wire_time(read_time(to, "to")))
+        if not run.complete:
+            raise AssertionError(f"the clock has stopped at {run.now}, after {run.steps} steps: {run.stopped_because}")
         if not self._frozen:
             drained = self._drain()
-            ran += map(Ran.of, drained["ran"])
-            steps += drained["steps"]
-        now = datetime.fromisoformat(shown["now"])
-        self._process_clock.move(now)
-        return Advanced(now, steps, tuple(ran))
+            run = replace(run, steps=run.steps + drained.steps, ran=[*run.ran, *drained.ran])
+        self._process_clock.move(run.now)
+        return run
 
     def freeze(self, at: datetime | str | None = None, *, process: bool = False) -> datetime:
         """Freeze the merchant's clock, now or at a time that is not before its time, and return its time.
@@ -198,10 +193,8 @@ class World:
         with `advance`, until `resume` or the end of the test. Webhooks are then signed with the merchant's time. This needs the
         extra psp-sandbox[freeze]. Raises UsageError.
         """
-        body = {} if at is None else {"at": wire_time(read_time(at, "at"))}
-        shown = self.request("POST", "/sandbox/v1/clock/freeze", body).json()
+        now = self.client.clock.freeze(at=None if at is None else wire_time(read_time(at, "at"))).now
         self._frozen = True
-        now = datetime.fromisoformat(shown["now"])
         if process:
             self._sign_with("merchant")
             self._process_clock.freeze(now)
@@ -211,15 +204,15 @@ class World:
 
     def resume(self) -> None:
         """Let the merchant's clock run on from its time, and this process's clock from the host's time."""
-        self.request("POST", "/sandbox/v1/clock/resume", {})
+        self.client.clock.resume()
         self._frozen = False
         if self._process_clock.is_frozen:
             self._process_clock.resume()
             self._sign_with("host")
 
-    def _sign_with(self, signing_time: str) -> None:
-        for endpoint in self.request("GET", "/api/v1/webhook-endpoints", params={"limit": _LIST_LIMIT}).json()["data"]:
-            self.request("PATCH", f"/api/v1/webhook-endpoints/{endpoint['id']}", {"signing_time": signing_time})
+    def _sign_with(self, signing_time: Literal["host", "merchant"]) -> None:
+        for endpoint in self.client.webhook_endpoints.list(limit=_LIST_LIMIT):
+            self.client.webhook_endpoints.change(endpoint.id, signing_time=signing_time)
 
     @cached_property
     def _process_clock(self) -> ProcessClock:
@@ -230,19 +223,19 @@ class World:
     @property
     def now(self) -> datetime:
         """The merchant's time."""
-        return datetime.fromisoformat(self.request("GET", "/sandbox/v1/clock").json()["now"])
+        return self.client.clock.get().now
 
     def drain(self) -> None:
         """Wait until everything that is due is done: steps of payouts, bulk credits and webhooks. Raises AssertionError."""
+        __tracebackhide__ = True
         self._drain()
 
-    def _drain(self) -> dict[str, Any]:
+    def _drain(self) -> Drained:
         __tracebackhide__ = True
-        for _ in range(_MAX_CONTINUATIONS):
-            shown: dict[str, Any] = self.request("POST", "/sandbox/v1/drain", {}).json()
-            if shown["drained"]:
-                return shown
-        raise AssertionError(f"the sandbox still has work that is due: {shown['stopped_because']}")
+        drained = self.client.drain()
+        if not drained.drained:
+            raise AssertionError(f"the sandbox still has work that is due: {drained.stopped_because}")
+        return drained
 
     # Webhooks, faults and applications.
 
@@ -257,9 +250,10 @@ class World:
         `on` is a request such as "POST /payouts" (`*` is any text), "webhooks" or an event type such as "payout.succeeded"; by
         default the kind decides. `options` are the kind's parameters (`status=503`, `milliseconds=200`) and `count`,
         `probability`, `ttl_seconds`, `seed`, `reference`. Without `count`, every match is hit. A fault that never takes effect
-        fails the test when it ends, unless `allow_unhit`. Raises UsageError, and SandboxError for options that do not fit.
+        fails the test when it ends, unless `allow_unhit`. Raises UsageError; the block raises ValidationError for options that
+        do not fit.
         """
-        return Fault(self.request, fault_body(kind, on, options), self.faults.append, allow_unhit=allow_unhit)
+        return Fault(self.client, fault_body(kind, on, options), self.faults.append, allow_unhit=allow_unhit)
 
     def live_app(
         self,
@@ -316,16 +310,15 @@ class World:
 
         The first application takes over the endpoint of the plugin's own receiver, so that every event still has one delivery.
         """
-        if not self._apps:
-            found = self.request("GET", "/api/v1/webhook-endpoints", params={"limit": _LIST_LIMIT}).json()["data"]
-            own = [one["id"] for one in found if one["url"] == self._own_url]
-            if own and "signing" not in fields:
-                self.request("PATCH", f"/api/v1/webhook-endpoints/{own[0]}", {"url": url, **fields})
-                return own[0], self.webhook_secret
-            if own:
-                self.request("DELETE", f"/api/v1/webhook-endpoints/{own[0]}")
-        created = self.request("POST", "/api/v1/webhook-endpoints", {"url": url, **fields}).json()
-        return created["id"], created.get("secret") or ""
+        endpoints = self.client.webhook_endpoints
+        own = [] if self._apps else [one.id for one in endpoints.list(limit=_LIST_LIMIT) if one.url == self._own_url]
+        if own and "signing" not in fields:
+            endpoints.change(own[0], url=url, **fields)
+            return own[0], self.webhook_secret
+        for one in own:
+            endpoints.delete(one)
+        created = endpoints.create(url=url, **fields)
+        return created.id, created.secret or ""
 
     def _set_environment(self, env: Mapping[str, str]) -> None:
         before = {name: os.environ.get(name) for name in env}
@@ -371,9 +364,9 @@ class World:
             self._sandbox.delete_later(self.merchant_id)
 
 
-def _rest(seconds: float, shown: Mapping[str, Any]) -> float:
-    went = (datetime.fromisoformat(shown["now"]) - datetime.fromisoformat(shown["from"])).total_seconds()
-    return max(0.0, seconds - went)
-
-
-Factory = Callable[..., Any]
+def _destination(example: ExamplePayout) -> dict[str, Any]:
+    if example.wallet_code:
+        code: dict[str, Any] = {"dest_type": "WALLET", "wallet_code": example.wallet_code}
+    else:
+        code = {"dest_type": "BANK", "bank_code": example.bank_code}
+    return {**code, "account_number": example.account_number}
