@@ -97,7 +97,7 @@ def psp_sandbox(pytestconfig: pytest.Config) -> Iterator["Sandbox"]:
     sandbox.close()
 
 
-def _failure(error: Exception) -> Exception:
+def _failure(error: Exception) -> BaseException:
     """Return an error that the report shows without a traceback, which would show the plugin's own code."""
     return pytest.fail.Exception(str(error), pytrace=False)
 

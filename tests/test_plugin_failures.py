@@ -256,7 +256,7 @@ def test_a_wrong_mark_is_explained(project: Project, mark: str, message: str) ->
     [
         (
             ["--psp-url", "{url}", "--psp-admin-key", "wrong"],
-            "*does not accept the operator*--psp-admin-key or PSP_ADMIN_KEY. (401 *",
+            "*operator's key. Pass *--psp-admin-key or PSP_ADMIN_KEY. (401 *",
         ),
         (
             ["--psp-url", "http://127.0.0.1:1"],
