@@ -55,6 +55,7 @@ def test_every_file_is_served_with_its_type(built: Path, http: httpx.Client) -> 
         ".json": "application/json",
         ".md": "text/markdown; charset=utf-8",
         ".png": "image/png",
+        ".svg": "image/svg+xml",
     }
     files = [path for path in built.rglob("*") if path.is_file() and path.suffix]
     assert len(files) > 20
