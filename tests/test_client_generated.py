@@ -103,6 +103,16 @@ def test_both_clients_have_the_same_methods() -> None:
     assert found.keys() >= {".drain", ".stream", ".with_key", "payouts.create", "payouts.wait_for", "clock.advance"}
 
 
+def test_the_page_about_the_client_lists_all_methods() -> None:
+    listed = dict(re.findall(r"^\| `?([\w ]+)`? \| (`.+) \|$", (ROOT / "docs/client.md").read_text(), re.M))
+    expected = {}
+    for noun, api in apis(nouns.Nouns):
+        kind = type(api) if noun else _clients.Client
+        names = {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
+        expected[noun or "the client itself"] = ", ".join(f"`{name}`" for name in sorted(names - {"close", "with_key"}))
+    assert {noun: methods for noun, methods in listed.items() if noun != "NotReached"} == expected
+
+
 def test_every_code_of_the_document_has_an_exception() -> None:
     documented = {code for name in DOCUMENT["components"]["responses"] for code in name.split(".")[1:] if code != "stored"}
     assert problems.BY_CODE.keys() == documented
