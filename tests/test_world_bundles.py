@@ -7,6 +7,9 @@ from typing import Any
 
 import httpx
 
+from sandbox.db.engine import close_pool, connection, open_pool
+from sandbox.worlds.bundle import BUNDLED, MAX_BYTES
+from sandbox.worlds.columns import read_tables
 from tests.harness.command import run, run_json
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -225,3 +228,72 @@ def test_bundles_can_be_compared_line_by_line(world: World) -> None:
     assert len(items) > 10
     for item in items:
         assert lines.count(json.dumps(item, separators=(",", ":"), ensure_ascii=False)) == 1
+
+
+def test_a_bundle_that_makes_money_is_refused_with_the_name_of_the_check(stack: Stack) -> None:
+    with seeded(stack) as world:
+        world.create_payout("0004")
+        bundle = exported(world)
+        accounts = bundle["tables"]["accounts"]["rows"]
+        available = next(row for row in accounts if row[0] == "AVAILABLE")
+        funding = next(row for row in accounts if row[0] == "FUNDING")
+        available[1], funding[1] = "9000.00", "-9100.00"
+        response = put(world, bundle)
+        assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+        assert "fail the audit's check balances_match_transfers: account AVAILABLE holds 9000.00" in response.json()["detail"]
+        assert world.balance() == ("4900.00", "100.00")
+
+
+def test_errors_name_the_table_the_row_and_the_column(stack: Stack) -> None:
+    with seeded(stack) as world:
+        for _ in range(2):
+            world.create_payout("0004")
+        bundle = exported(world)
+        payouts = bundle["tables"]["payouts"]
+        bundle["tables"]["payouds"] = payouts
+        bundle["tables"]["faults"]["columns"].append("severity")
+        payouts["rows"][1][payouts["columns"].index("amount")] = 100
+        payouts["rows"][0].pop()
+        errors = {error["field"]: error["message"] for error in put(world, bundle).json()["errors"]}
+        assert errors == {
+            "tables.payouds": "is not a table of a world; did you mean payouts?",
+            "tables.faults.columns[12]": "'severity' is not a column of it",
+            "tables.payouts.rows[0]": "must have 27 values, one for each column; it has 26",
+            "tables.payouts.rows[1].amount": "must be a string",
+        }
+        del bundle["tables"]["payouds"], bundle["tables"]["faults"]["columns"][-1]
+        payouts["rows"] = [payouts["rows"][1]] * 2
+        payouts["rows"][0][payouts["columns"].index("amount")] = "100.00"
+        assert [error["message"] for error in put(world, bundle).json()["errors"]] == ["violates the constraint payouts_pkey"]
+
+
+def test_a_bundle_with_too_many_rows_or_bytes_is_refused(stack: Stack) -> None:
+    with seeded(stack) as world:
+        bundle = exported(world)
+        bundle["tables"]["vendor_transactions"]["rows"] = [[]] * 100_001
+        response = put(world, bundle)
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "tables")
+        assert "must have at most 100000 rows" in response.json()["detail"]
+        too_large = put(world, b" " * (MAX_BYTES + 1))
+        assert (too_large.status_code, too_large.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+async def test_every_column_has_a_type_that_a_bundle_can_carry_and_no_other_bytes_than_these(database_url: str) -> None:
+    """A new column with a secret must be left out of bundles: secrets are stored sealed, as bytes."""
+    await open_pool(database_url, 1)
+    try:
+        async with connection() as conn:
+            tables = await read_tables(conn)
+    finally:
+        await close_pool()
+    assert list(tables) == list(BUNDLED)
+    columns = {f"{table.name}.{column.name}": column.type for table in tables.values() for column in table.columns}
+    types = {"uuid", "text", "integer", "bigint", "boolean", "real", "double precision", "timestamp with time zone", "jsonb",
+             "bytea", "text[]", "numeric(20,2)", "numeric(30,2)"}  # fmt: skip
+    assert set(columns.values()) == types
+    assert {name for name, kind in columns.items() if kind == "bytea"} == {
+        "idempotency_keys.fingerprint", "idempotency_keys.body", "vendor_dead_letters.digest"
+    }  # fmt: skip
+    assert {name for name in columns if "secret" in name or "headers" in name} == {
+        "webhook_attempts.request_headers", "webhook_attempts.response_headers"
+    }  # fmt: skip
