@@ -39,6 +39,8 @@ class Types:
 
     def __init__(self, document: Schema) -> None:
         self._schemas: dict[str, Schema] = document["components"]["schemas"]
+        # The document says nothing about these items, because a wrong one is refused without the others.
+        self._schemas["CreateUsersBody"]["properties"]["users"]["items"] = {"$ref": "#/components/schemas/CreateUserBody"}
         self._aliases = {self._enum(*path): name for name, path in _ALIASES.items() if path[0] in self._schemas}
 
     def _enum(self, schema: str, *path: str | int) -> frozenset[str]:

@@ -65,6 +65,15 @@ def test_a_lost_answer_does_not_pay_twice(client: Client, kind: Broken) -> None:
     assert key is not None
 
 
+def test_a_file_whose_answer_was_lost_is_credited_once(client: Client) -> None:
+    user = client.users.create("Ayesha")
+    client.faults.create(kind="connection_reset", target="api", match={"path": "/api/v1/wallet/bulk-credit"}, count=2)
+    accepted = client.bulk_credits.upload(f"uuid,amount\n{user.id},1.00\n")
+    client.drain()
+    assert [credit.activity_id for credit in client.bulk_credits.list()] == [accepted.activity_id]
+    assert client.users.balance(user.id).balance == 1
+
+
 def test_an_answer_that_comes_too_late_does_not_pay_twice(world: World) -> None:
     with Client(world.stack.api_url, api_key=world.api_key, timeout=2) as client:
         match: RequestMatch = {"path": "/api/v1/payouts"}

@@ -27,6 +27,27 @@ class CreatePayout(TypedDict):
     wallet_code: NotRequired[WalletCode]
 
 
+class Destination(TypedDict):
+    """Where a user's payouts go."""
+
+    dest_type: Literal["BANK", "WALLET"]
+    bank_code: NotRequired[str]
+    account_number: str
+    """10 to 16 digits, or a Pakistani IBAN of this bank or wallet (its check digits are verified). The last four
+    digits choose the scenario.
+    """
+    wallet_code: NotRequired[WalletCode]
+
+
+class CreateUser(TypedDict):
+    """The body of `POST /users`. `vendor_user_id` is the user's id in the vendor feed; it defaults to the user's id."""
+
+    name: str
+    external_id: NotRequired[str | None]
+    vendor_user_id: NotRequired[str | None]
+    destination: NotRequired[Destination | None]
+
+
 class CustomSigning(TypedDict):
     """How to sign when an endpoint's `signing` is `custom`.
 
@@ -51,18 +72,6 @@ class DeliveryMatch(TypedDict):
 
     event_type: NotRequired[str]
     endpoint_id: NotRequired[str]
-
-
-class Destination(TypedDict):
-    """Where a user's payouts go."""
-
-    dest_type: Literal["BANK", "WALLET"]
-    bank_code: NotRequired[str]
-    account_number: str
-    """10 to 16 digits, or a Pakistani IBAN of this bank or wallet (its check digits are verified). The last four
-    digits choose the scenario.
-    """
-    wallet_code: NotRequired[WalletCode]
 
 
 class EitherMatch(TypedDict):

@@ -5,7 +5,7 @@
 import builtins
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller, Caller
@@ -81,7 +81,7 @@ class UsersApi:
         )
 
     def create_batch(
-        self, users: Sequence[Any], *, idempotency_key: str | None = None
+        self, users: Sequence[inputs.CreateUser], *, idempotency_key: str | None = None
     ) -> builtins.list[CreatedUser | RefusedItem]:
         """Create up to 1000 users, each independently."""
         return self._caller.send(
@@ -310,7 +310,7 @@ class AsyncUsersApi:
         )
 
     async def create_batch(
-        self, users: Sequence[Any], *, idempotency_key: str | None = None
+        self, users: Sequence[inputs.CreateUser], *, idempotency_key: str | None = None
     ) -> builtins.list[CreatedUser | RefusedItem]:
         """Create up to 1000 users, each independently."""
         return await self._caller.send(
