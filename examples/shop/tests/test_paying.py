@@ -43,10 +43,10 @@ def test_amounts_are_exact(psp: World, shop: Shop) -> None:
     assert psp.next_payout(reference=payout_id).amount == Decimal("5.79")
 
 
-@pytest.mark.parametrize("total", ["0.001", "0.00", "-1.00", "ten", "NaN", 4.35])
-def test_what_is_not_an_amount_is_refused(shop: Shop, total: object) -> None:
+def test_what_is_not_an_amount_is_refused(shop: Shop) -> None:
     shop.add_seller("ali")
-    assert shop.http.post("/orders", json={"id": "1", "seller_id": "ali", "total": total}).status_code == 422
+    for total in ("0.001", "0.00", "-1.00", "ten", "NaN", 4.35):
+        assert shop.http.post("/orders", json={"id": "1", "seller_id": "ali", "total": total}).status_code == 422
     assert shop.shows("ali") == ("0.00", [])
 
 
