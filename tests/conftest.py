@@ -34,6 +34,7 @@ _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDire
 _STACK_VARIABLE = "PSP_TEST_STACK"
 _SLOWEST_FILES = (
     "test_package.py",
+    "test_shop.py",
     "test_contract.py",
     "test_crashes.py",
     "test_runtime.py",
