@@ -22,9 +22,9 @@ _MARK: Final = (
     "psp(balance='1000000.00', seed=None, frozen=True, name=None, allow_failed_deliveries=False, allow_unhit_faults=False): "
     "how the test's merchant is made, and what its teardown accepts."
 )
-_DEVELOPMENT_ADMIN_KEY: Final = "ak_sandbox_development_admin"
 _SHARE: "Final[pytest.StashKey[Share]]" = pytest.StashKey()
 _WORLD: "Final[pytest.StashKey[World]]" = pytest.StashKey()
+_PASSED: Final = pytest.StashKey[bool]()
 _EVIDENCE: "Final[pytest.StashKey[list[tuple[str, str]]]]" = pytest.StashKey()
 _WORKER_INPUT: Final = "psp_share"
 _REPORT: Final = "psp_report"
@@ -68,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a pytest-xdist worker where to ask for the sandbox. This runs in the main process."""
     config: pytest.Config = node.config
+    if _url(config):
+        return
     if _SHARE not in config.stash:
         from psp_sandbox.testing.process import SandboxProcess
         from psp_sandbox.testing.share import Share
@@ -85,7 +87,7 @@ def psp_sandbox(pytestconfig: pytest.Config) -> Iterator["Sandbox"]:
     from psp_sandbox.testing.process import StartError
     from psp_sandbox.testing.sandbox import Sandbox
 
-    url = pytestconfig.getoption("--psp-url") or os.environ.get("PSP_URL")
+    url = _url(pytestconfig)
     if url:
         sandbox = Sandbox(_given(pytestconfig, url), is_ours=False)
     else:
@@ -102,13 +104,16 @@ def _failure(error: Exception) -> BaseException:
     return pytest.fail.Exception(str(error), pytrace=False)
 
 
+def _url(config: pytest.Config) -> str | None:
+    return config.getoption("--psp-url") or os.environ.get("PSP_URL")
+
+
 def _given(config: pytest.Config, url: str) -> "Address":
     from psp_sandbox.testing.process import Address
 
     if not url.startswith(("http://", "https://")):
         pytest.fail(f"--psp-url or PSP_URL must be a URL such as http://127.0.0.1:8000, not {url!r}", pytrace=False)
-    key = config.getoption("--psp-admin-key") or os.environ.get("PSP_ADMIN_KEY") or _DEVELOPMENT_ADMIN_KEY
-    return Address(url, key)
+    return Address(url, config.getoption("--psp-admin-key"))
 
 
 def _start(config: pytest.Config) -> "Address":
@@ -142,12 +147,17 @@ def psp(request: pytest.FixtureRequest, psp_sandbox: "Sandbox") -> Iterator["Wor
         world = World(psp_sandbox, read_marks(marks, request.node.nodeid))
     except (UsageError, PspError) as error:
         raise _failure(error) from None
-    request.node.stash[_WORLD] = world
+    item: pytest.Item = request.node
+    item.stash[_WORLD] = world
+    item.stash[_PASSED] = False
+    item.stash[_EVIDENCE] = []
     try:
         yield world
-        _check(request.node, world)
+        # A test that was broken off has not done what the checks are about.
+        if item.stash[_PASSED]:
+            _check(item, world)
     finally:
-        del request.node.stash[_WORLD]
+        del item.stash[_WORLD]
         report: CoverageReport | None = request.config.pluginmanager.get_plugin(_REPORT)
         if report is not None:
             report.observe(world)
@@ -168,14 +178,13 @@ def _check(item: pytest.Item, world: "World") -> None:
 
 
 def _collect_evidence(item: pytest.Item, world: "World") -> None:
-    """Read what the report shows, and save the world, unless an earlier failure of the same test has done that."""
+    """Read what the report of a failure shows, and save the world."""
     from psp_sandbox.testing.report import save_bundle, sections
 
-    if _EVIDENCE not in item.stash:
-        # The test may have changed the current directory.
-        folder = item.config.invocation_params.dir / item.config.getoption("--psp-artifacts")
-        saved = save_bundle(world, folder, item.nodeid)
-        item.stash[_EVIDENCE] = [*sections(world), ("PSP Sandbox: world", saved)]
+    # The test may have changed the current directory.
+    folder = item.config.invocation_params.dir / item.config.getoption("--psp-artifacts")
+    found = sections(world)
+    item.stash[_EVIDENCE] = [*found, ("PSP Sandbox: world", save_bundle(world, folder, item.nodeid))]
 
 
 @pytest.fixture
@@ -190,14 +199,13 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add what the sandbox knows to the report of a failed test. This runs before the fixtures are torn down."""
     report = yield
-    if not report.failed:
-        return report
     world = item.stash.get(_WORLD, None)
-    if world is not None and call.when == "call":
-        _collect_evidence(item, world)
-    # A failure in the teardown has its evidence already. If the test failed before, its report has shown it.
-    if _EVIDENCE in item.stash:
-        evidence = item.stash[_EVIDENCE]
+    if world is not None:  # so this is not the report of the teardown, whose checks have collected the evidence
+        item.stash[_PASSED] = call.when == "call" and call.excinfo is None
+        if report.failed:
+            _collect_evidence(item, world)
+    if report.failed:
+        evidence = item.stash.setdefault(_EVIDENCE, [])
         report.sections += evidence
         item.stash[_EVIDENCE] = []
     return report

@@ -122,6 +122,14 @@ def test_the_plugin_sends_five_requests_for_a_test_that_sends_none(psp_sandbox: 
     ]  # fmt: skip
 
 
+def test_other_events_than_those_of_payouts_arrive_if_they_are_asked_for(psp: World) -> None:
+    psp.subscribe("*")
+    user = psp.client.users.create(name="Amna")
+    psp.client.bulk_credits.upload(f"uuid,amount\n{user.id},5.00\n")
+    event = psp.webhooks.expect("bulk_credit.completed")
+    assert (event.version, event.payout_id) == (0, None)
+
+
 def test_an_unknown_scenario_is_answered_with_those_that_exist(psp: World) -> None:
     with pytest.raises(UsageError, match=r"no scenario 'refunded'.*returned, slow_failure"):
         psp.pays("refunded")

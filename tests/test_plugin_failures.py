@@ -208,19 +208,35 @@ def _bundle(project: Project, folder: str = ".psp-failures") -> str:
     return path.read_text()
 
 
-def test_a_test_that_fails_twice_shows_its_evidence_once(project: Project) -> None:
+def test_a_test_that_failed_is_not_checked_and_shows_its_evidence_once(project: Project) -> None:
     result = project.run(
         """
+        import pytest
         from broken_app import app
 
         def test_fails(psp, live_app):
             live_app(app)
             psp.pays("pending")
-            assert False
+            with psp.fault("drop"):
+                assert False
+
+        @pytest.fixture
+        def broken(psp):
+            psp.pays("success", reference="of-a-fixture")
+            raise RuntimeError
+
+        def test_of_a_broken_fixture(broken):
+            pass
+
+        @pytest.mark.xfail(strict=True)
+        def test_is_expected_to_fail(psp):
+            with psp.fault("drop"):
+                assert False
         """
     )
-    result.assert_outcomes(failed=1, errors=1)
-    assert result.stdout.str().count("PSP Sandbox: payouts") == 1
+    result.assert_outcomes(failed=1, errors=1, xfailed=1)
+    assert result.stdout.str().count("PSP Sandbox: payouts") == 2
+    result.stdout.fnmatch_lines(["of-a-fixture: *"])
 
 
 @pytest.mark.parametrize(

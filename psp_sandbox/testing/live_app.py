@@ -279,7 +279,7 @@ class _WsgiServer:
     def __init__(self, app: Any, listener: socket.socket, door: Door) -> None:
         self._server = _ThreadingServer(listener)
         self._server.set_app(_wsgi_door(app, door))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="psp-live-app", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="psp-live-app", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

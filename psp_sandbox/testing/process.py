@@ -23,10 +23,10 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a running sandbox is, and the operator's key for it."""
+    """Where a running sandbox is, and the operator's key for it. None is that of PSP_ADMIN_KEY or of `psp up`."""
 
     url: str
-    admin_key: str
+    admin_key: str | None
 
 
 class SandboxProcess:

@@ -28,7 +28,7 @@ class Receiver(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         self._mailboxes: dict[str, Mailbox] = {}
         super().__init__(("127.0.0.1", 0), _Handler)
-        threading.Thread(target=self.serve_forever, name="psp-receiver", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), name="psp-receiver", daemon=True).start()
 
     def open(self, inbox: Inbox) -> tuple[str, Mailbox]:
         """Return a new URL and its mailbox. The secret can be set afterwards, when the endpoint exists."""

@@ -28,9 +28,9 @@ class Sandbox:
 
     def __init__(self, address: Address, *, is_ours: bool) -> None:
         self.url = address.url.rstrip("/")
-        self.admin_key = address.admin_key
         self.is_ours = is_ours
-        self.client = Client(self.url, admin_key=self.admin_key, timeout=_TIMEOUT_SECONDS, retries=_RETRIES)
+        self.client = Client(self.url, admin_key=address.admin_key, timeout=_TIMEOUT_SECONDS, retries=_RETRIES)
+        self.admin_key = self.client._caller.address.keys["operator"] or ""
         self._waiting: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
         self._deleter: threading.Thread | None = None
         self.catalogue: dict[str, CatalogueEntry] = {}

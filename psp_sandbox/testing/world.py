@@ -244,6 +244,11 @@ class World:
         """The verified webhooks that this test received; `psp.webhooks(payout)` are those of one payout."""
         return Webhooks(self._inbox, self.drain)
 
+    def subscribe(self, *event_types: str) -> None:
+        """Let the test's webhook endpoints receive these event types, such as "*"; by default they receive "payout.*"."""
+        for endpoint in self.client.webhook_endpoints.list(limit=_LIST_LIMIT):
+            self.client.webhook_endpoints.change(endpoint.id, event_types=event_types)  # type: ignore[arg-type]  # any text
+
     def fault(self, kind: str, on: str | None = None, *, allow_unhit: bool = False, **options: Any) -> Fault:
         """Return a fault that is active inside a `with` block.
 
