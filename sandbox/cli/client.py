@@ -158,9 +158,15 @@ class Client:
 
 def connect(url: Url = DEFAULT_URL, api_key: ApiKey = None, ready_file: ReadyFile = None) -> Client:
     """Return a merchant's client. Raises BadParameter if the URL or the key is missing or wrong."""
+    url, key = merchant_key(url, api_key, ready_file)
+    return Client(url, {"X-API-KEY": key})
+
+
+def merchant_key(url: str, api_key: str | None, ready_file: Path | None) -> tuple[str, str]:
+    """Return the URL and the merchant's key that the options name. Raises BadParameter if one is missing or wrong."""
     url, api_key = from_ready_file(ready_file, url, "api_url", api_key, "api_key")
     advice = "Give the merchant's key with --api-key or PSP_API_KEY."
-    return Client(url, {"X-API-KEY": _key(url, api_key, _DEMO_KEY, advice)})
+    return url, _key(url, api_key, _DEMO_KEY, advice)
 
 
 def connect_operator(url: Url = DEFAULT_URL, admin_key: AdminKey = None, ready_file: ReadyFile = None) -> Client:

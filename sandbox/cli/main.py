@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "trigger": ("trigger", "trigger"),
     "listen": ("listen", "listen"),
     "certify": ("certify", "certify"),
+    "mcp": ("mcp", "mcp"),
 }
 """Name → module in this folder, function."""
 _GROUPS: Final = {

@@ -43,7 +43,7 @@ LAYERS: Final = (
     Layer("shared by the entry points", ("docs", "runtime")),
     Layer("console", ("console",)),
     Layer("server", ("server",)),
-    Layer("programs", ("bench", "ipn", "seeds", "worker")),
+    Layer("programs", ("bench", "ipn", "mcp", "seeds", "worker")),
     Layer("command line", ("cli",)),
     Layer("tests", ("tests",)),
 )  # fmt: skip

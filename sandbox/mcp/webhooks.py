@@ -1,0 +1,93 @@
+"""Tools for webhook endpoints and their deliveries."""
+
+import asyncio
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from psp_sandbox.client.models import Attempt, DeliveryWithAttempts, EventPattern
+from sandbox.domain.choices import DeliveryStatus, RetryProfile
+from sandbox.mcp.results import Result, cut, plain
+from sandbox.mcp.tool import Calling, count, first, tool
+
+_MOST_DELIVERIES: Final = 20
+_MOST_ATTEMPTS: Final = 10
+
+
+@tool("Register a webhook endpoint")
+async def create_webhook_endpoint(
+    calling: Calling,
+    url: Annotated[str, Field(description="Where to POST webhooks, such as http://127.0.0.1:9000/webhooks.")],
+    event_types: Annotated[
+        list[EventPattern] | None, Field(description="Only these types, such as payout.failed or payout.*. Default: payout.*.")
+    ] = None,
+    signing: Annotated[
+        Literal["v1", "v1a", "stripe", "github"], Field(description="How to sign: v1 and v1a follow Standard Webhooks.")
+    ] = "v1",
+    ordered: Annotated[bool, Field(description="A failing delivery holds back later events of the same payout.")] = False,
+    retry_profile: Annotated[
+        RetryProfile, Field(description="standard retries for 75 hours, as real providers do; fast for some seconds.")
+    ] = "standard",
+    show_secret: Annotated[
+        bool, Field(description="Return the signing secret. Ask for it only if you must put it into the receiver.")
+    ] = False,
+) -> Result:
+    """Register a URL that receives the merchant's events as signed webhooks from now on."""
+    created = await calling.psp.webhook_endpoints.create(
+        url, event_types=event_types, signing=signing, ordered=ordered, retry_profile=retry_profile
+    )
+    data: dict[str, Any] = plain(created)
+    if not show_secret:
+        data.pop("secret", None)
+    return Result(f"Endpoint {created.id} receives webhooks at {created.url}.", {"endpoint": data})
+
+
+@tool("List webhook deliveries", reads=True)
+async def list_deliveries(
+    calling: Calling,
+    status: Annotated[DeliveryStatus | None, Field(description="Only deliveries with this status.")] = None,
+    endpoint_id: Annotated[str | None, Field(description="Only deliveries to this endpoint.")] = None,
+    event_id: Annotated[str | None, Field(description="Only deliveries of this event.")] = None,
+    limit: Annotated[int, Field(ge=1, le=_MOST_DELIVERIES, description="The maximum number of results.")] = 10,
+) -> Result:
+    """List webhook deliveries with their attempts, newest first: when each was made, what the receiver answered, why it failed.
+
+    The deliveries of one payout are in get_payout.
+    """
+    psp = calling.psp
+    found = await first(psp.deliveries.list(status=status, endpoint_id=endpoint_id, event_id=event_id, limit=limit + 1), limit)
+    details = await asyncio.gather(*(psp.deliveries.get(item["id"]) for item in found["items"]))
+    summary = count(found, "delivery").replace("deliverys", "deliveries")
+    return Result(summary, found | {"items": [_delivery(detail) for detail in details]})
+
+
+@tool("Send a webhook again")
+async def resend_webhook(
+    calling: Calling, delivery_id: Annotated[str, Field(description="The delivery's id, from list_deliveries or get_payout.")]
+) -> Result:
+    """Send a webhook delivery again, whatever its status, with the same webhook-id. Its retry schedule starts over."""
+    delivery = await calling.psp.deliveries.resend(delivery_id)
+    return Result(f"Delivery {delivery.id} of {delivery.event_type} is {delivery.status}.", {"delivery": delivery})
+
+
+def _delivery(delivery: DeliveryWithAttempts) -> dict[str, Any]:
+    """Return a delivery with its last attempts, and the request of the newest one."""
+    found: dict[str, Any] = plain(delivery)
+    newest = delivery.attempts[-1] if delivery.attempts else None
+    request = newest and newest.request and {"headers": newest.request.headers, "body": cut(newest.request.body)}
+    attempts = [_attempt(attempt) for attempt in delivery.attempts[-_MOST_ATTEMPTS:]]
+    return found | {"attempts": attempts, "last_request": request}
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    """Return what the receiver answered to an attempt, or why there is no answer."""
+    return {
+        "attempt": attempt.attempt,
+        "at": attempt.at,
+        "status": attempt.status,
+        "response_body": None if attempt.response is None else cut(attempt.response.body),
+        "error_class": attempt.error_class,
+        "error": attempt.error,
+        "fault": attempt.fault_kind,
+        "milliseconds": attempt.duration_ms,
+    }

@@ -1,0 +1,91 @@
+"""Tools for worlds: merchants of their own, each with its clock, ledger and keys. And the audit of one, and its export."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from sandbox.mcp.results import Refusal, Result, plain
+from sandbox.mcp.tool import Calling, Limit, Time, count, first, tool
+
+_WorldId = Annotated[str, Field(description="The world's id, from create_world or list_worlds.")]
+
+
+@tool("Create a world", scope="operator")
+async def create_world(
+    calling: Calling,
+    name: Annotated[str, Field(description="A name to recognize it by.", max_length=100)] = "agent",
+    opening_balance: Annotated[str, Field(description="The opening balance in PKR.")] = "1000000.00",
+    frozen_at: Annotated[Time | None, Field(description="Freeze the clock at this time. Default: the clock runs.")] = None,
+    seed: Annotated[int | None, Field(ge=0, description="Make ids, probabilities and retry times repeatable.")] = None,
+    show_key: Annotated[
+        bool, Field(description="Return the API key. Ask for it only if code outside of this conversation must use the world.")
+    ] = False,
+) -> Result:
+    """Create a world: a merchant of its own, with its own balance, clock and data, isolated from all others.
+
+    Use one world per experiment. Give its id as `world` to the other tools; this server keeps its API key, so that you need no
+    key. Delete it with delete_world when you are done.
+    """
+    created = await calling.psp.merchants.create(name, opening_balance=opening_balance, frozen_at=frozen_at, seed=seed)
+    calling.access.keep(calling.keys, created.merchant_id, created.api_key)
+    data: dict[str, Any] = {"world": created.merchant_id, "name": name, "opening_balance": opening_balance}
+    if show_key:
+        data["api_key"] = created.api_key
+    return Result(f"World {created.merchant_id} is ready.", data, shown=frozenset({created.api_key} if show_key else ()))
+
+
+@tool("List the worlds", reads=True, scope="operator")
+async def list_worlds(calling: Calling, limit: Limit = 20) -> Result:
+    """List the merchants of this sandbox, newest first. `usable` says whether other tools accept the id as `world`."""
+    found = await first(calling.psp.merchants.list(limit=limit + 1), limit)
+    items = [
+        {"world": (world := item.pop("merchant_id")), **item, "usable": calling.access.has(calling.keys, world)}
+        for item in found["items"]
+    ]
+    return Result(count(found, "world"), found | {"items": items})
+
+
+@tool("Delete a world", destroys=True, scope="operator")
+async def delete_world(calling: Calling, world: _WorldId) -> Result:
+    """Delete a world and all its data. This cannot be undone."""
+    await calling.psp.merchants.delete(world)
+    calling.access.forget(calling.keys, world)
+    return Result(f"Deleted {world}.", {"deleted": world})
+
+
+@tool("Audit the ledger", reads=True)
+async def audit(calling: Calling) -> Result:
+    """Check the books: that every payout's money, timeline, events and deliveries agree. `failed` is empty if all is well."""
+    report = await calling.psp.audit()
+    wrong = [plain(check) for check in report.checks if not check.ok]
+    text = f"{len(report.checks)} checks: " + ("all passed." if report.ok else f"{len(wrong)} failed.")
+    return Result(text, {"ok": report.ok, "passed": [check.name for check in report.checks if check.ok], "failed": wrong})
+
+
+@tool("Export the world to a file", local=True)
+async def export_world(
+    calling: Calling,
+    file: Annotated[str, Field(description="The file to write, ending in .json. It must not exist yet.")],
+) -> Result:
+    """Write the whole world to a file: its clock, settings, scenarios, faults, journal and books, without keys and secrets.
+
+    `psp world import FILE` restores it elsewhere, for example to attach a world to a bug report.
+    """
+    if not file.endswith(".json"):
+        raise Refusal("INVALID_ARGUMENTS", f"{file} does not end in .json.", "Choose another name.")
+    content = json.dumps(await calling.psp.world.export(), ensure_ascii=False).encode()
+    path = await asyncio.to_thread(_write_new, Path(file), content)
+    return Result(f"Wrote {path}, {len(content)} bytes.", {"file": str(path), "bytes": len(content)})
+
+
+def _write_new(path: Path, content: bytes) -> Path:
+    """Write a file that must not exist yet, and return its absolute path. Raises Refusal."""
+    try:
+        with path.open("xb") as output:
+            output.write(content)
+    except OSError as error:
+        raise Refusal("NOT_WRITTEN", f"{path} cannot be written: {error.strerror}.", "Choose another file.") from error
+    return path.absolute()
