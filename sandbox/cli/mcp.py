@@ -1,6 +1,7 @@
 """`psp mcp`: a Model Context Protocol server, so that agents can use the sandbox."""
 
 import contextlib
+import signal
 import socket
 from importlib.util import find_spec
 from typing import Annotated
@@ -56,8 +57,10 @@ def mcp(
     listener = _listen(host, port)
     at = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{PATH}"
     show({"url": at}, as_json=as_json, text=f"Listening on {at}. Press Ctrl-C to stop.")
+    # The server ends in order on SIGTERM, then sends it to this handler, which would end the process with an error otherwise.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     with contextlib.suppress(KeyboardInterrupt):
-        run_http(url, listener, host)
+        run_http(url, listener)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -46,7 +46,7 @@ async def get_status(calling: Calling) -> Result:
 async def freeze_clock(
     calling: Calling, at: Annotated[Time | None, Field(description="Advance to this time first. Default: now.")] = None
 ) -> Result:
-    """Freeze the world's clock. From then on, nothing happens until advance_clock, so every step can be looked at."""
+    """Freeze the world's clock. What is due now still happens; everything later waits for advance_clock."""
     return _run(await calling.psp.clock.freeze(at=at), "Frozen")
 
 

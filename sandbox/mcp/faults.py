@@ -23,9 +23,7 @@ async def inject_fault(
     target: Annotated[FaultTarget | None, Field(description="Needed only for truncated_body, which exists for both.")] = None,
     hits: Annotated[int | None, Field(ge=1, description="Stop after this many hits; null for no limit.")] = 1,
     method: Annotated[Method | None, Field(description="Only API calls with this method.")] = None,
-    path: Annotated[
-        str | None, Field(description="Only API calls to this path, such as /api/v1/payouts*.")
-    ] = None,
+    path: Annotated[str | None, Field(description="Only API calls to this path, such as /api/v1/payouts*.")] = None,
     reference: Annotated[str | None, Field(description="Only API calls with this merchant_reference, such as inv-*.")] = None,
     event_type: Annotated[str | None, Field(description="Only webhooks of this type, such as payout.*.")] = None,
     endpoint_id: Annotated[str | None, Field(description="Only webhooks to this endpoint.")] = None,

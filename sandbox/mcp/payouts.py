@@ -55,8 +55,8 @@ async def create_payout(
     """Create a payout to a bank account or wallet, and return it. Its funds are locked at once.
 
     The scenario or the account number decides what happens next: 0001 succeeds, 0003 is rejected by the bank; list_scenarios
-    has all. With a running clock, wait for the end with get_payout and `wait_for`. With a frozen clock, nothing happens until
-    advance_clock.
+    has all. Steps without a delay follow at once. Wait for later ones with get_payout and `wait_for`; with a frozen clock, run
+    them with advance_clock.
     """
     to: dict[str, Any] = {"dest_type": "BANK", "bank_code": bank_code}
     if wallet_code is not None:
@@ -102,8 +102,8 @@ async def get_payout(
     next_statuses = [plain(action) for action in actions.actions if action.operation == "simulate_payout"]
     data = {
         "payout": payout,
-        "timeline": timeline,
-        "ledger_entries": entries["items"],
+        "timeline": [_without(entry, "traceparent") for entry in timeline],
+        "ledger_entries": [_without(entry, "transfer_id", "payout_id", "description") for entry in entries["items"]],
         "events": [_event(detail) for detail in details],
         "due": due.data,
         "can_be_moved_to": [{name: item[name] for name in ("to", "failure_codes")} for item in next_statuses],
@@ -204,6 +204,12 @@ def _step(step: ExplainedStep) -> str:
 
 
 def _event(event: EventWithDeliveries) -> dict[str, Any]:
-    """Return an event without its copy of the payout."""
-    found: dict[str, Any] = plain(event)
-    return {name: value for name, value in found.items() if name not in ("data", "payload")}
+    """Return an event without its copy of the payout, and its deliveries without what the event says."""
+    deliveries = [_without(delivery, "event_id", "event_type", "created_at") for delivery in event.deliveries]
+    return {"id": event.id, "type": event.type, "created_at": event.created_at, "deliveries": deliveries}
+
+
+def _without(item: Any, *names: str) -> dict[str, Any]:
+    """Return an item as JSON without these fields: each takes an agent's attention, and tells it nothing."""
+    found: dict[str, Any] = plain(item)
+    return {name: value for name, value in found.items() if name not in names}

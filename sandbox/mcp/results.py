@@ -138,7 +138,8 @@ def _clean(value: Any, secrets: set[str]) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, "[redacted]")
-        return cut(value, _MAX_TEXT)
+        # JSON from a caller can have half of a surrogate pair, which no response can.
+        return cut(value.encode(errors="replace").decode(), _MAX_TEXT)
     if isinstance(value, dict):
         return {name: _clean(item, secrets) for name, item in value.items()}
     if isinstance(value, list):

@@ -10,7 +10,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, create_model
 
 from psp_sandbox.client import AsyncClient
 from sandbox.mcp.access import Access, Keys
@@ -116,12 +116,11 @@ def serve(definition: Definition, access: Access, *, has_worlds: bool) -> Served
     )
     assert isinstance(served, ServedTool)
     served._definition, served._access = definition, access
-    # Refuse unknown arguments: a misspelt one would silently change what the call does.
-    class Arguments(served.fn_metadata.arg_model, extra="forbid"):  # type: ignore[misc,name-defined] # made at run time
-        pass
 
-    served.fn_metadata.arg_model = Arguments
-    served.parameters = _simple(Arguments.model_json_schema(by_alias=True))
+    # Refuse unknown arguments: a misspelt one would silently change what the call does.
+    strict = create_model("Arguments", __base__=served.fn_metadata.arg_model, __cls_kwargs__={"extra": "forbid"})
+    served.fn_metadata.arg_model = strict
+    served.parameters = _simple(strict.model_json_schema(by_alias=True))
     return served
 
 

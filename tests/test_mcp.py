@@ -1,0 +1,294 @@
+"""`psp mcp`, used by the official client: an agent gets a whole story done, and can do only what its key may do."""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TextContent, Tool
+
+from sandbox.mcp.access import Access, Keys
+from sandbox.mcp.server import TOOLS, create_server
+from tests.harness.receiver import Receiver
+from tests.harness.supervised import end
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+PAGE = Path(__file__).parent.parent / "docs/mcp.md"
+PSP = (sys.executable, "-m", "sandbox.cli.main", "mcp")
+SECRET = re.compile(r"sk_\w|whsec_\w|ak_\w")
+"""What every key and secret of the sandbox begins with."""
+
+
+@dataclass
+class Agent:
+    """An agent that calls tools. `seen` is everything it was told."""
+
+    client: Client
+    seen: list[str] = field(default_factory=list)
+
+    async def __call__(self, name: str, /, **arguments: Any) -> dict[str, Any]:
+        """Call a tool, and return its data. Fails if the tool reports an error."""
+        result = await self._call(name, arguments)
+        assert not result.is_error, result
+        assert isinstance(result.structured_content, dict)
+        return result.structured_content
+
+    async def refused(self, name: str, /, **arguments: Any) -> str:
+        """Call a tool that must report an error with advice, and return the error's code."""
+        result = await self._call(name, arguments)
+        assert result.is_error, result
+        if result.structured_content is None:
+            # The protocol's library refuses the call itself.
+            return self.seen[-1]
+        error = result.structured_content["error"]
+        assert error["detail"] in self.seen[-1]
+        assert error["what_to_do"] in self.seen[-1]
+        code: str = error["code"]
+        return code
+
+    async def tools(self) -> dict[str, Tool]:
+        """Return the tools by name."""
+        return {tool.name: tool for tool in (await self.client.list_tools()).tools}
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
+        result = await self.client.call_tool(name, arguments)
+        texts = [content.text for content in result.content if isinstance(content, TextContent)]
+        assert texts
+        assert texts[0]
+        self.seen += [json.dumps(result.structured_content), *texts]
+        return result
+
+
+@asynccontextmanager
+async def agent_with(stack: Stack, keys: Keys) -> AsyncIterator[Agent]:
+    """Yield an agent of a server in this process that has these keys, as over stdio."""
+    async with Client(create_server(Access(stack.api_url, keys), keys)) as client:
+        yield Agent(client)
+
+
+@asynccontextmanager
+async def agent_over_http(url: str, mode: str = "auto", **headers: str) -> AsyncIterator[Agent]:
+    """Yield an agent of the server at this URL that sends these headers."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with (
+        httpx2.AsyncClient(headers=named, timeout=60) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        yield Agent(client)
+
+
+@pytest.fixture(scope="module")
+def http_url(stack: Stack) -> Iterator[str]:
+    """Yield the URL of a server over HTTP, whose own environment has keys that no client may use."""
+    environment = {**os.environ, "PSP_URL": stack.api_url, "PSP_API_KEY": stack.api_key, "PSP_ADMIN_KEY": stack.admin_key}
+    process = subprocess.Popen([*PSP, "--http", "0", "--json"], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        url: str = json.loads(process.stdout.readline())["url"]
+        until(lambda: _is_open(url), 60)
+        yield url
+    finally:
+        end(process)
+        assert process.stdout is not None
+        process.stdout.close()
+    assert process.returncode == 0
+
+
+def _is_open(url: str) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", httpx.URL(url).port or 0)) == 0
+
+
+async def test_a_whole_story_over_standard_input_and_output(stack: Stack, receiver: Receiver, tmp_path: Path) -> None:
+    keys = {"PSP_URL": stack.api_url, "PSP_API_KEY": stack.api_key, "PSP_ADMIN_KEY": stack.admin_key}
+    command = StdioServerParameters(command=PSP[0], args=list(PSP[1:]), env=keys, cwd=Path(__file__).parent.parent)
+    log = tmp_path / "stderr.log"
+    with log.open("w") as errors:
+        async with Client(stdio_client(command, errlog=errors)) as client:
+            agent = Agent(client)
+            await _tell_the_story(agent, receiver)
+    for text in (*agent.seen, log.read_text()):
+        assert not SECRET.search(text), text
+
+
+async def _tell_the_story(agent: Agent, receiver: Receiver) -> None:
+    assert set(await agent.tools()) == {tool.name for tool in TOOLS}
+    world = (await agent("create_world", name="story", opening_balance="500.00", frozen_at="2030-01-01T00:00:00Z"))["world"]
+    scenarios = {entry["name"] for entry in (await agent("list_scenarios", world=world))["scenarios"]}
+    assert "returned" in scenarios
+    endpoint = (await agent("create_webhook_endpoint", url=receiver.url, world=world))["endpoint"]["id"]
+    payout = (await agent("create_payout", amount="120.00", scenario="returned", world=world))["payout"]
+    assert payout["status"] == "PENDING"
+    assert (await agent("get_status", world=world))["clock"]["frozen"] is True
+    run = await agent("advance_clock", seconds=30 * 86_400, world=world)
+    assert (run["complete"], run["now"]) == (True, "2030-01-31T00:00:00.000Z")
+    found = await agent("get_payout", payout_id=payout["id"], world=world)
+    assert [entry["to"] for entry in found["timeline"]] == ["PENDING", "PROCESSING", "SUCCESS", "RETURNED"]
+    assert found["payout"]["amount"] == "120.00"
+    assert {delivery["status"] for event in found["events"] for delivery in event["deliveries"]} == {"SUCCEEDED"}
+    assert len(found["ledger_entries"]) == 4
+    assert (await agent("list_ledger_entries", world=world))["balance"]["available_balance"] == "500.00"
+    assert (await agent("audit", world=world))["failed"] == []
+    deliveries = (await agent("list_deliveries", endpoint_id=endpoint, world=world))["items"]
+    assert [delivery["attempts"][0]["status"] for delivery in deliveries] == [200] * 4
+    await agent("resend_webhook", delivery_id=deliveries[0]["id"], world=world)
+    await agent("drain", world=world)
+    assert len(receiver.requests) == 5
+    fault = (await agent("inject_fault", kind="error", status=503, method="POST", world=world))["fault"]["id"]
+    assert await agent.refused("create_payout", amount="1.00", world=world) == "UNAVAILABLE"
+    assert fault in agent.seen[-1]
+    await agent("delete_fault", fault_id=fault, world=world)
+    failed = (await agent("create_payout", amount="1.00", account_suffix="0004", world=world))["payout"]["id"]
+    await agent("simulate_payout", payout_id=failed, status="FAILED", failure_code="BANK_REJECTED", world=world)
+    assert [item["id"] for item in (await agent("list_payouts", status=["FAILED"], world=world))["items"]] == [failed]
+    assert (await agent("resume_clock", world=world))["clock"]["frozen"] is False
+    assert (await agent("freeze_clock", world=world))["frozen"] is True
+    calls = await _calls(agent, world, fault)
+    assert (calls[0]["status"], calls[0]["fault"]["id"]) == (503, fault)
+    worlds = (await agent("list_worlds"))["items"]
+    assert [item["usable"] for item in worlds if item["world"] == world] == [True]
+    await agent("delete_world", world=world)
+    assert await agent.refused("audit", world=world) == "UNKNOWN_WORLD"
+
+
+async def _calls(agent: Agent, world: str, fault: str) -> list[dict[str, Any]]:
+    """Return the calls that a fault hit. The journal shows them within a second."""
+    for _ in range(300):
+        items: list[dict[str, Any]] = (await agent("list_requests", fault_id=fault, world=world))["items"]
+        if items:
+            return items
+        await asyncio.sleep(0.1)
+    raise AssertionError("the journal does not show the call")
+
+
+async def test_a_member_key_gets_the_apis_refusal(stack: Stack, world: World) -> None:
+    member = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
+    async with agent_with(stack, Keys(member)) as agent:
+        payout = (await agent("create_payout", amount="5.00", requires_approval=True))["payout"]
+        assert payout["status"] == "REQUESTED"
+        assert await agent.refused("simulate_payout", payout_id=payout["id"], status="PENDING") == "FORBIDDEN"
+    assert world.payout(payout["id"])["status"] == "REQUESTED"
+    async with agent_with(stack, Keys(world.api_key)) as admin:
+        assert (await admin("simulate_payout", payout_id=payout["id"], status="PENDING"))["payout"]["status"] == "PENDING"
+
+
+async def test_without_an_admin_key_there_are_no_worlds(stack: Stack, world: World) -> None:
+    async with agent_with(stack, Keys(world.api_key)) as agent:
+        tools = await agent.tools()
+        assert not {"create_world", "list_worlds", "delete_world"} & set(tools)
+        assert all("world" not in tool.input_schema["properties"] for tool in tools.values())
+        assert "Unknown tool" in await agent.refused("create_world")
+        assert await agent.refused("get_status", world=stack.merchant_id) == "INVALID_ARGUMENTS"
+
+
+async def test_a_key_finds_only_its_own_merchant(stack: Stack, world: World) -> None:
+    with World.create(stack) as other:
+        payout = world.create_payout()["id"]
+        async with agent_with(stack, Keys(other.api_key)) as agent:
+            assert await agent.refused("get_payout", payout_id=payout) == "NOT_FOUND"
+            assert await agent.refused("simulate_payout", payout_id=payout, status="CANCELLED") == "NOT_FOUND"
+            assert (await agent("list_payouts"))["items"] == []
+        async with agent_with(stack, Keys(world.api_key)) as agent:
+            assert (await agent("get_payout", payout_id=payout))["payout"]["id"] == payout
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_over_http_each_client_has_the_rights_of_its_own_headers(http_url: str, stack: Stack, mode: str) -> None:
+    with World.create(stack) as first, World.create(stack, opening_balance="7.00") as second:
+        payout = second.create_payout(amount="5.00")["id"]
+        async with (
+            agent_over_http(http_url, mode, Authorization=f"Bearer {first.api_key}") as bearer,
+            agent_over_http(http_url, mode, X_API_KEY=second.api_key) as header,
+            agent_over_http(http_url, mode) as nobody,
+            agent_over_http(http_url, mode, X_API_KEY="sk_wrong") as wrong,
+        ):
+            for _ in range(2):
+                assert await bearer.refused("get_payout", payout_id=payout) == "NOT_FOUND"
+                assert (await header("get_payout", payout_id=payout))["payout"]["id"] == payout
+                assert await nobody.refused("get_status") == "MISSING_API_KEY"
+                assert await nobody.refused("create_world") == "MISSING_ADMIN_KEY"
+                assert await header.refused("list_worlds") == "MISSING_ADMIN_KEY"
+                assert await wrong.refused("get_status") == "INVALID_API_KEY"
+            # Files would be the server's, not the client's.
+            assert "export_world" not in await bearer.tools()
+            for agent in (bearer, header, nobody, wrong):
+                assert not [text for text in agent.seen if SECRET.search(text)]
+
+
+async def test_over_http_a_world_belongs_to_the_admin_key_that_created_it(http_url: str, stack: Stack, world: World) -> None:
+    async with (
+        agent_over_http(http_url, X_ADMIN_KEY=stack.admin_key) as creator,
+        agent_over_http(http_url, X_ADMIN_KEY="guess", X_API_KEY=world.api_key) as guesser,
+        agent_over_http(http_url, X_API_KEY=world.api_key) as merchant,
+    ):
+        created = (await creator("create_world", opening_balance="3.00"))["world"]
+        assert (await creator("get_status", world=created))["balance"]["available_balance"] == "3.00"
+        assert await guesser.refused("get_status", world=created) == "UNKNOWN_WORLD"
+        assert await merchant.refused("get_status", world=created) == "UNKNOWN_WORLD"
+        assert await guesser.refused("create_world") == "INVALID_API_KEY"
+        assert await guesser.refused("delete_world", world=created) == "INVALID_API_KEY"
+        await creator("delete_world", world=created)
+
+
+def test_over_http_other_hosts_and_origins_are_refused(http_url: str) -> None:
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    headers = {"Accept": "application/json, text/event-stream"}
+    assert httpx.post(http_url, json=ping, headers=headers).status_code < 400
+    assert httpx.post(http_url, json=ping, headers=headers | {"Host": "evil.example"}).status_code == 421
+    assert httpx.post(http_url, json=ping, headers=headers | {"Origin": "http://evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code"),
+    [
+        ("create_payout", {}, "INVALID_ARGUMENTS"),
+        ("create_payout", {"amount": 5}, "INVALID_ARGUMENTS"),
+        ("create_payout", {"amount": "5.00", "acount_suffix": "0001"}, "INVALID_ARGUMENTS"),
+        ("create_payout", {"amount": "5.00", "account_suffix": "1"}, "INVALID_ARGUMENTS"),
+        ("create_payout", {"amount": "5.001"}, "VALIDATION_ERROR"),
+        ("create_payout", {"amount": "5.00", "scenario": "nonsense"}, "VALIDATION_ERROR"),
+        ("create_payout", {"amount": "5.00", "scenario": "a\r\nb: c"}, "UNREACHABLE"),
+        ("create_payout", {"amount": "5.00", "metadata": {"a": "\ud800"}}, "MALFORMED_JSON"),
+        ("create_payout", {"amount": "5.00", "metadata": {"a": {"b": [[[]]]}}}, "INVALID_ARGUMENTS"),
+        ("create_payout", {"amount": "9999999.00"}, "INSUFFICIENT_BALANCE"),
+        ("create_payout", {"amount": "5.00", "idempotency_key": "ü"}, "INVALID_ARGUMENTS"),
+        ("get_payout", {"payout_id": ""}, "INVALID_ARGUMENTS"),
+        ("get_payout", {"payout_id": ".."}, "INVALID_ARGUMENTS"),
+        ("get_payout", {"payout_id": "../../sandbox/v1/world?x=\x00"}, "NOT_FOUND"),
+        ("get_payout", {"payout_id": "x", "wait_for": ["SENT"]}, "INVALID_ARGUMENTS"),
+        ("list_payouts", {"limit": 51}, "INVALID_ARGUMENTS"),
+        ("list_payouts", {"created_from": "yesterday"}, "VALIDATION_ERROR"),
+        ("advance_clock", {}, "VALIDATION_ERROR"),
+        ("advance_clock", {"seconds": -1}, "INVALID_ARGUMENTS"),
+        ("advance_clock", {"seconds": float("nan")}, "VALIDATION_ERROR"),
+        ("advance_clock", {"seconds": 1e300}, "VALIDATION_ERROR"),
+        ("inject_fault", {"kind": "error"}, "VALIDATION_ERROR"),
+        ("inject_fault", {"kind": "truncated_body"}, "INVALID_ARGUMENTS"),
+        ("inject_fault", {"kind": "drop", "method": "POST"}, "VALIDATION_ERROR"),
+        ("delete_fault", {"fault_id": "none"}, "NOT_FOUND"),
+        ("create_webhook_endpoint", {"url": "ftp://x"}, "VALIDATION_ERROR"),
+        ("export_world", {"file": "/etc/passwd"}, "INVALID_ARGUMENTS"),
+        ("get_status", {"world": "\ud800"}, "INVALID_ARGUMENTS"),
+    ],
+)
+async def test_wrong_arguments_are_tool_errors(
+    stack: Stack, world: World, name: str, arguments: dict[str, Any], code: str
+) -> None:
+    async with agent_with(stack, Keys(world.api_key)) as agent:
+        assert await agent.refused(name, **arguments) == code
+        assert (await agent("list_payouts"))["items"] == []
