@@ -16,13 +16,15 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent, Tool
 
+from sandbox.mcp import results
 from sandbox.mcp.access import Access, Keys
 from sandbox.mcp.server import TOOLS, create_server
+from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
 from tests.harness.waiting import until
@@ -148,7 +150,7 @@ async def _tell_the_story(agent: Agent, receiver: Receiver) -> None:
     assert [delivery["attempts"][0]["status"] for delivery in deliveries] == [200] * 4
     await agent("resend_webhook", delivery_id=deliveries[0]["id"], world=world)
     await agent("drain", world=world)
-    assert len(receiver.requests) == 5
+    assert len(receiver.received) == 5
     fault = (await agent("inject_fault", kind="error", status=503, method="POST", world=world))["fault"]["id"]
     assert await agent.refused("create_payout", amount="1.00", world=world) == "UNAVAILABLE"
     assert fault in agent.seen[-1]
@@ -292,3 +294,141 @@ async def test_wrong_arguments_are_tool_errors(
     async with agent_with(stack, Keys(world.api_key)) as agent:
         assert await agent.refused(name, **arguments) == code
         assert (await agent("list_payouts"))["items"] == []
+
+
+async def test_a_lost_answer_can_be_asked_for_again_with_the_same_key(stack: Stack, world: World) -> None:
+    async with agent_with(stack, Keys(world.api_key)) as agent:
+        await agent("inject_fault", kind="connection_reset", method="POST")
+        arguments = {"amount": "5.00", "merchant_reference": "lost", "idempotency_key": "lost-1"}
+        assert await agent.refused("create_payout", **arguments) == "UNREACHABLE"
+        payout = (await agent("create_payout", **arguments))["payout"]
+        assert [item["id"] for item in (await agent("list_payouts"))["items"]] == [payout["id"]]
+
+
+async def test_secrets_are_returned_only_when_asked_for(stack: Stack, world: World, receiver: Receiver) -> None:
+    async with agent_with(stack, Keys(world.api_key, stack.admin_key)) as agent:
+        created = await agent("create_world")
+        assert "api_key" not in created
+        assert "secret" not in (await agent("create_webhook_endpoint", url=receiver.url, world=created["world"]))["endpoint"]
+        assert not SECRET.search("".join(agent.seen))
+        shown = await agent("create_world", show_key=True)
+        balance = httpx.get(f"{stack.api_url}/api/v1/balance", headers={"X-API-KEY": shown["api_key"]})
+        assert balance.status_code == 200
+        endpoint = (await agent("create_webhook_endpoint", url=receiver.url, show_secret=True, world=shown["world"]))[
+            "endpoint"
+        ]
+        await agent("create_payout", amount="5.00", world=shown["world"])
+        receiver.wait_for("payout.created")
+        receiver.received[0].verify(endpoint["secret"])
+        # A key that got into the data, for example because the user pasted it, is not repeated.
+        await agent("create_payout", amount="5.00", merchant_reference=world.api_key)
+        assert world.api_key not in agent.seen[-1]
+        await agent("list_payouts", search=world.api_key)
+        assert "[redacted]" in agent.seen[-1]
+        assert world.api_key not in agent.seen[-1]
+        for one in (created, shown):
+            await agent("delete_world", world=one["world"])
+
+
+async def test_lists_and_long_texts_are_cut_and_say_so(stack: Stack, world: World) -> None:
+    for _ in range(3):
+        world.create_payout("0004", metadata={str(number): "x" * 500 for number in range(20)})
+    async with agent_with(stack, Keys(world.api_key)) as agent:
+        found = await agent("list_payouts", limit=2)
+        assert (len(found["items"]), found["has_more"]) == (2, True)
+        assert (await agent("list_payouts", limit=3))["has_more"] is False
+        requests = (await _calls_of(agent, 3))["items"]
+        assert all("[cut: " in request["request_body"] for request in requests)
+    result = results.succeeded(results.Result("", {"items": ["x" * 3000] * 50, "others": [1, 2]}), ())
+    data = result.structured_content
+    assert data is not None
+    assert len(json.dumps(data)) < 42_000
+    assert data["items"][0].endswith("[cut: 3000 characters]")
+    assert data["note"] == "Cut: items has 50 items. Use filters or a smaller limit to see the others."
+    assert data["others"] == [1, 2]
+
+
+async def _calls_of(agent: Agent, number: int) -> dict[str, Any]:
+    """Return the journal's calls that created payouts. It shows them within a second."""
+    for _ in range(300):
+        found = await agent("list_requests", method="POST", path="/api/v1/payouts")
+        if len(found["items"]) == number:
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError("the journal does not show the calls")
+
+
+async def test_an_export_can_be_imported_and_never_overwrites_a_file(stack: Stack, world: World, tmp_path: Path) -> None:
+    payout = world.create_payout("0004")["id"]
+    file = tmp_path / "world.json"
+    async with agent_with(stack, Keys(world.api_key)) as agent:
+        assert (await agent("export_world", file=str(file)))["bytes"] == file.stat().st_size
+        assert await agent.refused("export_world", file=str(file)) == "NOT_WRITTEN"
+    assert not SECRET.search(file.read_text())
+    with World.create(stack) as other:
+        imported = invoke("world", "import", str(file), "--yes", "--url", stack.api_url, "--api-key", other.api_key)
+        assert imported.exit_code == 0, imported.output
+        assert other.payout(payout)["status"] == "PENDING"
+
+
+async def test_a_sandbox_that_is_down_is_a_tool_error() -> None:
+    keys = Keys("sk_any")
+    async with Client(create_server(Access("http://127.0.0.1:9", keys), keys)) as client:
+        agent = Agent(client)
+        assert await agent.refused("get_status") == "UNREACHABLE"
+        with pytest.raises(MCPError, match="cannot be read"):
+            await client.read_resource("psp://guide")
+
+
+async def test_an_unexpected_error_does_not_show_its_text(stack: Stack, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with agent_with(stack, Keys(world.api_key)) as agent:
+        monkeypatch.setattr(results, "plain", lambda value: 1 / 0)
+        assert await agent.refused("audit") == "Error executing tool audit"
+
+
+async def test_the_guide_is_a_resource(stack: Stack, world: World) -> None:
+    served = httpx.get(f"{stack.api_url}/llms.txt")
+    keys = Keys(world.api_key)
+    async with Client(create_server(Access(stack.api_url, keys), keys)) as client:
+        assert {str(resource.uri) for resource in (await client.list_resources()).resources} == {
+            "psp://guide",
+            "psp://guide-full",
+        }
+        if served.status_code == 200:
+            content = (await client.read_resource("psp://guide")).contents[0]
+            assert content.model_dump()["text"] == served.text
+        else:
+            # The guide is built by `make install`, so it may be absent in a checkout.
+            with pytest.raises(MCPError, match="responded with 404"):
+                await client.read_resource("psp://guide")
+
+
+async def test_every_tool_explains_itself(stack: Stack) -> None:
+    async with agent_with(stack, Keys("sk_any", "ak_any")) as agent:
+        for tool in (await agent.tools()).values():
+            assert tool.title
+            assert len(tool.description or "") > 25, tool.name
+            assert tool.annotations is not None
+            assert tool.input_schema["additionalProperties"] is False
+            for name, schema in tool.input_schema["properties"].items():
+                assert schema.get("description") or "enum" in schema, (tool.name, name)
+                assert {"type": "null"} not in schema.get("anyOf", ()) or "null" in schema["description"], (tool.name, name)
+
+
+def test_the_page_lists_every_tool() -> None:
+    table = PAGE.read_text().partition("## Tools")[2].partition("\n## ")[0]
+    named = [name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert named == [tool.name for tool in TOOLS]
+
+
+def test_the_command_explains_what_is_missing_or_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("0.0.0.0:8765", "example.com:1", "[::]:8765", "8765x", "70000", ""):
+        assert invoke("mcp", "--http", address).exit_code == 2, address
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = invoke("mcp", "--http", str(taken.getsockname()[1]), "--json")
+    assert (used.exit_code, used.stdout, json.loads(used.stderr)["code"]) == (1, "", "NOT_STARTED")
+    assert invoke("mcp", "--url", "http://sandbox.example").exit_code == 2
+    monkeypatch.setattr("sandbox.cli.mcp.find_spec", lambda name: None)
+    missing = invoke("mcp")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "pip install 'psp-sandbox[mcp]'" in missing.stderr

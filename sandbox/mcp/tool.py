@@ -88,13 +88,13 @@ class ServedTool(Tool):
                     client = self._access.merchant(keys, given.pop("world", None))
                 async with client:
                     result = await self._definition.function(Calling(client, keys, self._access), **given)
+            return succeeded(result, self._access.secrets(keys))
         except Exception as error:
             failure = failed(error, self._access.secrets(keys))
             if failure is None:
                 # The server logs it, and the agent sees this text only.
                 raise UnexpectedToolError(f"Error executing tool {self.name}") from error
             return failure
-        return succeeded(result, self._access.secrets(keys))
 
 
 def serve(definition: Definition, access: Access, *, has_worlds: bool) -> ServedTool:
