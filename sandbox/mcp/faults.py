@@ -36,8 +36,8 @@ async def inject_fault(
 ) -> Result:
     """Make the API or the webhooks misbehave, once by default, to test how code copes. The ledger stays correct.
 
-    Faults of the API hit this server's own calls, too. They never hit calls to /sandbox/v1, so delete_fault always works.
-    get_status shows the hits.
+    A fault of the API takes effect within a second, and hits this server's own calls, too. It never hits /sandbox/v1, so that
+    delete_fault always works. get_status shows the hits.
     """
     match = _given(method=method, path=path, reference=reference, event_type=event_type, endpoint_id=endpoint_id)
     parameters = _given(status=status, milliseconds=milliseconds, seconds=seconds, retry_after=retry_after)
