@@ -11,6 +11,9 @@ WORKDIR /source
 COPY pyproject.toml setup.py README.md LICENSE zensical.toml ./
 COPY build_backend build_backend
 COPY docs docs
+# The guide contains the files of these folders that its pages link to.
+COPY examples examples
+COPY openapi openapi
 COPY psp_sandbox psp_sandbox
 COPY sandbox sandbox
 COPY worker worker
