@@ -96,6 +96,7 @@ class Access:
         """Whether the caller can use this world by its id."""
         return (keys.admin_key or "", world) in self._worlds
 
-    def secrets(self, keys: Keys) -> set[str]:
-        """Return the keys that no result may contain."""
-        return {key for key in (keys.api_key, keys.admin_key, *self._worlds.values()) if key}
+    def secrets(self, keys: Keys, world: object) -> set[str]:
+        """Return the keys of a call, which its result may not contain. `world` is the argument, whatever its type."""
+        used = self._worlds.get((keys.admin_key or "", world)) if isinstance(world, str) else None
+        return {key for key in (keys.api_key, keys.admin_key, used) if key}

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from psp_sandbox.client.models import ClockRun
 from sandbox.mcp.results import Result, plain
-from sandbox.mcp.tool import Calling, Time, first, tool
+from sandbox.mcp.tool import Calling, first, tool
 
 _MOST_RAN: Final = 50
 _MOST_SHOWN: Final = 20
@@ -44,7 +44,8 @@ async def get_status(calling: Calling) -> Result:
 
 @tool("Freeze the clock")
 async def freeze_clock(
-    calling: Calling, at: Annotated[Time | None, Field(description="Advance to this time first. Default: now.")] = None
+    calling: Calling,
+    at: Annotated[str | None, Field(description="Advance to this time first, such as 2030-01-01T00:00:00Z.")] = None,
 ) -> Result:
     """Freeze the world's clock. What is due now still happens; everything later waits for advance_clock."""
     return _run(await calling.psp.clock.freeze(at=at), "Frozen")
@@ -54,7 +55,9 @@ async def freeze_clock(
 async def advance_clock(
     calling: Calling,
     seconds: Annotated[float | None, Field(ge=0, description="How far, in seconds. 259200 is three days.")] = None,
-    to: Annotated[Time | None, Field(description="The time to advance to, instead of seconds.")] = None,
+    to: Annotated[
+        str | None, Field(description="The time to advance to, such as 2030-01-01T00:00:00Z, instead of seconds.")
+    ] = None,
 ) -> Result:
     """Advance the world's clock, and run all payout steps and webhook attempts that fall due on the way, in order.
 

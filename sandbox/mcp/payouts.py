@@ -9,7 +9,7 @@ from pydantic import Field
 from psp_sandbox.client.models import CatalogueEntry, EventWithDeliveries, ExplainedStep
 from sandbox.domain.choices import Account, PayoutStatus
 from sandbox.mcp.results import Result, plain
-from sandbox.mcp.tool import Calling, Limit, PayoutId, Time, count, first, tool
+from sandbox.mcp.tool import Calling, Limit, PayoutId, count, first, tool
 
 _MOST_EVENTS: Final = 12
 _Amount = Annotated[str, Field(description='An amount in PKR with two decimals, such as "1500.00".')]
@@ -118,8 +118,10 @@ async def list_payouts(
     status: Annotated[list[PayoutStatus] | None, Field(description="Only payouts with one of these statuses.")] = None,
     search: Annotated[str | None, Field(description="Only payouts whose reference, account or id contains this text.")] = None,
     merchant_reference: Annotated[str | None, Field(description="Only the payout with this reference.")] = None,
-    created_from: Time | None = None,
-    created_to: Time | None = None,
+    created_from: Annotated[
+        str | None, Field(description="Only payouts created at or after this time, such as 2030-01-01T00:00:00Z.")
+    ] = None,
+    created_to: Annotated[str | None, Field(description="Only payouts created before this time.")] = None,
     limit: Limit = 20,
 ) -> Result:
     """List payouts, newest first. get_payout has the details of one."""

@@ -33,11 +33,10 @@ _ADVICE: Final = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """The result of a tool: one sentence, and the data. `shown` is the only secret that the data may contain."""
+    """The result of a tool: one sentence, and the data."""
 
     summary: str
     data: dict[str, Any]
-    shown: frozenset[str] = frozenset()
 
 
 class Refusal(Exception):
@@ -74,7 +73,7 @@ def cut(text: str, limit: int = _MAX_BODY) -> str:
 
 def succeeded(result: Result, secrets: Iterable[str]) -> CallToolResult:
     """Return a tool's result for the protocol, bounded and without these secrets."""
-    hidden = set(secrets) - result.shown
+    hidden = set(secrets)
     data = _cut_lists(_clean(plain(result.data), hidden))
     summary = _clean(result.summary, hidden)
     texts = (summary, json.dumps(data, ensure_ascii=False))
@@ -101,7 +100,10 @@ def _problem(error: Exception) -> dict[str, Any] | None:
     if isinstance(error, ValidationError):
         # Without the rejected values: they repeat what the caller sent, which may be a secret.
         wrong = [
-            {"field": ".".join(str(part) for part in item["loc"]) or "arguments", "message": item["msg"]}
+            {
+                "field": ".".join(str(part) for part in item["loc"]) or "arguments",
+                "message": "is not an argument of this tool" if item["type"] == "extra_forbidden" else item["msg"],
+            }
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         detail = "The arguments do not match the tool's input schema."
@@ -141,7 +143,7 @@ def _clean(value: Any, secrets: set[str]) -> Any:
         # JSON from a caller can have half of a surrogate pair, which no response can.
         return cut(value.encode(errors="replace").decode(), _MAX_TEXT)
     if isinstance(value, dict):
-        return {name: _clean(item, secrets) for name, item in value.items()}
+        return {_clean(name, secrets): _clean(item, secrets) for name, item in value.items()}
     if isinstance(value, list):
         return [_clean(item, secrets) for item in value]
     return value

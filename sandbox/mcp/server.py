@@ -51,6 +51,9 @@ Each world (merchant) has its own balance, ledger and clock. Freeze the clock to
 let hours of retries or days until a return pass at once. inject_fault makes the API or the webhooks misbehave. audit checks
 that the books are right. Amounts are in PKR, as text with two decimals. Times are the world's.\
 """
+_MAX_REQUESTS: Final = 100
+"""How many requests and connections there may be at once over HTTP. Others get 503."""
+_SHUTDOWN_SECONDS: Final = 5
 _GUIDE_SECONDS: Final = 10.0
 _MAX_GUIDE: Final = 400_000
 
@@ -92,7 +95,14 @@ def run_http(url: str, listener: socket.socket) -> None:
     app = create_server(Access(url, None), None).streamable_http_app(
         streamable_http_path=PATH, json_response=True, stateless_http=True, transport_security=security
     )
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=_MAX_REQUESTS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _reader(url: str) -> Callable[[], object]:

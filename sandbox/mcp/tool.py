@@ -26,7 +26,6 @@ World = Annotated[
     Field(description="The id of a world from create_world. Default: the merchant whose API key is configured."),
 ]
 Limit = Annotated[int, Field(ge=1, le=_MOST_IN_LIST, description="The maximum number of results.")]
-Time = Annotated[str, Field(description="A time with its zone, such as 2030-01-01T00:00:00Z.")]
 PayoutId = Annotated[str, Field(description="The payout's id, from create_payout or list_payouts.")]
 Scope = Literal["merchant", "operator"]
 
@@ -76,21 +75,20 @@ class ServedTool(Tool):
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> CallToolResult:
         """Check the arguments, and call the tool's function with the rights of the caller."""
-        keys = Keys()
+        secrets: set[str] = set()
         try:
             keys = self._access.keys(context.headers)
+            secrets = self._access.secrets(keys, arguments.get("world"))
             given = self.fn_metadata.validate_arguments(arguments)
-            # The function must not run on after its answer is given up.
-            async with asyncio.timeout(_SECONDS):
-                if self._definition.scope == "operator":
-                    client = self._access.operator(keys)
-                else:
-                    client = self._access.merchant(keys, given.pop("world", None))
-                async with client:
-                    result = await self._definition.function(Calling(client, keys, self._access), **given)
-            return succeeded(result, self._access.secrets(keys))
+            if self._definition.scope == "operator":
+                client = self._access.operator(keys)
+            else:
+                client = self._access.merchant(keys, given.pop("world", None))
+            async with asyncio.timeout(_SECONDS), client:
+                result = await self._definition.function(Calling(client, keys, self._access), **given)
+            return succeeded(result, secrets)
         except Exception as error:
-            failure = failed(error, self._access.secrets(keys))
+            failure = failed(error, secrets)
             if failure is None:
                 # The server logs it, and the agent sees this text only.
                 raise UnexpectedToolError(f"Error executing tool {self.name}") from error

@@ -26,7 +26,7 @@ async def create_webhook_endpoint(
     ] = "v1",
     ordered: Annotated[bool, Field(description="A failing delivery holds back later events of the same payout.")] = False,
     retry_profile: Annotated[
-        RetryProfile, Field(description="standard retries for 75 hours, as real providers do; fast for some seconds.")
+        RetryProfile, Field(description="standard retries for 75 hours, as real providers do; fast for half a minute.")
     ] = "standard",
     show_secret: Annotated[
         bool, Field(description="Return the signing secret. Ask for it only if you must put it into the receiver.")

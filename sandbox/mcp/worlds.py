@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sandbox.mcp.results import Refusal, Result, plain
-from sandbox.mcp.tool import Calling, Limit, Time, count, first, tool
+from sandbox.mcp.tool import Calling, Limit, count, first, tool
 
 _WorldId = Annotated[str, Field(description="The world's id, from create_world or list_worlds.")]
 
@@ -18,7 +18,9 @@ async def create_world(
     calling: Calling,
     name: Annotated[str, Field(description="A name to recognize it by.", max_length=100)] = "agent",
     opening_balance: Annotated[str, Field(description="The opening balance in PKR.")] = "1000000.00",
-    frozen_at: Annotated[Time | None, Field(description="Freeze the clock at this time. Default: the clock runs.")] = None,
+    frozen_at: Annotated[
+        str | None, Field(description="Freeze the clock at this time, such as 2030-01-01T00:00:00Z. Default: the clock runs.")
+    ] = None,
     seed: Annotated[int | None, Field(ge=0, description="Make ids, probabilities and retry times repeatable.")] = None,
     show_key: Annotated[
         bool, Field(description="Return the API key. Ask for it only if code outside of this conversation must use the world.")
@@ -34,7 +36,7 @@ async def create_world(
     data: dict[str, Any] = {"world": created.merchant_id, "name": name, "opening_balance": opening_balance}
     if show_key:
         data["api_key"] = created.api_key
-    return Result(f"World {created.merchant_id} is ready.", data, shown=frozenset({created.api_key} if show_key else ()))
+    return Result(f"World {created.merchant_id} is ready.", data)
 
 
 @tool("List the worlds", reads=True, scope="operator")
