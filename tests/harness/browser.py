@@ -7,7 +7,7 @@ test did not announce fail the test when it ends.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -148,12 +148,14 @@ def screenshot(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
-def check_page(browsing: Browsing, path: str, key: str, name: str) -> Page:
+def check_page(browsing: Browsing, path: str, key: str, name: str, prepare: Callable[[Page], None] | None = None) -> Page:
     """Open a page at both widths and in both themes: axe finds nothing, nothing is too wide. Returns the page.
 
-    Saves screenshots; see `screenshot`.
+    `prepare` is called before the checks. Saves screenshots; see `screenshot`.
     """
     page = browsing.open(path, key)
+    if prepare is not None:
+        prepare(page)
     check_accessibility(page)
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]  # a literal in a loop
