@@ -189,3 +189,19 @@ def test_the_readme_starts_with_the_two_commands() -> None:
     first = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
     assert first is not None
     assert re.findall(r"^make \w+", first[1], re.MULTILINE) == ["make up", "make test"]
+
+
+def test_every_list_and_table_begins_after_an_empty_line() -> None:
+    """Code hosts show one that follows a paragraph as a list; the guide would show it as a part of the paragraph."""
+    glued = []
+    for page in guide.DOCS.rglob("*.md"):
+        text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        inside = False
+        previous = ""
+        for line in text.splitlines():
+            begins = bool(re.match(r"(?:[-*]|\d+\.) |\|", line))
+            if begins and not inside and previous.strip() and not previous.startswith("#"):
+                glued.append(f"{page.name}: {line[:60]}")
+            inside = (inside or begins) and bool(line.strip())
+            previous = line
+    assert glued == []
