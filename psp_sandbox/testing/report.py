@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from psp_sandbox.client import PspError
+from psp_sandbox.client._decode import decode
+from psp_sandbox.client.models import JournalEntry
 from psp_sandbox.testing.checks import describe_delivery
 from psp_sandbox.testing.options import wire_time
 
@@ -69,7 +71,9 @@ def _payouts(world: "World") -> list[str]:
 
 
 def _requests(world: "World") -> list[str]:
-    newest, lines = _newest(world.client.requests.list(limit=_MAX_REQUESTS), _MAX_REQUESTS)
+    # The list of requests may lack the newest ones for a moment. An export waits for them, and has them in order.
+    calls = decode(list[JournalEntry], world.client.world.export()["journal"]["calls"])
+    newest, lines = _newest(reversed(calls), _MAX_REQUESTS)
     for one in newest:
         call = f"{one.method} {one.path}{'?' if one.query else ''}{one.query}"
         if _OWN_CALLS.match(call):

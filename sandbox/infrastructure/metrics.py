@@ -1,7 +1,10 @@
 """Prometheus metrics. With PROMETHEUS_MULTIPROC_DIR set, they cover all processes of a host."""
 
+import contextlib
 import os
-from typing import Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -37,6 +40,22 @@ def exposition() -> bytes:
     """Return all metrics in the Prometheus text format."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library leaves it untyped
+        _Collector(registry)  # type: ignore[no-untyped-call]  # the library leaves it untyped
         return generate_latest(registry)
     return generate_latest()
+
+
+class _Collector(multiprocess.MultiProcessCollector):
+    """Adds up the metrics of all processes, each of which keeps its own in files."""
+
+    def collect(self) -> Any:
+        return self.merge(list(_written_files(Path(self._path))), accumulate=True)  # type: ignore[no-untyped-call]  # as above
+
+
+def _written_files(folder: Path) -> Iterator[str]:
+    for path in folder.glob("*.db"):
+        # A process that starts has created a file and not filled it yet; one that was killed then leaves it empty. The library
+        # cannot read such a file.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size:
+                yield str(path)

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, Final
 
+from sandbox.domain.ledger import MERCHANT_ACCOUNTS
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import get, put
 from sandbox.http.request import Request
@@ -31,7 +32,13 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "clock": {"frozen_at": "2026-01-31T12:00:00.000Z", "offset_seconds": "0.000000"},
     "id_counter": 1024,
     "journal": {"complete": True, "calls": []},
-    "tables": {table: {"columns": [], "rows": []} for table in BUNDLED},
+    "tables": {
+        **{table: {"columns": [], "rows": []} for table in BUNDLED},
+        "accounts": {
+            "columns": ["account", "balance", "version", "updated_at"],
+            "rows": [[account, "0.00", 0, "2026-01-31T12:00:00.000Z"] for account in MERCHANT_ACCOUNTS],
+        },
+    },
 }
 
 

@@ -213,7 +213,9 @@ def _read_table(table: Table, given: _Rows, checker: RowChecker, errors: list[Fi
         if name not in known
     ]
     wrong += [(f"{place}.columns", "must not repeat a column")] if len(set(given.columns)) < len(given.columns) else []
-    missing = [column.name for column in table.columns if column.name not in given.columns and not column.is_optional]
+    # A table without rows needs no columns.
+    required = [column.name for column in table.columns if given.rows and not column.is_optional]
+    missing = [name for name in required if name not in given.columns]
     wrong += [(f"{place}.columns", f"must include {name}") for name in missing]
     if len(given.rows) > _MAX_ROWS.get(table.name, MAX_SNAPSHOT_ROWS):
         wrong.append((f"{place}.rows", f"must have at most {_MAX_ROWS[table.name]} rows"))
