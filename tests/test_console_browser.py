@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.browser import Browsing, check_accessibility, check_page
+from tests.harness.waiting import until
 from tests.harness.world import World
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ def server() -> Iterator[str]:
 )
 def test_the_watch_fails_a_test_whose_page_misbehaves(chromium: "Browser", server: str, path: str, what: str) -> None:
     browsing = Browsing(chromium, server)
-    browsing.open(path).wait_for_load_state("load")
+    page = browsing.open(path)
+    page.wait_for_load_state("load")
+    # The browser reports a WebSocket, a lost connection or an error a moment later. Each call of the page receives reports.
+    until(lambda: page.evaluate("true") and browsing.found)
     with pytest.raises(AssertionError, match=re.escape(what)):
         browsing.close()
 

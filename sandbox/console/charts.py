@@ -14,6 +14,8 @@ _LEFT: Final = 64
 _BOTTOM: Final = 22
 _TOP: Final = 8
 _RIGHT: Final = 8
+_SMALLEST: Final = 1e-9
+"""Less than this is drawn as nothing. Far smaller numbers cannot be divided into grid lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _y(value: float, top: float) -> float:
 
 def _scale(highest: float) -> tuple[list[Tick], float]:
     """Return grid lines at round numbers from 0 to above the highest value, and the top one's value."""
-    if highest <= 0:
+    if highest < _SMALLEST:
         highest = 1.0
     rough = highest / 3
     magnitude = 10.0 ** math.floor(math.log10(rough))
