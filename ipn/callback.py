@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import db_errors_as_503, on_every_shard
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import Clock
 from sandbox.domain.errors import Problem, invalid_fields
@@ -113,8 +113,9 @@ class CallbackService:
             statement, identifier = (_FIND_BY_REFERENCE, body.psp_reference)
             if body.payout_id is not None:
                 statement, identifier = (_FIND_BY_ID, body.payout_id)
-            async with db_errors_as_503(), connection() as conn:
-                records = await conn.fetch(statement, identifier, _MAX_CANDIDATES)
+            async with db_errors_as_503():
+                found = await on_every_shard(lambda conn: conn.fetch(statement, identifier, _MAX_CANDIDATES))
+            records = found.rows
         if not records:
             raise Problem("NOT_FOUND", "Payout not found; check payout_id or psp_reference.")
         wall_time = datetime.now(UTC)

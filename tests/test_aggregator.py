@@ -44,7 +44,7 @@ class DrivenPoller:
 
     async def point_at(self, url: str) -> None:
         """Read from this URL, starting at LATER."""
-        async with connection() as conn:
+        async with connection(self.merchant_id) as conn:
             await conn.execute(
                 "INSERT INTO vendor_cursors (merchant_id, url, page, failures, next_poll_at, updated_at) "
                 "VALUES ($1, $2, 1, 0, $3, $3)", self.merchant_id, url, LATER,
@@ -53,7 +53,7 @@ class DrivenPoller:
     async def call(self) -> None:
         """Advance the time to the next call, and make it."""
         while True:
-            async with connection() as conn:
+            async with connection(self.merchant_id) as conn:
                 due = await conn.fetchval("SELECT next_poll_at FROM vendor_cursors WHERE merchant_id = $1", self.merchant_id)
             self.now = max(self.now, due)
             if await self.poller.poll(self.merchant_id):
@@ -62,13 +62,13 @@ class DrivenPoller:
 
     async def fetches(self) -> list[dict[str, Any]]:
         """Return the recorded calls, oldest first."""
-        async with connection() as conn:
+        async with connection(self.merchant_id) as conn:
             found = await conn.fetch("SELECT * FROM vendor_fetches WHERE merchant_id = $1 ORDER BY id", self.merchant_id)
         return [dict(record) for record in found]
 
     async def ids(self) -> list[str]:
         """Return the vendor's ids of all stored rows."""
-        async with connection() as conn:
+        async with connection(self.merchant_id) as conn:
             found = await conn.fetch(
                 "SELECT vendor_id FROM vendor_transactions WHERE merchant_id = $1 ORDER BY vendor_id", self.merchant_id
             )
@@ -76,7 +76,7 @@ class DrivenPoller:
 
     async def earned(self) -> dict[str, str]:
         """Return the stored earned total of each user."""
-        async with connection() as conn:
+        async with connection(self.merchant_id) as conn:
             found = await conn.fetch("SELECT user_id, earned FROM vendor_balances WHERE merchant_id = $1", self.merchant_id)
         return {record["user_id"]: str(record["earned"]) for record in found}
 
@@ -263,7 +263,7 @@ async def test_recorded_calls_are_kept_for_a_week(driven: DrivenPoller) -> None:
 
 
 async def fill_dead_letters(driven: DrivenPoller, count: int) -> None:
-    async with connection() as conn:
+    async with connection(driven.merchant_id) as conn:
         await conn.execute(
             "INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at) "
             "SELECT $1, gen_random_uuid(), decode(lpad(to_hex(n), 64, '0'), 'hex'), '{}', 'r', $2 "
@@ -277,7 +277,7 @@ async def test_reading_stops_without_loss_while_there_are_too_many_dead_letters(
         await fill_dead_letters(driven, MAX_DEAD_LETTERS)
         await driven.call()
         assert await driven.ids() == []
-        async with connection() as conn:
+        async with connection(driven.merchant_id) as conn:
             await conn.execute("DELETE FROM vendor_dead_letters WHERE merchant_id = $1", driven.merchant_id)
         await driven.call()
     assert await driven.ids() == ["row-2"]

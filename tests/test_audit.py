@@ -17,7 +17,7 @@ from sandbox.audit import service as audit_module
 from sandbox.audit.checks import REFERENCES
 from sandbox.audit.service import CHECKS, AuditReport, audit, check
 from sandbox.bulk_credit.process import credit_chunk
-from sandbox.db.engine import ENGINE, close_pool, connection, open_pool
+from sandbox.db.engine import close_pool, connection, open_pool
 from sandbox.directory.catalogue import load_directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import wallet_of
@@ -87,19 +87,16 @@ async def new_merchant(balance: Decimal | None = BALANCE) -> str:
 
 @pytest.fixture(scope="module")
 async def pool(database_url: str) -> AsyncIterator[None]:
-    opens_pool = ENGINE.pool is None
-    if opens_pool:
-        await open_pool(database_url, 4)
+    await open_pool(database_url, 4)
     yield
-    if opens_pool:
-        await close_pool()
+    await close_pool()
 
 
 @pytest.fixture(scope="module")
 async def ledger(pool: None) -> Ledger:
     """Create a merchant whose payouts went through every kind of change that has no delay."""
     merchant_id = await new_merchant()
-    async with connection() as conn:
+    async with connection(merchant_id) as conn:
         # Freeze the clock, so that no worker changes the ledger during the tests.
         await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", merchant_id)
     suffixes = ("0001", "0003", "0004", "0005", "0002", "0011", "0012", "0001", "0004")
@@ -303,7 +300,7 @@ async def test_lock_conflicts_are_retried_and_then_reported_as_503(ledger: Ledge
 async def test_a_clock_that_was_set_back_is_not_reported_as_corruption(pool: None) -> None:
     merchant_id = await new_merchant()
     await run(merchant_id, create("before", "0004"))
-    async with connection() as conn:
+    async with connection(merchant_id) as conn:
         await conn.execute("UPDATE worlds SET clock_offset = interval '-1 day' WHERE merchant_id = $1", merchant_id)
     await run(merchant_id, create("after", "0004"), create("after that", "0001"))
     await take_due_steps(WORK, merchant_id)

@@ -119,20 +119,20 @@ async def test_a_deleted_merchant_is_not_found(work: UnitOfWorkRunner) -> None:
 async def test_the_applications_role_cannot_rewrite_history(world: World, pool: None) -> None:
     for statement in ("UPDATE transfers SET amount = 1", "DELETE FROM transfers", "DELETE FROM events"):
         with pytest.raises(Exception, match="permission denied"):
-            async with transaction() as conn:
+            async with transaction(world.merchant_id) as conn:
                 await conn.execute(f"{statement} WHERE merchant_id = $1", world.merchant_id)
 
 
 async def test_the_database_refuses_a_negative_balance(world: World, pool: None) -> None:
     with pytest.raises(Exception, match="never_negative"):
-        async with transaction() as conn:
+        async with transaction(world.merchant_id) as conn:
             await conn.execute(
                 "UPDATE accounts SET balance = -1 WHERE merchant_id = $1 AND account = 'AVAILABLE'", world.merchant_id
             )
 
 
 async def available(world: World) -> Decimal:
-    async with connection() as conn:
+    async with connection(world.merchant_id) as conn:
         balance = await conn.fetchval(
             "SELECT balance FROM accounts WHERE merchant_id = $1 AND account = 'AVAILABLE'", world.merchant_id
         )
@@ -154,7 +154,7 @@ def probes(worlds: Sequence[World], each: int = 1, failure: str = "") -> list[Pr
 async def transactions(units: Sequence[UnitOfWork]) -> int:
     """Return how many transactions wrote these units' transfers."""
     ids = [unit.posted[0].transfer.id for unit in units if unit.posted]
-    async with connection() as conn:
+    async with connection(units[0].merchant_id) as conn:
         found = await conn.fetch("SELECT DISTINCT xmin::text FROM transfers WHERE id = ANY ($1::uuid[])", ids)
     return len(found)
 
@@ -299,7 +299,7 @@ async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool
     assert more == {world.merchant_id: False for world in others}
     assert [len(unit.changed) for unit in units] == [1] * len(others)
     ids = [unit.events[0].id for unit in units]
-    async with connection() as conn:
+    async with connection(merchants[0]) as conn:
         assert len(await conn.fetch("SELECT DISTINCT xmin::text FROM events WHERE id = ANY ($1::uuid[])", ids)) == 1
     assert await take_due_steps_together(units_of_work(), merchants) == dict.fromkeys(merchants, False)
 

@@ -240,11 +240,11 @@ async def test_a_worker_that_finds_nothing_left_uses_no_ids(world: World) -> Non
     await open_pool(world.stack.database_url, 1)
     try:
         before = await other_session.fetchval(sequence, world.merchant_id)
-        async with connection() as conn:
+        async with connection(world.merchant_id) as conn:
             worker_pid = conn.get_server_pid()
         async with other_session.transaction():
             await other_session.execute("SELECT FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE", world.merchant_id)
-            async with connection() as conn:
+            async with connection(world.merchant_id) as conn:
                 await conn.execute(
                     "INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, "
                     "request_id, created_at, updated_at) VALUES ($1, $1, 'UPLOADED', 0, 0, 0, 0, 0, 'r', now(), now())",

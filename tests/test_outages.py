@@ -27,6 +27,7 @@ from sandbox.db.engine import (
     transaction,
 )
 from sandbox.domain.errors import Problem
+from sandbox.domain.ids import MIN_ID
 from sandbox.http.middleware import PARSING
 from sandbox.http.operation import get, operations_of, post
 from sandbox.http.request import Request
@@ -83,7 +84,7 @@ async def test_an_unreachable_database_is_an_outage_and_the_log_names_the_cause(
     class Api:
         @get("/", "Query", {200: int}, access="public")
         async def query(self, request: Request) -> Any:
-            async with db_errors_as_503(), acquire() as conn:
+            async with db_errors_as_503(), acquire(MIN_ID) as conn:
                 return await conn.fetchval("SELECT 1")
 
     await open_pool(f"postgresql://u@127.0.0.1:{closed_port}/x", 1)
@@ -103,7 +104,7 @@ async def test_a_database_without_its_socket_is_an_outage(tmp_path: Any) -> None
     await open_pool(f"postgresql://u@/x?host={tmp_path}", 1)
     try:
         with pytest.raises(DatabaseUnavailableError, match="FileNotFoundError"):
-            async with connection():
+            async with connection(MIN_ID):
                 pass
     finally:
         await close_pool()
@@ -113,7 +114,7 @@ async def test_a_database_without_its_socket_is_an_outage(tmp_path: Any) -> None
 @pytest.mark.parametrize("error", [NO_SPACE, ValueError("a defect")])
 async def test_an_error_raised_between_statements_is_not_changed(stack: Stack, acquire: Any, error: Exception) -> None:
     async def fail() -> None:
-        async with db_errors_as_503(), acquire() as conn:
+        async with db_errors_as_503(), acquire(MIN_ID) as conn:
             await conn.execute("SELECT 1")
             raise error
 
@@ -122,7 +123,7 @@ async def test_an_error_raised_between_statements_is_not_changed(stack: Stack, a
         with pytest.raises(type(error)) as caught:
             await fail()
         assert caught.value is error
-        async with acquire() as conn:  # the connection is still usable
+        async with acquire(MIN_ID) as conn:  # the connection is still usable
             assert await conn.fetchval("SELECT 1") == 1
     finally:
         await close_pool()
@@ -133,9 +134,9 @@ async def test_a_statement_timeout_is_an_outage(stack: Stack, acquire: Any) -> N
     await open_pool(stack.database_url, 1)
     try:
         with pytest.raises(DatabaseUnavailableError, match="TimeoutError"):
-            async with acquire() as conn:
+            async with acquire(MIN_ID) as conn:
                 await conn.fetchval("SELECT pg_sleep(60)", timeout=0.05)
-        async with acquire() as conn:
+        async with acquire(MIN_ID) as conn:
             assert await conn.fetchval("SELECT 1") == 1
     finally:
         await close_pool()
@@ -144,7 +145,7 @@ async def test_a_statement_timeout_is_an_outage(stack: Stack, acquire: Any) -> N
 @pytest.mark.parametrize("acquire", [connection, transaction])
 async def test_a_terminated_connection_is_an_outage(stack: Stack, acquire: Any) -> None:
     async def lose_connection() -> None:
-        async with db_errors_as_503(), acquire() as conn:
+        async with db_errors_as_503(), acquire(MIN_ID) as conn:
             pid = await conn.fetchval("SELECT pg_backend_pid()")
             other = await asyncpg.connect(stack.database_url)
             await other.execute("SELECT pg_terminate_backend($1)", pid)

@@ -350,7 +350,7 @@ async def test_the_end_of_a_test_is_stored_after_an_outage_and_a_long_one_is_rep
 ) -> None:
     calls = 0
 
-    async def write(_: object) -> None:
+    async def write(*_: object) -> None:
         nonlocal calls
         calls += 1
         if calls <= failures:

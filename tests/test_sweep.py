@@ -10,7 +10,7 @@ from sandbox.db.engine import close_pool, open_pool
 from tests.harness.plans import Database
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World
-from worker.sweep import due_merchants, frozen_merchants_with_due_deliveries
+from worker.sweep import frozen_merchants_with_due_deliveries, merchants_with_work
 
 DUE = datetime(2031, 1, 1, tzinfo=UTC)
 """The time at which row 20 of each table that the harness fills is due."""
@@ -48,16 +48,16 @@ async def test_due_payouts_and_deliveries_are_found_in_running_worlds(stack: Sta
         conn = await asyncpg.connect(database.url)
         try:
             merchant_ids = [f"00000000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3)]
-            assert await due_merchants(DUE.replace(year=2030)) == []
-            assert sorted(await due_merchants(DUE)) == merchant_ids
+            assert (await merchants_with_work(DUE.replace(year=2030)))[0] == []
+            assert sorted((await merchants_with_work(DUE))[0]) == merchant_ids
             await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", merchant_ids[0])
             await conn.execute("UPDATE webhook_deliveries SET next_attempt_at = NULL WHERE merchant_id = $1", merchant_ids[1])
             await conn.execute("UPDATE payouts SET due_at = NULL WHERE merchant_id = $1", merchant_ids[2])
-            assert sorted(await due_merchants(DUE)) == merchant_ids[1:]
+            assert sorted((await merchants_with_work(DUE))[0]) == merchant_ids[1:]
             await conn.execute("UPDATE webhook_endpoints SET status = 'DISABLED' WHERE merchant_id = $1", merchant_ids[2])
-            assert await due_merchants(DUE) == [merchant_ids[1]]
+            assert (await merchants_with_work(DUE))[0] == [merchant_ids[1]]
             await conn.execute("UPDATE worlds SET clock_offset = '-1 s' WHERE merchant_id = $1", merchant_ids[1])
-            assert await due_merchants(DUE) == []
+            assert (await merchants_with_work(DUE))[0] == []
         finally:
             await conn.close()
             await close_pool()

@@ -2,13 +2,15 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 import pytest
 from piccolo.table import Table
 
-from sandbox.db.engine import ENGINE, DatabaseUnavailableError, close_pool, open_pool, transaction
+from sandbox.db.engine import DatabaseUnavailableError, close_pool, connection, open_pool, transaction
+from sandbox.db.pools import Pools
 from sandbox.scenarios.tables import ScenarioRules
 from tests.harness.statements import tables
 from tests.harness.world import Stack, World
@@ -74,40 +76,51 @@ async def rule_names(world: World) -> list[str]:
 @pytest.mark.usefixtures("pool")
 async def test_a_query_joins_the_transaction_around_it(world: World) -> None:
     async def write_and_fail() -> None:
-        async with transaction() as conn:
+        async with transaction(world.merchant_id) as conn:
             await ScenarioRules.insert(new_rule(world))
             assert await rule_names(world) == ["R"]
             assert await conn.fetchval("SELECT count(*) FROM scenario_rules WHERE merchant_id = $1", world.merchant_id) == 1
-            async with transaction():
+            async with transaction(world.merchant_id):
                 assert await rule_names(world) == [], "a nested transaction must be separate"
             assert await rule_names(world) == ["R"]
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await write_and_fail()
-    assert await rule_names(world) == []
-    async with transaction():
+    async with connection(world.merchant_id):
+        assert await rule_names(world) == []
+    async with transaction(world.merchant_id):
         await ScenarioRules.insert(new_rule(world))
-    assert await rule_names(world) == ["R"]
+    async with connection(world.merchant_id):
+        assert await rule_names(world) == ["R"]
+
+
+@pytest.mark.usefixtures("pool")
+async def test_a_query_needs_a_connection_and_writes_only_in_a_transaction(world: World) -> None:
+    with pytest.raises(RuntimeError, match="inside `connection` or `transaction`"):
+        await rule_names(world)
+    async with connection(world.merchant_id):
+        with pytest.raises(RuntimeError, match="only a unit of work writes"):
+            await ScenarioRules.insert(new_rule(world))
+        assert await rule_names(world) == []
 
 
 @pytest.mark.usefixtures("pool")
 async def test_a_task_that_outlives_the_transaction_does_not_use_its_connection(world: World) -> None:
     first_ended = asyncio.Event()
 
-    async def late() -> tuple[list[str], object]:
+    async def late() -> None:
         await first_ended.wait()
-        return await rule_names(world), ENGINE.current_transaction.get()
+        await rule_names(world)
 
-    async with transaction():
+    async with transaction(world.merchant_id):
         task = asyncio.create_task(late())
         await ScenarioRules.insert(new_rule(world))
-    async with transaction() as conn:
-        await conn.execute("DELETE FROM scenario_rules WHERE merchant_id = $1", world.merchant_id)
+    async with transaction(world.merchant_id):
         first_ended.set()
-        found, current = await task
-    assert found == ["R"], "the task must not see the second transaction, which is still open on the same connection"
-    assert not current
+        # The second transaction is open on the same connection. The task must not run queries in it.
+        with pytest.raises(RuntimeError, match="inside `connection` or `transaction`"):
+            await task
 
 
 @pytest.mark.usefixtures("pool")
@@ -115,20 +128,19 @@ async def test_a_lost_connection_in_a_query_raises_database_unavailable(world: W
     async def reset_connection(*_: object, **__: object) -> None:
         raise ConnectionResetError("connection reset")
 
-    class UnreachablePool:
-        async def acquire(self, **_: object) -> None:
-            raise ConnectionRefusedError("connection refused")
+    async def refuse(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError("connection refused")
 
-    async def in_a_transaction() -> None:
-        async with transaction():
+    async def read(acquire: Callable[[str], AbstractAsyncContextManager[object]]) -> None:
+        async with acquire(world.merchant_id):
             await rule_names(world)
 
     with monkeypatch.context() as patch:
         patch.setattr(asyncpg.Connection, "fetch", reset_connection)
-        for read in (rule_names(world), in_a_transaction()):
+        for acquire in (connection, transaction):
             with pytest.raises(DatabaseUnavailableError, match="connection reset"):
-                await read
+                await read(acquire)
     with monkeypatch.context() as patch:
-        patch.setattr(ENGINE, "pool", UnreachablePool())
+        patch.setattr(Pools, "acquire", refuse)
         with pytest.raises(DatabaseUnavailableError, match="connection refused"):
-            await rule_names(world)
+            await read(connection)

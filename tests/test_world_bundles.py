@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from sandbox.db.engine import close_pool, connection, open_pool
+from sandbox.domain.ids import MIN_ID
 from sandbox.worlds.bundle import BUNDLED, MAX_BYTES
 from sandbox.worlds.columns import read_tables
 from tests.harness.command import run, run_json
@@ -282,7 +283,7 @@ async def test_every_column_has_a_type_that_a_bundle_can_carry_and_no_other_byte
     """A new column with a secret must be left out of bundles: secrets are stored sealed, as bytes."""
     await open_pool(database_url, 1)
     try:
-        async with connection() as conn:
+        async with connection(MIN_ID) as conn:
             tables = await read_tables(conn)
     finally:
         await close_pool()

@@ -4,14 +4,16 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from sandbox.db.engine import CONNECTION_ERRORS, connection
+from sandbox.db.engine import CONNECTION_ERRORS, connection, every_shard, on_every_shard, transaction
 from sandbox.infrastructure.metrics import WORK_LAG
-from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
 from sandbox.webhooks.outbox import LEASE
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 INTERVAL: Final = 0.5
 _MAX_SHARE: Final = 0.04
@@ -97,33 +99,45 @@ DELETE FROM operator_keys WHERE key = ANY (ARRAY(
 """
 
 
-async def due_merchants(now: datetime) -> list[str]:
-    """Return merchants with a step or delivery due at the host's time `now`, at most a thousand."""
-    async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _MAX_MERCHANTS)]
+async def merchants_with_work(now: datetime) -> tuple[list[str], list[str]]:
+    """Return merchants with a step or delivery due at the host's time `now`, and those with an unfinished bulk credit.
+
+    Of each, at most a thousand for each shard.
+    """
+
+    async def read(conn: "PoolConnectionProxy[Any]") -> list[tuple[str, bool]]:
+        due = await conn.fetch(_DUE, now, _MAX_MERCHANTS)
+        to_credit = await conn.fetch(_TO_CREDIT, _MAX_MERCHANTS)
+        return [(record["merchant_id"], records is due) for records in (due, to_credit) for record in records]
+
+    found = (await on_every_shard(read)).rows
+    return [id_ for id_, is_due in found if is_due], [id_ for id_, is_due in found if not is_due]
 
 
 async def frozen_merchants_with_due_deliveries() -> list[str]:
-    """Return merchants with a frozen clock and a due delivery, at most a thousand."""
-    async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_FROZEN_WITH_DUE_DELIVERIES, _MAX_MERCHANTS)]
-
-
-async def merchants_to_credit() -> list[str]:
-    """Return merchants with an unfinished bulk credit, at most a thousand."""
-    async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_TO_CREDIT, _MAX_MERCHANTS)]
+    """Return merchants with a frozen clock and a due delivery, at most a thousand for each shard."""
+    found = await on_every_shard(lambda conn: conn.fetch(_FROZEN_WITH_DUE_DELIVERIES, _MAX_MERCHANTS))
+    return [record["merchant_id"] for record in found.rows]
 
 
 async def purge_expired_keys(now: datetime) -> None:
-    """Delete up to 10,000 expired merchant keys and 10,000 expired operator keys (idempotency keys).
+    """Delete up to 10,000 expired merchant keys and 10,000 expired operator keys (idempotency keys) in each shard.
 
-    `now` is the host's time. A merchant's keys expire by the merchant's own clock.
+    `now` is the host's time. A merchant's keys expire by the merchant's own clock. Raises CONNECTION_ERRORS, after the shards
+    of all nodes that respond.
     """
-    async with connection() as conn:
-        expired = await conn.fetch(_EXPIRED, now, _MAX_PURGED_KEYS)
-    await write_rows(lambda conn: conn.executemany(_PURGE, [tuple(record) for record in expired]))
-    await execute_in_own_transaction(_PURGE_OPERATOR_KEYS, now, _MAX_PURGED_KEYS)
+    failed: Exception | None = None
+    for shard in await every_shard():
+        try:
+            async with connection(shard) as conn:
+                expired = await conn.fetch(_EXPIRED, now, _MAX_PURGED_KEYS)
+            async with transaction(shard) as conn:
+                await conn.executemany(_PURGE, [tuple(record) for record in expired])
+                await conn.execute(_PURGE_OPERATOR_KEYS, now, _MAX_PURGED_KEYS)
+        except CONNECTION_ERRORS as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str], None]) -> None:
@@ -137,10 +151,10 @@ async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str
     while True:
         started = time.monotonic()
         try:
-            merchants = await due_merchants(datetime.now(UTC))
+            merchants, to_credit = await merchants_with_work(datetime.now(UTC))
             for merchant_id in merchants:
                 wake(merchant_id)
-            for merchant_id in await merchants_to_credit():
+            for merchant_id in to_credit:
                 wake_credits(merchant_id)
             if not merchants:
                 WORK_LAG.labels("payouts").set(0)

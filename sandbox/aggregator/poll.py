@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -16,10 +17,14 @@ from sandbox.aggregator.store import (
     dead_letter_capacity,
     record_fetch,
 )
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection, on_every_shard
 from sandbox.domain.vendor_polling import after_failure, after_page, has_shrunk
 from sandbox.domain.vendor_rows import RowsOfPage, UnreadablePageError, read_page
 from sandbox.infrastructure.secrets_at_rest import SecretBox
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
 
 _log = structlog.get_logger()
 
@@ -43,10 +48,15 @@ class Poller:
     async def due(self, http_limit: int, own_limit: int) -> tuple[list[str], list[str]]:
         """Return the merchants whose poll is due: with a vendor over HTTP, and with the sandbox's own feed."""
         now = self._clock()
-        async with connection() as conn:
+
+        async def read(conn: "PoolConnectionProxy[Any]") -> list[tuple[str, bool]]:
             http = await conn.fetch(DUE_HTTP, now, http_limit)
             own = await conn.fetch(DUE_OWN, now, own_limit)
-        return [record["merchant_id"] for record in http], [record["merchant_id"] for record in own]
+            return [(record["merchant_id"], records is http) for records in (http, own) for record in records]
+
+        found = (await on_every_shard(read)).rows
+        http_due, own_due = ([id_ for id_, is_http in found if is_http == wanted] for wanted in (True, False))
+        return http_due[:http_limit], own_due[:own_limit]
 
     async def poll(self, merchant_id: str) -> bool:
         """Make the merchant's next call if it is due and the rate limit allows it. Return whether a call was made."""
@@ -96,7 +106,7 @@ async def _require_capacity(merchant_id: str, page: RowsOfPage) -> None:
     """Raise UnreadablePageError if the merchant cannot have more dead letters. The page is retried later; no row is skipped."""
     if not page.bad:
         return
-    async with connection() as conn:
+    async with connection(merchant_id) as conn:
         new, capacity = await dead_letter_capacity(conn, merchant_id, page.bad)
     if new > capacity:
         raise UnreadablePageError(

@@ -181,7 +181,7 @@ async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim |
         await conn.execute(_LEASED, merchant_id, now + LEASE, fetch_id, now)
         return Claim(merchant_id, fetch_id, cursor, now, request)
 
-    return await write_rows(claim)
+    return await write_rows(merchant_id, claim)
 
 
 async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: datetime, last_id: str | None) -> bool:
@@ -208,7 +208,7 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
         await conn.execute(_DELETE_OLD_FETCHES, claim.merchant_id, first_id_at(milliseconds(outcome.ended - FETCHES_KEPT)))
         return True
 
-    return await write_rows(record)
+    return await write_rows(claim.merchant_id, record)
 
 
 async def add_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Sequence[VendorRow], now: datetime) -> int:

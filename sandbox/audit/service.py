@@ -106,7 +106,7 @@ async def audit(merchant_id: str) -> AuditReport:
 
 
 async def _audit(merchant_id: str) -> AuditReport:
-    async with consistent_read() as conn:
+    async with consistent_read(merchant_id) as conn:
         await _plan_joins(conn)
         if not await conn.fetchval("SELECT EXISTS (SELECT FROM merchants WHERE merchant_id = $1)", merchant_id):
             raise Problem("NOT_FOUND", "This merchant was deleted.")
@@ -117,7 +117,7 @@ async def _audit(merchant_id: str) -> AuditReport:
         )
         if count <= MAX_TRANSFERS_PER_SNAPSHOT:
             return await check(conn, merchant_id)
-    async with read_transaction() as conn:
+    async with read_transaction(merchant_id) as conn:
         await _plan_joins(conn)
         return await check(conn, merchant_id)
 

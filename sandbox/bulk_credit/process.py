@@ -87,7 +87,7 @@ async def credit_chunk(
     Safe to call from any number of workers: the merchant's lock admits one at a time. Raises asyncpg's errors, having written
     nothing.
     """
-    async with connection() as conn:
+    async with connection(merchant_id) as conn:
         # If there is nothing to do, take no lock and no ids: how often workers poll must not affect the ids of a seeded world.
         activity = await conn.fetchrow(_NEXT, merchant_id)
     if activity is None:

@@ -73,7 +73,7 @@ class BulkCreditService:
     async def get(self, merchant_id: str, activity_id: str) -> Activity:
         """Return a bulk credit with its current counts. Raises NOT_FOUND."""
         _require_id(activity_id)
-        async with db_errors_as_503():
+        async with db_errors_as_503(), connection(merchant_id):
             record = await _select_one(merchant_id, activity_id)
         if record is None:
             raise _not_found(activity_id)
@@ -81,7 +81,7 @@ class BulkCreditService:
 
     async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of bulk credits with their current counts, newest first."""
-        async with db_errors_as_503():
+        async with db_errors_as_503(), connection(merchant_id):
             records = await _select_page(merchant_id, window.before, window.since, window.limit + 1)
         found = [to_activity(record) for record in records]
         return page(found, window.limit, [activity.activity_id for activity in found])
@@ -90,7 +90,7 @@ class BulkCreditService:
         """Return a page of a bulk credit's rows after a line, in file order. Raises NOT_FOUND."""
         await self.get(merchant_id, activity_id)
         statuses = ITEM_STATUSES if status is None else [status]
-        async with db_errors_as_503(), connection() as conn:
+        async with db_errors_as_503(), connection(merchant_id) as conn:
             records = await conn.fetch(_ITEMS, merchant_id, activity_id, statuses, after_line, limit + 1)
         found = [Item(**dict(record)) for record in records]
         return page(found, limit, [line_to_cursor(item.line) for item in found])

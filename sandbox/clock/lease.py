@@ -55,11 +55,11 @@ async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
     finally:
         await end_tasks(renewal)
         with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):  # the lease expires by itself
-            await write_rows(lambda _: _release(merchant_id, holder).run())
+            await write_rows(merchant_id, lambda _: _release(merchant_id, holder).run())
 
 
 async def _acquire(merchant_id: str, holder: str) -> bool:
-    return bool(await write_rows(lambda _: _lease(merchant_id, holder, datetime.now(UTC)).run()))
+    return bool(await write_rows(merchant_id, lambda _: _lease(merchant_id, holder, datetime.now(UTC)).run()))
 
 
 async def _renew(merchant_id: str, holder: str) -> None:

@@ -90,7 +90,7 @@ class ClockService:
 
     async def show(self, merchant_id: str) -> ClockState:
         """Return the clock. Raises NOT_FOUND if the merchant was deleted."""
-        async with db_errors_as_503():
+        async with db_errors_as_503(), connection(merchant_id):
             record = await _clock(merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
@@ -215,7 +215,7 @@ async def _goal(
 
 
 async def _is_unfinished(merchant_id: str, key: IdempotencyKey) -> bool:
-    async with connection() as conn:
+    async with connection(merchant_id) as conn:
         return bool(await conn.fetchval(_UNFINISHED, merchant_id, key.key, key.fingerprint, UNFINISHED))
 
 

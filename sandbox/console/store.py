@@ -29,7 +29,7 @@ async def signed_in(session: Session) -> SignedIn | None:
     them it could become impossible to delete a fault.
     """
     started = datetime.fromtimestamp(session.started, UTC)
-    async with db_errors_as_503(), connection() as conn:
+    async with db_errors_as_503(), connection(session.merchant_id) as conn:
         known = (session.subject, session.id, started)
         if session.is_operator:
             is_ended = await conn.fetchval(_IS_ENDED, *known)
@@ -47,4 +47,4 @@ async def end_session(session: Session, now: float, *, everywhere: bool) -> None
         await conn.execute(_END, session.subject, "" if everywhere else session.id, datetime.fromtimestamp(now, UTC))
 
     async with db_errors_as_503():
-        await write_rows(write)
+        await write_rows(session.merchant_id, write)

@@ -1,57 +1,72 @@
-"""The connection pool, and the transaction that all writes use."""
+"""Connections to a merchant's rows, and the transaction that all writes use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine
 
+from sandbox.db.cluster import Node, Shard
+from sandbox.db.pools import Pools
+from sandbox.db.shard_schema import SHARD_MOVED
 from sandbox.domain.errors import Problem, unavailable
+
+T = TypeVar("T")
+Owner = str | Shard
+"""The id of a merchant, or a shard, which has the rows of several merchants."""
 
 APPLICATION_ROLE: Final = "psp_app"
 """The database role of the application. It cannot change or delete transfers and events."""
 
 
 class _Engine(PostgresEngine):
-    """Piccolo's engine on our pool. Unlike Piccolo's own, it opens no connection when it is created, which is at import."""
-
-    only_reads = False
-    """Whether queries outside a transaction must be reads. False in migrations."""
+    """Piccolo's engine. Its queries run on the connection of the innermost `connection` or `transaction`."""
 
     async def check_version(self) -> None:
-        """Do nothing: `migrate` checks the server's version."""
+        """Do nothing: `migrate` checks the server's version. Piccolo's own check opens a connection at import."""
 
     async def prep_database(self) -> None:
         """Do nothing: no extensions are needed."""
 
-    async def _run_in_pool(self, query: str, args: Sequence[Any] | None = None) -> "list[asyncpg.Record]":
-        """Run a query outside a transaction. Raises the errors of `connection`, and RuntimeError if it writes."""
-        if self.only_reads and not query.startswith("SELECT"):
-            raise RuntimeError("only a unit of work writes: run this query inside its transaction")
-        async with connection() as conn:
-            return await conn.fetch(query, *(args or ()))
+    async def _run_in_new_connection(self, query: str, args: Sequence[Any] | None = None) -> "list[asyncpg.Record]":
+        raise RuntimeError("run Piccolo's queries inside `connection` or `transaction`")
 
 
-class _CurrentTransaction:
-    """The value of Piccolo's context variable: the transaction in which its queries run.
-
-    A task started during a transaction keeps the variable after the transaction has ended, when the connection may already
-    serve another task. So the connection is removed at the end. This object is then false, and Piccolo uses the pool instead.
-    """
+class _Reader:
+    """A connection for Piccolo's reads outside a transaction."""
 
     def __init__(self, conn: "PoolConnectionProxy[Any]") -> None:
-        self.connection: PoolConnectionProxy[Any] | None = conn
+        self._conn = conn
+
+    async def fetch(self, query: str, *args: Any) -> "list[asyncpg.Record]":
+        """Run a query. Raises RuntimeError if it writes."""
+        if not query.startswith("SELECT"):
+            raise RuntimeError("only a unit of work writes: run this query inside its transaction")
+        return await self._conn.fetch(query, *args)
+
+
+class _Current:
+    """The value of Piccolo's context variable: the connection on which its queries run.
+
+    A task started meanwhile keeps the variable after the block has ended, when the connection may already serve another task.
+    So the connection is removed at the end. This object is then false, and Piccolo's queries fail.
+    """
+
+    def __init__(self, conn: "PoolConnectionProxy[Any] | _Reader") -> None:
+        self.connection: PoolConnectionProxy[Any] | _Reader | None = conn
 
     def __bool__(self) -> bool:
         return self.connection is not None
 
 
 ENGINE: Final = _Engine(config={})
-"""Piccolo's engine. `open_pool` sets its pool."""
+"""Piccolo's engine. It has a pool of its own only in migrations."""
 
 PLANNER: Final = {
     "jit": "off",
@@ -98,56 +113,69 @@ _STATES: Final = {
 }
 
 
-async def _reset(_: object) -> None:
-    """Do nothing when a connection returns to the pool: no transaction is left open, and no session state was set.
-
-    asyncpg's own reset would cost a round trip each time.
-    """
+_PLAIN: Final = Shard(0, -(2**31), Node("", 0))
+"""Stands for all rows on plain PostgreSQL."""
+_NOT_HERE: Final = {SHARD_MOVED, "42883", "3F000"}
+"""The SQLSTATEs of `psp_enter` on a node that does not have the shard, or whose schemas a migration has dropped."""
+_ATTEMPTS_TO_FIND_SHARD: Final = 3
+_NODE_SECONDS: Final = 2.0
+"""How long `on_every_shard` waits for a node. Longer than any read on all shards takes."""
+_opened: Pools | None = None
 
 
 async def open_pool(database_url: str, size: int) -> None:
-    """Open the pool on `database_url` with at most `size` connections, all in the application's role."""
-    ENGINE.only_reads = True
-    await ENGINE.start_connection_pool(
-        dsn=database_url,
-        min_size=0,
-        max_size=size,
-        timeout=5,
-        command_timeout=60,
-        max_inactive_connection_lifetime=300,
-        server_settings={"role": APPLICATION_ROLE, "application_name": "psp-sandbox", **PLANNER},
-        reset=_reset,
-    )
+    """Prepare connections to `database_url`, at most `size` on plain PostgreSQL, all in the application's role.
+
+    If the database is distributed, they are made to the nodes that own the merchants' rows, whichever node the URL names.
+    """
+    global _opened
+    _opened = Pools(database_url, size, APPLICATION_ROLE, PLANNER)
 
 
 async def close_pool() -> None:
-    """Close the pool. Connections that are still busy after 5 seconds are terminated."""
-    pool = ENGINE.pool
-    if pool is None:
-        return
-    try:
-        await asyncio.wait_for(pool.close(), 5)
-    except TimeoutError:
-        pool.terminate()
-    ENGINE.pool, ENGINE.only_reads = None, False
+    """Close all connections. Those that are still busy after 5 seconds are terminated."""
+    global _opened
+    if _opened is not None:
+        await _opened.close()
+        _opened = None
 
 
-def _pool() -> "asyncpg.Pool[Any]":
-    if ENGINE.pool is None:
+def _pools() -> Pools:
+    if _opened is None:
         raise RuntimeError("open_pool was not called")
-    return ENGINE.pool
+    return _opened
 
 
-async def _acquire(pool: "asyncpg.Pool[Any]") -> "PoolConnectionProxy[Any]":
-    try:
-        return await pool.acquire(timeout=5)
-    except (OSError, EOFError) as error:  # connection refused, name not resolved, timeout
-        raise DatabaseUnavailableError(error) from error
+def shard_of(merchant_id: str) -> Shard | None:
+    """Return the shard that has the merchant's rows; None, for all merchants, on plain PostgreSQL.
+
+    Also None before the process has made its first connection. A transaction can hold rows of one shard only.
+    """
+    cluster = _pools().cluster
+    return None if cluster is None else cluster.shard_of(merchant_id)
+
+
+def is_available(merchant_id: str) -> bool:
+    """Whether the node that would have the merchant's rows is not known to be down."""
+    shard = shard_of(merchant_id)
+    return shard is None or not _pools().is_down(shard.node)
+
+
+async def cluster_nodes() -> Sequence[Node]:
+    """Return the nodes of a distributed database; none on plain PostgreSQL. Raises DatabaseUnavailableError."""
+    with _translate_connection_errors():
+        return await _pools().nodes()
+
+
+async def probe(node: Node) -> None:
+    """Raise one of CONNECTION_ERRORS unless the node accepts connections."""
+    with _translate_connection_errors():
+        await _pools().probe(node)
 
 
 @contextmanager
 def _translate_connection_errors() -> Iterator[None]:
-    """Translate the driver's generic errors: a statement that timed out, a connection that broke."""
+    """Translate generic errors: connection refused, name not resolved, a statement that timed out, a connection that broke."""
     try:
         yield
     except (TimeoutError, ConnectionError) as error:
@@ -155,58 +183,157 @@ def _translate_connection_errors() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """Yield a pooled connection for reads outside a transaction. Raises CONNECTION_ERRORS, and asyncpg's statement errors."""
-    pool = _pool()
-    conn = await _acquire(pool)
+async def _enter(owner: Owner | None, plain: str, shard_statement: str) -> AsyncIterator["PoolConnectionProxy[Any]"]:
+    """Yield a connection on which a first statement has run. It depends on whether the database is distributed.
+
+    If the shard has moved, try again at its new node.
+    """
+    pools = _pools()
+    for attempts_left in reversed(range(_ATTEMPTS_TO_FIND_SHARD)):
+        try:
+            pool, conn, shard = await pools.acquire(owner)
+        except (OSError, EOFError) as error:  # connection refused, name not resolved, timeout
+            raise DatabaseUnavailableError(error) from error
+        try:
+            with _translate_connection_errors():
+                statement = plain if shard is None else shard_statement
+                if statement:
+                    try:
+                        await conn.execute(statement)
+                    except BaseException as error:
+                        await _roll_back(conn)  # a cancelled BEGIN may have begun a transaction
+                        sqlstate = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+                        if shard is None or sqlstate not in _NOT_HERE or not attempts_left:
+                            raise
+                        await pools.refresh(shard)
+                        continue
+                yield conn
+                return
+        finally:
+            await pool.release(conn)
+
+
+async def _roll_back(conn: "PoolConnectionProxy[Any]") -> None:
+    """Roll back. If that fails, terminate the connection, so that it never returns to the pool with an open transaction."""
     try:
-        with _translate_connection_errors():
+        await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, OSError):
+        conn.terminate()
+
+
+@asynccontextmanager
+async def connection(owner: Owner) -> AsyncIterator["PoolConnectionProxy[Any]"]:
+    """Yield a connection to the rows of a merchant or shard, for reads outside a transaction.
+
+    Raises CONNECTION_ERRORS, and asyncpg's statement errors.
+    """
+    async with _enter(owner, "", "SELECT psp_check()") as conn:
+        with _bind_piccolo(conn, _Reader(conn)):
             yield conn
-    finally:
-        await pool.release(conn)
+
+
+@asynccontextmanager
+async def shared_connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
+    """Yield a connection to the tables that belong to no merchant, for reads. Raises the errors of `connection`."""
+    async with _enter(None, "", "") as conn:
+        yield conn
 
 
 @contextmanager
-def _bind_piccolo(conn: "PoolConnectionProxy[Any]") -> Iterator[None]:
-    """Run Piccolo's queries inside the transaction that is open on the connection."""
+def _bind_piccolo(conn: "PoolConnectionProxy[Any]", bound: "PoolConnectionProxy[Any] | _Reader") -> Iterator[None]:
+    """Run Piccolo's queries on the connection."""
     variable: ContextVar[Any] = ENGINE.current_transaction
-    outer, current = variable.get(), _CurrentTransaction(conn)
+    outer, current = variable.get(), _Current(bound)
     variable.set(current)
     try:
         yield
     finally:
         current.connection = None
-        # Not with a token: `reset` fails if the transaction is closed in another context than the one that opened it.
+        # Not with a token: `reset` fails if the block is left in another context than the one that entered it.
         variable.set(outer)
 
 
 @asynccontextmanager
-async def transaction(lock_timeout: float | None = None) -> AsyncIterator["PoolConnectionProxy[Any]"]:
+async def transaction(
+    owner: Owner, lock_timeout: float | None = None, mode: str = ""
+) -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """Run the body in one transaction on its own connection. Piccolo's own helper leaks the connection if COMMIT fails.
 
-    A statement that waits for a lock for more than `lock_timeout` seconds raises asyncpg's LockNotAvailableError.
-    Piccolo's queries in the body are part of the transaction. Any error rolls it back. If the rollback fails, the connection
-    is terminated, so it never returns to the pool with an open transaction. Raises the body's error, CONNECTION_ERRORS, or
-    asyncpg's error of the COMMIT.
+    It can read and write the rows of one merchant, and of others in the same shard (`shard_of`). A statement that waits for a
+    lock for more than `lock_timeout` seconds raises asyncpg's LockNotAvailableError. `mode` is for BEGIN, such as "READ ONLY".
+    Piccolo's queries in the body are part of the transaction. Any error rolls it back. Raises the body's error,
+    CONNECTION_ERRORS, or asyncpg's error of the COMMIT.
     """
-    pool = _pool()
-    conn = await _acquire(pool)
+    begin = f"BEGIN {mode}"
+    if lock_timeout is not None:
+        begin += f"; SET LOCAL lock_timeout = {round(lock_timeout * 1000)}"
+    enter = "psp_check" if "READ ONLY" in mode else "psp_enter"
+    async with _enter(owner, begin, f"{begin}; SELECT {enter}()") as conn:
+        try:
+            with _bind_piccolo(conn, conn):
+                yield conn
+            await conn.execute("COMMIT")
+        except BaseException:
+            await _roll_back(conn)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class AllShards(Generic[T]):
+    """What reads on all shards returned, and the nodes ("host:port") that did not respond."""
+
+    rows: list[T]
+    unavailable: list[str]
+
+
+async def every_shard() -> Sequence[Shard]:
+    """Return all shards; one that stands for everything on plain PostgreSQL. Raises DatabaseUnavailableError."""
     try:
-        with _translate_connection_errors():
-            limit = "" if lock_timeout is None else f"; SET LOCAL lock_timeout = {round(lock_timeout * 1000)}"
-            await conn.execute(f"BEGIN{limit}")
-            try:
-                with _bind_piccolo(conn):
-                    yield conn
-                await conn.execute("COMMIT")
-            except BaseException:
-                try:
-                    await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
-                except (*CONNECTION_ERRORS, asyncpg.PostgresError, OSError):
-                    conn.terminate()
-                raise
-    finally:
-        await pool.release(conn)
+        cluster = await _pools().discover()
+    except (OSError, EOFError) as error:
+        raise DatabaseUnavailableError(error) from error
+    return (_PLAIN,) if cluster is None else cluster.shards
+
+
+async def on_every_shard(read: Callable[["PoolConnectionProxy[Any]"], Awaitable[Sequence[T]]]) -> AllShards[T]:
+    """Run a read, which takes a connection, once for each shard: nodes side by side, the shards of a node in turn.
+
+    A node that does not respond within 2 seconds is left out. Raises CONNECTION_ERRORS if no node responds, and asyncpg's
+    statement errors.
+    """
+    shards: defaultdict[Node, list[Shard]] = defaultdict(list)
+    for shard in await every_shard():
+        shards[shard.node].append(shard)
+
+    async def read_all(part: Sequence[Shard]) -> list[T]:
+        found: list[T] = []
+        for shard in part:
+            async with connection(shard) as conn:
+                found += await read(conn)
+        return found
+
+    if len(shards) == 1:
+        return AllShards([row for part in shards.values() for row in await read_all(part)], [])
+    tasks = {node: asyncio.create_task(read_all(part)) for node, part in shards.items()}
+    await asyncio.wait(tasks.values(), timeout=_NODE_SECONDS)
+    rows: list[T] = []
+    unavailable_nodes: list[str] = []
+    failed: Exception | None = None
+    for node, task in tasks.items():
+        if not task.done():
+            task.cancel()
+            failed = DatabaseUnavailableError(TimeoutError(f"node {node} does not respond"))
+        elif task.cancelled() or (error := task.exception()) is None:
+            rows += task.result()
+            continue
+        elif isinstance(error, CONNECTION_ERRORS):
+            failed = error
+        else:
+            raise error
+        unavailable_nodes.append(str(node))
+    if failed is not None and len(unavailable_nodes) == len(tasks):
+        raise failed
+    return AllShards(rows, unavailable_nodes)
 
 
 @asynccontextmanager
@@ -227,26 +354,20 @@ async def plan_by_statistics(conn: "PoolConnectionProxy[Any]") -> None:
     await conn.execute("; ".join(f"SET LOCAL {name} = {value}" for name, value in defaults))
 
 
-@asynccontextmanager
-async def consistent_read() -> AsyncIterator["PoolConnectionProxy[Any]"]:
+def consistent_read(owner: Owner) -> "AbstractAsyncContextManager[PoolConnectionProxy[Any]]":
     """Run the body in a read-only transaction whose statements all see the same snapshot.
 
     Use it for short reads only, because it keeps VACUUM from removing dead rows. Raises the errors of `transaction`.
     """
-    async with transaction() as conn:
-        await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield conn
+    return transaction(owner, mode="ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
-@asynccontextmanager
-async def read_transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
+def read_transaction(owner: Owner) -> "AbstractAsyncContextManager[PoolConnectionProxy[Any]]":
     """Run the body in a read-only transaction in which each statement sees its own snapshot.
 
     Between statements it holds no snapshot, so even a long one does not hold up VACUUM. Raises the errors of `transaction`.
     """
-    async with transaction() as conn:
-        await conn.execute("SET TRANSACTION READ ONLY")
-        yield conn
+    return transaction(owner, mode="READ ONLY")
 
 
 @asynccontextmanager

@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import functools
-import hashlib
 import io
 import os
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,12 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from sandbox.db.engine import ENGINE
+from sandbox.db.functions import MIGRATION_LOCK, install_functions
 
 _PROGRAM = Path(__file__).parent.parent
 _FOLDER = _PROGRAM / "db" / "migrations"
-_FUNCTION = re.compile(r"^CREATE OR REPLACE FUNCTION (psp_\w+)", re.MULTILINE)
-_LOCK = 0x7073705F6D6967  # "psp_mig": an advisory lock, so that processes that start together migrate one after the other
 _OLDEST_VERSION = 150000
 _ID = re.compile(r'^ID = "([^"]+)"', re.MULTILINE)
-
-_OURS = "FROM pg_proc WHERE proname LIKE 'psp\\_%' AND pronamespace = current_schema()::regnamespace"
-_INSTALLED = f"SELECT proname, obj_description(oid, 'pg_proc') {_OURS}"
-_SIGNATURES = f"SELECT oid::regprocedure::text {_OURS}"
 
 
 class MigrationError(RuntimeError):
@@ -42,31 +35,6 @@ def migration_ids() -> frozenset[str]:
 async def completed_migrations(conn: "asyncpg.Connection[Any] | PoolConnectionProxy[Any]") -> set[str]:
     """Return the ids of the migrations that have run. Raises UndefinedTableError if none has."""
     return {record["name"] for record in await conn.fetch("SELECT name FROM migration WHERE app_name = 'sandbox'")}
-
-
-@functools.cache
-def function_sources() -> Mapping[str, str]:
-    """Return the definitions of the database functions by name. Each is in a `.sql` file beside the module that calls it."""
-    paths = (path for path in sorted(_PROGRAM.rglob("*.sql")) if path.parent.name != "bench")
-    return {found[1]: text for path in paths if (found := _FUNCTION.search(text := path.read_text("utf-8")))}
-
-
-async def install_functions(conn: "asyncpg.Connection[Any]") -> None:
-    """Install this release's database functions, unless they are already installed.
-
-    They are part of the release, not of the schema's history. A comment on each function has the digest of all of them.
-    """
-    sources = function_sources()
-    digest = hashlib.sha256("\n".join(sources.values()).encode()).hexdigest()
-    if {tuple(record) for record in await conn.fetch(_INSTALLED)} == {(name, digest) for name in sources}:
-        return
-    async with conn.transaction():
-        await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        for record in await conn.fetch(_SIGNATURES):
-            await conn.execute(f"DROP FUNCTION {record[0]}")  # a function's result type cannot be replaced
-        for name, source in sources.items():
-            await conn.execute(source)
-            await conn.execute(f"COMMENT ON FUNCTION {name} IS '{digest}'")
 
 
 async def migrate(database_url: str) -> str:
@@ -91,7 +59,7 @@ async def migrate(database_url: str) -> str:
                 return "All migrations have run.\n"
         from piccolo.apps.migrations.commands.forwards import run_forwards
 
-        await conn.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
         ENGINE.config = {"dsn": database_url}
         await ENGINE.start_connection_pool(min_size=0, max_size=2)
         report = io.StringIO()

@@ -38,7 +38,7 @@ async def first_hit(
     for fault in faults:
         if not matches(fault):
             continue
-        hit = await write_rows(partial(_count, merchant_id=merchant_id, fault=fault, draw_key=draw_key))
+        hit = await write_rows(merchant_id, partial(_count, merchant_id=merchant_id, fault=fault, draw_key=draw_key))
         if hit is not None:
             return hit
     return None

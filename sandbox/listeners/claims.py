@@ -33,7 +33,7 @@ async def claim_now(merchant_id: str, endpoint_id: str, limit: int) -> tuple[Seq
     """
     wall_now = datetime.now(UTC)
     # Most polls find nothing, so read before locking anything.
-    async with connection() as conn:
+    async with connection(merchant_id) as conn:
         state = await conn.fetchrow(_STATE, merchant_id, endpoint_id, wall_now)
     if state is None:
         raise Problem("NOT_FOUND", f"Listener {endpoint_id} not found; it may have been deleted.")
@@ -58,6 +58,6 @@ async def claim_now(merchant_id: str, endpoint_id: str, limit: int) -> tuple[Seq
             return PacedClaim()
         return await claim_paced(conn, merchant_id, frozen, {endpoint_id: 1}, 0, endpoint_id)
 
-    claimed = await write_rows(claim)
+    claimed = await write_rows(merchant_id, claim)
     recheck = _RECHECK_SECONDS if claimed.recheck_after is None else claimed.recheck_after
     return claimed.deliveries, min(max(recheck, 0.01), POLL_SECONDS)

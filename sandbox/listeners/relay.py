@@ -265,7 +265,7 @@ class Relay:
                 await record_in_transaction(conn, merchant_id, new)
 
         if attempts:
-            await with_retries(lambda: write_rows(record), retry_safe=True)
+            await with_retries(lambda: write_rows(merchant_id, record), retry_safe=True)
         self._attempts.publish(merchant_id, [attempts[place] for place, outcome in outcomes.items() if outcome != "repeated"])
         return ReportedResults(
             [_reported(outcomes.get(place, "unknown"), attempts.get(place)) for place in range(len(results))]

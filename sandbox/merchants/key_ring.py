@@ -5,7 +5,7 @@ import hashlib
 import time
 from typing import Final
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import db_errors_as_503, on_every_shard
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import to_fault
 from sandbox.domain.unit import Effect, UnitOfWork
@@ -65,8 +65,9 @@ class KeyRing:
 
     async def _look_up(self, digest: bytes) -> Caller | None:
         started, generation = time.monotonic(), self._generation
-        async with db_errors_as_503(), connection() as conn:
-            record = await conn.fetchrow(_LOOKUP, digest)
+        async with db_errors_as_503():
+            found = await on_every_shard(lambda conn: conn.fetch(_LOOKUP, digest))
+        record = next(iter(found.rows), None)
         if record is None:
             self._cache.pop(digest, None)
             return None

@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import as_owner, db_errors_as_503
+from sandbox.db.engine import as_owner, connection, db_errors_as_503, on_every_shard
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid, uuid7
@@ -109,23 +109,24 @@ class MerchantService:
 
         Raises VALIDATION_ERROR if the URL is not allowed.
         """
+        merchant_id = _id_of(spec)
         async with db_errors_as_503():
-            return await write_rows(lambda conn: self._insert(conn, spec))
+            return await write_rows(merchant_id, lambda conn: self._insert(conn, merchant_id, spec))
 
     async def create_once(self, context: RequestContext, spec: MerchantSpec) -> CommandResult:
         """Create a merchant, once per idempotency key of the operator. Responds with 201 and the NewMerchant. See `create`."""
 
+        merchant_id = _id_of(spec)
+
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
-            created = await self._insert(conn, spec)
+            created = await self._insert(conn, merchant_id, spec)
             return CommandResult(201, msgspec.json.encode(created), f"/sandbox/v1/merchants/{created.merchant_id}")
 
-        return await run_for_operator(self._work, self._box, context, action)
+        return await run_for_operator(self._work, self._box, context, merchant_id, action)
 
-    async def _insert(self, conn: "PoolConnectionProxy[Any]", spec: MerchantSpec) -> NewMerchant:
+    async def _insert(self, conn: "PoolConnectionProxy[Any]", merchant_id: str, spec: MerchantSpec) -> NewMerchant:
         now, seed = truncate(datetime.now(UTC)), spec.seed
         rng = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
-        # The merchant's id is not derived from the seed, because several merchants can have the same seed.
-        merchant_id = spec.merchant_id or new_id(now)
         api_key = spec.api_key or _new_key()
         # The IPN secret is not derived from the seed either. Merchants with the same seed have the same payout ids, so only the
         # secret shows which merchant a callback is for.
@@ -153,8 +154,13 @@ class MerchantService:
 
     async def list_all(self, before: str, limit: int) -> list[Merchant]:
         """Return merchants with ids below `before`, newest first."""
+
+        async def read(conn: "PoolConnectionProxy[Any]") -> list[dict[str, Any]]:
+            return await _page_of_merchants(before, limit)
+
         async with db_errors_as_503():
-            records = await _page_of_merchants(before, limit)
+            found = (await on_every_shard(read)).rows
+        records = sorted(found, key=lambda record: str(record["merchant_id"]), reverse=True)[:limit]
         return [Merchant(str(r["merchant_id"]), r["name"], r["seed"], render(r["created_at"])) for r in records]
 
     async def delete(self, context: RequestContext, merchant_id: str) -> CommandResult:
@@ -175,7 +181,7 @@ class MerchantService:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
             return CommandResult(204, b"")
 
-        return await run_for_operator(self._work, self._box, context, action)
+        return await run_for_operator(self._work, self._box, context, merchant_id, action)
 
     async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
         """Create an API key with the role. Responds with 201 and the NewApiKey.
@@ -205,7 +211,7 @@ class MerchantService:
 
     async def list_keys(self, merchant_id: str, before: str, limit: int) -> list[ApiKey]:
         """Return the active keys with ids below `before`, newest first."""
-        async with db_errors_as_503():
+        async with db_errors_as_503(), connection(merchant_id):
             records = await _page_of_keys(merchant_id, before, limit)
         return [ApiKey(str(r["id"]), r["role"], r["name"], render(r["created_at"])) for r in records]
 
@@ -243,11 +249,11 @@ class MerchantService:
         """Revoke a well-known key if it exists."""
         async with db_errors_as_503():
             revoked = _revoke_by_digest(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
-            await write_rows(lambda _: revoked.run())
+            await write_rows(merchant_id, lambda _: revoked.run())
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """Return a merchant's webhook secret and IPN secret, for the operator's tools only; None if the merchant is unknown."""
-        async with db_errors_as_503():
+        async with db_errors_as_503(), connection(merchant_id):
             record = await _secrets(merchant_id)
         if record is None:
             return None
@@ -326,6 +332,11 @@ async def _insert_key(merchant_id: str, key_id: str, api_key: str, role: str, na
 
 def _digest(api_key: str) -> bytes:
     return hashlib.sha256(api_key.encode()).digest()
+
+
+def _id_of(spec: MerchantSpec) -> str:
+    # The merchant's id is not derived from the seed, because several merchants can have the same seed.
+    return spec.merchant_id or new_id(truncate(datetime.now(UTC)))
 
 
 def _new_key() -> str:

@@ -59,7 +59,7 @@ class SettingsService:
 
     async def get(self, merchant_id: str) -> Settings:
         """Return a merchant's settings. Raises NOT_FOUND if the merchant was deleted."""
-        async with db_errors_as_503(), connection() as conn:
+        async with db_errors_as_503(), connection(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")

@@ -24,5 +24,5 @@ class PayoutReads(SharedReads[Payout]):
 
 
 async def _read(merchant_id: str, payout_ids: Sequence[str]) -> Mapping[str, Payout]:
-    async with db_errors_as_503(), connection() as conn:
+    async with db_errors_as_503(), connection(merchant_id) as conn:
         return {record["id"]: to_payout(record) for record in await conn.fetch(_READ, merchant_id, payout_ids)}

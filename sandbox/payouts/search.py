@@ -116,7 +116,7 @@ async def search_payouts(
     """
     limit, user_id, reference = window.limit + 1, filters.get("user_id"), filters.get("merchant_reference")
     metadata = msgspec.json.encode(entries(filters, "metadata")).decode()
-    async with db_errors_as_503(), connection() as conn:
+    async with db_errors_as_503(), connection(merchant_id) as conn:
         user_ids = [text] if is_uuid(text) else []
         user_ids += [record["id"] for record in await conn.fetch(_USER, merchant_id, text) if record["id"] not in user_ids]
         ids = range_of_prefix(text)

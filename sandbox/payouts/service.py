@@ -211,14 +211,14 @@ class PayoutService:
             statement, arguments = _LIST, (statuses, dest_types, *bounds, fetch_limit)
         else:
             statement, arguments = _LIST_ALL, (*bounds, fetch_limit)
-        async with db_errors_as_503(), connection() as conn:
+        async with db_errors_as_503(), connection(merchant_id) as conn:
             found = [to_payout(record) for record in await conn.fetch(statement, merchant_id, *arguments)]
         return page(found, window.limit, [payout.id for payout in found])
 
     async def timeline(self, merchant_id: str, payout_id: str) -> Timeline:
         """Return all status changes of a payout, oldest first. Raises NOT_FOUND."""
         _require_id(payout_id)
-        async with db_errors_as_503(), connection() as conn:
+        async with db_errors_as_503(), connection(merchant_id) as conn:
             records = await conn.fetch(_TIMELINE, merchant_id, payout_id)
         if not records:  # every payout has at least the change that created it
             raise _not_found(payout_id)

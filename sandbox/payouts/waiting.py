@@ -88,7 +88,7 @@ async def _is_over(merchant_id: str, payout: Payout | None, statuses: Collection
     transient = [status for status in statuses if status in _TRANSIENT]
     if not transient:
         return False  # the usual case: the wait is for SUCCESS or one of _ENDED, and the payout is still in progress
-    async with connection() as conn:
+    async with connection(merchant_id) as conn:
         return bool(await conn.fetchval(_WAS_IN_STATUS, merchant_id, payout.id, transient, REINITIATED))
 
 

@@ -208,7 +208,7 @@ class ReceiverTestService:
 
     async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of tests, newest first."""
-        async with db_errors_as_503(), connection() as conn:
+        async with db_errors_as_503(), connection(merchant_id) as conn:
             records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
         found = [ListedReceiverTest(**_shown(record, _outcomes.decode(record["outcomes"]))) for record in records]
         return page(found, window.limit, [test.id for test in found])
@@ -217,7 +217,7 @@ class ReceiverTestService:
         """Return a test with its findings so far. Raises NOT_FOUND."""
         record = None
         if is_uuid(test_id):
-            async with db_errors_as_503():
+            async with db_errors_as_503(), connection(merchant_id):
                 record = await _select_one(merchant_id, test_id)
         if record is None:
             raise Problem("NOT_FOUND", f"Receiver test not found. The newest {KEPT} of a merchant are kept.")
@@ -269,7 +269,7 @@ class ReceiverTestService:
         except BaseException:
             # The process is shutting down, or this is a bug. Either way, nobody runs the rest of the checks.
             with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):
-                await write_rows(lambda _: _update(merchant_id, test_id, _as_json(findings), True, True).run())
+                await write_rows(merchant_id, lambda _: _update(merchant_id, test_id, _as_json(findings), True, True).run())
             raise
         finally:
             await end_tasks(run)
@@ -278,7 +278,8 @@ class ReceiverTestService:
     async def _save(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> bool:
         """Store findings and a heartbeat. Return False if the test no longer exists."""
         try:
-            return bool(await write_rows(lambda _: _update(merchant_id, test_id, _as_json(findings), False, False).run()))
+            update = _update(merchant_id, test_id, _as_json(findings), False, False)
+            return bool(await write_rows(merchant_id, lambda _: update.run()))
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
             return True  # the next heartbeat saves it
@@ -291,7 +292,7 @@ class ReceiverTestService:
 
         saving = backoff(_SAVE_SECONDS, _MAX_SAVE_PAUSE, (*CONNECTION_ERRORS, *RETRYABLE), log_outage)
         await saving.copy(stop=stop_after_attempt(_SAVE_ATTEMPTS), reraise=True)(
-            write_rows, lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run()
+            write_rows, merchant_id, lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run()
         )
 
     def _notify(

@@ -280,7 +280,7 @@ class ScenarioService:
         return await self._work.run(context, action)
 
     async def _read(self, merchant_id: str) -> tuple[list[Scenario], str, Decimal | None]:
-        async with db_errors_as_503(), connection() as conn:
+        async with db_errors_as_503(), connection(merchant_id) as conn:
             record = await conn.fetchrow(_RULES, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")

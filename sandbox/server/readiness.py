@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from sandbox.db.engine import CONNECTION_ERRORS, connection
+from sandbox.db.engine import CONNECTION_ERRORS, shared_connection
 from sandbox.db.migrate import completed_migrations, migration_ids
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
@@ -75,7 +75,7 @@ class Readiness:
 
 async def _check_database() -> Unavailable:
     try:
-        async with connection() as conn:
+        async with shared_connection() as conn:
             completed = await completed_migrations(conn)
     except (*CONNECTION_ERRORS, asyncpg.InvalidAuthorizationSpecificationError):
         return {"database": "PostgreSQL is unavailable or rejects the connection"}

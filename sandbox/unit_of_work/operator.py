@@ -43,8 +43,10 @@ ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXC
 """
 
 
-async def run_for_operator(work: UnitOfWorkRunner, box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
-    """Run an operator's action once per key. The action and the key's record commit together.
+async def run_for_operator(
+    work: UnitOfWorkRunner, box: SecretBox, context: RequestContext, merchant_id: str, action: Action
+) -> CommandResult:
+    """Run an operator's action on a merchant once per key. The action and the key's record commit together.
 
     Raises IDEMPOTENCY_KEY_IN_FLIGHT, UNAVAILABLE, and the action's refusals that are not stored. Cancelling the caller does not
     cancel the action.
@@ -52,14 +54,14 @@ async def run_for_operator(work: UnitOfWorkRunner, box: SecretBox, context: Requ
 
     async def alone() -> CommandResult:
         with in_flight(_IN_FLIGHT, context.key):
-            return await with_retries(lambda: _once(box, context, action), retry_safe=context.key is not None)
+            return await with_retries(lambda: _once(box, context, merchant_id, action), retry_safe=context.key is not None)
 
     return await work.run_to_completion(alone())
 
 
-async def _once(box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
+async def _once(box: SecretBox, context: RequestContext, merchant_id: str, action: Action) -> CommandResult:
     key = context.key
-    async with transaction() as conn:
+    async with transaction(merchant_id) as conn:
         if key is None:
             return await action(conn)
         purpose = f"operator/answer/{key.key}"

@@ -90,7 +90,7 @@ class UnitOfWorkRunner:
         """
         started = time.perf_counter()
         try:
-            async with transaction(lock_timeout) as conn:
+            async with transaction(wanted.merchant_id, lock_timeout) as conn:
                 if prepare is not None:
                     await prepare(conn)
                 units = await claim(conn, self.catalogue, [wanted])
@@ -121,7 +121,7 @@ class UnitOfWorkRunner:
         raises, nothing was written for any merchant, unless the connection broke during COMMIT.
         """
         started = time.perf_counter()
-        async with transaction(LOCK_TURN) as conn:
+        async with transaction(wanted[0].merchant_id, LOCK_TURN) as conn:
             units = await claim(conn, self.catalogue, wanted, wait=False)
             decided = {unit.merchant_id: decide(unit) for unit in units}
             for unit in units:

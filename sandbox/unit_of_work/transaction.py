@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection, database_unavailable, transaction
+from sandbox.db.engine import (
+    CONNECTION_ERRORS,
+    RETRYABLE,
+    Owner,
+    connection,
+    database_unavailable,
+    shard_of,
+    transaction,
+)
 from sandbox.domain.errors import CONTENTION, unavailable
 
 if TYPE_CHECKING:
@@ -19,18 +27,20 @@ T = TypeVar("T")
 _WAIT: Final = wait_exponential(multiplier=0.05)
 
 
-async def write_rows(body: Callable[["PoolConnectionProxy[Any]"], Awaitable[T]]) -> T:
+async def write_rows(owner: Owner, body: Callable[["PoolConnectionProxy[Any]"], Awaitable[T]]) -> T:
     """Write rows that the merchant's lock does not protect (webhook attempts, a vendor's pages) in one transaction.
 
     Returns the result of the body. Raises the errors of the body, after rolling back, and CONNECTION_ERRORS.
     """
-    async with transaction() as conn:
+    async with transaction(owner) as conn:
         return await body(conn)
 
 
-async def execute_in_own_transaction(statement: str, *arguments: object) -> "list[Record]":
+async def execute_in_own_transaction(merchant_id: str, statement: str, *arguments: object) -> "list[Record]":
     """Run one writing statement as its own transaction, and return its rows. Raises what `write_rows` raises."""
-    async with connection() as conn:
+    if shard_of(merchant_id) is not None:
+        return await write_rows(merchant_id, lambda conn: conn.fetch(statement, *arguments))
+    async with connection(merchant_id) as conn:  # PostgreSQL's own transaction saves two round trips
         found: list[Record] = await conn.fetch(statement, *arguments)
         return found
 

@@ -49,7 +49,7 @@ async def search_users(merchant_id: str, window: PageWindow, text: str, external
     limit = window.limit + 1
     ids = range_of_prefix(text)
     first, last = ids or (MIN_ID, MIN_ID)
-    async with db_errors_as_503(), connection() as conn:
+    async with db_errors_as_503(), connection(merchant_id) as conn:
 
         async def with_external_id(value: str) -> list[UserRow]:
             arguments = (merchant_id, window.before, window.since, limit, value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sandbox.db.engine import connection
@@ -41,13 +42,14 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
     The endpoints' own limits hold across all workers. With a frozen clock, deliveries are sent one after the other and no limit
     applies. The claim then skips busy endpoints. Raises asyncpg's errors. If it raises, nothing was claimed.
     """
-    async with connection() as conn:
+    async with connection(merchant_id) as conn:
         world = await conn.fetchrow(_CLOCK, merchant_id)
     if world is None:
         return DueClaim()
     clock = Clock(world["clock_frozen_at"], world["clock_offset"])
     if clock.frozen_at is None and not world["has_paced"]:
-        return DueClaim(await _claim_plain(execute_in_own_transaction, merchant_id, clock, capacity, default_capacity))
+        fetch = partial(execute_in_own_transaction, merchant_id)
+        return DueClaim(await _claim_plain(fetch, merchant_id, clock, capacity, default_capacity))
 
     async def claim(conn: "PoolConnectionProxy[Any]") -> DueClaim:
         if clock.frozen_at is None:
@@ -59,7 +61,7 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
         now_clock = Clock(locked["clock_frozen_at"], locked["clock_offset"])
         return await _claim_frozen(conn, merchant_id, now_clock, world["has_paced"])
 
-    return await write_rows(claim)
+    return await write_rows(merchant_id, claim)
 
 
 async def claim_in_transaction(

@@ -91,7 +91,7 @@ class DeliveryExplainer:
         """Return a delivery's explanation. Raises NOT_FOUND. If the journal cannot be read, its fields are null."""
         found = None
         if is_uuid(delivery_id):
-            async with db_errors_as_503(), connection() as conn:
+            async with db_errors_as_503(), connection(merchant_id) as conn:
                 found = await conn.fetchrow(_FIND, merchant_id, delivery_id)
                 if found is not None:
                     payout_id, change, request_id = found["payout_id"], found["change"], found["request_id"]

@@ -200,7 +200,9 @@ def valid_secrets(current: bytes, previous: str | None, now: datetime) -> tuple[
 
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
     """Release deliveries of one claim that will not be attempted, so that others can claim them. Raises asyncpg's errors."""
-    await execute_in_own_transaction(_RELEASE, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease)
+    await execute_in_own_transaction(
+        merchant_id, _RELEASE, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease
+    )
 
 
 async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) -> None:
@@ -210,9 +212,9 @@ async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) ->
     """
     record = _record(merchant_id, results)
     if len(record.parts) == 1 and not record.changes and not record.ended:
-        await execute_in_own_transaction(*record.parts[0])
+        await execute_in_own_transaction(merchant_id, *record.parts[0])
     else:
-        await write_rows(lambda conn: _write(conn, merchant_id, record))
+        await write_rows(merchant_id, lambda conn: _write(conn, merchant_id, record))
 
 
 async def record_in_transaction(conn: "PoolConnectionProxy[Any]", merchant_id: str, results: Sequence[AttemptResult]) -> None:

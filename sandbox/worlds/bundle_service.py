@@ -59,7 +59,7 @@ class BundleService:
         """
         async with self._slots:
             calls = await self._journal.calls(merchant_id)
-            async with db_errors_as_503(), consistent_read() as conn:
+            async with db_errors_as_503(), consistent_read(merchant_id) as conn:
                 exported = await read_world(conn, merchant_id)
             # Encoding a large world takes seconds.
             bundle = await asyncio.to_thread(lambda: encode(to_bundle(exported, calls, datetime.now(UTC))))
@@ -74,7 +74,7 @@ class BundleService:
         VALIDATION_ERROR if its books do not balance.
         """
         async with self._slots:
-            async with db_errors_as_503(), connection() as conn:
+            async with db_errors_as_503(), connection(context.merchant_id) as conn:
                 tables = await read_tables(conn)
             checked = await asyncio.to_thread(check_bundle, uploaded.bundle, tables, self._checker)
             purpose = f"{context.merchant_id}/answer/{'' if context.key is None else context.key.key}"

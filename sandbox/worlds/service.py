@@ -10,7 +10,7 @@ from piccolo.query.methods.select import First, Select
 
 from sandbox.balance.service import Balance, read_balance
 from sandbox.clock.lease import clock_lease
-from sandbox.db.engine import db_errors_as_503
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
@@ -115,7 +115,7 @@ class WorldService:
 
     async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of snapshots, newest first."""
-        async with db_errors_as_503():
+        async with db_errors_as_503(), connection(merchant_id):
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_snapshot(record) for record in records]
         return page(found, window.limit, [snapshot.id for snapshot in found])
@@ -124,7 +124,7 @@ class WorldService:
         """Return a snapshot. Raises NOT_FOUND."""
         record = None
         if is_uuid(snapshot_id):
-            async with db_errors_as_503():
+            async with db_errors_as_503(), connection(merchant_id):
                 record = await _select_one(merchant_id, snapshot_id)
         if record is None:
             raise _not_found()
