@@ -183,8 +183,8 @@ def _translate_connection_errors() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _enter(owner: Owner | None, plain: str, shard_statement: str) -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """Yield a connection on which a first statement has run. It depends on whether the database is distributed.
+async def _enter(owner: Owner | None, begin: str, function: str) -> AsyncIterator["PoolConnectionProxy[Any]"]:
+    """Yield a connection on which `begin` has run and, in a shard, the shard's function (sandbox/db/shard_schema.py).
 
     If the shard has moved, try again at its new node.
     """
@@ -196,7 +196,7 @@ async def _enter(owner: Owner | None, plain: str, shard_statement: str) -> Async
             raise DatabaseUnavailableError(error) from error
         try:
             with _translate_connection_errors():
-                statement = plain if shard is None else shard_statement
+                statement = begin if shard is None else f"{begin}; SELECT {function}()"
                 if statement:
                     try:
                         await conn.execute(statement)
@@ -227,7 +227,7 @@ async def connection(owner: Owner) -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
     Raises CONNECTION_ERRORS, and asyncpg's statement errors.
     """
-    async with _enter(owner, "", "SELECT psp_check()") as conn:
+    async with _enter(owner, "", "psp_check") as conn:
         with _bind_piccolo(conn, _Reader(conn)):
             yield conn
 
@@ -268,7 +268,7 @@ async def transaction(
     if lock_timeout is not None:
         begin += f"; SET LOCAL lock_timeout = {round(lock_timeout * 1000)}"
     enter = "psp_check" if "READ ONLY" in mode else "psp_enter"
-    async with _enter(owner, begin, f"{begin}; SELECT {enter}()") as conn:
+    async with _enter(owner, begin, enter) as conn:
         try:
             with _bind_piccolo(conn, conn):
                 yield conn
