@@ -168,7 +168,7 @@ WITH part AS MATERIALIZED (
 SELECT (SELECT key FROM part ORDER BY key DESC LIMIT 1) AS last, ARRAY(
     SELECT format('idempotency key %s refers to %s, which does not exist', key, location) FROM part
     WHERE location LIKE '/api/v1/payouts/%' AND NOT EXISTS (
-        SELECT FROM payouts p WHERE p.merchant_id = $1 AND p.id =
+        SELECT 1 FROM payouts p WHERE p.merchant_id = $1 AND p.id =
             CASE WHEN location ~ '^/api/v1/payouts/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
             THEN substring(location FROM 17)::uuid END)
     LIMIT $2) AS problems
@@ -183,7 +183,7 @@ WITH part AS MATERIALIZED (
 )
 SELECT (SELECT max(id::text) FROM part HAVING count(*) = $4) AS last, ARRAY(
     SELECT format('{table}.{column} refers to %s, which does not exist in {referenced}', part.id) FROM part
-    WHERE NOT EXISTS (SELECT FROM {referenced} r WHERE {by_key("r", "id", "part.id")} OFFSET 0)
+    WHERE NOT EXISTS (SELECT 1 FROM {referenced} r WHERE {by_key("r", "id", "part.id")} OFFSET 0)
     LIMIT $2) AS problems
 """  # noqa: S608 -- constants
     for table, column, referenced in (
@@ -225,15 +225,16 @@ WITH sums AS MATERIALIZED (
     FROM u WHERE wallet IS DISTINCT FROM earned + credited + advances + finals - spent - approved - paid LIMIT $2)
 UNION ALL
 (SELECT 'sums_match_transfers', format('the totals of user %s (earned, spent, credited, advances, final payments, payouts) are '
-    '%s, but the transfers give %s', u.id, ROW (u.earned, u.spent, u.credited, u.advances, u.finals, u.approved + u.paid),
-    ROW (s.earned, s.spent, s.credited, s.advances, s.finals, s.taken))
+    '%s, but the transfers give %s', u.id,
+    format('(%s,%s,%s,%s,%s,%s)', u.earned, u.spent, u.credited, u.advances, u.finals, u.approved + u.paid),
+    format('(%s,%s,%s,%s,%s,%s)', s.earned, s.spent, s.credited, s.advances, s.finals, s.taken))
     FROM u LEFT JOIN sums s ON s.account = 'WALLET:' || u.id
     WHERE (u.earned, u.spent, u.credited, u.advances, u.finals, u.approved + u.paid) IS DISTINCT FROM (coalesce(s.earned, 0),
         coalesce(s.spent, 0), coalesce(s.credited, 0), coalesce(s.advances, 0), coalesce(s.finals, 0), coalesce(s.taken, 0))
     LIMIT $2)
 UNION ALL
 (SELECT 'sums_match_payouts', format('the totals of user %s (requested, approved, paid) are %s, but the payouts give %s', u.id,
-    ROW (u.requested, u.approved, u.paid), ROW (a.requested, a.approved, a.paid))
+    format('(%s,%s,%s)', u.requested, u.approved, u.paid), format('(%s,%s,%s)', a.requested, a.approved, a.paid))
     FROM u LEFT JOIN asked a ON a.user_id = u.id
     WHERE (u.requested, u.approved, u.paid)
         IS DISTINCT FROM (coalesce(a.requested, 0), coalesce(a.approved, 0), coalesce(a.paid, 0)) LIMIT $2)

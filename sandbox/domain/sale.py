@@ -70,7 +70,7 @@ COLUMNS: Final = (
     "sales.id::text AS id, user_id::text AS user_id, brand, earning, status, advance_amount, final_amount, "
     "coalesce(attempts, 0) AS attempts, last_error, created_at, reconciled_at, ARRAY("
     "SELECT json_build_array(p.kind, p.amount::text, p.transfer_id, p.created_at) FROM sale_payments p "
-    "WHERE p.merchant_id = sales.merchant_id AND p.sale_id = sales.id ORDER BY p.created_at, p.kind) AS payments"
+    "WHERE p.merchant_id = $1 AND p.sale_id = sales.id ORDER BY p.created_at, p.kind) AS payments"
 )
 """The columns of `sales` that `to_sale` reads."""
 

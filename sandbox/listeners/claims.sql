@@ -23,7 +23,7 @@ SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 FOR NO K
 -- name: busy
 -- $2 to $4: the endpoint, the merchant's time and the host's. Whether a listener is sending one of its deliveries.
 SELECT EXISTS (
-    SELECT FROM (
+    SELECT 1 FROM (
         SELECT d.leased_until FROM webhook_deliveries d
         WHERE d.merchant_id = $1 AND d.endpoint_id = $2 AND d.next_attempt_at <= $3
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id LIMIT 256

@@ -4,7 +4,7 @@
 -- Lock the deliveries of reported attempts. `holds` is whether the report's lease is still the delivery's, and `is_repeated`
 -- whether this attempt was recorded before: a lease holds the attempt's number, and the time of its claim and of its signature.
 SELECT n.place, k.leased_until = n.lease AS holds, EXISTS (
-    SELECT FROM webhook_attempts a
+    SELECT 1 FROM webhook_attempts a
     WHERE a.merchant_id = $1 AND a.delivery_id = n.id AND a.attempt >= n.attempt AND a.at = n.at
         AND a.signed_at IS NOT DISTINCT FROM n.signed_at
 ) AS is_repeated

@@ -70,8 +70,8 @@ _SHOWN: Final = tuple(
 
 # The webhook secret that was returned with the merchant. No row if an endpoint already uses it.
 _READ_UNUSED: Final = """
-SELECT webhook_secret FROM merchants m WHERE merchant_id = $1
-    AND NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id)
+SELECT webhook_secret FROM merchants m WHERE m.merchant_id = $1
+    AND NOT EXISTS (SELECT 1 FROM webhook_endpoints e WHERE e.merchant_id = $1)
 """
 
 _READ_SECRET: Final = f"SELECT secret FROM webhook_endpoints WHERE {by_key('webhook_endpoints', 'id', '$2')}"  # noqa: S608 -- constants

@@ -101,7 +101,7 @@ SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.signed_at, n.fault_id, 
 FROM n JOIN d ON d.id = n.id;
 
 -- name: lock_ordered
-SELECT FROM webhook_endpoints WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) ORDER BY merchant_id, id FOR NO KEY UPDATE;
+SELECT 1 FROM webhook_endpoints WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) ORDER BY merchant_id, id FOR NO KEY UPDATE;
 
 -- name: release_followers
 -- Deliveries of these payouts that were put off because of a blocker are due again; claims decide which of them can be sent.

@@ -31,10 +31,11 @@ _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 _NUMERIC: Final = re.compile(r"numeric\(([0-9]+),2\)\Z")
 _MONEY: Final = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{2}\Z")
 
+# Of the tables themselves: where a name means a view, that has no keys, defaults or NOT NULL.
 _COLUMNS: Final = """
 SELECT c.relname::text AS table, a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
     NOT a.attnotnull OR a.atthasdef AS is_optional, array_position(i.indkey::int[], a.attnum::int) AS key
-FROM unnest($1::text[]) AS n (name) JOIN pg_class c ON c.oid = n.name::regclass
+FROM unnest($1::text[]) AS n (name) JOIN pg_class c ON c.oid = ('public.' || n.name)::regclass
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE a.attname <> 'merchant_id' ORDER BY c.relname, a.attnum

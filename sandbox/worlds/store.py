@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from sandbox.db.engine import as_owner
 from sandbox.domain.clock import Clock
-from sandbox.merchants.tables import ENDPOINTS, LOCKED_BY_OTHERS, WORLD, WORLDS_TABLE
+from sandbox.merchants.tables import ENDPOINTS, WORLD, WORLDS_TABLE
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -26,47 +27,55 @@ They have no foreign keys, so the rows that they refer to can be deleted and ins
 """
 
 _COUNTS: Final = " + ".join(
-    f"(SELECT count(*) FROM (SELECT FROM {table} WHERE merchant_id = $1 LIMIT $2) t)"  # noqa: S608 -- constants
+    f"(SELECT count(*) FROM (SELECT 1 FROM {table} WHERE merchant_id = $1 LIMIT $2) t)"  # noqa: S608 -- constants
     for table in WORLD
 )
-_WRITTEN: Final = ", ".join(
-    f"{table}_written AS ("  # noqa: S608 -- constants
-    f"INSERT INTO snapshot_rows (merchant_id, snapshot_id, table_name, part, {table}) "
-    f"SELECT $1, $2, '{table}', part, array_agg(r) FROM ("
-    f"SELECT t AS r, ((row_number() OVER () - 1) / {_ROWS_PER_PART})::int AS part FROM {table} t WHERE t.merchant_id = $1"
-    f") p GROUP BY part RETURNING cardinality({table}) AS count, pg_column_size({table}) AS size)"
-    for table in WORLD
-)
-_PARTS: Final = " UNION ALL ".join(
-    f"SELECT count, size, {table in _APPEND_ONLY} AS is_append_only FROM {table}_written"  # noqa: S608 -- constants
-    for table in WORLD
-)
-
 _NO_LATER_ROWS: Final = " AND ".join(
-    f"NOT EXISTS (SELECT FROM {table} WHERE merchant_id = $1 AND id > $6)" for table in _APPEND_ONLY
+    f"NOT EXISTS (SELECT 1 FROM {table} WHERE merchant_id = $1 AND id > $6)"  # noqa: S608 -- constants
+    for table in _APPEND_ONLY
 )
-
-# A single statement, so that the snapshot is consistent: webhook deliveries change without the merchant's lock.
-_TAKE: Final = f"""
-WITH {_WRITTEN}
+_INSERT_SNAPSHOT: Final = f"""
 INSERT INTO snapshots (merchant_id, id, name, rows, size, clock_at, created_at, position, standing_rows, stands)
-SELECT $1, $2, $3, p.count, p.size, $4, $5, p.position, p.append_only_rows, p.position IS NOT NULL
-FROM (
-    SELECT sum(count) AS count, sum(size) AS size, coalesce(sum(count) FILTER (WHERE is_append_only), 0) AS append_only_rows,
-        CASE WHEN {_NO_LATER_ROWS} THEN $6::uuid END AS position
-    FROM ({_PARTS}) w
-) p
-RETURNING id, name, rows, size, clock_at, created_at
+SELECT $1, $2, $3, 0, 0, $4, $5, CASE WHEN p.is_last THEN $6::uuid END, 0, p.is_last
+FROM (SELECT {_NO_LATER_ROWS} AS is_last) p
 """  # noqa: S608 -- constants
+
+
+def _parts(table: str) -> str:
+    # The first of the combined queries gives the columns their types.
+    rows = ", ".join(
+        "array_agg(r)" if other == table else f"NULL::public.{other}[]" if table == WORLD[0] else "NULL" for other in WORLD
+    )
+    # Rows are stored in the type of the table itself, also where `table` is a view: its rows have another type.
+    return (
+        f"SELECT $1::uuid, $2::uuid, '{table}', part, {rows} FROM ("  # noqa: S608 -- constants
+        f"SELECT ROW (t.*)::public.{table} AS r, ((row_number() OVER () - 1) / {_ROWS_PER_PART})::int AS part "
+        f"FROM {table} t WHERE t.merchant_id = $1) p GROUP BY part"
+    )
+
+
+# A single statement, so that the snapshot is consistent: webhook deliveries and the aggregator's tables change without the
+# merchant's lock.
+_INSERT_ROWS: Final = f"""
+INSERT INTO snapshot_rows (merchant_id, snapshot_id, table_name, part, {", ".join(WORLD)})
+{" UNION ALL ".join(_parts(table) for table in WORLD)}
+RETURNING table_name, coalesce({", ".join(f"cardinality({table})" for table in WORLD)}) AS count,
+    coalesce({", ".join(f"pg_column_size({table})" for table in WORLD)}) AS size
+"""
+_COUNT_SNAPSHOT: Final = """
+UPDATE snapshots SET rows = $3, size = $4, standing_rows = $5 WHERE merchant_id = $1 AND id = $2
+RETURNING id, name, rows, size, clock_at, created_at
+"""
 
 # Locks the deliveries in progress, in the same order as recording their results does. Otherwise the two could deadlock.
 _LOCK_DELIVERIES: Final = """
-SELECT FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NULL ORDER BY id FOR UPDATE
+SELECT 1 FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NULL ORDER BY id FOR UPDATE
 """
 
+# The values are the columns' defaults. The keyword DEFAULT would set null where `worlds` is a view.
 _RESET_STATE: Final = """
-UPDATE worlds SET id_sequence = DEFAULT, clock_frozen_at = $2, clock_offset = DEFAULT, default_scenario = DEFAULT,
-    approvals_expire_after = DEFAULT, review_threshold = DEFAULT
+UPDATE worlds SET id_sequence = 0, clock_frozen_at = $2, clock_offset = '0', default_scenario = 'success',
+    approvals_expire_after = NULL, review_threshold = 100000.00
 WHERE merchant_id = $1
 """
 _INITIAL_VALUES: Final = "SELECT seed, begins_at, opening_balance FROM merchants WHERE merchant_id = $1"
@@ -122,13 +131,17 @@ async def count_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> int:
     return count
 
 
-async def take_snapshot(conn: "PoolConnectionProxy[Any]", *arguments: object) -> "Record":
+async def take_snapshot(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_id: str, *arguments: object) -> "Record":
     """Save the world as a snapshot, and return the snapshot's row.
 
-    `arguments` are the merchant, the snapshot's id and name, the merchant's time, the host's time, and a fresh id of the
-    merchant. The fresh id separates existing rows, with smaller ids, from later ones.
+    `arguments` are its name, the merchant's time, the host's time, and a fresh id of the merchant. The fresh id separates
+    existing rows, with smaller ids, from later ones.
     """
-    record: Record | None = await conn.fetchrow(_TAKE, *arguments)
+    await conn.execute(_INSERT_SNAPSHOT, merchant_id, snapshot_id, *arguments)
+    parts = await conn.fetch(_INSERT_ROWS, merchant_id, snapshot_id)
+    count, size = sum(part["count"] for part in parts), sum(part["size"] for part in parts)
+    append_only = sum(part["count"] for part in parts if part["table_name"] in _APPEND_ONLY)
+    record: Record | None = await conn.fetchrow(_COUNT_SNAPSHOT, merchant_id, snapshot_id, count, size, append_only)
     assert record is not None
     return record
 
@@ -157,13 +170,12 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
         kept = (*_APPEND_ONLY, WORLDS_TABLE) if is_intact else (WORLDS_TABLE,)
         await _empty(conn, merchant_id, kept)
         inserts = (
-            f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
-            f"CROSS JOIN LATERAL unnest(s.{table}) r "
+            f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s CROSS JOIN LATERAL unnest(s.{table}) r "  # noqa: S608 -- constants
             f"WHERE s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = '{table}'"
-            for table in reversed(WORLD)
+            for table in reversed(WORLD)  # referenced rows first
             if table not in kept
         )
-        await conn.execute(_as_one_statement(inserts), merchant_id, snapshot_id)
+        await _execute_all(conn, inserts, merchant_id, snapshot_id)
     clock = await conn.fetchrow(_RESTORE_STATE, merchant_id, snapshot_id)
     assert clock is not None, "every snapshot contains the row of its world"
     await conn.execute(_RELEASE, merchant_id)
@@ -212,18 +224,22 @@ async def _as_owner_without_foreign_keys(conn: "PoolConnectionProxy[Any]") -> As
 
 
 async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, kept: Collection[str]) -> None:
-    await conn.execute(_LOCK_DELIVERIES, merchant_id)
-    # Two statements: only the second one sees an attempt that was recorded while the first one waited for its delivery. No
-    # foreign key deletes that attempt with the delivery.
-    for tables in (LOCKED_BY_OTHERS, [table for table in WORLD if table not in (*LOCKED_BY_OTHERS, *kept)]):
-        deletes = (f"DELETE FROM {table} WHERE merchant_id = $1" for table in tables)  # noqa: S608 -- constants
-        await conn.execute(_as_one_statement(deletes), merchant_id)
+    """Delete the rows of all tables but `kept`, referencing rows first.
 
-
-def _as_one_statement(statements: Iterable[str]) -> str:
-    """Combine statements into one. In a small world, the round trips would take longer than the work.
-
-    Foreign keys are checked at the end of the whole statement.
+    Each statement sees what other transactions wrote while an earlier one waited for their locks. An attempt that was recorded
+    meanwhile is thus deleted after its delivery; no foreign key deletes the two together.
     """
-    *parts, last = statements
-    return f"WITH {', '.join(f'part_{number} AS ({part})' for number, part in enumerate(parts))} {last}"
+    await conn.execute(_LOCK_DELIVERIES, merchant_id)
+    deletes = (f"DELETE FROM {table} WHERE merchant_id = $1" for table in WORLD if table not in kept)  # noqa: S608 -- constants
+    await _execute_all(conn, deletes, merchant_id)
+
+
+async def _execute_all(conn: "PoolConnectionProxy[Any]", statements: Iterable[str], *ids: str) -> None:
+    """Run statements one after the other, in one round trip: in a small world, one each would take longer than the work.
+
+    PostgreSQL accepts several statements only without parameters. So their parameters, which are UUIDs, are written out.
+    """
+    script = "; ".join(statements)
+    for number, id_ in enumerate(ids, 1):
+        script = script.replace(f"${number}", f"'{UUID(id_)}'")
+    await conn.execute(script)
