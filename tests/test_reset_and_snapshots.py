@@ -250,10 +250,10 @@ def test_a_database_user_without_superuser_rights_can_restore_with_all_foreign_k
         await open_pool(world.stack.database_url, 1)
         try:
             for _ in range(2):
-                async with transaction(world.merchant_id) as conn:
+                async with transaction(world.merchant_id, as_database_owner=True) as conn:
                     await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
                     await store.empty_world(conn, world.merchant_id)
-                async with transaction(world.merchant_id) as conn:
+                async with transaction(world.merchant_id, as_database_owner=True) as conn:
                     await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
                     assert await store.restore_world(conn, world.merchant_id, snapshot_id) is not None
         finally:

@@ -63,7 +63,7 @@ async def migrate_and_check(url: str) -> None:
         await execute(url, *statements(MIGRATION))
     await open_pool(url, 1)
     try:
-        async with transaction(running) as conn:
+        async with transaction(running, as_database_owner=True) as conn:
             world = "SELECT * FROM worlds WHERE merchant_id = $1"
             assert dict(await conn.fetchrow(world, running) or {}) == {
                 "merchant_id": uuid.UUID(running), "seed": None, "id_sequence": 0, "clock_frozen_at": None,

@@ -66,7 +66,7 @@ LIMIT $2
 _FROZEN_WITH_DUE_DELIVERIES: Final = """
 SELECT w.merchant_id::text FROM worlds w
 WHERE w.clock_frozen_at IS NOT NULL AND EXISTS (
-    SELECT FROM webhook_endpoints e
+    SELECT 1 FROM webhook_endpoints e
     WHERE e.merchant_id = w.merchant_id AND e.status = 'ENABLED' AND e.relayed IS NOT TRUE AND (
         SELECT d.next_attempt_at FROM webhook_deliveries d
         WHERE d.merchant_id = w.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL

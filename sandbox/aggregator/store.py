@@ -57,7 +57,7 @@ SELECT url, headers, since, page, seen AS newest_read, walk_began AS sync_starte
     fetch_id::text AS fetch_id
 FROM vendor_cursors WHERE merchant_id = $1 FOR UPDATE
 """
-_MERCHANT: Final = "SELECT FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE"
+_MERCHANT: Final = "SELECT 1 FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE"
 _CREATE_CURSOR: Final = """
 INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, updated_at) VALUES ($1, 1, 0, $2, $2)
 ON CONFLICT (merchant_id) DO NOTHING
@@ -108,7 +108,7 @@ SELECT coalesce(sum(rows), 0)::int FROM sums
 """
 _COUNT_DEAD: Final = """
 SELECT (SELECT count(DISTINCT digest) FROM unnest($2::bytea[]) AS d (digest) WHERE NOT EXISTS (
-    SELECT FROM vendor_dead_letters l WHERE l.merchant_id = $1 AND l.digest = d.digest
+    SELECT 1 FROM vendor_dead_letters l WHERE l.merchant_id = $1 AND l.digest = d.digest
 )) AS new, (SELECT count(*) FROM vendor_dead_letters WHERE merchant_id = $1) AS kept
 """
 _INSERT_DEAD_LETTERS: Final = """

@@ -108,10 +108,10 @@ async def audit(merchant_id: str) -> AuditReport:
 async def _audit(merchant_id: str) -> AuditReport:
     async with consistent_read(merchant_id) as conn:
         await _plan_joins(conn)
-        if not await conn.fetchval("SELECT EXISTS (SELECT FROM merchants WHERE merchant_id = $1)", merchant_id):
+        if not await conn.fetchval("SELECT EXISTS (SELECT 1 FROM merchants WHERE merchant_id = $1)", merchant_id):
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         count = await conn.fetchval(
-            "SELECT count(*) FROM (SELECT FROM transfers WHERE merchant_id = $1 LIMIT $2) t",
+            "SELECT count(*) FROM (SELECT 1 FROM transfers WHERE merchant_id = $1 LIMIT $2) t",
             merchant_id,
             MAX_TRANSFERS_PER_SNAPSHOT + 1,
         )

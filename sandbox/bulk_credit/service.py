@@ -15,6 +15,7 @@ from piccolo.query.methods.update import Update
 
 from sandbox.bulk_credit.tables import BulkCredits
 from sandbox.bulk_credit.upload import Upload
+from sandbox.db.copy_target import copy_target
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID, Row, read_rows
@@ -159,9 +160,11 @@ class BulkCreditService:
                 upload.file.seek(0)
                 counts.clear()
             await BulkCredits.insert(_new_bulk_credit(context, activity_id, now))
+            table, schema = await copy_target(conn, "bulk_credit_items")
             # COPY as text, which the driver sends unchanged. Encoding records would take longer than everything else.
             await conn.copy_to_table(
-                "bulk_credit_items",
+                table,
+                schema_name=schema,
                 source=copy_lines(),
                 columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error"],
                 timeout=_COPY_SECONDS,

@@ -33,12 +33,12 @@ _UNSET: Final = datetime.min.replace(tzinfo=UTC)
 
 # If a merchant has only an opening balance, its clock can go back: all later ids and times depend on the clock alone.
 _HAS_ACTIVITY: Final = """
-SELECT EXISTS (SELECT FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
+SELECT EXISTS (SELECT 1 FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
 """
 
 _UNFINISHED: Final = f"""
 SELECT EXISTS (
-    SELECT FROM (SELECT fingerprint, status FROM idempotency_keys WHERE {by_key("idempotency_keys", "key", "$2")} OFFSET 0) k
+    SELECT 1 FROM (SELECT fingerprint, status FROM idempotency_keys WHERE {by_key("idempotency_keys", "key", "$2")} OFFSET 0) k
     WHERE k.fingerprint = $3 AND k.status = $4
 )
 """  # noqa: S608 -- constants

@@ -10,7 +10,7 @@ from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.http.request import Caller, SignedIn
 from sandbox.unit_of_work.transaction import write_rows
 
-_ENDED: Final = "EXISTS (SELECT FROM console_sign_outs WHERE subject = $1 AND session IN ('', $2) AND at >= $3)"
+_ENDED: Final = "EXISTS (SELECT 1 FROM console_sign_outs WHERE subject = $1 AND session IN ('', $2) AND at >= $3)"
 _IS_ENDED: Final = f"SELECT {_ENDED}"
 _ROLE: Final = f"""
 SELECT role FROM api_keys WHERE merchant_id = $4 AND id = $5 AND revoked_at IS NULL AND NOT {_ENDED}

@@ -255,18 +255,21 @@ def _bind_piccolo(conn: "PoolConnectionProxy[Any]", bound: "PoolConnectionProxy[
 
 @asynccontextmanager
 async def transaction(
-    owner: Owner, lock_timeout: float | None = None, mode: str = ""
+    owner: Owner, lock_timeout: float | None = None, mode: str = "", *, as_database_owner: bool = False
 ) -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """Run the body in one transaction on its own connection. Piccolo's own helper leaks the connection if COMMIT fails.
 
     It can read and write the rows of one merchant, and of others in the same shard (`shard_of`). A statement that waits for a
     lock for more than `lock_timeout` seconds raises asyncpg's LockNotAvailableError. `mode` is for BEGIN, such as "READ ONLY".
+    The application's role cannot delete transfers and events: to replace a world, work `as_database_owner`.
     Piccolo's queries in the body are part of the transaction. Any error rolls it back. Raises the body's error,
     CONNECTION_ERRORS, or asyncpg's error of the COMMIT.
     """
     begin = f"BEGIN {mode}"
     if lock_timeout is not None:
         begin += f"; SET LOCAL lock_timeout = {round(lock_timeout * 1000)}"
+    if as_database_owner:  # from the beginning: Citus refuses to change the role later
+        begin += "; SET LOCAL ROLE NONE"
     enter = "psp_check" if "READ ONLY" in mode else "psp_enter"
     async with _enter(owner, begin, enter) as conn:
         try:
@@ -334,18 +337,6 @@ async def on_every_shard(read: Callable[["PoolConnectionProxy[Any]"], Awaitable[
     if failed is not None and len(unavailable_nodes) == len(tasks):
         raise failed
     return AllShards(rows, unavailable_nodes)
-
-
-@asynccontextmanager
-async def as_owner(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
-    """Run the block as the database's owner. Use it inside a transaction.
-
-    The application's role cannot delete transfers and events, which removing a world requires.
-    """
-    await conn.execute("SET LOCAL ROLE NONE")
-    yield
-    # If the block raised, the rollback restores the role.
-    await conn.execute(f"SET LOCAL ROLE {APPLICATION_ROLE}")
 
 
 async def plan_by_statistics(conn: "PoolConnectionProxy[Any]") -> None:

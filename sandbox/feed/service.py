@@ -25,8 +25,8 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 # count prevents a scan of the whole table if one merchant owns most of it.)
 _PAGE: Final = f"""
 SELECT (SELECT count(*) FROM (
-    SELECT FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3 ORDER BY merchant_id, id
-) c) AS total, p.* FROM (SELECT) one
+    SELECT 1 FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3 ORDER BY merchant_id, id
+) c) AS total, p.* FROM (SELECT 1) one
 LEFT JOIN LATERAL (
     SELECT t.id::text AS id, u.vendor_user_id, t.created_at, lower(t.type) AS type, t.amount FROM (
         SELECT id FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3

@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import as_owner, connection, db_errors_as_503, on_every_shard
+from sandbox.db.engine import connection, db_errors_as_503, on_every_shard
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid, uuid7
@@ -176,12 +176,11 @@ class MerchantService:
             # the merchant's lock, and locks rows in another order than these deletes. A deadlock is resolved by a retry.
             if not await claim(conn, self._work.catalogue, [ClaimRequest(merchant_id, RESERVE_NO_IDS)]):
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
-            async with as_owner(conn):
-                for table in TABLES:
-                    await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
+            for table in TABLES:
+                await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
             return CommandResult(204, b"")
 
-        return await run_for_operator(self._work, self._box, context, merchant_id, action)
+        return await run_for_operator(self._work, self._box, context, merchant_id, action, as_database_owner=True)
 
     async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
         """Create an API key with the role. Responds with 201 and the NewApiKey.

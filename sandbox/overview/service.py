@@ -50,7 +50,7 @@ SELECT status, failure_code, count(*) AS count, sum(amount) AS amount, min(creat
 _OPEN_PAYOUTS: Final = """
 SELECT s.status, c.count FROM unnest($2::text[]) WITH ORDINALITY AS s (status, place) CROSS JOIN LATERAL (
     SELECT count(*) AS count FROM (
-        SELECT FROM payouts WHERE merchant_id = $1 AND payouts.status = s.status AND payouts.status <> ''
+        SELECT 1 FROM payouts WHERE merchant_id = $1 AND payouts.status = s.status AND payouts.status <> ''
         ORDER BY merchant_id, payouts.status, dest_type, id LIMIT $3
     ) p
 ) c ORDER BY s.place

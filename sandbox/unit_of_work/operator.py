@@ -7,6 +7,7 @@ the record of its key commit together.
 import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import transaction
@@ -44,24 +45,34 @@ ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXC
 
 
 async def run_for_operator(
-    work: UnitOfWorkRunner, box: SecretBox, context: RequestContext, merchant_id: str, action: Action
+    work: UnitOfWorkRunner,
+    box: SecretBox,
+    context: RequestContext,
+    merchant_id: str,
+    action: Action,
+    *,
+    as_database_owner: bool = False,
 ) -> CommandResult:
     """Run an operator's action on a merchant once per key. The action and the key's record commit together.
 
+    `as_database_owner` is for actions that delete transfers and events.
     Raises IDEMPOTENCY_KEY_IN_FLIGHT, UNAVAILABLE, and the action's refusals that are not stored. Cancelling the caller does not
     cancel the action.
     """
 
     async def alone() -> CommandResult:
         with in_flight(_IN_FLIGHT, context.key):
-            return await with_retries(lambda: _once(box, context, merchant_id, action), retry_safe=context.key is not None)
+            once = partial(_once, box, context, merchant_id, action, as_database_owner)
+            return await with_retries(once, retry_safe=context.key is not None)
 
     return await work.run_to_completion(alone())
 
 
-async def _once(box: SecretBox, context: RequestContext, merchant_id: str, action: Action) -> CommandResult:
+async def _once(
+    box: SecretBox, context: RequestContext, merchant_id: str, action: Action, as_database_owner: bool
+) -> CommandResult:
     key = context.key
-    async with transaction(merchant_id) as conn:
+    async with transaction(merchant_id, as_database_owner=as_database_owner) as conn:
         if key is None:
             return await action(conn)
         purpose = f"operator/answer/{key.key}"

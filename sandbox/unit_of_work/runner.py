@@ -81,6 +81,8 @@ class UnitOfWorkRunner:
         before_write: BeforeWrite | None = None,
         after_write: AfterWrite[T] | None = None,
         lock_timeout: float | None = None,
+        *,
+        as_database_owner: bool = False,
     ) -> T:
         """Run one transaction for one merchant: claim → decide → write. Call the notifier after the COMMIT.
 
@@ -90,7 +92,7 @@ class UnitOfWorkRunner:
         """
         started = time.perf_counter()
         try:
-            async with transaction(wanted.merchant_id, lock_timeout) as conn:
+            async with transaction(wanted.merchant_id, lock_timeout, as_database_owner=as_database_owner) as conn:
                 if prepare is not None:
                     await prepare(conn)
                 units = await claim(conn, self.catalogue, [wanted])
@@ -217,11 +219,18 @@ class UnitOfWorkRunner:
         return await self.run_with_reserved_key(context, stored, RESERVE_NO_IDS)
 
     async def run_with_reserved_key(
-        self, context: RequestContext, action: Action, weight: int = 1, prepare: Prepare | None = None
+        self,
+        context: RequestContext,
+        action: Action,
+        weight: int = 1,
+        prepare: Prepare | None = None,
+        *,
+        as_database_owner: bool = False,
     ) -> CommandResult:
         """Like `run`, but the caller holds the key's reservation (`in_flight`), across several transactions.
 
-        If the key already has a result, the rows that `prepare` wrote are rolled back.
+        If the key already has a result, the rows that `prepare` wrote are rolled back. Actions that delete a world's transfers
+        and events need `as_database_owner`.
         """
         key = context.key
 
@@ -239,7 +248,11 @@ class UnitOfWorkRunner:
             return result
 
         wanted = ClaimRequest(context.merchant_id, weight, keys=() if key is None else (key.key,))
-        return await with_retries(lambda: self.run_transaction(wanted, decide, prepare), retry_safe=key is not None)
+
+        async def attempt() -> CommandResult:
+            return await self.run_transaction(wanted, decide, prepare, as_database_owner=as_database_owner)
+
+        return await with_retries(attempt, retry_safe=key is not None)
 
     async def run_to_completion(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to completion, even if the client disconnects and the handler is cancelled."""

@@ -89,7 +89,7 @@ class BundleService:
 
             async def replace_then_journal() -> CommandResult:
                 # No ids are reserved: the next call gets the id that it would have got in the exported world.
-                result = await self._work.run_with_reserved_key(context, action, RESERVE_NO_IDS)
+                result = await self._work.run_with_reserved_key(context, action, RESERVE_NO_IDS, as_database_owner=True)
                 if result.status < 400 and not result.replayed:
                     await self._journal.replace(context.merchant_id, checked.bundle.journal.calls)
                 return result

@@ -10,7 +10,8 @@ import asyncpg
 import msgspec
 
 from sandbox.audit.service import check as audit
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, as_owner, plan_by_statistics
+from sandbox.db.copy_target import copy_target
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, plan_by_statistics
 from sandbox.domain import redaction
 from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.redaction import Address, Secret
@@ -74,11 +75,10 @@ async def import_world(
         endpoints, columns = _with_secrets(box, merchant_id, checked.tables["webhook_endpoints"], kept.endpoints)
         cursors = _with_headers(checked.tables["vendor_cursors"], kept.vendor)
         replaced = {"webhook_endpoints": columns, "vendor_cursors": cursors}
-        async with as_owner(conn):
-            for name, rows in checked.tables.items():
-                await _insert(conn, merchant_id, name, replaced.get(name, rows))
-            pairs = TableRows(("pair", "payout_id"), metadata_pairs(checked.tables["payouts"]))
-            await _insert(conn, merchant_id, DERIVED, pairs)
+        for name, rows in checked.tables.items():
+            await _insert(conn, merchant_id, name, replaced.get(name, rows))
+        pairs = TableRows(("pair", "payout_id"), metadata_pairs(checked.tables["payouts"]))
+        await _insert(conn, merchant_id, DERIVED, pairs)
         await _set_state(conn, merchant_id, checked)
         await _audit(conn, merchant_id)
     return endpoints
@@ -113,8 +113,10 @@ def _refused(error: asyncpg.PostgresError) -> Problem:
 
 async def _insert(conn: "PoolConnectionProxy[Any]", merchant_id: str, table: str, rows: TableRows) -> None:
     if rows.rows:
+        name, schema = await copy_target(conn, table)
         await conn.copy_records_to_table(
-            table,
+            name,
+            schema_name=schema,
             records=[(merchant_id, *row) for row in rows.rows],
             columns=["merchant_id", *rows.columns],
             timeout=_COPY_SECONDS,

@@ -144,7 +144,8 @@ class WorldService:
         # Without the clock lease, an advance in progress would continue in the new world to a target of the old one.
         with in_flight(context.merchant_id, context.key):
             async with db_errors_as_503(), clock_lease(context.merchant_id):
-                return await self._work.run_to_completion(self._work.run_with_reserved_key(context, action))
+                replaced = self._work.run_with_reserved_key(context, action, as_database_owner=True)
+                return await self._work.run_to_completion(replaced)
 
 
 def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Snapshots]:

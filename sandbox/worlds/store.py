@@ -1,4 +1,7 @@
-"""Empty a merchant's world, save it as arrays of rows, and restore it. The caller holds the merchant's lock."""
+"""Empty a merchant's world, save it as arrays of rows, and restore it.
+
+The caller holds the merchant's lock. To empty or restore a world, its transaction works as the database's owner.
+"""
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
@@ -7,7 +10,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sandbox.db.engine import as_owner
 from sandbox.domain.clock import Clock
 from sandbox.merchants.tables import ENDPOINTS, WORLD, WORLDS_TABLE
 
@@ -151,7 +153,7 @@ async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> tup
 
     Returns the merchant's seed and opening balance.
     """
-    async with _as_owner_without_foreign_keys(conn):
+    async with _without_foreign_keys(conn):
         await _empty(conn, merchant_id, kept=(ENDPOINTS, WORLDS_TABLE))
     await conn.execute(_MARK_NONE_INTACT, merchant_id)
     merchant = await conn.fetchrow(_INITIAL_VALUES, merchant_id)
@@ -165,7 +167,7 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
     record = await conn.fetchrow(_SNAPSHOT, merchant_id, snapshot_id)
     if record is None:
         return None
-    async with _as_owner_without_foreign_keys(conn):
+    async with _without_foreign_keys(conn):
         is_intact = record["stands"] and await _delete_later_rows(conn, merchant_id, record)
         kept = (*_APPEND_ONLY, WORLDS_TABLE) if is_intact else (WORLDS_TABLE,)
         await _empty(conn, merchant_id, kept)
@@ -185,7 +187,7 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
 
 async def clear_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> None:
     """Delete everything in the world but its row in `worlds`, also its webhook endpoints. Its snapshots stay restorable."""
-    async with _as_owner_without_foreign_keys(conn):
+    async with _without_foreign_keys(conn):
         await _empty(conn, merchant_id, kept=(WORLDS_TABLE,))
     await conn.execute(_MARK_NONE_INTACT, merchant_id)
 
@@ -208,19 +210,18 @@ async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str,
 
 
 @asynccontextmanager
-async def _as_owner_without_foreign_keys(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
-    """Work as the owner, who can delete ledger rows, and without foreign key checks if the owner can disable them.
+async def _without_foreign_keys(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
+    """Work without foreign key checks, if the database's owner can disable them.
 
     The checks take longer than the deletes and find nothing: referencing rows are deleted in the same transaction, and restored
     rows satisfied the same keys before. Only a superuser can disable the checks; the owner of the embedded database is one.
     """
-    async with as_owner(conn):
-        may_skip: bool = await conn.fetchval(_MAY_SKIP_KEYS)
-        if may_skip:
-            await conn.execute("SET LOCAL session_replication_role = replica")
-        yield
-        if may_skip:
-            await conn.execute("SET LOCAL session_replication_role = origin")
+    may_skip: bool = await conn.fetchval(_MAY_SKIP_KEYS)
+    if may_skip:
+        await conn.execute("SET LOCAL session_replication_role = replica")
+    yield
+    if may_skip:
+        await conn.execute("SET LOCAL session_replication_role = origin")
 
 
 async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, kept: Collection[str]) -> None:
