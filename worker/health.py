@@ -40,7 +40,7 @@ class HealthServer:
 
     async def _ready(self, request: web.Request) -> web.Response:
         try:
-            await self._readiness.require()
+            ready = await self._readiness.require()
         except Problem as problem:
             headers = [(name.lower().encode(), value.encode("utf-8", "replace")) for name, value in request.headers.items()]
             request_id = choose_request_id(headers)
@@ -51,7 +51,7 @@ class HealthServer:
                 content_type=MEDIA_TYPE,
                 headers={**problem.headers, "X-Request-Id": request_id},
             )
-        return _json({"status": "ready"})
+        return _json(ready)
 
 
 async def _alive(_: web.Request) -> web.Response:
@@ -63,5 +63,5 @@ async def _metrics(_: web.Request) -> web.Response:
     return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
-def _json(value: dict[str, str]) -> web.Response:
+def _json(value: object) -> web.Response:
     return web.Response(body=_encode(value), content_type="application/json")

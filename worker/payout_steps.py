@@ -1,13 +1,13 @@
 """Run the due payout steps of woken merchants, and start delivering the webhooks that they cause."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import islice
 from typing import Final
 
 import structlog
 
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, shard_of
 from sandbox.domain.unit import UnitOfWork
 from sandbox.payouts.steps import take_due_steps, take_due_steps_together
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -69,23 +69,28 @@ class PayoutStepRunner:
         self._merchants_at_once = merchants_at_once
         self._alone = MerchantTasks("steps", MAX_SOLO_MERCHANTS, self._run_alone)
         self._timers = MerchantTimers(self.wake)
-        self._woken: dict[str, None] = {}
-        """Merchants that wait for a round, in the order of their turns."""
+        self._woken: dict[Hashable, dict[str, None]] = {}
+        """By shard, the merchants that wait for a round, in the order of their turns. An entry is there while its task runs."""
         self._deliveries_woken: set[str] = set()
         """Merchants with due deliveries, for which the next round must wake the deliverer if it cannot claim them all."""
-        self._rounds_task: asyncio.Task[None] | None = None
+        self._rounds: set[asyncio.Task[None]] = set()
 
     def wake(self, merchant_id: str) -> None:
         """Look for due steps of the merchant."""
         if self._alone.stopping:
             return
-        self._woken[merchant_id] = None
-        if self._rounds_task is None:
-            self._rounds_task = asyncio.create_task(self._run_rounds())
+        shard = shard_of(merchant_id)
+        if shard in self._woken:
+            self._woken[shard][merchant_id] = None
+            return
+        self._woken[shard] = {merchant_id: None}
+        task = asyncio.create_task(self._run_rounds(shard))
+        self._rounds.add(task)
+        task.add_done_callback(self._rounds.discard)
 
     def wake_deliveries(self, merchant_id: str) -> None:
         """Deliver the merchant's due webhooks. If it waits for a round, the round's transaction claims them."""
-        if merchant_id in self._woken:
+        if merchant_id in self._woken.get(shard_of(merchant_id), ()):
             self._deliveries_woken.add(merchant_id)
         else:
             self._deliverer.wake(merchant_id)
@@ -100,26 +105,28 @@ class PayoutStepRunner:
     async def stop(self, seconds: float) -> None:
         """Cancel the timers, start no more batches, and wait up to `seconds` for the running ones to commit."""
         self._timers.cancel()
-        self._woken.clear()
+        for merchants in self._woken.values():
+            merchants.clear()
         self._alone.stopping = True
-        if self._rounds_task is not None:
-            await asyncio.wait({self._rounds_task}, timeout=seconds)
+        if self._rounds:
+            await asyncio.wait(self._rounds, timeout=seconds)
         await self._alone.stop(seconds)
 
     async def _run_alone(self, merchant_id: str) -> bool:
         with self._deliverer.leasing() as deliveries:
             return await take_due_steps(self._work, merchant_id, before_write=deliveries)
 
-    async def _run_rounds(self) -> None:
+    async def _run_rounds(self, shard: Hashable) -> None:
+        woken = self._woken[shard]
         try:
-            while self._woken:
-                merchants = list(islice(self._woken, self._merchants_at_once))
+            while woken:
+                merchants = list(islice(woken, self._merchants_at_once))
                 for merchant_id in merchants:
-                    del self._woken[merchant_id]
+                    del woken[merchant_id]
                 await self._run_round(merchants)
         finally:
-            # No await since `_woken` was last checked, so no wake-up is lost in between.
-            self._rounds_task = None
+            # No await since `woken` was last checked, so no wake-up is lost in between.
+            del self._woken[shard]
 
     async def _run_round(self, merchants: list[str]) -> None:
         more: dict[str, bool] = {}
@@ -139,4 +146,4 @@ class PayoutStepRunner:
             if merchant_id not in more:
                 self._alone.wake(merchant_id)
             elif more[merchant_id] and not self._alone.stopping:
-                self._woken[merchant_id] = None
+                self.wake(merchant_id)

@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from sandbox.db.engine import CONNECTION_ERRORS, connection, every_shard, on_every_shard, transaction
+from sandbox.db.engine import CONNECTION_ERRORS, connection, every_shard, on_every_shard
 from sandbox.infrastructure.metrics import WORK_LAG
+from sandbox.unit_of_work.transaction import write_rows
 from sandbox.webhooks.outbox import LEASE
 
 if TYPE_CHECKING:
+    from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
 INTERVAL: Final = 0.5
@@ -131,13 +134,16 @@ async def purge_expired_keys(now: datetime) -> None:
         try:
             async with connection(shard) as conn:
                 expired = await conn.fetch(_EXPIRED, now, _MAX_PURGED_KEYS)
-            async with transaction(shard) as conn:
-                await conn.executemany(_PURGE, [tuple(record) for record in expired])
-                await conn.execute(_PURGE_OPERATOR_KEYS, now, _MAX_PURGED_KEYS)
+            await write_rows(shard, partial(_purge, expired=expired, now=now))
         except CONNECTION_ERRORS as error:
             failed = error
     if failed is not None:
         raise failed
+
+
+async def _purge(conn: "PoolConnectionProxy[Any]", expired: "Sequence[Record]", now: datetime) -> None:
+    await conn.executemany(_PURGE, [tuple(record) for record in expired])
+    await conn.execute(_PURGE_OPERATOR_KEYS, now, _MAX_PURGED_KEYS)
 
 
 async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str], None]) -> None:

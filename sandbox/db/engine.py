@@ -151,7 +151,7 @@ def shard_of(merchant_id: str) -> Shard | None:
 
     Also None before the process has made its first connection. A transaction can hold rows of one shard only.
     """
-    cluster = _pools().cluster
+    cluster = None if _opened is None else _opened.cluster
     return None if cluster is None else cluster.shard_of(merchant_id)
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from sandbox.db.cluster import Cluster, read_cluster
 from sandbox.db.engine import ENGINE
 from sandbox.db.functions import MIGRATION_LOCK, install_functions
+from sandbox.db.shard_schema import NODE_SETTINGS, drop_shard_schemas
 
 _PROGRAM = Path(__file__).parent.parent
 _FOLDER = _PROGRAM / "db" / "migrations"
@@ -52,28 +54,58 @@ async def migrate(database_url: str) -> str:
         version = int(await conn.fetchval("SHOW server_version_num"))
         if version < _OLDEST_VERSION:
             raise MigrationError(f"PostgreSQL 15 or newer is required, but this server is version {version // 10000}.")
+        cluster = await read_cluster(conn)
         with contextlib.suppress(asyncpg.UndefinedTableError):
             # Piccolo needs half a second to find that there is nothing to do.
             if migration_ids() <= await completed_migrations(conn):
-                await install_functions(conn)
+                if cluster is None:
+                    await install_functions(conn)
                 return "All migrations have run.\n"
-        from piccolo.apps.migrations.commands.forwards import run_forwards
-
-        await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
-        ENGINE.config = {"dsn": database_url}
-        await ENGINE.start_connection_pool(min_size=0, max_size=2)
-        report = io.StringIO()
-        try:
-            with contextlib.redirect_stdout(report):
-                result = await run_forwards(app_name="sandbox")
-        finally:
-            await ENGINE.close_connection_pool()
-        if not result.success:
-            raise MigrationError(f"A migration failed: {result.message}\n{report.getvalue()}")
-        await install_functions(conn)
-        return report.getvalue()
+        if cluster is None:
+            await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+            report = await _run_migrations({"dsn": database_url})
+            await install_functions(conn)
+            return report
     finally:
         await conn.close()
+    return await _migrate_cluster(database_url, cluster)
+
+
+async def _migrate_cluster(database_url: str, cluster: Cluster) -> str:
+    """Migrate a distributed database. The coordinator, which is its first node, forwards each change to the others.
+
+    The shards' schemas are dropped before, because their views would forbid changes. They are not created again while the lock
+    is held on each node.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        for node in cluster.nodes:
+            try:
+                conn = await asyncpg.connect(
+                    database_url, host=node.host, port=node.port, timeout=10, server_settings=NODE_SETTINGS
+                )
+            except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+                raise MigrationError(f"Cannot connect to node {node}: {type(error).__name__}: {error}") from error
+            stack.push_async_callback(conn.close)
+            await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+            await drop_shard_schemas(conn)
+        coordinator = cluster.nodes[0]
+        return await _run_migrations({"dsn": database_url, "host": coordinator.host, "port": coordinator.port})
+
+
+async def _run_migrations(config: dict[str, Any]) -> str:
+    from piccolo.apps.migrations.commands.forwards import run_forwards
+
+    ENGINE.config = config
+    await ENGINE.start_connection_pool(min_size=0, max_size=2)
+    report = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(report):
+            result = await run_forwards(app_name="sandbox")
+    finally:
+        await ENGINE.close_connection_pool()
+    if not result.success:
+        raise MigrationError(f"A migration failed: {result.message}\n{report.getvalue()}")
+    return report.getvalue()
 
 
 def main() -> None:

@@ -87,10 +87,12 @@ class Pools:
             return self._cluster.nodes
 
     async def probe(self, node: Node) -> None:
-        """Connect to the node, and disconnect. Raises OSError or asyncpg's errors."""
-        conn = await self._connect(node, CONNECT_SECONDS)
-        await conn.close(timeout=CONNECT_SECONDS)
-        self._down_until.pop(node, None)
+        """Run a statement on the node. Raises OSError or asyncpg's errors."""
+        pool, conn = await self._acquire_from(node, partial(self._shared_pool, node))
+        try:
+            await conn.execute("SELECT 1")
+        finally:
+            await pool.release(conn)
 
     async def close(self) -> None:
         """Close all pools. Connections that are still busy after 5 seconds are terminated."""

@@ -2,19 +2,11 @@
 
 import asyncio
 
-import msgspec
-
 from sandbox.http.operation import get
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
 from sandbox.infrastructure.metrics import exposition
-from sandbox.server.readiness import Readiness
-
-
-class Ready(msgspec.Struct):
-    """The response of `/health/ready` if every part is available."""
-
-    status: str
+from sandbox.server.readiness import Readiness, Ready
 
 
 class HealthApi:
@@ -33,11 +25,11 @@ class HealthApi:
         {200: Ready},
         access="public",
         errors=("UNAVAILABLE",),
-        description="Responds within 3 seconds. `errors` names each unavailable part.",
+        description="Responds within 5 seconds. `errors` names each unavailable part. On a distributed database, "
+        "`nodes` has the status of each node. If some are down, `status` is `degraded`: merchants on the others are served.",
     )
     async def ready(self, request: Request) -> Ready:
-        await self._readiness.require()
-        return Ready("ready")
+        return await self._readiness.require()
 
     @get("/metrics", "Get Prometheus metrics", {200: str}, access="public", media_type="text/plain")
     async def metrics(self, request: Request) -> Response:

@@ -5,11 +5,13 @@ Each check has a timeout of CHECK_TIMEOUT. A check that hangs is not started aga
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import asyncpg
+import msgspec
 
-from sandbox.db.engine import CONNECTION_ERRORS, shared_connection
+from sandbox.db.cluster import Node
+from sandbox.db.engine import CONNECTION_ERRORS, cluster_nodes, every_shard, probe, shared_connection
 from sandbox.db.migrate import completed_migrations, migration_ids
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
@@ -20,8 +22,30 @@ CHECK_TIMEOUT: Final = 2.0
 _REDIS_TIMEOUT: Final = 5.0
 """Socket timeout in seconds, so that a check of Redis always ends."""
 
+_NODE_TIMEOUT: Final = 1.5
+"""Seconds for the nodes of a distributed database, which are checked side by side."""
+
 Unavailable = Mapping[str, str]
 """Part → error message. The parts are `database`, `migrated`, `redis` and `worker`."""
+
+
+class NodeStatus(msgspec.Struct):
+    """A node of a distributed database."""
+
+    node: str
+    """Host and port."""
+    status: Literal["up", "down"]
+    has_merchants: bool
+    """False for a coordinator that only coordinates."""
+
+
+class Ready(msgspec.Struct, omit_defaults=True):
+    """The response of `/health/ready` if requests can be served."""
+
+    status: Literal["ready", "degraded"]
+    """`degraded` if nodes of a distributed database are down: the merchants whose rows they have get 503."""
+    nodes: list[NodeStatus] | msgspec.UnsetType = msgspec.UNSET
+    """Only on a distributed database."""
 
 
 class Readiness:
@@ -43,12 +67,18 @@ class Readiness:
         )
         return {**database, **redis}
 
-    async def require(self) -> None:
-        """Raise UNAVAILABLE, naming each unavailable part, unless the process is ready."""
+    async def require(self) -> Ready:
+        """Return the state of a process that can serve requests. Raises UNAVAILABLE, naming each unavailable part."""
         unavailable = await self.find_unavailable()
+        nodes = [] if "database" in unavailable else await _check_nodes()
+        if nodes and not any(node.status == "up" for node in nodes if node.has_merchants):
+            unavailable = {**unavailable, "database": "No node that has merchants' rows is available"}
         if unavailable:
             detail = f"Not ready: {'; '.join(unavailable.values())}."
             raise Problem("UNAVAILABLE", detail, errors=tuple(unavailable.items()), headers={"Retry-After": "1"})
+        if not nodes:
+            return Ready("ready")
+        return Ready("degraded" if any(node.status == "down" for node in nodes) else "ready", nodes)
 
     async def close(self) -> None:
         """Close the connection to Redis. A hanging check of the database ends when its pool closes."""
@@ -73,7 +103,26 @@ class Readiness:
         return {} if has_worker or not self._with_worker else {"worker": "no worker has been seen in the last 5 seconds"}
 
 
+async def _check_nodes() -> list[NodeStatus]:
+    """Return the nodes of a distributed database, as far as they are known; none on plain PostgreSQL."""
+    try:
+        nodes = await asyncio.wait_for(cluster_nodes(), _NODE_TIMEOUT)
+        with_merchants = {shard.node for shard in await every_shard()}
+    except (*CONNECTION_ERRORS, TimeoutError):
+        return []
+    return await asyncio.gather(*(_check_node(node, node in with_merchants) for node in nodes))
+
+
+async def _check_node(node: Node, has_merchants: bool) -> NodeStatus:
+    try:
+        await asyncio.wait_for(probe(node), _NODE_TIMEOUT)
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, TimeoutError):
+        return NodeStatus(str(node), "down", has_merchants)
+    return NodeStatus(str(node), "up", has_merchants)
+
+
 async def _check_database() -> Unavailable:
+    """Check the migrations on a node that responds. A merchant's node may be down all the same."""
     try:
         async with shared_connection() as conn:
             completed = await completed_migrations(conn)

@@ -13,7 +13,7 @@ With L merchants on their own, each waits for at most âŒˆL / MAX_SOLO_MERCHANTSâ
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,20 +59,29 @@ class Batches:
     """The command queues of one process. `queue_limit` bounds the total weight of all queued commands."""
 
     def __init__(
-        self, run_shared: RunBatches, run_solo: RunBatch, batch_limit: int, queue_limit: int, merchants_at_once: int
+        self,
+        run_shared: RunBatches,
+        run_solo: RunBatch,
+        batch_limit: int,
+        queue_limit: int,
+        merchants_at_once: int,
+        shard_of: Callable[[str], Hashable] = lambda _: None,
     ) -> None:
+        """A transaction is for merchants of one shard. `shard_of` returns the shard of a merchant."""
         self._run_shared = run_shared
         self._run_solo = run_solo
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._merchants_at_once = merchants_at_once
+        self._shard_of = shard_of
         self._queues: dict[str, deque[_QueuedCommand]] = {}
         """The queued commands of each merchant that has any queued or running."""
         self._ready: deque[str] = deque()
         """Merchants with queued commands and none running, in the order of their turns."""
         self._weight = 0
         self._rounds = 0
-        self._solo_slots = asyncio.Semaphore(MAX_SOLO_MERCHANTS)
+        self._solo_slots: dict[Hashable, asyncio.Semaphore] = {}
+        """By shard, so that merchants on a node that does not respond leave the other nodes' slots alone."""
         self._dispatch_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -125,7 +134,7 @@ class Batches:
 
     def _next_round(self) -> dict[str, _Batch]:
         """Return the batches of the merchants whose turn it is: a fair share each, then what capacity remains, in order."""
-        turn = [self._ready.popleft() for _ in range(min(len(self._ready), self._merchants_at_once))]
+        turn = self._next_turn()
         share = max(1, self._batch_limit // len(turn))
         batches: dict[str, _Batch] = {}
         displaced: list[str] = []
@@ -142,6 +151,20 @@ class Batches:
         BATCH_SIZE.labels("api").observe(total)
         return batches
 
+    def _next_turn(self) -> list[str]:
+        """Remove from the ready merchants the first one and the next ones of its shard, and return them."""
+        shard = self._shard_of(self._ready[0])
+        turn: list[str] = []
+        skipped: list[str] = []
+        while self._ready and len(turn) < self._merchants_at_once:
+            merchant_id = self._ready.popleft()
+            (turn if self._shard_of(merchant_id) == shard else skipped).append(merchant_id)
+        self._ready.extendleft(reversed(skipped))
+        return turn
+
+    def _slots_of(self, merchant_id: str) -> asyncio.Semaphore:
+        return self._solo_slots.setdefault(self._shard_of(merchant_id), asyncio.Semaphore(MAX_SOLO_MERCHANTS))
+
     def _fill(self, merchant_id: str, batch: _Batch, capacity: int) -> int:
         """Move queued commands into the batch while they fit, but always one into an empty batch. Return their weight."""
         queue, taken = self._queues[merchant_id], 0
@@ -154,7 +177,8 @@ class Batches:
     async def _run_round(self, batches: dict[str, _Batch]) -> None:
         slot = _Slot(self._end_round)
         try:
-            if len(batches) == 1 and not self._solo_slots.locked():
+            first = next(iter(batches))
+            if len(batches) == 1 and not self._slots_of(first).locked():
                 ((merchant_id, batch),) = batches.items()
                 batches.clear()
                 await self._run_alone(merchant_id, batch)
@@ -236,7 +260,7 @@ class Batches:
         deadline = clock() + _MAX_LOCK_SECONDS
         while True:
             try:
-                async with self._solo_slots:
+                async with self._slots_of(merchant_id):
                     return await self._run_solo(merchant_id, commands)
             except LockNotAvailableError:
                 if clock() >= deadline:

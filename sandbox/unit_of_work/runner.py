@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from sandbox.db.engine import transaction
+from sandbox.db.engine import shard_of, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import checkpoint, execute, lookup, refuse, store
 from sandbox.domain.scenario_engine import Catalogue
@@ -70,7 +70,7 @@ class UnitOfWorkRunner:
     ) -> None:
         self.catalogue = catalogue
         self.notifier = notifier
-        self._batches = Batches(self._run_batches, self._run_batch, batch_limit, queue_limit, merchants_at_once)
+        self._batches = Batches(self._run_batches, self._run_batch, batch_limit, queue_limit, merchants_at_once, shard_of)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run_transaction(
@@ -116,7 +116,7 @@ class UnitOfWorkRunner:
     async def run_shared_transaction(
         self, wanted: Sequence[ClaimRequest], decide: Callable[[UnitOfWork], T], before_write: BeforeWrite | None = None
     ) -> dict[str, T]:
-        """Run one transaction for several merchants. Return the decision for each merchant that could be locked.
+        """Run one transaction for several merchants of a shard. Return the decision for each merchant that could be locked.
 
         Merchants that are locked elsewhere or were deleted have no entry. Raises any exception raised by `decide`, and
         asyncpg's errors, among them LockNotAvailableError if it waits for another lock for more than LOCK_TURN seconds. If it

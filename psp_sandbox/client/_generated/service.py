@@ -26,7 +26,8 @@ class ServiceApi:
     def ready(self) -> Ready:
         """Check readiness: stores, migrations and a worker.
 
-        Responds within 3 seconds. `errors` names each unavailable part.
+        Responds within 5 seconds. `errors` names each unavailable part. On a distributed database, `nodes` has the
+        status of each node. If some are down, `status` is `degraded`: merchants on the others are served.
         """
         return self._caller.send(Call(Ready, "GET", "/health/ready", auth="none"))
 
@@ -56,7 +57,8 @@ class AsyncServiceApi:
     async def ready(self) -> Ready:
         """Check readiness: stores, migrations and a worker.
 
-        Responds within 3 seconds. `errors` names each unavailable part.
+        Responds within 5 seconds. `errors` names each unavailable part. On a distributed database, `nodes` has the
+        status of each node. If some are down, `status` is `degraded`: merchants on the others are served.
         """
         return await self._caller.send(Call(Ready, "GET", "/health/ready", auth="none"))
 

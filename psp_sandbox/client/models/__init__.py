@@ -80,7 +80,7 @@ if TYPE_CHECKING:
         ScenarioRule,
         ScenarioStep,
     )
-    from psp_sandbox.client.models.service import Ready, Root
+    from psp_sandbox.client.models.service import NodeStatus, Ready, Root
     from psp_sandbox.client.models.settings import Settings
     from psp_sandbox.client.models.shared import (
         Balance,
@@ -185,6 +185,7 @@ _MODULES = {
     "NewApiKey": "keys",
     "NewMerchant": "merchants",
     "NextAttempt": "deliveries",
+    "NodeStatus": "service",
     "OpenCount": "root",
     "Overview": "root",
     "Payout": "shared",
@@ -317,6 +318,7 @@ __all__ = [
     "NewApiKey",
     "NewMerchant",
     "NextAttempt",
+    "NodeStatus",
     "OpenCount",
     "Overview",
     "Payout",
