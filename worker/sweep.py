@@ -28,6 +28,14 @@ PURGE_INTERVAL: Final = 60.0
 _MAX_MERCHANTS: Final = 1000
 _log = structlog.get_logger()
 
+# Usually nothing is scheduled. To find that takes a fraction of what the statements below take, and a distributed database asks
+# in each shard.
+_ANYTHING_SCHEDULED: Final = """
+SELECT EXISTS (SELECT 1 FROM payouts WHERE due_at IS NOT NULL)
+    OR EXISTS (SELECT 1 FROM webhook_deliveries WHERE next_attempt_at IS NOT NULL)
+    OR EXISTS (SELECT 1 FROM bulk_credits WHERE status IN ('UPLOADED', 'PROCESSING'))
+"""
+
 # Each recursion skips from the earliest entry of one merchant (or endpoint) in a partial index to that of the next. So a sweep
 # reads one entry per merchant (or endpoint) with scheduled work, however many rows it has, and none for idle merchants.
 # A delivery whose attempt is in progress also counts as due. An extra wake-up does no harm.
@@ -109,6 +117,8 @@ async def merchants_with_work(now: datetime) -> tuple[list[str], list[str]]:
     """
 
     async def read(conn: "PoolConnectionProxy[Any]") -> list[tuple[str, bool]]:
+        if not await conn.fetchval(_ANYTHING_SCHEDULED):
+            return []
         due = await conn.fetch(_DUE, now, _MAX_MERCHANTS)
         to_credit = await conn.fetch(_TO_CREDIT, _MAX_MERCHANTS)
         return [(record["merchant_id"], records is due) for records in (due, to_credit) for record in records]

@@ -8,6 +8,7 @@ import structlog
 
 from sandbox.aggregator.clients import FetchFailedError, VendorClient
 from sandbox.aggregator.store import (
+    ANY_ROWS_OR_VENDORS,
     DUE_HTTP,
     DUE_OWN,
     MAX_DEAD_LETTERS,
@@ -50,6 +51,8 @@ class Poller:
         now = self._clock()
 
         async def read(conn: "PoolConnectionProxy[Any]") -> list[tuple[str, bool]]:
+            if not await conn.fetchval(ANY_ROWS_OR_VENDORS):
+                return []
             http = await conn.fetch(DUE_HTTP, now, http_limit)
             own = await conn.fetch(DUE_OWN, now, own_limit)
             return [(record["merchant_id"], records is http) for records in (http, own) for record in records]

@@ -30,6 +30,10 @@ FETCHES_KEPT: Final = timedelta(days=7)
 MAX_DEAD_LETTERS: Final = 10_000
 """Maximum dead letters per merchant."""
 
+# A cheap check before the two statements below: each shard of a distributed database is asked every second.
+ANY_ROWS_OR_VENDORS: Final = """
+SELECT EXISTS (SELECT 1 FROM vendor_cursors WHERE url IS NOT NULL) OR EXISTS (SELECT 1 FROM user_transactions)
+"""
 # DUE_HTTP: merchants whose vendor is due. DUE_OWN: merchants without a vendor that have rows newer than the last one read. The
 # latter skips from one merchant's newest row to the next one's, so that merchants without rows cost nothing.
 DUE_HTTP: Final = (
