@@ -1,7 +1,7 @@
 """No merchant waits for more rounds than the documented bound, however busy the others are."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
@@ -35,11 +35,13 @@ class Rounds:
     """Batches that use no database. They record for each round how many commands of each merchant it had."""
 
     rounds: list[dict[str, int]] = field(default_factory=list)
+    shard_of: Callable[[str], Hashable] = lambda _: None
 
     def __post_init__(self) -> None:
         self.batches = Batches(
-            self._run_shared, self._run_solo, batch_limit=256, queue_limit=100_000, merchants_at_once=AT_ONCE
-        )
+            self._run_shared, self._run_solo, batch_limit=256, queue_limit=100_000, merchants_at_once=AT_ONCE,
+            shard_of=self.shard_of,
+        )  # fmt: skip
 
     async def _run_shared(self, commands: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:
         self.rounds.append({merchant_id: len(batch) for merchant_id, batch in commands.items()})
@@ -74,6 +76,18 @@ async def test_a_busy_merchant_and_a_thousand_quiet_ones_all_make_progress() -> 
     assert all(len(batches) == AT_ONCE for batches in rounds.rounds[: bound - 1]), (
         "no round may leave capacity unused while merchants wait"
     )
+
+
+async def test_a_round_has_merchants_of_one_shard_and_no_shard_waits_for_long() -> None:
+    """On a distributed database, a transaction cannot write rows of two shards."""
+    rounds = Rounds(shard_of=lambda merchant_id: merchant_id.partition(" ")[0])
+    merchants = [f"{shard} {number}" for number in range(200) for shard in ("a", "b", "c")]
+    await asyncio.gather(*(rounds.batches.submit(Idle(request_of(merchant_id))) for merchant_id in merchants))
+    shards = [{merchant_id.partition(" ")[0] for merchant_id in batches} for batches in rounds.rounds]
+    assert all(len(found) == 1 for found in shards)
+    assert sum(len(batches) for batches in rounds.rounds) == len(merchants)
+    assert len(rounds.rounds) == 3 * ceil(200 / AT_ONCE), "no round may leave capacity unused while merchants of its shard wait"
+    assert set().union(*shards[:3]) == {"a", "b", "c"}
 
 
 async def test_merchants_displaced_by_a_heavy_command_come_first_in_the_next_round() -> None:

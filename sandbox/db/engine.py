@@ -321,21 +321,21 @@ async def on_every_shard(read: Callable[["PoolConnectionProxy[Any]"], Awaitable[
     await asyncio.wait(tasks.values(), timeout=_NODE_SECONDS)
     rows: list[T] = []
     unavailable_nodes: list[str] = []
-    failed: Exception | None = None
+    errors: list[BaseException] = []
     for node, task in tasks.items():
         if not task.done():
             task.cancel()
-            failed = DatabaseUnavailableError(TimeoutError(f"node {node} does not respond"))
-        elif task.cancelled() or (error := task.exception()) is None:
-            rows += task.result()
-            continue
-        elif isinstance(error, CONNECTION_ERRORS):
-            failed = error
+            error: BaseException | None = DatabaseUnavailableError(TimeoutError(f"node {node} does not respond"))
         else:
+            error = task.exception()
+        if error is None:
+            rows += task.result()
+        else:
+            errors.append(error)
+            unavailable_nodes.append(str(node))
+    for error in errors:
+        if len(errors) == len(tasks) or not isinstance(error, CONNECTION_ERRORS):
             raise error
-        unavailable_nodes.append(str(node))
-    if failed is not None and len(unavailable_nodes) == len(tasks):
-        raise failed
     return AllShards(rows, unavailable_nodes)
 
 
