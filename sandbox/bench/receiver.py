@@ -93,43 +93,53 @@ class Receiver:
 
 
 async def close_transports(transports: set[asyncio.Transport]) -> None:
-    """Close all transports, and wait until each has removed itself from the set. Abort those that hang."""
-    for transport in list(transports):
-        transport.close()
+    """Close all transports, and wait until each has removed itself from the set. Abort those that hang.
+
+    A server must be closed before its transports.
+    """
     deadline = time.perf_counter() + _CLOSE_SECONDS
-    while transports:
-        if time.perf_counter() > deadline:
-            break
+    await asyncio.sleep(0)  # uvloop adds a connection that it has just accepted in its next turn
+    while transports and time.perf_counter() < deadline:
+        for transport in list(transports):
+            transport.close()
         await asyncio.sleep(0.005)
     for transport in list(transports):
         transport.abort()
     await asyncio.sleep(0)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection from the sender. It responds to each request with an empty 200, and stays open."""
+class ServedConnection(asyncio.Protocol):
+    """A connection to a server. It is in the set of open transports while it is open, and ignores what it receives."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._parser = httptools.HttpRequestParser(self)
-        self._headers: dict[str, str] = {}
-        self._body = b""
-        self._path = b""
+    def __init__(self, transports: set[asyncio.Transport]) -> None:
+        self._transports = transports
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from it
-        self._receiver.transports.add(self._transport)
+        self._transports.add(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:
-            self._receiver.transports.discard(self._transport)
+            self._transports.discard(self._transport)
+
+
+class _Connection(ServedConnection):
+    """One connection from the sender. It responds to each request with an empty 200, and stays open."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        super().__init__(receiver.transports)
+        self._received = receiver.received
+        self._parser = httptools.HttpRequestParser(self)
+        self._headers: dict[str, str] = {}
+        self._body = b""
+        self._path = b""
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._receiver.received.refuse("The request is not valid HTTP.")
+            self._received.refuse("The request is not valid HTTP.")
             if self._transport is not None:
                 self._transport.close()
 
@@ -152,4 +162,4 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._transport is not None:
             self._transport.write(_OK)
-        self._receiver.received.record(self._path.decode("latin-1"), self._headers, self._body)
+        self._received.record(self._path.decode("latin-1"), self._headers, self._body)

@@ -19,7 +19,7 @@ from sandbox.bench.database import Database
 from sandbox.bench.e2e import percentile
 from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.pacer import Pacer
-from sandbox.bench.receiver import Received, Receiver
+from sandbox.bench.receiver import Received, Receiver, ServedConnection, close_transports
 from sandbox.bench.sink import Sink, run_sink
 from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, create_endpoint, create_merchant
 from sandbox.domain.webhook_signing import ID_HEADER, decode_secret
@@ -235,20 +235,15 @@ def _delete(stack: Stack, merchant: Merchant) -> None:
 @contextlib.asynccontextmanager
 async def _hanging() -> AsyncIterator[str]:
     """Yield the URL of a server that never responds."""
-    connections: set[asyncio.StreamWriter] = set()
-
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.add(writer)
-        while await reader.read(65_536):
-            pass
-
-    server = await asyncio.start_server(hang, "127.0.0.1", 0, backlog=1024)
+    # Bare protocols have no tasks, which the end of the event loop would cancel.
+    transports: set[asyncio.Transport] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: ServedConnection(transports), "127.0.0.1", 0, backlog=1024)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:
         server.close()
-        for writer in connections:
-            writer.close()
+        await close_transports(transports)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tests.harness.stream_server import accepting
+
 
 class Proxy:
     """Forwards bytes to a Unix socket and back while `flows` is set."""
@@ -13,26 +15,23 @@ class Proxy:
         self.flows = asyncio.Event()
         self.flows.set()
         self._target = target
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def serving(self) -> "AsyncIterator[Proxy]":
         """Accept connections on loopback, on the port `port`."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with accepting(self._connected) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target_reader, target_writer = await asyncio.open_unix_connection(self._target)
-        for source, sink in ((reader, target_writer), (target_reader, writer)):
-            task = asyncio.create_task(self._forward(source, sink))
-            self._tasks.add(task)
+        try:
+            async with asyncio.TaskGroup() as directions:
+                directions.create_task(self._forward(reader, target_writer))
+                directions.create_task(self._forward(target_reader, writer))
+        finally:
+            target_writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await target_writer.wait_closed()
 
     async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from aiohttp.abc import AbstractResolver
 
 from sandbox.webhooks.sender import MAX_IN_FLIGHT, SendResult, WebhookSender
+from tests.harness.stream_server import accepting
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -59,32 +60,18 @@ async def read_request(reader: asyncio.StreamReader) -> bytes | None:
 
 @asynccontextmanager
 async def serving(handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Peer]:
-    """Run the handler for each connection to a new server, and yield the server. Afterwards, wait for the handlers to end."""
+    """Run the handler for each connection to a new server, and yield the server. At the end, wait for the handlers."""
     peer = Peer()
-    running: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.add(task)
         peer.connections += 1
-        try:
-            await handler(peer, reader, writer)
-        except ConnectionError:
-            pass
-        finally:
-            running.discard(task)
-            writer.close()
+        await handler(peer, reader, writer)
 
-    server = await asyncio.start_server(connected, host, 0, ssl=tls)
-    peer.port = server.sockets[0].getsockname()[1]
-    try:
-        yield peer
-    finally:
-        peer.test_ended.set()
-        server.close()
-        if running:
-            await asyncio.wait(running, timeout=10)
+    async with accepting(connected, host, tls, grace_seconds=10) as peer.port:
+        try:
+            yield peer
+        finally:
+            peer.test_ended.set()
 
 
 def responding_with(response: bytes, then_close: bool = False) -> Handler:
