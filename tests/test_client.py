@@ -198,6 +198,7 @@ def test_webhook_endpoints_deliveries_and_events(client: Client, receiver: Recei
     assert client.deliveries.get(delivery.id).attempts[0].status == 200
     assert client.deliveries.explain(delivery.id).status == "SUCCEEDED"
     assert client.deliveries.resend(delivery.id).id == delivery.id
+    until(lambda: client.deliveries.get(delivery.id).status == "SUCCEEDED")  # it is PENDING until it was sent again
     changed = client.webhook_endpoints.change(endpoint.id, description="orders", rate_limit=None)
     assert (changed.description, changed.rate_limit) == ("orders", None)
     assert client.webhook_endpoints.change(endpoint.id, ordered=True).description == "orders"
