@@ -33,7 +33,7 @@ _UNSET: Final = datetime.min.replace(tzinfo=UTC)
 
 # If a merchant has only an opening balance, its clock can go back: all later ids and times depend on the clock alone.
 _HAS_ACTIVITY: Final = """
-SELECT EXISTS (SELECT 1 FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
+SELECT EXISTS (SELECT 1 FROM events WHERE merchant_id = $1) OR EXISTS (SELECT 1 FROM users WHERE merchant_id = $1)
 """
 
 _UNFINISHED: Final = f"""
