@@ -62,3 +62,13 @@ def test_the_checker_finds_a_write_on_a_plain_connection() -> None:
     assert writes_in(path, ast.parse(source.format("_PURGE"))) == {"_PURGE"}
     assert writes_in(path, ast.parse(source.format("'DELETE FROM payouts'"))) == {"DELETE FROM payouts"}
     assert writes_in(path, ast.parse(source.format("_DUE"))) == set()
+
+
+def test_only_replacing_or_deleting_a_world_has_the_rights_of_the_databases_owner() -> None:
+    callers = {
+        str(path.relative_to(ROOT))
+        for path in OTHER_FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "as_database_owner"
+    }
+    assert callers == {"sandbox/merchants/service.py", "sandbox/worlds/bundle_service.py", "sandbox/worlds/service.py"}
