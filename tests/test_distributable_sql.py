@@ -58,6 +58,8 @@ ACROSS_MERCHANTS = {
     "sandbox.sales.service._MERCHANTS[ADVANCE]": "what is due",
     "sandbox.sales.service._MERCHANTS[FINAL]": "what is due",
     "sandbox.webhooks.outbox._CLAIM": "several merchants of a shard, each named in an array",
+    "sandbox.aggregator.poll.ANY_ROWS_OR_VENDORS": "whether there is anything to poll",
+    "worker.sweep._ANYTHING_SCHEDULED": "whether anything may become due",
     "worker.sweep._DUE": "what is due",
     "worker.sweep._EXPIRED": "what has expired",
     "worker.sweep._FROZEN_WITH_DUE_DELIVERIES": "what is due",
