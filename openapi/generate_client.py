@@ -60,7 +60,11 @@ class Generator:
         by_noun: dict[str, list[Method]] = {}
         for method in self.operations.methods:
             by_noun.setdefault(method.noun, []).append(method)
-        found = {f"_generated/{noun or 'root'}.py": self._noun(noun, methods) for noun, methods in sorted(by_noun.items())}
+        found = {
+            f"_generated/{'async_' if is_async else ''}{noun or 'root'}.py": self._noun(noun, methods, is_async=is_async)
+            for noun, methods in sorted(by_noun.items())
+            for is_async in (False, True)
+        }
         nouns = sorted(noun for noun in by_noun if noun)
         found["_generated/__init__.py"] = f'"""The methods of the client, by noun."""\n{HEADER}'
         found["_generated/nouns.py"] = self._nouns(nouns)
@@ -70,18 +74,17 @@ class Generator:
         found["problems.py"] = self._problems()
         return found
 
-    def _noun(self, noun: str, methods: list[Method]) -> str:
+    def _noun(self, noun: str, methods: list[Method], *, is_async: bool) -> str:
         title = class_name(noun) if noun else "Root"
         tags = dict.fromkeys(method.operation["tags"][0] for method in methods)
         text = wrap(" ".join(self.tags.get(tag, "") for tag in tags).strip()) if noun else "The methods of the client itself."
         lines = [quoted(text, 0), "", HEADER, *IMPORTS, "MODELS", ""]
-        for is_async in (False, True):
-            caller = "AsyncCaller" if is_async else "Caller"
-            lines += [f"class {'Async' if is_async else ''}{title}Api:", quoted(text, 4), ""]
-            lines += [f"    def __init__(self, caller: {caller}) -> None:", "        self._caller = caller", ""]
-            has_list = any(method.name == "list" for method in methods)
-            for method in methods:
-                lines += [self._render(method, is_async=is_async, qualify=has_list), ""]
+        prefix = "Async" if is_async else ""
+        lines += [f"class {prefix}{title}Api:", quoted(text, 4), ""]
+        lines += [f"    def __init__(self, caller: {prefix}Caller) -> None:", "        self._caller = caller", ""]
+        has_list = any(method.name == "list" for method in methods)
+        for method in methods:
+            lines += [self._render(method, is_async=is_async, qualify=has_list), ""]
         return "\n".join(lines)
 
     def _render(self, method: Method, *, is_async: bool, qualify: bool) -> str:
@@ -170,10 +173,15 @@ class Generator:
         texts = {noun_of(tag): text for tag, text in reversed(self.tags.items())}
         lines = ['"""The nouns of both clients. Each is loaded when it is first used."""', "", HEADER]
         lines += ["from functools import cached_property", "from typing import TYPE_CHECKING", ""]
-        lines += ["from psp_sandbox.client._generated.root import AsyncRootApi, RootApi", "", "if TYPE_CHECKING:"]
-        places = {noun: "_extended" if noun in EXTENDED else f"_generated.{noun}" for noun in nouns}
-        for noun in nouns:
-            lines.append(f"    from psp_sandbox.client.{places[noun]} import Async{class_name(noun)}Api, {class_name(noun)}Api")
+        lines += ["from psp_sandbox.client._generated.async_root import AsyncRootApi"]
+        lines += ["from psp_sandbox.client._generated.root import RootApi", "", "if TYPE_CHECKING:"]
+        imports = {
+            (prefix, noun): f"from psp_sandbox.client.{'_extended' if noun in EXTENDED else f'_generated.{file}{noun}'} "
+            f"import {prefix}{class_name(noun)}Api"
+            for prefix, file in (("", ""), ("Async", "async_"))
+            for noun in nouns
+        }
+        lines += [f"    {line}" for line in imports.values()]
         for prefix in ("", "Async"):
             lines += [
                 "",
@@ -183,9 +191,8 @@ class Generator:
             ]
             for noun in nouns:
                 name = f"{prefix}{class_name(noun)}Api"
-                load = f"        from psp_sandbox.client.{places[noun]} import {name}"
                 lines += ["", "    @cached_property", f'    def {noun}(self) -> "{name}":', quoted(texts[noun], 8)]
-                lines += [load, "", f"        return {name}(self._caller)"]
+                lines += [f"        {imports[prefix, noun]}", "", f"        return {name}(self._caller)"]
         return "\n".join(lines) + "\n"
 
     def _models(self) -> dict[str, str]:
@@ -264,7 +271,7 @@ def write(folder: Path) -> None:
         imports = [f"from psp_sandbox.client.{module} import {model}" for model, module in modules.items() if module != own]
         if name.startswith("_generated"):
             imports += ["from psp_sandbox.client._callers import AsyncCaller, Caller", "from psp_sandbox.client import inputs"]
-        if name == "_generated/root.py":
+        if name in ("_generated/root.py", "_generated/async_root.py"):
             imports += ["if TYPE_CHECKING:", *(f"    {line}" for line in imports if ".models" in line)]
             imports = [line for line in imports if not line.startswith("from psp_sandbox.client.models")]
         elif name == "inputs.py":

@@ -179,12 +179,11 @@ def _check(item: pytest.Item, world: "World") -> None:
 
 def _collect_evidence(item: pytest.Item, world: "World") -> None:
     """Read what the report of a failure shows, and save the world."""
-    from psp_sandbox.testing.report import save_bundle, sections
+    from psp_sandbox.testing.report import evidence
 
     # The test may have changed the current directory.
     folder = item.config.invocation_params.dir / item.config.getoption("--psp-artifacts")
-    found = sections(world)
-    item.stash[_EVIDENCE] = [*found, ("PSP Sandbox: world", save_bundle(world, folder, item.nodeid))]
+    item.stash[_EVIDENCE] = evidence(world, folder, item.nodeid)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
-from psp_sandbox.client import _clients, errors, models, problems
+from psp_sandbox.client import _clients, _http, errors, models, problems
 from psp_sandbox.client._calls import Call
 from psp_sandbox.client._decode import decode
 from psp_sandbox.client._generated import nouns
@@ -117,7 +117,7 @@ def test_every_code_of_the_document_has_an_exception() -> None:
     documented = {code for name in DOCUMENT["components"]["responses"] for code in name.split(".")[1:] if code != "stored"}
     assert problems.BY_CODE.keys() == documented
     assert documented <= CODES.keys()
-    error = errors.problem_error(418, {"code": "TEAPOT"}, "short and stout", "r-1")
+    error = _http.problem_error(418, {"code": "TEAPOT"}, "short and stout", "r-1")
     assert type(error) is errors.ProblemError
     assert str(error) == "418 HTTP_418: short and stout (request id r-1)"
 

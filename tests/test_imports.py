@@ -48,6 +48,12 @@ def test_files_have_no_import_cycles_not_even_for_types() -> None:
     assert cycles((one.importer, one.imported) for one in IMPORTS) == []
 
 
+def test_files_that_run_in_the_user_s_process_have_no_import_cycles_either() -> None:
+    imports = internal_imports(read_sources(packages=["psp_sandbox"]), packages=["psp_sandbox"])
+    assert len(imports) > 100
+    assert cycles((one.importer, one.imported) for one in imports) == []
+
+
 def test_there_are_no_relative_imports() -> None:
     assert relative_imports(SOURCES) == []
 

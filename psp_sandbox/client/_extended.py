@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from psp_sandbox.client._callers import Program
 from psp_sandbox.client._calls import Call, given, new_key, query, segment
-from psp_sandbox.client._generated import clock, payouts
+from psp_sandbox.client._generated import async_clock, async_payouts, clock, payouts
 from psp_sandbox.client.errors import NotReached, WaitTimeout
 from psp_sandbox.client.models import ClockRun, ClockState, Drained, Payout, PayoutStatus, TimelineEntry
 
@@ -29,7 +29,7 @@ class PayoutsApi(payouts.PayoutsApi):
         return self._caller.run(_wait_for(payout_id, statuses, timeout))
 
 
-class AsyncPayoutsApi(payouts.AsyncPayoutsApi):
+class AsyncPayoutsApi(async_payouts.AsyncPayoutsApi):
     """The payouts, and waiting for them."""
 
     async def wait_for(
@@ -60,7 +60,7 @@ class ClockApi(clock.ClockApi):
         return self._caller.run(_advance(seconds, to, idempotency_key))
 
 
-class AsyncClockApi(clock.AsyncClockApi):
+class AsyncClockApi(async_clock.AsyncClockApi):
     """The clock of the merchant."""
 
     async def advance(

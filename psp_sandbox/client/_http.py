@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from psp_sandbox.client._calls import Auth, Call
 from psp_sandbox.client._decode import decode
-from psp_sandbox.client.errors import ProblemError, PspError, UnexpectedResponse, Unreachable, problem_error
+from psp_sandbox.client.errors import ProblemError, PspError, UnexpectedResponse, Unreachable
 
 if TYPE_CHECKING:
     import httpx
@@ -134,6 +134,27 @@ def failure(response: "httpx.Response") -> ProblemError:
     """Return the exception for an error response, whose body is read."""
     request_id = response.headers.get("X-Request-Id", "")
     return problem_error(response.status_code, _json(response), response.text[:500], request_id)
+
+
+def problem_error(status: int, body: Any, text: str, request_id: str) -> ProblemError:
+    """Return the exception for an error response: `body` is its JSON, if it is JSON, and `text` how it begins otherwise."""
+    # Most programs never need the exceptions of all codes.
+    from psp_sandbox.client import problems
+    from psp_sandbox.client.models import Problem
+
+    try:
+        problem = decode(Problem, body)
+    except (KeyError, TypeError, ValueError):
+        problem = Problem(
+            type="about:blank",
+            title=f"HTTP {status}",
+            status=status,
+            detail=text or "The answer has no problem details: it may not come from a sandbox.",
+            instance="",
+            code=f"HTTP_{status}",
+            request_id=request_id,
+        )
+    return problems.BY_CODE.get(problem.code, ProblemError)(problem)
 
 
 def result(call: Call[T], response: "httpx.Response") -> T:

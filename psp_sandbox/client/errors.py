@@ -1,6 +1,6 @@
 """What a call can raise. Every one is a PspError."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from psp_sandbox.client.models import FieldError, Payout, Problem, TimelineEntry
@@ -90,24 +90,3 @@ class NotReached(PspError):
 
 class WaitTimeout(NotReached, TimeoutError):
     """A payout did not reach any of the statuses in time."""
-
-
-def problem_error(status: int, body: Any, text: str, request_id: str) -> ProblemError:
-    """Return the exception for an error response: `body` is its JSON, if it is JSON, and `text` how it begins otherwise."""
-    from psp_sandbox.client import problems
-    from psp_sandbox.client._decode import decode
-    from psp_sandbox.client.models import Problem
-
-    try:
-        problem = decode(Problem, body)
-    except (KeyError, TypeError, ValueError):
-        problem = Problem(
-            type="about:blank",
-            title=f"HTTP {status}",
-            status=status,
-            detail=text or "The answer has no problem details: it may not come from a sandbox.",
-            instance="",
-            code=f"HTTP_{status}",
-            request_id=request_id,
-        )
-    return problems.BY_CODE.get(problem.code, ProblemError)(problem)

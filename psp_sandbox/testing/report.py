@@ -1,14 +1,13 @@
 """What the report of a failed test shows about its merchant, and the bundle that is saved."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from psp_sandbox.client import PspError
-from psp_sandbox.client._decode import decode
-from psp_sandbox.client.models import JournalEntry
 from psp_sandbox.testing.checks import describe_delivery
 from psp_sandbox.testing.options import wire_time
 
@@ -29,31 +28,44 @@ Section = tuple[str, str]
 Item = TypeVar("Item")
 
 
-def sections(world: "World") -> list[Section]:
-    """Return the sections of the report, as (title, text): API calls, payouts and deliveries. Secrets are hidden."""
-    parts: list[tuple[str, Callable[[World], list[str]]]] = [
-        # The calls come first, so that they do not include those that read the rest.
-        ("API calls", _requests), ("payouts", _payouts), ("webhook deliveries", _deliveries)
-    ]  # fmt: skip
-    found = []
-    for title, read in parts:
-        try:
-            lines = read(world) or ["(none)"]
-        except PspError as error:
-            lines = [f"(not available: {error})"]
-        found.append((f"PSP Sandbox: {title}", _redact(world, "\n".join(map(_cut, lines)))))
-    return found
+def evidence(world: "World", folder: Path, node_id: str) -> list[Section]:
+    """Save the merchant's world, and return the sections of the report, as (title, text). Secrets are hidden.
+
+    The sections are API calls, payouts, deliveries, and where the world was saved: in `folder`, in a file that is named after
+    the test.
+    """
+    try:
+        # The list of requests may lack the newest ones for a moment. An export waits for them, and has them in order. It comes
+        # first, so that it does not include the calls that read the rest.
+        bundle = world.request("GET", "/sandbox/v1/world").content
+    except PspError as error:
+        calls, saved = [f"(not available: {error})"], f"The world was not saved: {error}"
+    else:
+        calls, saved = _requests(json.loads(bundle)["journal"]["calls"]), _save(bundle, folder, node_id)
+    parts = [
+        ("API calls", calls),
+        ("payouts", _read(_payouts, world)),
+        ("webhook deliveries", _read(_deliveries, world)),
+        ("world", [saved]),
+    ]
+    return [(f"PSP Sandbox: {title}", _redact(world, "\n".join(map(_cut, lines or ["(none)"])))) for title, lines in parts]
 
 
-def save_bundle(world: "World", folder: Path, node_id: str) -> str:
-    """Save the merchant's world in a file that is named after the test, and return a line that says where, or why it failed."""
+def _read(read: "Callable[[World], list[str]]", world: "World") -> list[str]:
+    try:
+        return read(world)
+    except PspError as error:
+        return [f"(not available: {error})"]
+
+
+def _save(bundle: bytes, folder: Path, node_id: str) -> str:
+    """Save a bundle, and return a line that says where, or why it failed."""
     name = _UNSAFE.sub("-", node_id.replace("/", ".").replace("::", "--")).strip("-")[-180:]
     path = folder / f"{name}.psp-world.json"
     try:
-        content = world.request("GET", "/sandbox/v1/world").content
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except (PspError, OSError) as error:
+        path.write_bytes(bundle)
+    except OSError as error:
         return f"The world was not saved: {error}"
     return f"The world was saved in {path}. `psp world import {path}` loads it into another sandbox."
 
@@ -70,22 +82,20 @@ def _payouts(world: "World") -> list[str]:
     return lines
 
 
-def _requests(world: "World") -> list[str]:
-    # The list of requests may lack the newest ones for a moment. An export waits for them, and has them in order.
-    calls = decode(list[JournalEntry], world.client.world.export()["journal"]["calls"])
+def _requests(calls: list[dict[str, Any]]) -> list[str]:
     newest, lines = _newest(reversed(calls), _MAX_REQUESTS)
     for one in newest:
-        call = f"{one.method} {one.path}{'?' if one.query else ''}{one.query}"
+        call = f"{one['method']} {one['path']}{'?' if one['query'] else ''}{one['query']}"
         if _OWN_CALLS.match(call):
             continue
-        notes = [f"fault {one.fault.kind}"] if one.fault else []
-        notes += ["replayed"] if one.replayed else []
-        notes += [f"key {one.idempotency_key}"] if one.idempotency_key else []
-        lines.append(f"{wire_time(one.at)}  {call} → {one.status}{''.join(f'  [{note}]' for note in notes)}")
-        if one.request_body and one.method != "GET":
-            lines.append(f"    sent: {one.request_body}")
-        if one.status >= 400:
-            lines.append(f"    answer: {one.response_body}")
+        notes = [f"fault {one['fault']['kind']}"] if one["fault"] else []
+        notes += ["replayed"] if one["replayed"] else []
+        notes += [f"key {one['idempotency_key']}"] if one["idempotency_key"] else []
+        lines.append(f"{one['at']}  {call} → {one['status']}{''.join(f'  [{note}]' for note in notes)}")
+        if one["request_body"] and one["method"] != "GET":
+            lines.append(f"    sent: {one['request_body']}")
+        if one["status"] >= 400:
+            lines.append(f"    answer: {one['response_body']}")
     return lines
 
 

@@ -158,8 +158,9 @@ class Webhooks(Sequence[Webhook]):
     def expect(self, event_type: str, *, times: int | None = None, payout: Any = None, timeout: float = 10.0) -> Webhook:
         """Wait for an event of this type and return the last one. `timeout` is in seconds of real time.
 
-        With `times`, there must be exactly so many different ones; 0 means none. `payout` is a payout or its id. Repeated
-        deliveries of one event count once. Raises AssertionError, which says what arrived instead.
+        With `times`, at least 1, there must be exactly so many different ones. `payout` is a payout or its id. Repeated
+        deliveries of one event count once. Raises AssertionError, which says what arrived instead, and ValueError if `times` is
+        0 or `event_type` is not an event type.
         """
         __tracebackhide__ = True
         if "." not in event_type:

@@ -275,7 +275,8 @@ class World:
         `target` is an ASGI or WSGI application, or a function that returns one. The function gets what its parameters ask for
         by name: `psp_url`, `api_key`, `webhook_secret`, `port`, `url` (the application's own), `webhook_url` and `psp`; the
         parameter `env`, `environ`, `config` or `settings` gets all variables as a mapping. `arguments` are passed on. While the
-        application runs, the variables of `psp.env` are also in `os.environ`, with PORT. `endpoint` has further fields for the
+        application runs, the variables of `psp.env` are also in `os.environ`, with PORT. `interface`, "asgi" or
+        "wsgi", says that `target` is an application, if its signature does not show it. `endpoint` has further fields for the
         webhook endpoint, such as `{"event_types": ["*"]}`. Raises AppError.
         """
         __tracebackhide__ = True

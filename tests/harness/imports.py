@@ -93,10 +93,10 @@ class Import:
         return f"{self.importer} → {self.imported}"
 
 
-def read_sources(root: Path = ROOT) -> dict[str, str]:
-    """Read the project's modules below `root`, and return module name → source text. A package has the name of its folder."""
+def read_sources(root: Path = ROOT, packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Read these packages below `root`, and return module name → source text. A package has the name of its folder."""
     sources = {}
-    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
+    for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         sources[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
     return sources
@@ -108,12 +108,12 @@ def folder_of(module: str) -> str:
     return rest[0] if first == "sandbox" and rest else first
 
 
-def internal_imports(sources: Mapping[str, str]) -> set[Import]:
-    """Return every import between the project's modules, including imports inside functions."""
+def internal_imports(sources: Mapping[str, str], packages: Iterable[str] = (*PACKAGES, "tests")) -> set[Import]:
+    """Return every import of a module of these packages, including imports inside functions."""
     found = set()
     for importer, text in sources.items():
         for name, at_run_time in _parsed(text).imports:
-            if name.partition(".")[0] in (*PACKAGES, "tests"):
+            if name.partition(".")[0] in packages:
                 imported = next((known for known in _prefixes(name) if known in sources and known != "sandbox"), name)
                 found.add(Import(importer, imported, at_run_time))
     return found

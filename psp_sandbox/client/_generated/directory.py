@@ -2,7 +2,7 @@
 
 # Generated from openapi/openapi.json by openapi/generate_client.py. Do not edit.
 
-from psp_sandbox.client._callers import AsyncCaller, Caller
+from psp_sandbox.client._callers import Caller
 from psp_sandbox.client._calls import Call
 from psp_sandbox.client.models.directory import Directory
 
@@ -16,14 +16,3 @@ class DirectoryApi:
     def get(self) -> Directory:
         """List banks and wallets that payouts can go to."""
         return self._caller.send(Call(Directory, "GET", "/api/v1/directory"))
-
-
-class AsyncDirectoryApi:
-    """Banks and wallets that payouts can go to."""
-
-    def __init__(self, caller: AsyncCaller) -> None:
-        self._caller = caller
-
-    async def get(self) -> Directory:
-        """List banks and wallets that payouts can go to."""
-        return await self._caller.send(Call(Directory, "GET", "/api/v1/directory"))
