@@ -48,7 +48,7 @@ class Pools:
         return self._cluster
 
     def is_down(self, node: Node) -> bool:
-        """Whether the node could not be reached during the last second."""
+        """Whether the node could not be reached a second ago, or since then, while one request tries again."""
         return self._down_until.get(node, 0.0) > time.monotonic()
 
     async def acquire(self, owner: "str | Shard | None") -> "tuple[Pool, Connection, Shard | None]":
@@ -152,14 +152,19 @@ class Pools:
     async def _acquire_from(self, node: Node, find_pool: "Callable[[], Awaitable[Pool]]") -> "tuple[Pool, Connection]":
         if self.is_down(node):
             raise ConnectionError(f"node {node} is unreachable")
+        if node in self._down_until:
+            # Only this request waits to see whether the node is back. Meanwhile, the others still fail at once.
+            self._down_until[node] = time.monotonic() + CONNECT_SECONDS
+        pool: Pool | None = None
         try:
             pool = await find_pool()
             conn = await pool.acquire(timeout=CONNECT_SECONDS)
-        except TimeoutError:
-            raise  # the node is slow, or all connections to the shard are busy
-        except OSError:
-            self._down_until[node] = time.monotonic() + _DOWN_SECONDS
+        except OSError as error:
+            all_are_busy = isinstance(error, TimeoutError) and pool is not None and pool.get_size() == pool.get_max_size()
+            if not all_are_busy:
+                self._down_until[node] = time.monotonic() + _DOWN_SECONDS
             raise
+        self._down_until.pop(node, None)
         return pool, conn
 
     async def _shard_pool(self, cluster: Cluster, shard: Shard) -> "Pool":

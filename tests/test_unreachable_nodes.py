@@ -1,0 +1,63 @@
+"""A node that does not respond delays one request at a time; all others for it fail at once."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from sandbox.db import pools
+from sandbox.db.cluster import Node
+from sandbox.db.engine import APPLICATION_ROLE
+from sandbox.db.pools import Pools
+from tests.harness.proxy import Proxy
+from tests.harness.world import Stack
+
+
+async def test_only_one_request_waits_for_a_node_that_does_not_respond(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    async with Proxy(f"{stack.database_url.partition('?host=')[2]}/.s.PGSQL.5432").serving() as proxy:
+        opened = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", 4, APPLICATION_ROLE, {})
+        node = Node("127.0.0.1", proxy.port)
+        await opened._shared_pool(node)  # its own time limit stays long, for slow machines
+        monkeypatch.setattr(pools, "CONNECT_SECONDS", 0.2)
+
+        async def probe_together() -> list[str]:
+            results = await asyncio.gather(*(opened.probe(node) for _ in range(3)), return_exceptions=True)
+            return [type(result).__name__ for result in results]
+
+        try:
+            proxy.flows.clear()
+            with pytest.raises(TimeoutError):
+                await opened.probe(node)
+            assert opened.is_down(node)
+            assert await probe_together() == ["ConnectionError"] * 3
+            clock.now += 2
+            assert await probe_together() == ["TimeoutError", "ConnectionError", "ConnectionError"]
+            proxy.flows.set()
+            clock.now += 2
+            monkeypatch.setattr(pools, "CONNECT_SECONDS", 5.0)
+            assert await probe_together() == ["NoneType", "ConnectionError", "ConnectionError"]
+            assert not opened.is_down(node)
+            assert await probe_together() == ["NoneType"] * 3
+        finally:
+            await opened.close()
+
+
+async def test_a_node_whose_connections_are_all_busy_is_not_down(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Proxy(f"{stack.database_url.partition('?host=')[2]}/.s.PGSQL.5432").serving() as proxy:
+        opened = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", 4, APPLICATION_ROLE, {})
+        node = Node("127.0.0.1", proxy.port)
+        try:
+            pool = await opened._shared_pool(node)
+            busy = [await pool.acquire() for _ in range(pool.get_max_size())]
+            monkeypatch.setattr(pools, "CONNECT_SECONDS", 0.2)
+            with pytest.raises(TimeoutError):
+                await opened.probe(node)
+            assert not opened.is_down(node)
+            monkeypatch.setattr(pools, "CONNECT_SECONDS", 5.0)
+            for conn in busy:
+                await pool.release(conn)
+            await opened.probe(node)
+        finally:
+            await opened.close()
