@@ -14,6 +14,7 @@ _COMMANDS: Final = {
     "run": ("run", "run"),
     "down": ("down", "down"),
     "doctor": ("doctor", "doctor"),
+    "distribute": ("distribute", "distribute"),
     "overview": ("overview", "overview"),
     "audit": ("audit", "audit"),
     "bulk-credit": ("bulk_credit", "bulk_credit"),

@@ -13,8 +13,9 @@ from typing import Any
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from sandbox.db.cluster import Cluster, read_cluster
-from sandbox.db.engine import ENGINE
+from sandbox.db.cluster import Cluster, Node, read_cluster
+from sandbox.db.distribution import DistributionError, complete, read_tables
+from sandbox.db.engine import APPLICATION_ROLE, ENGINE
 from sandbox.db.functions import MIGRATION_LOCK, install_functions
 from sandbox.db.shard_schema import NODE_SETTINGS, drop_shard_schemas
 
@@ -39,15 +40,16 @@ async def completed_migrations(conn: "asyncpg.Connection[Any] | PoolConnectionPr
     return {record["name"] for record in await conn.fetch("SELECT name FROM migration WHERE app_name = 'sandbox'")}
 
 
-async def migrate(database_url: str) -> str:
-    """Run all pending migrations and return Piccolo's report. Raises MigrationError.
+async def migrate(database_url: str, node: Node | None = None) -> str:
+    """Run all pending migrations and return Piccolo's report. Raises MigrationError and DistributionError.
 
-    Safe to run again, and in several processes at once.
+    `node` is another server than the one that the URL names. Safe to run again, and in several processes at once.
     """
     # Piccolo's migration manager finds its engine only through this variable.
     os.environ["PICCOLO_CONF"] = "sandbox.db.piccolo_conf"
+    address: dict[str, Any] = {} if node is None else {"host": node.host, "port": node.port}
     try:
-        conn = await asyncpg.connect(database_url, timeout=10)
+        conn = await asyncpg.connect(database_url, **address, timeout=10)
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         raise MigrationError(f"Cannot connect to DATABASE_URL: {type(error).__name__}: {error}") from error
     try:
@@ -60,15 +62,29 @@ async def migrate(database_url: str) -> str:
             if migration_ids() <= await completed_migrations(conn):
                 if cluster is None:
                     await install_functions(conn)
+                elif not await _is_complete(database_url, cluster.nodes[0]):
+                    return await _migrate_cluster(database_url, cluster)
                 return "All migrations have run.\n"
         if cluster is None:
             await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
-            report = await _run_migrations({"dsn": database_url})
+            report = await _run_migrations({"dsn": database_url, **address})
             await install_functions(conn)
             return report
     finally:
         await conn.close()
     return await _migrate_cluster(database_url, cluster)
+
+
+async def _is_complete(database_url: str, coordinator: Node) -> bool:
+    """Whether all tables are distributed. A migration may have added one, and been interrupted before that."""
+    try:
+        conn = await asyncpg.connect(database_url, host=coordinator.host, port=coordinator.port, timeout=10)
+    except (OSError, asyncpg.PostgresError, TimeoutError):
+        return True  # a sandbox can start without the coordinator
+    try:
+        return all(table.is_distributed for table in await read_tables(conn, APPLICATION_ROLE))
+    finally:
+        await conn.close()
 
 
 async def _migrate_cluster(database_url: str, cluster: Cluster) -> str:
@@ -78,18 +94,23 @@ async def _migrate_cluster(database_url: str, cluster: Cluster) -> str:
     is held on each node.
     """
     async with contextlib.AsyncExitStack() as stack:
-        for node in cluster.nodes:
+
+        async def connect(node: Node, settings: dict[str, str]) -> "asyncpg.Connection[Any]":
             try:
-                conn = await asyncpg.connect(
-                    database_url, host=node.host, port=node.port, timeout=10, server_settings=NODE_SETTINGS
-                )
+                conn = await asyncpg.connect(database_url, host=node.host, port=node.port, timeout=10, server_settings=settings)
             except (OSError, asyncpg.PostgresError, TimeoutError) as error:
                 raise MigrationError(f"Cannot connect to node {node}: {type(error).__name__}: {error}") from error
             stack.push_async_callback(conn.close)
+            return conn
+
+        for node in cluster.nodes:
+            conn = await connect(node, NODE_SETTINGS)
             await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
             await drop_shard_schemas(conn)
         coordinator = cluster.nodes[0]
-        return await _run_migrations({"dsn": database_url, "host": coordinator.host, "port": coordinator.port})
+        report = await _run_migrations({"dsn": database_url, "host": coordinator.host, "port": coordinator.port})
+        added = await complete(await connect(coordinator, {}), APPLICATION_ROLE)
+        return f"{report}Distributed: {', '.join(added)}.\n" if added else report
 
 
 async def _run_migrations(config: dict[str, Any]) -> str:
@@ -114,7 +135,7 @@ def main() -> None:
 
     try:
         sys.stdout.write(asyncio.run(migrate(Settings.load().database_url)))
-    except (MigrationError, SettingsError, asyncpg.PostgresError) as error:
+    except (MigrationError, DistributionError, SettingsError, asyncpg.PostgresError) as error:
         sys.exit(f"migrate: {error}")
 
 

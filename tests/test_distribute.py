@@ -1,0 +1,81 @@
+"""`psp distribute`: which tables it distributes, in which order, and what it refuses."""
+
+import json
+
+import asyncpg
+import pytest
+
+from sandbox.db.distribution import Table, in_order, read_tables
+from sandbox.db.engine import APPLICATION_ROLE
+from sandbox.merchants.tables import TABLES, WORLD
+from tests.harness.command import invoke
+from tests.harness.world import Stack
+
+
+def table(oid: int, name: str, *, by_merchant: bool = True) -> Table:
+    return Table(oid, name, by_merchant, 0, is_distributed=False)
+
+
+async def test_all_tables_are_distributed_those_of_merchants_by_merchant(stack: Stack) -> None:
+    """Also in an order that foreign keys allow: the reverse of the order of deletion is one of several."""
+    conn = await asyncpg.connect(stack.database_url)
+    try:
+        tables = await read_tables(conn, APPLICATION_ROLE)
+        found = await conn.fetch(
+            "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
+        references = await conn.fetch(
+            "SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint WHERE contype = 'f'"
+        )
+    finally:
+        await conn.close()
+    names = [table.name for table in tables]
+    assert sorted(names) == sorted(record[0] for record in found)
+    by_merchant = [table.name for table in tables if table.by_merchant]
+    assert set(by_merchant) == set(TABLES)
+    assert names[-len(by_merchant) :] == by_merchant
+    assert by_merchant[0] == "merchants"
+    assert [tuple(record) for record in references if names.index(record[0]) < names.index(record[1])] == []
+    # A snapshot's columns have the types of the rows of all tables of a world.
+    assert [name for name in WORLD if names.index(name) > names.index("snapshot_rows")] == []
+    assert not any(table.is_distributed for table in tables)
+
+
+def test_the_order_does_not_depend_on_the_order_of_creation() -> None:
+    tables = [table(4, "merchants"), table(2, "a"), table(3, "b"), table(1, "keys", by_merchant=False)]
+    for needs in ([(2, 3)], [(2, 3), (3, 3), (2, 99), (99, 1)]):
+        assert [found.name for found in in_order(tables, needs)] == ["keys", "merchants", "b", "a"]
+    assert [found.name for found in in_order(tables, [(3, 2)])] == ["keys", "merchants", "a", "b"]
+
+
+def test_plain_postgresql_is_refused(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", stack.database_url)
+    for option in ([], ["--dry-run"]):
+        refused = invoke("distribute", *option)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr == (
+            "psp distribute: This server does not have Citus. Install it on all nodes, and add citus to "
+            "shared_preload_libraries.\n"
+        )
+    refused = invoke("distribute", "--json")
+    assert (refused.exit_code, json.loads(refused.stderr)["code"]) == (1, "REFUSED")
+
+
+def test_a_missing_url_is_a_usage_error_and_an_unreachable_database_is_named(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in ("", "mysql://localhost/sandbox"):
+        monkeypatch.setenv("DATABASE_URL", value)
+        refused = invoke("distribute")
+        assert refused.exit_code == 2
+        assert "DATABASE_URL" in refused.stderr
+    monkeypatch.setenv("DATABASE_URL", "postgresql://somebody:a-password@127.0.0.1:1/sandbox")
+    refused = invoke("distribute")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("psp distribute: Cannot connect to DATABASE_URL: ")
+    assert "a-password" not in refused.stderr
+
+
+@pytest.mark.parametrize("shards", ["0", "129", "many"])
+def test_the_number_of_shards_is_bounded(shards: str) -> None:
+    assert invoke("distribute", "--shards", shards).exit_code == 2
