@@ -202,10 +202,11 @@ async def _enter(owner: Owner | None, begin: str, function: str) -> AsyncIterato
                         await conn.execute(statement)
                     except BaseException as error:
                         await _roll_back(conn)  # a cancelled BEGIN may have begun a transaction
-                        sqlstate = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-                        if shard is None or sqlstate not in _NOT_HERE or not attempts_left:
+                        if shard is None or not isinstance(error, asyncpg.PostgresError) or error.sqlstate not in _NOT_HERE:
                             raise
-                        await pools.refresh(shard)
+                        if not attempts_left:
+                            raise DatabaseUnavailableError(error) from error
+                        owner = await pools.find_again(shard)
                         continue
                 yield conn
                 return

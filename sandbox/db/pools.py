@@ -67,16 +67,23 @@ class Pools:
         pool, conn = await self._acquire_from(shard.node, partial(self._shard_pool, cluster, shard))
         return pool, conn, shard
 
-    async def refresh(self, shard: Shard) -> None:
-        """Read the cluster again, because the shard has moved or its schema was dropped."""
+    async def find_again(self, shard: Shard) -> Shard:
+        """Return the shard at its present node, because it has moved or its schema was dropped.
+
+        Raises OSError if no node responds, or if the shard was split: merchants that shared it may have different ones now.
+        """
         async with self._changing:
             if self._cluster is not None and shard in self._cluster.shards:  # else another task has read it meanwhile
                 self._cluster = await self._read_anywhere(self._cluster)
+            present = {} if self._cluster is None else {known.id: known for known in self._cluster.shards}
             for known in [shard, *self._shards]:
-                if known == shard or self._cluster is None or known not in self._cluster.shards:
+                if known == shard or known != present.get(known.id):
                     pool = self._shards.pop(known, None)
                     if pool is not None:
                         self._close_soon(pool)
+        if shard.id not in present:
+            raise ConnectionError(f"shard {shard.id} was split")
+        return present[shard.id]
 
     async def nodes(self) -> Sequence[Node]:
         """Return the cluster's nodes, from any of them that responds; none on plain PostgreSQL. Raises OSError."""
