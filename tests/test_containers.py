@@ -1,4 +1,4 @@
-"""Checks on the Dockerfile and the compose file that need no container engine."""
+"""Checks on the Dockerfile and the compose files that need no container engine."""
 
 import http.server
 import re
@@ -14,14 +14,33 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 HEALTH_CHECK = ROOT / "docker" / "alive"
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-ONE_SHOT = {"migrate"}
+ONE_SHOT = ("migrate", "join")
 OUR_IMAGE = ("migrate", "api", "worker", "ipn")
+NODES = ("postgres", "node1", "node2")
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_every_service_runs_with_minimal_privileges(name: str) -> None:
-    service = SERVICES[name]
+def merged(base: Any, other: Any, key: str = "") -> Any:
+    """Return what compose makes of two values of the same key: mappings and lists are merged, but commands replaced."""
+    if isinstance(base, dict) and isinstance(other, dict):
+        return base | {name: merged(base.get(name), value, name) for name, value in other.items()}
+    if isinstance(base, list) and isinstance(other, list) and key not in ("command", "test"):
+        return base + [one for one in other if one not in base]
+    return other
+
+
+PLAIN: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DISTRIBUTED: dict[str, Any] = merged(PLAIN, yaml.safe_load((ROOT / "compose.citus.yml").read_text()))
+SERVICES: dict[str, dict[str, Any]] = PLAIN["services"]
+CLUSTER: dict[str, dict[str, Any]] = DISTRIBUTED["services"]
+ALL = [
+    pytest.param(service, name, id=f"{kind}-{name}")
+    for kind, services in (("plain", SERVICES), ("distributed", CLUSTER))
+    for name, service in services.items()
+]
+
+
+@pytest.mark.parametrize(("service", "name"), ALL)
+def test_every_service_runs_with_minimal_privileges(service: dict[str, Any], name: str) -> None:
     assert service["read_only"] is True
     assert service["tmpfs"]
     assert service["cap_drop"] == ["ALL"]
@@ -32,9 +51,11 @@ def test_every_service_runs_with_minimal_privileges(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONE_SHOT))
-def test_services_restart_and_have_health_checks(name: str) -> None:
-    service = SERVICES[name]
+@pytest.mark.parametrize(("service", "name"), ALL)
+def test_services_restart_and_have_health_checks(service: dict[str, Any], name: str) -> None:
+    if name in ONE_SHOT:
+        assert service["restart"] == "no"
+        return
     assert service["restart"] == "unless-stopped"
     check = service["healthcheck"]
     assert check["start_period"]
@@ -43,8 +64,9 @@ def test_services_restart_and_have_health_checks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OUR_IMAGE)
-def test_settings_from_the_environment_reach_every_process(name: str) -> None:
-    environment = SERVICES[name]["environment"]
+@pytest.mark.parametrize("services", [SERVICES, CLUSTER], ids=["plain", "distributed"])
+def test_settings_from_the_environment_reach_every_process(services: dict[str, Any], name: str) -> None:
+    environment = services[name]["environment"]
     assert environment["BULK_CREDIT_FAIL_USER_IDS"] == "${BULK_CREDIT_FAIL_USER_IDS:-}"
     assert environment["SANDBOX_WEBHOOK_ALLOW"] == "${SANDBOX_WEBHOOK_ALLOW:-}"
     for secret in ("SANDBOX_ADMIN_KEY", "SANDBOX_SECRET_KEY"):
@@ -54,6 +76,37 @@ def test_settings_from_the_environment_reach_every_process(name: str) -> None:
 def test_both_demo_merchants_are_seeded_and_their_keys_are_not_logged() -> None:
     command = "python -m psp_sandbox.application"
     assert SERVICES["migrate"]["command"][-1] == f"{command} sandbox.db.migrate && {command} seeds > /dev/null"
+    assert CLUSTER["migrate"]["command"][-1] == f"psp distribute && {command} seeds > /dev/null"
+
+
+def test_the_nodes_of_a_cluster_differ_only_in_their_volumes() -> None:
+    nodes = [CLUSTER[name] for name in NODES]
+    volumes = [node["volumes"] for node in nodes]
+    assert volumes == [[f"{name}:/var/lib/postgresql"] for name in NODES]
+    assert DISTRIBUTED["volumes"].keys() == set(NODES)
+    assert [node | {"volumes": []} for node in nodes] == [CLUSTER["postgres"] | {"volumes": []}] * len(NODES)
+    assert "-cshared_preload_libraries=citus" in CLUSTER["postgres"]["command"]
+    assert "-cwal_level=logical" in CLUSTER["postgres"]["command"], "shards could not be moved while they are in use"
+    # They have no other way to authenticate to each other.
+    assert CLUSTER["postgres"]["environment"]["PGPASSWORD"] == CLUSTER["postgres"]["environment"]["POSTGRES_PASSWORD"]
+
+
+def test_a_cluster_is_distributed_after_all_its_nodes_have_joined() -> None:
+    join = CLUSTER["join"]
+    assert join["depends_on"] == {name: {"condition": "service_healthy"} for name in NODES}
+    statements = [part.partition("=")[2] for part in join["command"] if part.startswith("--command=")]
+    assert statements == [
+        "CREATE EXTENSION IF NOT EXISTS citus",
+        "SELECT citus_set_coordinator_host('postgres', 5432)",
+        *(f"SELECT citus_add_node('{name}', 5432)" for name in NODES[1:]),
+    ]
+    assert CLUSTER["migrate"]["depends_on"]["join"] == {"condition": "service_completed_successfully"}
+    assert {name: CLUSTER[name]["environment"]["DATABASE_URL"].partition("@")[2] for name in OUR_IMAGE} == {
+        "migrate": "postgres:5432/sandbox",  # the others could be anywhere, but the coordinator distributes
+        **dict.fromkeys(("api", "worker", "ipn"), "postgres:5432,node1:5432,node2:5432/sandbox"),
+    }
+    for name in ("api", "worker", "ipn"):
+        assert CLUSTER[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
 
 
 def test_the_image_installs_by_hash_and_contains_the_source_once() -> None:

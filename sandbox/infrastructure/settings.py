@@ -43,7 +43,7 @@ class Settings:
     batch_limit: int
     queue_limit: int
     merchants_per_transaction: int
-    """Merchants whose requests may share a transaction. A distributed database needs 1."""
+    """Merchants whose requests may share a transaction: on a distributed database, those of one shard."""
     pool_size: int
     log_level: str
     log_format: str
