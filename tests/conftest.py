@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from sandbox.runtime.open_files import raise_open_file_limit
 from tests.harness.receiver import Receiver
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from tests.harness.browser import Browsing
+    from tests.harness.citus import CitusCluster
 
 # By default, structlog prints every local variable of a traceback. That takes half a minute if there are many.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
@@ -34,6 +36,7 @@ _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDire
 _STACK_VARIABLE = "PSP_TEST_STACK"
 _SLOWEST_FILES = (
     "test_package.py",
+    "test_citus_tour.py",
     "test_shop.py",
     "test_contract.py",
     "test_crashes.py",
@@ -76,6 +79,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ[_STACK_VARIABLE] = ready.read_text()
 
 
+class _Scheduling(LoadFileScheduling):
+    """Run the tests of one file in one process, and all that use the Citus cluster in the same one, since they share it."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope = super()._split_scope(nodeid)
+        return "citus" if "test_citus_" in scope else scope
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Distribute the tests over the pytest processes."""
+    return _Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slowest files first and keep the order of the others."""
     rank = {name: number for number, name in enumerate(_SLOWEST_FILES)}
@@ -115,6 +132,15 @@ def receiver() -> Iterator[Receiver]:
     """Yield a webhook receiver on loopback that records every request."""
     with Receiver() as receiver:
         yield receiver
+
+
+@pytest.fixture(scope="session")
+def citus() -> Iterator["CitusCluster"]:
+    """Yield a running Citus cluster; skip the test if there is none. See harness/citus.py. Only for files test_citus_*.py."""
+    from tests.harness.citus import running_cluster
+
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

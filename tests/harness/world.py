@@ -36,7 +36,7 @@ class Stack:
 
     def execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
         """Run SQL as the owner of the database, bypassing the application, and return its rows."""
-        return _owner(self.database_url).execute(statement, *arguments)
+        return owner_of(self.database_url).execute(statement, *arguments)
 
 
 class _Owner:
@@ -73,7 +73,8 @@ class _Owner:
 
 
 @functools.cache
-def _owner(database_url: str) -> _Owner:
+def owner_of(database_url: str) -> _Owner:
+    """Return a connection to the database as its owner, which this process shares."""
     return _Owner(database_url)
 
 
