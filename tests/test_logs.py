@@ -93,6 +93,7 @@ async def test_lines_logged_by_threads_are_all_written_in_order() -> None:
                 (log.warning if number % 50 == 0 else log.info)("message", thread=thread, number=number)
 
         await asyncio.gather(*(asyncio.to_thread(write_lines, thread) for thread in range(4)))
+        await asyncio.to_thread(until, lambda: len(output.lines) >= 2000)  # the last ones may wait for the timer
         found = [(line["thread"], line["number"]) for line in output.lines]
         assert sorted(found) == sorted(itertools.product(range(4), range(500)))
         assert all([n for t, n in found if t == thread] == [*range(500)] for thread in range(4))
