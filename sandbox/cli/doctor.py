@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
 from sandbox.cli.failures import check_failed
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +151,44 @@ async def _database(url: str) -> str:
         raise RuntimeError(f"DATABASE_URL ({urlsplit(url).hostname or 'local'}) is unavailable: {error}") from error
     try:
         number = int(await connection.fetchval("SHOW server_version_num"))
+        if number < 150_000:
+            raise RuntimeError(f"PostgreSQL 15 or newer is needed; DATABASE_URL has version {number // 10_000}.")
+        return f"PostgreSQL {number // 10_000} is available{await _distribution(url, connection)}"
     finally:
         await connection.close()
-    if number < 150_000:
-        raise RuntimeError(f"PostgreSQL 15 or newer is needed; DATABASE_URL has version {number // 10_000}.")
-    return f"PostgreSQL {number // 10_000} is available"
+
+
+async def _distribution(url: str, connection: "Connection[Any]") -> str:
+    """Describe the nodes of a distributed database. Raises RuntimeError if one is down, or a table is not distributed."""
+    import asyncpg
+
+    from sandbox.db.cluster import read_cluster
+    from sandbox.db.distribution import read_tables
+    from sandbox.db.engine import APPLICATION_ROLE
+
+    cluster = await read_cluster(connection)
+    if cluster is None:
+        has_citus = await connection.fetchval("SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'citus')")
+        return "; it has Citus, but the database is not distributed (psp distribute)" if has_citus else ""
+    nodes, problems = [], []
+    for node in cluster.nodes:
+        shards = sum(shard.node == node for shard in cluster.shards)
+        try:
+            conn = await asyncpg.connect(url, host=node.host, port=node.port, timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            problems.append(f"Node {node}, which has {shards} shards, is unavailable: {str(error) or type(error).__name__}.")
+            continue
+        nodes.append(f"{node} is up and has {shards} shards")
+        try:
+            if node == cluster.nodes[0]:  # only the coordinator knows tables that are not distributed
+                missing = [table.name for table in await read_tables(conn, APPLICATION_ROLE) if not table.is_distributed]
+                if missing:
+                    problems.append(f"Not distributed: {', '.join(missing)}. Run psp distribute.")
+        finally:
+            await conn.close()
+    if problems:
+        raise RuntimeError(" ".join(problems))
+    return f"; all tables are distributed; {'; '.join(nodes)}"
 
 
 async def _redis(url: str) -> str:
