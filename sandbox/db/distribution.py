@@ -42,18 +42,8 @@ _COLUMNS: Final = """
 SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
 """
-# In one transaction, Citus reads and writes several tables with foreign keys over one connection to each node only. The other
-# settings also apply to the other nodes: a row must have the same text on all of them.
-_SETTINGS: Final = """
-SET LOCAL citus.multi_shard_modify_mode = 'sequential';
-SET LOCAL citus.propagate_set_commands = 'local';
-SET LOCAL statement_timeout = 0;
-SET LOCAL TimeZone = 'UTC';
-SET LOCAL DateStyle = 'ISO';
-SET LOCAL IntervalStyle = 'postgres';
-SET LOCAL bytea_output = 'hex';
-SET LOCAL extra_float_digits = 1
-"""
+# In one transaction, Citus reads and writes several tables with foreign keys over one connection to each node only.
+_SETTINGS: Final = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'; SET LOCAL statement_timeout = 0"
 _LOCK_SECONDS: Final = 10
 _HASHED, _REFERENCE = "hs", "nt"
 """Citus's codes for the two kinds of tables."""
@@ -113,6 +103,16 @@ async def read_tables(conn: Connection, role: str) -> list[Table]:
     return in_order(tables.values(), needs)
 
 
+async def read_content(conn: Connection, table: Table) -> Content:
+    """Count the table's rows and compute their checksum."""
+    columns = await conn.fetchval(_COLUMNS, table.oid)
+    record = await conn.fetchrow(
+        f"SELECT count(*), coalesce(sum(hash_record_extended(ROW ({columns}), 0)), 0) FROM {table.name}"  # noqa: S608 -- names
+    )
+    assert record is not None
+    return Content(record[0], int(record[1]))
+
+
 def in_order(tables: Iterable[Table], needs: Iterable[tuple[int, int]]) -> list[Table]:
     """Return the tables in the order of distribution: each after those that it needs, given as pairs of oids.
 
@@ -147,7 +147,7 @@ async def distribute_tables(
             "Another session writes to the tables. End its transaction (see pg_stat_activity), then try again."
         ) from None
     await conn.execute("SET LOCAL lock_timeout = 0")
-    before = {table: await _content(conn, table) for table in tables}
+    before = {table: await read_content(conn, table) for table in tables}
     for table in tables:
         if not table.by_merchant:
             await conn.execute("SELECT create_reference_table($1::text::regclass)", table.name)
@@ -160,7 +160,7 @@ async def distribute_tables(
             await conn.execute(
                 "SELECT create_distributed_table($1::text::regclass, 'merchant_id', colocate_with => $2)", table.name, ANCHOR
             )
-        after = await _content(conn, table)
+        after = await read_content(conn, table)
         if after != before[table]:
             raise DistributionError(
                 f"After it was distributed, the table {table.name} has {after.rows:,} rows with the checksum {after.checksum}, "
@@ -169,15 +169,6 @@ async def distribute_tables(
         on_copied(table, after)
     for table in reversed(tables):  # the coordinator still has the rows of before
         await conn.execute("SELECT truncate_local_data_after_distributing_table($1::text::regclass)", table.name)
-
-
-async def _content(conn: Connection, table: Table) -> Content:
-    columns = await conn.fetchval(_COLUMNS, table.oid)
-    record = await conn.fetchrow(
-        f"SELECT count(*), coalesce(sum(hashtextextended(ROW ({columns})::text, 0)), 0) FROM {table.name}"  # noqa: S608 -- names
-    )
-    assert record is not None
-    return Content(record[0], int(record[1]))
 
 
 async def complete(conn: Connection, role: str) -> list[str]:
