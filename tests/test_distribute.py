@@ -1,15 +1,16 @@
 """`psp distribute`: which tables it distributes, in which order, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
-from sandbox.db.distribution import Table, in_order, read_tables
+from sandbox.db.distribution import Table, in_order, read_content, read_tables
 from sandbox.db.engine import APPLICATION_ROLE
 from sandbox.merchants.tables import TABLES, WORLD
 from tests.harness.command import invoke
-from tests.harness.world import Stack
+from tests.harness.world import Stack, World
 
 
 def table(oid: int, name: str, *, by_merchant: bool = True) -> Table:
@@ -39,6 +40,28 @@ async def test_all_tables_are_distributed_those_of_merchants_by_merchant(stack: 
     # A snapshot's columns have the types of the rows of all tables of a world.
     assert [name for name in WORLD if names.index(name) > names.index("snapshot_rows")] == []
     assert not any(table.is_distributed for table in tables)
+
+
+async def test_every_table_has_a_checksum(stack: Stack, world: World) -> None:
+    """Also of the rows of snapshots. It does not depend on the order of the rows."""
+    world.create_payout("0001")
+    world.post("/sandbox/v1/snapshots", {"name": "all"})
+    conn = await asyncpg.connect(stack.database_url)
+    try:
+        tables = await read_tables(conn, APPLICATION_ROLE)
+        for table in tables:
+            assert (await read_content(conn, table)).rows >= 0
+        async with conn.transaction():
+            await conn.execute("CREATE TEMPORARY TABLE t (n integer, text text)")
+            found = replace(tables[0], name="t", oid=await conn.fetchval("SELECT 't'::regclass::oid"))
+            contents = []
+            for rows in ("(1, 'a'), (2, NULL)", "(2, NULL), (1, 'a')", "(2, 'a'), (1, NULL)"):
+                await conn.execute(f"TRUNCATE t; INSERT INTO t VALUES {rows}")
+                contents.append(await read_content(conn, found))
+    finally:
+        await conn.close()
+    assert contents[0] == contents[1] != contents[2]
+    assert [content.rows for content in contents] == [2, 2, 2]
 
 
 def test_the_order_does_not_depend_on_the_order_of_creation() -> None:

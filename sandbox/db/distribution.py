@@ -106,9 +106,9 @@ async def read_tables(conn: Connection, role: str) -> list[Table]:
 async def read_content(conn: Connection, table: Table) -> Content:
     """Count the table's rows and compute their checksum."""
     columns = await conn.fetchval(_COLUMNS, table.oid)
-    record = await conn.fetchrow(
-        f"SELECT count(*), coalesce(sum(hash_record_extended(ROW ({columns}), 0)), 0) FROM {table.name}"  # noqa: S608 -- names
-    )
+    # The outer hash, because sums of the inner ones stay the same if rows exchange values.
+    row_hash = f"hashint8extended(hash_record_extended(ROW ({columns}), 0), 0)"
+    record = await conn.fetchrow(f"SELECT count(*), coalesce(sum({row_hash}), 0) FROM {table.name}")  # noqa: S608 -- names
     assert record is not None
     return Content(record[0], int(record[1]))
 
@@ -136,15 +136,15 @@ async def distribute_tables(
 ) -> None:
     """Distribute tables in this order, and check that each has the same rows as before. `shards` is for the first time.
 
-    `conn` is a connection to the coordinator, in a transaction: if anything fails, roll it back. Writers wait from now until
-    the transaction ends. Calls `on_copied` after each table. Raises DistributionError, and asyncpg's errors.
+    `conn` is a connection to the coordinator, in a transaction: if anything fails, roll it back. Other sessions wait from now
+    until the transaction ends. Calls `on_copied` after each table. Raises DistributionError, and asyncpg's errors.
     """
     await conn.execute(f"{_SETTINGS}; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
     try:
-        await conn.execute(f"LOCK TABLE {', '.join(table.name for table in tables)} IN EXCLUSIVE MODE")
+        await conn.execute(f"LOCK TABLE {', '.join(table.name for table in tables)} IN ACCESS EXCLUSIVE MODE")
     except asyncpg.LockNotAvailableError:
         raise DistributionError(
-            "Another session writes to the tables. End its transaction (see pg_stat_activity), then try again."
+            "Another session uses the tables. End its transaction (see pg_stat_activity), then try again."
         ) from None
     await conn.execute("SET LOCAL lock_timeout = 0")
     before = {table: await read_content(conn, table) for table in tables}
