@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pytest
 import redis
 
 from sandbox.db.engine import CONNECTION_ERRORS
+from tests.harness.load import Load
 from tests.harness.receiver import Received, Receiver
 from tests.harness.supervised import child_of, end, wait_for
 from tests.harness.waiting import until
@@ -40,42 +40,6 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack,
         yield Stack(**json.loads(ready.read_text())), psutil.Process(process.pid)
     finally:
         end(process)
-
-
-class Load:
-    """Creates payouts in six threads until it is stopped. Repeats each request with its idempotency key until it gets a 201."""
-
-    def __init__(self, world: World) -> None:
-        self.created: dict[str, str] = {}
-        """Payout ids by idempotency key, which is also the merchant reference."""
-        self.stopped = threading.Event()
-        self._world = world
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(6)]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._world.stack.api_url, headers={"X-API-KEY": self._world.api_key}) as client:
-            while not self.stopped.is_set():
-                key = str(uuid.uuid4())
-                body = self._world.payout_body("0001", amount="1.00", merchant_reference=key)
-                while key not in self.created:
-                    with contextlib.suppress(httpx.HTTPError):
-                        response = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": key}, timeout=10)
-                        if response.status_code == 201:
-                            self.created[key] = response.json()["id"]
-                            # Enough requests per second for a kill to hit every phase. More would only take longer.
-                            self.stopped.wait(0.03)
-                        else:
-                            assert response.status_code in (409, 503), response.text
-                            assert response.json()["code"] in ("IDEMPOTENCY_KEY_IN_FLIGHT", "UNAVAILABLE")
-                            time.sleep(0.05)  # polling in a tight loop would slow down the restart of the killed process
-
-    def stop(self) -> None:
-        self.stopped.set()
-        for thread in self._threads:
-            thread.join(120)
-            assert not thread.is_alive()
 
 
 def process_of(supervisor: psutil.Process, name: str) -> psutil.Process:

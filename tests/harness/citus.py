@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import pytest
 
 from sandbox.db.distribute import distribute
@@ -26,7 +27,7 @@ from tests.harness.supervised import end, environment
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World, owner_of
 
-SHARDS = 8
+SHARDS = 4
 COORDINATOR = "coordinator"
 WORKERS = ("worker1", "worker2")
 NODES = (COORDINATOR, *WORKERS)
@@ -55,6 +56,26 @@ class CitusCluster:
     def resume(self, node: str) -> None:
         """Start the node's PostgreSQL again, and wait until it accepts connections."""
         _run(self._script, "resume", self._folder, node)
+
+    @contextlib.contextmanager
+    def killed(self, node: str) -> Iterator[None]:
+        """Kill the node, run the block, and start the node again. Wait until all sandboxes have found it."""
+        self.kill(node)
+        try:
+            yield
+        finally:
+            self.resume(node)
+            for _, stack in self._sandboxes.values():
+                until(lambda stack=stack: self.readiness(stack) == ("ready", []))
+
+    def readiness(self, stack: Stack) -> tuple[str, list[str]]:
+        """Return what `/health/ready` says, which must be 200: the status and the names of the nodes that are down."""
+        response = httpx.get(f"{stack.api_url}/health/ready", timeout=60)
+        assert response.status_code == 200, response.text
+        found = response.json()
+        down = {node["node"] for node in found["nodes"] if node["status"] == "down"}
+        assert {node["node"] for node in found["nodes"]} == {self.address(node) for node in NODES}
+        return found["status"], [node for node in NODES if self.address(node) in down]
 
     def address(self, node: str) -> str:
         """Return the node's address as the sandbox names it: "host:port"."""

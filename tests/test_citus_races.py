@@ -1,0 +1,70 @@
+"""Concurrent requests to processes that enter a Citus cluster by different nodes act as if there were one process."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
+from tests.harness.world import World
+
+THREADS = 8 * len(NODES)
+
+
+@pytest.fixture(params=WORKERS)
+def world_on_node(citus: CitusCluster, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A merchant of the worker node, with 1,000,000.00 available."""
+    with citus.create_world_on(request.param, citus.sandbox(COORDINATOR), opening_balance="1000000.00") as world:
+        yield world
+
+
+def run_concurrently(citus: CitusCluster, world: World, action: Callable[[int, httpx.Client], Any]) -> list[Any]:
+    """Run the action in all threads at the same moment, the threads of each node through that node. Return the results."""
+    gate = threading.Barrier(THREADS)
+    urls = [citus.sandbox(entry).api_url for entry in NODES]
+
+    def run(number: int) -> Any:
+        with httpx.Client(base_url=urls[number % len(urls)], headers={"X-API-KEY": world.api_key}, timeout=120) as client:
+            client.get("/health")  # connect before the race begins
+            gate.wait(300)
+            return action(number, client)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))
+
+
+def test_one_idempotency_key_creates_one_payout(citus: CitusCluster, world_on_node: World) -> None:
+    world, body = world_on_node, world_on_node.payout_body("0004")
+
+    def create(number: int, client: httpx.Client) -> tuple[int, str]:
+        response = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": "one"})
+        return response.status_code, response.json().get("id", response.json().get("code"))
+
+    responses = set(run_concurrently(citus, world, create))
+    assert {status for status, _ in responses} <= {201, 409}
+    assert {found for status, found in responses if status == 409} <= {"IDEMPOTENCY_KEY_IN_FLIGHT"}
+    (created,) = (found for status, found in responses if status == 201)
+    assert [payout["id"] for payout in world.get("/api/v1/payouts").json()["data"]] == [created]
+    for entry in NODES:
+        url = f"{citus.sandbox(entry).api_url}/api/v1/payouts"
+        headers = {"X-API-KEY": world.api_key, "X-IDEMPOTENCY-KEY": "one"}
+        assert httpx.post(url, json=body, headers=headers, timeout=60).json()["id"] == created
+    assert world.balance() == ("999900.00", "100.00")
+    world.assert_clean()
+
+
+def test_parallel_payouts_never_overspend_one_balance(citus: CitusCluster, world_on_node: World) -> None:
+    """A balance of 1,000,000.00 covers exactly 15 payouts of 66,000.00."""
+    world = world_on_node
+
+    def create(number: int, client: httpx.Client) -> int:
+        body = world.payout_body("0004", amount="66000.00")
+        return client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": f"n{number}"}).status_code
+
+    assert Counter(run_concurrently(citus, world, create)) == {201: 15, 422: THREADS - 15}
+    assert world.balance() == ("10000.00", "990000.00")
+    world.assert_clean()
