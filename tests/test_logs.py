@@ -139,7 +139,7 @@ def test_a_clean_stop_under_load_loses_no_log_line_and_no_journal_entry(stack: S
     try:
         for thread in threads:
             thread.start()
-        until(lambda: len(completed) > 100)
+        until(lambda: len(completed) > 100, seconds=120)  # with the start of the process
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(60)
