@@ -123,7 +123,8 @@ def test_every_row_is_kept(urls: Mapping[str, str], stack: Stack, monkeypatch: p
             return shards, left
 
     assert asyncio.run(placed()) == (4, 0)
-    again = invoke("distribute")
+    again = invoke("distribute", "--shards", "5")
+    assert "; 4 shards on " in again.stdout
     assert (again.exit_code, again.stdout.splitlines()[1]) == (0, "The database is distributed already; nothing to do.")
 
 
@@ -171,7 +172,7 @@ async def test_what_is_unsafe_is_refused(urls: Mapping[str, str], monkeypatch: p
             await conn.execute(drop)
 
         async with connected(url, server_settings={"application_name": "psp-sandbox"}):
-            assert "A sandbox is running on this database (1 connections)" in await refusal()
+            assert "A sandbox is running on this database (connections: 1)" in await refusal()
             plan = await plan_distribution(url, 4, APPLICATION_ROLE)
             assert (plan.connections, plan.pending_migrations, plan.is_distributed) == (1, 0, False)
             tables = await read_tables(conn, APPLICATION_ROLE)

@@ -27,7 +27,8 @@ def distribute(
     """Distribute the database at DATABASE_URL over the nodes of its Citus cluster, each merchant as a whole.
 
     Stop the sandbox first. An empty database is migrated, then distributed. If the database is distributed already, only
-    missing tables are. The rows of each table are counted and compared. If anything fails, the tables stay as they were.
+    missing tables are. The rows of each table are counted and compared. If this fails or is interrupted, the tables stay as
+    they were.
     """
     import asyncio
 
@@ -68,7 +69,8 @@ class _Report:
         if self._as_json:
             return
         through = ", which the worker node in DATABASE_URL named" if plan.url_names_worker else ""
-        typer.echo(f"coordinator {plan.coordinator}{through}; Citus {plan.citus}; shards on {', '.join(map(str, plan.nodes))}")
+        nodes = ", ".join(map(str, plan.nodes))
+        typer.echo(f"coordinator {plan.coordinator}{through}; Citus {plan.citus}; {plan.shards} shards on {nodes}")
         if plan.is_distributed:
             missing = f"missing: {len(plan.tables)} tables" if plan.tables else "nothing to do"
             typer.echo(f"The database is distributed already; {missing}.")
@@ -80,7 +82,7 @@ class _Report:
         if plan.pending_migrations:
             typer.echo(f"{plan.pending_migrations} migrations will run first, and may add tables.")
         if plan.connections:
-            typer.echo(f"Stop the sandbox first: it has {plan.connections} connections.")
+            typer.echo(f"Stop the sandbox first (connections: {plan.connections}).")
         typer.echo("Nothing was changed.")
 
     def show_copied(self, name: str, content: "Content") -> None:
@@ -93,7 +95,8 @@ class _Report:
             figures = {"seconds": round(seconds, 3), "paused_seconds": round(paused_seconds, 3)}
             typer.echo(json.dumps(self._json | {"tables": self._copied} | figures))
         elif self._copied and self._plan is not None:
+            nodes = len(self._plan.nodes)
             typer.echo(
-                f"Distributed {len(self._copied)} tables over {len(self._plan.nodes)} nodes in {seconds:.1f} seconds. "
+                f"Distributed {len(self._copied)} tables over {nodes} node{'s' if nodes > 1 else ''} in {seconds:.1f} seconds. "
                 f"Writes were paused for {paused_seconds:.1f} seconds."
             )

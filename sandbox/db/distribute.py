@@ -25,6 +25,7 @@ _NODES: Final = """
 SELECT groupid, nodename, nodeport, isactive, shouldhaveshards FROM pg_dist_node WHERE noderole = 'primary'
 ORDER BY groupid, nodeid
 """
+_SHARDS: Final = "SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = $1::text::regclass"
 _SANDBOX_CONNECTIONS: Final = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'psp-sandbox'
 """
@@ -267,7 +268,7 @@ class _Cluster:
             url_names_worker=self._url_names_worker,
             nodes=self._with_shards,
             citus=self._citus,
-            shards=shards,
+            shards=await conn.fetchval(_SHARDS, ANCHOR) if is_distributed else shards,
             is_distributed=is_distributed,
             pending_migrations=len(migration_ids() - completed),
             connections=await self._count_connections(),
@@ -289,7 +290,7 @@ class _Cluster:
         connections = await self._count_connections()
         if connections:
             raise DistributionError(
-                f"A sandbox is running on this database ({connections} connections). Stop its processes first."
+                f"A sandbox is running on this database (connections: {connections}). Stop its processes first."
             )
 
     async def check_role(self, role: str) -> None:
