@@ -1,4 +1,8 @@
-"""One sandbox for the whole test run, with two API processes and two workers. Each test gets its own merchant."""
+"""One sandbox for the whole test run, with two API processes and two workers. Each test gets its own merchant.
+
+It has an embedded PostgreSQL, unless PSP_TEST_DATABASE_URL names another database, which only this run may use. It can be
+distributed: the URL is that of any node of the cluster.
+"""
 
 import contextlib
 import json
@@ -34,6 +38,7 @@ settings.register_profile("psp", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("psp")
 _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDirectory[str]]]()
 _STACK_VARIABLE = "PSP_TEST_STACK"
+_DATABASE_VARIABLE = "PSP_TEST_DATABASE_URL"
 _SLOWEST_FILES = (
     "test_package.py",
     "test_citus_tour.py",
@@ -63,13 +68,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ["SSL_CERT_DIR"] = folder.name
     ready = Path(folder.name) / "ready.json"
     arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--api-processes", "2", "--workers", "2"]
-    # Always use the embedded stores, even if the environment names others.
+    # Use the embedded stores, even if the environment names others for the sandbox.
     for name in ("DATABASE_URL", "REDIS_URL"):
         os.environ.pop(name, None)
     os.environ["BULK_CREDIT_FAIL_USER_IDS"] = f"@{folder.name}/fail-list"
+    env = dict(os.environ)
+    if _DATABASE_VARIABLE in os.environ:
+        env |= {"DATABASE_URL": os.environ[_DATABASE_VARIABLE], "SANDBOX_WEBHOOK_ALLOW": "loopback"}
     log = (Path(folder.name) / "up.log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)], stdout=log, stderr=log
+        [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)], env=env, stdout=log, stderr=log
     )
     log.close()
     session.config.stash[_STACK] = (process, folder)

@@ -41,12 +41,12 @@ CORRUPTIONS = {
         "balances_match_transfers", "accounts_sum_to_zero", names="FUNDING",
     ),
     "two balances are wrong but their sum is right": corruption(
-        "UPDATE accounts SET balance = balance + CASE account WHEN 'FUNDING' THEN 5 ELSE -5 END "
+        "UPDATE accounts SET balance = balance + CASE WHEN account = 'FUNDING' THEN 5 ELSE -5 END "
         "WHERE merchant_id = $1 AND account IN ('FUNDING', 'SETTLEMENT') AND $2::uuid IS NOT NULL",
         "balances_match_transfers", names="FUNDING",
     ),
     "the locked balance exceeds the payouts in flight": corruption(
-        "UPDATE accounts SET balance = balance + CASE account WHEN 'LOCKED' THEN 5 ELSE -5 END "
+        "UPDATE accounts SET balance = balance + CASE WHEN account = 'LOCKED' THEN 5 ELSE -5 END "
         "WHERE merchant_id = $1 AND account IN ('LOCKED', 'AVAILABLE') AND $2::uuid IS NOT NULL",
         "balances_match_transfers", "locked_matches_payouts", names="LOCKED",
     ),

@@ -1,0 +1,129 @@
+"""If a node of a Citus cluster dies, only its own merchants have to wait, and nothing is lost and nothing happens twice."""
+
+from collections.abc import Iterator
+from itertools import cycle
+
+import httpx
+import pytest
+
+from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
+from tests.harness.load import Load
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+ALIVE, DEAD = WORKERS
+
+
+@pytest.fixture(scope="module")
+def stacks(citus: CitusCluster) -> list[Stack]:
+    """A sandbox for each node that a DATABASE_URL can name."""
+    return [citus.sandbox(entry) for entry in NODES]
+
+
+@pytest.fixture
+def world(citus: CitusCluster, stacks: list[Stack]) -> Iterator[World]:
+    """A merchant of the node that dies."""
+    with citus.create_world_on(DEAD, stacks[0], opening_balance="1000000.00") as world:
+        yield world
+
+
+@pytest.fixture
+def neighbour(citus: CitusCluster, stacks: list[Stack]) -> Iterator[World]:
+    """A merchant of the other node."""
+    with citus.create_world_on(ALIVE, stacks[0], opening_balance="1000000.00") as world:
+        yield world
+
+
+def create(stack: Stack, world: World, key: str, suffix: str = "0001") -> httpx.Response:
+    """Create a payout through this sandbox. The key determines the request."""
+    body = world.payout_body(suffix, amount="1.00", merchant_reference=key)
+    headers = {"X-API-KEY": world.api_key, "X-IDEMPOTENCY-KEY": key}
+    return httpx.post(f"{stack.api_url}/api/v1/payouts", json=body, headers=headers, timeout=60)
+
+
+def read(stack: Stack, world: World, payout_id: str) -> httpx.Response:
+    """Read a payout through this sandbox."""
+    return httpx.get(f"{stack.api_url}/api/v1/payouts/{payout_id}", headers={"X-API-KEY": world.api_key}, timeout=60)
+
+
+def assert_all_paid(world: World, created: dict[str, str]) -> None:
+    """Fail unless the merchant has exactly these payouts, by reference, all of them succeed, and the books are right."""
+    for payout_id in created.values():
+        world.wait_for(payout_id, "SUCCESS", seconds=120)
+    rows = world.stack.execute("SELECT id::text, merchant_reference FROM payouts WHERE merchant_id = $1", world.merchant_id)
+    assert sorted((row["merchant_reference"], row["id"]) for row in rows) == sorted(created.items())
+    assert world.balance() == (f"{1_000_000 - len(created)}.00", "0.00")
+    world.assert_clean()
+
+
+def test_a_killed_node_stops_its_own_merchants_only(
+    citus: CitusCluster, stacks: list[Stack], world: World, neighbour: World
+) -> None:
+    """200 of 200 requests for a merchant of another node succeed, through each node: even through the one that is dead."""
+    before = {key: create(stacks[0], world, key, suffix).json()["id"] for key, suffix in (("a", "0001"), ("b", "0002"))}
+    assert [citus.readiness(stack) for stack in stacks] == [("ready", [])] * len(stacks)
+    created: dict[str, str] = {}
+    with citus.killed(DEAD):
+        for number, stack in zip(range(100), cycle(stacks), strict=False):
+            response = create(stack, neighbour, f"key-{number}")
+            assert response.status_code == 201, response.text
+            created[f"key-{number}"] = response.json()["id"]
+            response = read(stack, neighbour, response.json()["id"])
+            assert response.status_code == 200, response.text
+        assert [citus.readiness(stack) for stack in stacks] == [("degraded", [DEAD])] * len(stacks)
+        for stack in stacks:
+            for response in (create(stack, world, "c"), create(stack, world, "a"), read(stack, world, before["a"])):
+                assert (response.status_code, response.json()["code"]) == (503, "UNAVAILABLE"), response.text
+                assert response.headers["content-type"] == "application/problem+json"
+                assert int(response.headers["retry-after"]) >= 1
+        assert_all_paid(neighbour, created)
+    after = {key: {create(stack, world, key, suffix).json()["id"] for stack in stacks} for key, suffix in (
+        ("a", "0001"), ("b", "0002"), ("c", "0001"),
+    )}  # fmt: skip
+    assert all(len(ids) == 1 for ids in after.values())
+    payouts = {key: ids.pop() for key, ids in after.items()}
+    assert payouts == {**before, "c": payouts["c"]}
+    assert_all_paid(world, payouts)
+
+
+def test_a_node_killed_among_requests_loses_and_doubles_nothing(
+    citus: CitusCluster, stacks: list[Stack], world: World, neighbour: World
+) -> None:
+    """Requests are repeated with their keys until they get a 201. Only those of the dead node's merchant are ever refused."""
+    urls = [stack.api_url for stack in stacks]
+    loads = [Load(world, urls), Load(neighbour, urls)]
+
+    def wait_for_more(load: Load, number: int = 25) -> None:
+        before = len(load.created)
+        until(lambda: len(load.created) >= before + number, seconds=120)
+
+    for load in loads:
+        wait_for_more(load)
+    with citus.killed(DEAD):
+        wait_for_more(loads[1])
+    for load in loads:
+        wait_for_more(load)
+    for load in loads:
+        load.stop()
+    assert loads[0].refused
+    assert loads[1].refused == []
+    for load, owner in zip(loads, (world, neighbour), strict=True):
+        assert_all_paid(owner, load.created)
+        key, payout_id = next(iter(load.created.items()))
+        assert [create(stack, owner, key).json()["id"] for stack in stacks] == [payout_id] * len(stacks)
+
+
+def test_no_request_needs_the_coordinator(citus: CitusCluster, stacks: list[Stack], world: World, neighbour: World) -> None:
+    with citus.killed(COORDINATOR):
+        for owner in (world, neighbour):
+            created: dict[str, str] = {}
+            for number, stack in zip(range(20), cycle(stacks), strict=False):
+                response = create(stack, owner, f"key-{number}")
+                assert response.status_code == 201, response.text
+                created[f"key-{number}"] = response.json()["id"]
+            for payout_id in created.values():
+                owner.wait_for(payout_id, "SUCCESS")
+            owner.assert_clean()
+        assert [citus.readiness(stack) for stack in stacks] == [("degraded", [COORDINATOR])] * len(stacks)
+        with World.create(stacks[1], opening_balance="100.00") as new:
+            assert new.wait_for(new.create_payout()["id"], "SUCCESS")
