@@ -166,6 +166,8 @@ async def superuser(database_url: str) -> AsyncIterator["asyncpg.Connection[asyn
     conn = await asyncpg.connect(database_url)
     try:
         await conn.execute("BEGIN")
+        # Citus forwards the second setting to the nodes of a distributed database. PostgreSQL alone has no use for the first.
+        await conn.execute("SET LOCAL citus.propagate_set_commands = 'local'")
         await conn.execute("SET LOCAL session_replication_role = replica")
         yield conn
         await conn.execute("ROLLBACK")

@@ -1,5 +1,6 @@
 """Concurrent requests to processes that enter a Citus cluster by different nodes act as if there were one process."""
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sandbox.db.engine import close_pool, connection, open_pool
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.world import World
 
@@ -68,3 +70,17 @@ def test_parallel_payouts_never_overspend_one_balance(citus: CitusCluster, world
     assert Counter(run_concurrently(citus, world, create)) == {201: 15, 422: THREADS - 15}
     assert world.balance() == ("10000.00", "990000.00")
     world.assert_clean()
+
+
+async def test_a_process_makes_its_first_connections_at_the_same_time(citus: CitusCluster, world_on_node: World) -> None:
+    """Each of them finds out that the database is distributed, and finds the merchant."""
+
+    async def name() -> object:
+        async with connection(world_on_node.merchant_id) as conn:
+            return await conn.fetchval("SELECT name FROM merchants WHERE merchant_id = $1", world_on_node.merchant_id)
+
+    await open_pool(citus.urls[WORKERS[0]], 8)
+    try:
+        assert await asyncio.gather(*(name() for _ in range(8))) == ["test"] * 8
+    finally:
+        await close_pool()

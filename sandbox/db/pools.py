@@ -34,6 +34,7 @@ class Pools:
         self._settings = {"role": role, "application_name": "psp-sandbox", **settings}
         self._cluster: Cluster | None = None
         self._is_discovered = False
+        self._discovery: asyncio.Task[Cluster | None] | None = None
         self._changing = asyncio.Lock()
         self._entry: Pool | None = None
         self._shards: dict[Shard, Pool] = {}
@@ -113,6 +114,12 @@ class Pools:
         """Return the cluster; None on plain PostgreSQL. Connects the first time. Raises OSError and asyncpg's errors."""
         if self._is_discovered:
             return self._cluster
+        if self._discovery is None or self._discovery.done():
+            # One for all callers: on a distributed database, the pool is closed at the end, while others would still connect.
+            self._discovery = asyncio.create_task(self._discover())
+        return await asyncio.shield(self._discovery)
+
+    async def _discover(self) -> Cluster | None:
         pool = await self._entry_pool()
         conn = await pool.acquire(timeout=CONNECT_SECONDS)  # `_read_entry` runs on each new connection
         await pool.release(conn)

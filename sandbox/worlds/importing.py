@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _COPY_SECONDS: Final = 120.0
 _LINE: Final = re.compile(r"COPY \w+, line ([0-9]+)")
+_SHARD_ID: Final = re.compile(r"_[0-9]{6,}$")
+"""The end of the names of tables and constraints in a shard of a distributed database."""
 
 _SECRETS: Final = """
 SELECT id, url, signing, secret, previous_secrets, public_key FROM webhook_endpoints WHERE merchant_id = $1
@@ -105,9 +107,13 @@ def _refused(error: asyncpg.PostgresError) -> Problem:
     """Return the refusal of a row by the database. Its own message may quote the row, so name only the constraint."""
     line = _LINE.search(getattr(error, "context", None) or "")
     table = getattr(error, "table_name", None)
-    place = f"tables.{table}" if table else "tables"
+    place = f"tables.{_SHARD_ID.sub('', table)}" if table else "tables"
     constraint = getattr(error, "constraint_name", None)
-    what = f"violates the constraint {constraint}" if constraint else f"is refused by the database ({error.sqlstate})"
+    what = (
+        f"violates the constraint {_SHARD_ID.sub('', constraint)}"
+        if constraint
+        else f"is refused by the database ({error.sqlstate})"
+    )
     return invalid(f"{place}.rows[{int(line[1]) - 1}]" if line is not None else place, what)
 
 
