@@ -43,8 +43,24 @@ class CallbackApi:
 
     @post("/ipn/callback", "Report a payout's status", {200: Payout}, CallbackBody, access="public", check=_check)
     async def callback(self, request: Request, body: CallbackBody) -> CommandResult:
+        return await self._receive(request, body, None)
+
+    @post(
+        "/ipn/{merchant_id}/callback",
+        "Report the status of a merchant's payout",
+        {200: Payout},
+        CallbackBody,
+        access="public",
+        check=_check,
+        description="Like `/ipn/callback`, for the payouts of one merchant. Its `ipn_url` has this address. On a distributed "
+        "database, it needs only the node of this merchant.",
+    )
+    async def merchant_callback(self, request: Request, merchant_id: str, body: CallbackBody) -> CommandResult:
+        return await self._receive(request, body, merchant_id)
+
+    async def _receive(self, request: Request, body: CallbackBody, merchant_id: str | None) -> CommandResult:
         headers = {name: request.header(name) or "" for name in _HEADERS}
-        return await self._callbacks.receive(body, request.json, headers, request.context)
+        return await self._callbacks.receive(body, request.json, headers, request.context, merchant_id)
 
 
 def create_app(settings: Settings) -> ASGIApp:

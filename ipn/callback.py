@@ -1,16 +1,16 @@
 """Process a bank's callback: find its payout, verify the signature, and apply the bank's status."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import db_errors_as_503, on_every_shard
+from sandbox.db.engine import AllShards, connection, db_errors_as_503, on_every_shard
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import Clock
-from sandbox.domain.errors import Problem, invalid_fields
+from sandbox.domain.errors import Problem, invalid_fields, unavailable
 from sandbox.domain.fields import PRINTABLE, FailureCode
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_commands import TransitionPayout
@@ -42,6 +42,14 @@ FROM (
 """
 _FIND_BY_ID: Final = _FIND.format(named="id")
 _FIND_BY_REFERENCE: Final = _FIND.format(named="psp_reference")
+_FIND_OF_MERCHANT: Final = """
+WITH named AS MATERIALIZED (SELECT id FROM payouts WHERE merchant_id = $1 AND {named} = $2 LIMIT 10000)
+SELECT p.id::text AS payout_id, m.merchant_id::text, m.ipn_secret, w.clock_frozen_at, w.clock_offset
+FROM (SELECT id FROM named ORDER BY id DESC LIMIT 1) p
+JOIN merchants m ON m.merchant_id = $1 JOIN worlds w ON w.merchant_id = $1
+"""
+_FIND_OF_MERCHANT_BY_ID: Final = _FIND_OF_MERCHANT.format(named="id")
+_FIND_OF_MERCHANT_BY_REFERENCE: Final = _FIND_OF_MERCHANT.format(named="psp_reference")
 
 
 class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -70,9 +78,14 @@ class CallbackService:
         self._box = box
 
     async def receive(
-        self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], context: RequestContext
+        self,
+        body: CallbackBody,
+        raw: bytes,
+        headers: Mapping[str, str],
+        context: RequestContext,
+        merchant_id: str | None = None,
     ) -> CommandResult:
-        """Apply the bank's status to the payout.
+        """Apply the bank's status to the payout, which is one of this merchant's, or, for None, of any merchant's.
 
         Returns 200 with the payout, including for a repeated `webhook-id` or an unchanged status.
         Raises VALIDATION_ERROR, NOT_FOUND if the payout is unknown, INVALID_SIGNATURE, or INVALID_STATE if the payout cannot
@@ -81,7 +94,7 @@ class CallbackService:
         errors = callback_errors(msgspec.structs.asdict(body))
         if errors:
             raise invalid_fields(errors)
-        merchant_id, payout_id = await self._find_signer(body, raw, headers)
+        merchant_id, payout_id = await self._find_signer(body, raw, headers, merchant_id)
         # Banks may repeat a message, so its id is the idempotency key. The signature covers the id, so a known id means the
         # same message; the fingerprint therefore uses only the id. The unprintable prefix prevents collisions with merchants'
         # keys. The key never expires, because the merchant's clock may jump by days while the signature is still valid. A
@@ -103,19 +116,27 @@ class CallbackService:
             )
         )
 
-    async def _find_signer(self, body: CallbackBody, raw: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
+    async def _find_signer(
+        self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], merchant_id: str | None
+    ) -> tuple[str, str]:
         """Return the ids of the merchant whose secret verifies the signature, and of its payout.
 
-        Raises NOT_FOUND if no payout matches, INVALID_SIGNATURE if no merchant's secret verifies the signature.
+        Raises NOT_FOUND if no payout matches, INVALID_SIGNATURE if no merchant's secret verifies the signature, UNAVAILABLE if
+        another payout may match, because a node of a distributed database does not respond.
         """
-        records: list[Any] = []
-        if body.payout_id is None or is_uuid(body.payout_id):
-            statement, identifier = (_FIND_BY_REFERENCE, body.psp_reference)
-            if body.payout_id is not None:
-                statement, identifier = (_FIND_BY_ID, body.payout_id)
+        found: AllShards[Any] = AllShards([], [])
+        if (body.payout_id is None or is_uuid(body.payout_id)) and (merchant_id is None or is_uuid(merchant_id)):
             async with db_errors_as_503():
-                found = await on_every_shard(lambda conn: conn.fetch(statement, identifier, _MAX_CANDIDATES))
-            records = found.rows
+                found = await _find(body, merchant_id)
+        try:
+            return self._signer_among(found.rows, raw, headers)
+        except Problem:
+            if found.unavailable:
+                detail = "A part of the database does not respond, and the payout may be there. Nothing was lost: retry."
+                raise unavailable(detail) from None
+            raise
+
+    def _signer_among(self, records: Sequence[Any], raw: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
         if not records:
             raise Problem("NOT_FOUND", "Payout not found; check payout_id or psp_reference.")
         wall_time = datetime.now(UTC)
@@ -129,3 +150,15 @@ class CallbackService:
                 if reason is None:
                     return record["merchant_id"], record["payout_id"]
         raise Problem("INVALID_SIGNATURE", reason or "")
+
+
+async def _find(body: CallbackBody, merchant_id: str | None) -> AllShards[Any]:
+    """Return the payouts that the body names, each with what is needed to verify its merchant's signature."""
+    by_id = body.payout_id is not None
+    identifier = body.payout_id if by_id else body.psp_reference
+    if merchant_id is None:
+        statement = _FIND_BY_ID if by_id else _FIND_BY_REFERENCE
+        return await on_every_shard(lambda conn: conn.fetch(statement, identifier, _MAX_CANDIDATES))
+    statement = _FIND_OF_MERCHANT_BY_ID if by_id else _FIND_OF_MERCHANT_BY_REFERENCE
+    async with connection(merchant_id) as conn:
+        return AllShards(await conn.fetch(statement, merchant_id, identifier), [])

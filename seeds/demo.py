@@ -14,6 +14,7 @@ import msgspec
 
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.catalogue import load_directory
+from sandbox.domain.api_keys import KEY_PREFIX
 from sandbox.domain.unit import RequestContext
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import (
@@ -23,7 +24,7 @@ from sandbox.infrastructure.settings import (
     LOOPBACK_HOSTS,
     Settings,
 )
-from sandbox.merchants.service import KEY_PREFIX, MerchantService, MerchantSpec
+from sandbox.merchants.service import MerchantService, MerchantSpec
 from sandbox.scenarios.builtin import load_catalogue, read_rules
 from sandbox.scenarios.service import ScenarioService
 from sandbox.unit_of_work.notifier import Notifier
@@ -57,7 +58,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
     rules = [] if scenarios is None else read_rules(scenarios, directory)
     box = SecretBox(settings.secret_key)
     work = UnitOfWorkRunner(load_catalogue(), Notifier())
-    merchants = MerchantService(work, box, EndpointService(work, box, settings.webhook_allow))
+    merchants = MerchantService(work, box, EndpointService(work, box, settings.webhook_allow), settings.ipn_url)
     api_key, member_api_key, users_key = _keys(settings)
     await open_pool(settings.database_url, 2)
     try:

@@ -82,7 +82,11 @@ def transition(payout_id: str, action: str, status: str = "", cause: str = "api"
 
 async def new_merchant(balance: Decimal | None = BALANCE) -> str:
     box = SecretBox(bytes(32))
-    return (await MerchantService(WORK, box, EndpointService(WORK, box, ())).create(MerchantSpec("audit", balance))).merchant_id
+    return (
+        await MerchantService(WORK, box, EndpointService(WORK, box, ()), "http://ipn.example").create(
+            MerchantSpec("audit", balance)
+        )
+    ).merchant_id
 
 
 @pytest.fixture(scope="module")

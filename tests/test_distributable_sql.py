@@ -35,7 +35,12 @@ from tests.harness.world import Stack
 from tests.test_query_plans import queries
 
 ROOT = Path(__file__).parent.parent
-TEMPLATES = {"sandbox.audit.checks.CHAIN", "sandbox.faults.store.FAULTS_OF", "ipn.callback._FIND"}
+TEMPLATES = {
+    "sandbox.audit.checks.CHAIN",
+    "sandbox.faults.store.FAULTS_OF",
+    "ipn.callback._FIND",
+    "ipn.callback._FIND_OF_MERCHANT",
+}
 """Constants that are a part or the template of other constants."""
 BUILT_AT_RUN_TIME = {
     "sandbox.aggregator.service.set_source",
@@ -53,7 +58,6 @@ BUILT_AT_RUN_TIME = {
 ACROSS_MERCHANTS = {
     "sandbox.aggregator.poll.DUE_HTTP": "what is due",
     "sandbox.aggregator.poll.DUE_OWN": "what is due",
-    "sandbox.merchants.key_ring._LOOKUP": "the key does not name its merchant",
     "sandbox.merchants.service._page_of_merchants": "the operator's list",
     "sandbox.sales.service._MERCHANTS[ADVANCE]": "what is due",
     "sandbox.sales.service._MERCHANTS[FINAL]": "what is due",
@@ -63,6 +67,7 @@ ACROSS_MERCHANTS = {
     "worker.sweep._DUE": "what is due",
     "worker.sweep._EXPIRED": "what has expired",
     "worker.sweep._FROZEN_WITH_DUE_DELIVERIES": "what is due",
+    "worker.sweep._PURGE_OPERATOR_KEYS": "what has expired",
     "worker.sweep._TO_CREDIT": "what is due",
     "ipn.callback._FIND_BY_ID": "the callback does not name its merchant",
     "ipn.callback._FIND_BY_REFERENCE": "the callback does not name its merchant",

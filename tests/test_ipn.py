@@ -15,6 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from ipn.callback import CallbackBody, CallbackService
+from sandbox.db.engine import AllShards
+from sandbox.domain.errors import Problem
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 
 
@@ -25,8 +30,12 @@ def send(
     message_id: str | None = None,
     secret: str | None = None,
     at: int | None = None,
+    url: str | None = None,
 ) -> httpx.Response:
-    """Sign a callback according to Standard Webhooks, and send it. `at` is the Unix time of its timestamp, by default now."""
+    """Sign a callback according to Standard Webhooks, and send it. `at` is the Unix time of its timestamp, by default now.
+
+    `url` is by default that of all merchants.
+    """
     raw = json.dumps(body).encode()
     message_id = message_id or f"msg_{uuid.uuid4().hex}"
     timestamp = str(at if at is not None else int(time.time()))
@@ -38,7 +47,42 @@ def send(
         "webhook-signature": f"v1,{signature}",
         "content-type": "application/json",
     }
-    return httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=raw, headers=headers, timeout=60)
+    return httpx.post(url or f"{world.stack.ipn_url}/ipn/callback", content=raw, headers=headers, timeout=60)
+
+
+def test_a_merchants_ipn_url_takes_callbacks_for_its_payouts_only(stack: Stack) -> None:
+    with ExitStack() as worlds:
+        options = {"seed": 1, "frozen_at": "2026-01-01T00:00:00Z", "opening_balance": "1000.00"}
+        world, other = (worlds.enter_context(World.create(stack, **options)) for _ in range(2))
+        listed = httpx.get(f"{stack.api_url}/sandbox/v1/merchants", headers={"X-ADMIN-KEY": stack.admin_key}, timeout=60)
+        urls = {merchant["merchant_id"]: merchant["ipn_url"] for merchant in listed.json()["data"]}
+        url = f"{stack.ipn_url}/ipn/{world.merchant_id}/callback"
+        assert urls[world.merchant_id] == url
+        payouts = [one.create_payout("0004") for one in (world, other)]
+        assert payouts[0]["id"] == payouts[1]["id"]
+        body = {"payout_id": payouts[0]["id"], "status": "SUCCESS", "psp_reference": "BANK-1"}
+        refused = send(other, body, url=url)
+        assert (refused.status_code, refused.json()["code"]) == (401, "INVALID_SIGNATURE")
+        assert send(world, body, url=url).json()["status"] == "SUCCESS"
+        returned = send(world, {"psp_reference": "BANK-1", "status": "RETURNED"}, url=url)
+        assert (returned.status_code, returned.json()["status"]) == (200, "RETURNED")
+        assert other.payout(payouts[1]["id"])["status"] == "PENDING"
+        for merchant_id in (str(uuid.uuid4()), "nobody"):
+            missing = send(world, body, url=f"{stack.ipn_url}/ipn/{merchant_id}/callback")
+            assert (missing.status_code, missing.json()["code"]) == (404, "NOT_FOUND")
+
+
+async def test_the_shared_url_answers_503_if_the_payout_may_be_on_a_node_that_does_not_respond(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one_node_is_down(_: object) -> AllShards[Any]:
+        return AllShards([], ["10.0.0.9:5432"])
+
+    monkeypatch.setattr("ipn.callback.on_every_shard", one_node_is_down)
+    service = CallbackService(units_of_work(), SecretBox(bytes(32)))
+    with pytest.raises(Problem) as raised:
+        await service.receive(CallbackBody(psp_reference="BANK-1", status="SUCCESS"), b"{}", {}, request_of(""))
+    assert (raised.value.code, raised.value.headers) == ("UNAVAILABLE", {"Retry-After": "1"})
 
 
 def test_a_callback_settles_a_pending_payout_with_its_timeline_and_balance(world: World) -> None:

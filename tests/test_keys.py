@@ -1,12 +1,17 @@
 """A merchant's API keys can be created and revoked, but the last admin key remains. Also the options of new merchants."""
 
+import hashlib
 import threading
 import uuid
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sandbox.domain.api_keys import SECRET_SIZE, merchant_of, new_api_key
+from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
 KEYS = "/sandbox/v1/keys"
@@ -121,3 +126,48 @@ def test_an_invalid_frozen_at_is_refused(stack: Stack, at: Any) -> None:
         headers={"X-ADMIN-KEY": stack.admin_key, "X-IDEMPOTENCY-KEY": str(uuid.uuid4())},
     )
     assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "frozen_at")
+
+
+# A key names its merchant.
+
+
+def balance_with(stack: Stack, api_key: str) -> httpx.Response:
+    return httpx.get(f"{stack.api_url}/api/v1/balance", headers={"X-API-KEY": api_key}, timeout=60)
+
+
+def test_new_keys_name_their_merchant(world: World) -> None:
+    created = world.post(KEYS, {"role": "member"}).json()["api_key"]
+    assert [merchant_of(key) for key in (world.api_key, created)] == [world.merchant_id] * 2
+    assert balance_with(world.stack, created).status_code == 200
+    assert world.stack.execute("SELECT FROM key_merchants WHERE merchant = $1", world.merchant_id) == []
+
+
+def test_a_key_is_good_for_the_merchant_that_it_names_only(world: World, stack: Stack) -> None:
+    with World.create(stack) as other:
+        secret = world.api_key.rpartition("_")[2]
+        for merchant_id in (other.merchant_id, str(uuid.uuid4())):
+            response = balance_with(stack, new_api_key(merchant_id, bytes.fromhex(secret)))
+            assert (response.status_code, response.json()["code"]) == (401, "INVALID_API_KEY")
+
+
+def test_a_key_that_names_no_merchant_is_found(world: World) -> None:
+    """Demo keys, and the keys of older releases, for which a migration adds the rows."""
+    api_key, stack = f"sk_sandbox_{uuid.uuid4().hex}", world.stack
+    digest = hashlib.sha256(api_key.encode()).digest()
+    stack.execute("UPDATE api_keys SET key_hash = $2 WHERE merchant_id = $1", world.merchant_id, digest)
+    assert balance_with(stack, api_key).status_code == 401
+    stack.execute("INSERT INTO key_merchants VALUES ($1, $2)", digest, world.merchant_id)
+    assert balance_with(stack, api_key).status_code == 200
+    # A row may outlive its key.
+    stack.execute("UPDATE key_merchants SET merchant = $2 WHERE key_hash = $1", digest, uuid.uuid4())
+    until(lambda: balance_with(stack, api_key).status_code == 401)
+
+
+@given(st.uuids(), st.binary(min_size=SECRET_SIZE, max_size=SECRET_SIZE))
+def test_the_merchant_of_a_key_is_the_one_it_was_made_for(merchant_id: uuid.UUID, secret: bytes) -> None:
+    assert merchant_of(new_api_key(str(merchant_id), secret)) == str(merchant_id)
+
+
+@pytest.mark.parametrize("text", ["", "demo_admin", "0" * 48, f"{'0' * 32}_{'0' * 47}", f"{'g' * 32}_{'0' * 48}"])
+def test_other_text_names_no_merchant(text: str) -> None:
+    assert merchant_of(f"sk_sandbox_{text}") is None

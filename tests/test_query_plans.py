@@ -50,6 +50,7 @@ EXEMPT = {
     "sandbox.worlds.service._count": "it counts the snapshots, of which there are few",
     "sandbox.faults.store.FAULTS_OF": "it is part of other statements, which are tested",
     "ipn.callback._FIND": "it is the template of two statements, which are tested",
+    "ipn.callback._FIND_OF_MERCHANT": "it is the template of two statements, which are tested",
 }
 """Constants that are not tested, and why: the statement may read many rows, or the text is only a part of one."""
 BUILT_AT_RUN_TIME = {
@@ -62,6 +63,7 @@ BUILT_AT_RUN_TIME = {
 """Functions that build SQL at run time, and why that SQL is not tested here."""
 EVERY_MERCHANT = (
     "ipn.callback._FIND_BY_",  # every merchant with such a payout, at most 10,000: the callback does not name its merchant
+    "ipn.callback._FIND_OF_MERCHANT_BY_REFERENCE",  # every merchant with this reference: the index is by reference
     "sandbox.aggregator.poll.DUE_OWN",  # every merchant with transactions
     "sandbox.merchants.service._page_of_merchants",
     "sandbox.sales.service._MERCHANTS",

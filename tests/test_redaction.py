@@ -211,6 +211,8 @@ _NAMED_LIKE_A_URL = re.compile(r"(^|_)(url|uri|callback|address)$", re.IGNORECAS
 _NOT_SECRETS = {("JournalEntry", "api_key_id"), ("JournalEntry", "idempotency_key"), ("ExplainedRequest", "api_key_id")}
 _NOT_A_MERCHANTS_URL = {
     ("Attempt", "url"),  # shown without its query and user info
+    ("Merchant", "ipn_url"),  # the sandbox's own
+    ("NewMerchant", "ipn_url"),
     ("Fetch", "url"),  # the query of a vendor's URL contains only our parameters
 }
 

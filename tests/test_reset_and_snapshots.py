@@ -374,7 +374,7 @@ def test_a_merchant_is_deleted_even_if_a_worker_locks_its_deliveries_in_another_
         async def delete() -> None:
             touch = "UPDATE webhook_deliveries SET attempts = 2 WHERE merchant_id = $1 AND id = $2"
             box, work = SecretBox(bytes(32)), units_of_work()
-            service = MerchantService(work, box, EndpointService(work, box, ()))
+            service = MerchantService(work, box, EndpointService(work, box, ()), "http://ipn.example")
             # PostgreSQL aborts the session that detects the deadlock. The worker checks only after 10 s, so the deletion
             # detects it first, is aborted and retries.
             worker = await asyncpg.connect(stack.database_url, server_settings={"deadlock_timeout": "10s"})

@@ -113,7 +113,9 @@ async def test_a_bulk_credit_file_is_stored(world: World, views: str) -> None:
 async def test_a_merchant_is_deleted(world: World, receiver: Receiver, views: str) -> None:
     fill(world, receiver)
     box, work = SecretBox(bytes(32)), units_of_work()
-    result = await MerchantService(work, box, EndpointService(work, box, ())).delete(request_of(""), world.merchant_id)
+    result = await MerchantService(work, box, EndpointService(work, box, ()), "http://ipn.example").delete(
+        request_of(""), world.merchant_id
+    )
     assert result.status == 204
     assert [found for found in (await asyncio.to_thread(rows, world)).values() if found] == []
 

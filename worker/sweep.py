@@ -104,9 +104,9 @@ _PURGE: Final = "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND key = $
 _MAX_PURGED_KEYS: Final = 10_000
 
 _PURGE_OPERATOR_KEYS: Final = """
-DELETE FROM operator_keys WHERE key = ANY (ARRAY(
-    SELECT key FROM operator_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2
-)) AND expires_at <= $1
+DELETE FROM operator_keys WHERE (merchant_id, key) IN (
+    SELECT merchant_id, key FROM operator_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2
+) AND expires_at <= $1
 """
 
 

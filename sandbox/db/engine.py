@@ -118,6 +118,8 @@ _PLAIN: Final = Shard(0, -(2**31), Node("", 0))
 _NOT_HERE: Final = {SHARD_MOVED, "42883", "3F000"}
 """The SQLSTATEs of `psp_enter` on a node that does not have the shard, or whose schemas a migration has dropped."""
 _ATTEMPTS_TO_FIND_SHARD: Final = 3
+_ENTER_SECONDS: Final = 10.0
+"""How long a node may take to begin a transaction. A write also waits that long for a shard that is being moved."""
 _NODE_SECONDS: Final = 2.0
 """How long `on_every_shard` waits for a node. Longer than any read on all shards takes."""
 _opened: Pools | None = None
@@ -199,8 +201,12 @@ async def _enter(owner: Owner | None, begin: str, function: str) -> AsyncIterato
                 statement = begin if shard is None else f"{begin}; SELECT {function}()"
                 if statement:
                     try:
-                        await conn.execute(statement)
+                        await conn.execute(statement, timeout=None if shard is None else _ENTER_SECONDS)
                     except BaseException as error:
+                        if shard is not None and isinstance(error, TimeoutError):
+                            conn.terminate()
+                            pools.mark_down(shard.node)
+                            raise
                         await _roll_back(conn)  # a cancelled BEGIN may have begun a transaction
                         if shard is None or not isinstance(error, asyncpg.PostgresError) or error.sqlstate not in _NOT_HERE:
                             raise
@@ -238,6 +244,21 @@ async def shared_connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """Yield a connection to the tables that belong to no merchant, for reads. Raises the errors of `connection`."""
     async with _enter(None, "", "") as conn:
         yield conn
+
+
+async def write_shared(statement: str, *arguments: object) -> None:
+    """Run a statement that writes to the tables that belong to no merchant, as a transaction of its own.
+
+    On a distributed database, every node has a copy of them, so all nodes must respond. Nodes connect to each other as the
+    current role. The application's cannot log in, so this works as the database's owner.
+    Raises CONNECTION_ERRORS, and asyncpg's statement errors.
+    """
+    with _translate_connection_errors():
+        conn = await _pools().connect_as_owner()
+        try:
+            await conn.execute(statement, *arguments)
+        finally:
+            await conn.close(timeout=5)
 
 
 @contextmanager

@@ -52,6 +52,10 @@ class Pools:
         """Whether the node could not be reached a second ago, or since then, while one request tries again."""
         return self._down_until.get(node, 0.0) > time.monotonic()
 
+    def mark_down(self, node: Node) -> None:
+        """Let requests for the node fail at once, as long as `is_down` says."""
+        self._down_until[node] = time.monotonic() + _DOWN_SECONDS
+
     async def acquire(self, owner: "str | Shard | None") -> "tuple[Pool, Connection, Shard | None]":
         """Take a connection to the rows of a merchant or shard, or, for None, to the tables that belong to no merchant.
 
@@ -85,6 +89,16 @@ class Pools:
         if shard.id not in present:
             raise ConnectionError(f"shard {shard.id} was split")
         return present[shard.id]
+
+    async def connect_as_owner(self) -> "asyncpg.Connection[Any]":
+        """Connect to any node that responds, as the owner of the database. The caller closes it. Raises OSError."""
+        cluster = await self.discover()
+        if cluster is None:
+            return await self._connect(None, CONNECT_SECONDS)
+        for node in sorted(cluster.nodes, key=self.is_down):
+            with contextlib.suppress(OSError):
+                return await self._connect(node, CONNECT_SECONDS)
+        raise ConnectionError("no node of the cluster responds")
 
     async def nodes(self) -> Sequence[Node]:
         """Return the cluster's nodes, from any of them that responds; none on plain PostgreSQL. Raises OSError."""
@@ -176,7 +190,7 @@ class Pools:
         except OSError as error:
             all_are_busy = isinstance(error, TimeoutError) and pool is not None and pool.get_size() == pool.get_max_size()
             if not all_are_busy:
-                self._down_until[node] = time.monotonic() + _DOWN_SECONDS
+                self.mark_down(node)
             raise
         self._down_until.pop(node, None)
         return pool, conn
@@ -224,16 +238,17 @@ class Pools:
         )
 
     async def _connect(
-        self, node: Node, seconds: float, settings: Mapping[str, str] | None = None
+        self, node: Node | None, seconds: float, settings: Mapping[str, str] | None = None
     ) -> "asyncpg.Connection[Any]":
-        return await asyncpg.connect(
+        address: dict[str, Any] = {} if node is None else {"host": node.host, "port": node.port}
+        conn: asyncpg.Connection[Any] = await asyncpg.connect(
             dsn=self._database_url,
-            host=node.host,
-            port=node.port,
+            **address,
             timeout=seconds,
             command_timeout=60,
             server_settings={"application_name": "psp-sandbox", **(settings or {})},
         )
+        return conn
 
     def _close_soon(self, pool: "Pool") -> None:
         task = asyncio.create_task(_close(pool))

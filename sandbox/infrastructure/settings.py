@@ -36,6 +36,8 @@ class Settings:
     host: str
     port: int
     ipn_port: int
+    ipn_url: str
+    """The base of the merchants' IPN URLs, without a trailing slash."""
     public_url: str
     """The base of problem `type` links and `Location` headers, without a trailing slash."""
     webhook_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
@@ -58,6 +60,7 @@ class Settings:
         read = _Reader(os.environ if env is None else env)
         host = read.text("SANDBOX_HOST", "127.0.0.1")
         port = read.integer("SANDBOX_PORT", 8000, 0, 65535)
+        ipn_port = read.integer("SANDBOX_IPN_PORT", 8001, 0, 65535)
         settings = cls(
             database_url=read.url("DATABASE_URL", ("postgresql", "postgres")),
             redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")),
@@ -65,7 +68,8 @@ class Settings:
             secret_key=read.key("SANDBOX_SECRET_KEY"),
             host=host,
             port=port,
-            ipn_port=read.integer("SANDBOX_IPN_PORT", 8001, 0, 65535),
+            ipn_port=ipn_port,
+            ipn_url=read.text("SANDBOX_IPN_URL", f"http://{host}:{ipn_port}").rstrip("/"),
             public_url=read.text("SANDBOX_PUBLIC_URL", f"http://{host}:{port}").rstrip("/"),
             webhook_allow=read.networks("SANDBOX_WEBHOOK_ALLOW"),
             batch_limit=read.integer("SANDBOX_BATCH_LIMIT", 256, 1, 1000),

@@ -5,7 +5,8 @@ import hashlib
 import time
 from typing import Final
 
-from sandbox.db.engine import db_errors_as_503, on_every_shard
+from sandbox.db.engine import connection, db_errors_as_503, shared_connection
+from sandbox.domain.api_keys import merchant_of
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import to_fault
 from sandbox.domain.unit import Effect, UnitOfWork
@@ -17,11 +18,11 @@ _TTL_SECONDS: Final = 0.5
 _MAX_CACHED_KEYS: Final = 10_000
 _CHANGE_REQUEST_POLICY: Final = {Effect.REQUEST_POLICY_CHANGED, Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 
+_MERCHANT_OF: Final = "SELECT merchant::text FROM key_merchants WHERE key_hash = $1"
 _LOOKUP: Final = f"""
-SELECT k.merchant_id::text AS merchant_id, k.id::text AS id, k.role, m.rate_limit,
-    ARRAY({FAULTS_OF.format(merchant="k.merchant_id", target="api")}) AS faults
-FROM (SELECT merchant_id, id, role FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL OFFSET 0) k
-CROSS JOIN LATERAL (SELECT rate_limit FROM merchants WHERE merchant_id = k.merchant_id OFFSET 0) m
+SELECT k.id::text AS id, k.role, m.rate_limit, ARRAY({FAULTS_OF.format(merchant="$1", target="api")}) AS faults
+FROM (SELECT id, role FROM api_keys WHERE merchant_id = $1 AND key_hash = $2 AND revoked_at IS NULL OFFSET 0) k
+CROSS JOIN (SELECT rate_limit FROM merchants WHERE merchant_id = $1) m
 """  # noqa: S608 -- constants
 
 
@@ -43,7 +44,7 @@ class KeyRing:
         task = self._lookups.get(digest)
         if task is None:
             # Concurrent requests with the same key share one look-up.
-            task = self._lookups[digest] = asyncio.create_task(self._look_up(digest))
+            task = self._lookups[digest] = asyncio.create_task(self._look_up(digest, merchant_of(api_key)))
             task.add_done_callback(lambda done: self._lookups.get(digest) is done and self._lookups.pop(digest))
         caller = await asyncio.shield(task)
         if caller is None:
@@ -63,16 +64,21 @@ class KeyRing:
         self._lookups.clear()
         self._generation += 1
 
-    async def _look_up(self, digest: bytes) -> Caller | None:
+    async def _look_up(self, digest: bytes, merchant_id: str | None) -> Caller | None:
         started, generation = time.monotonic(), self._generation
+        record = None
         async with db_errors_as_503():
-            found = await on_every_shard(lambda conn: conn.fetch(_LOOKUP, digest))
-        record = next(iter(found.rows), None)
-        if record is None:
+            if merchant_id is None:
+                async with shared_connection() as conn:
+                    merchant_id = await conn.fetchval(_MERCHANT_OF, digest)
+            if merchant_id is not None:
+                async with connection(merchant_id) as conn:
+                    record = await conn.fetchrow(_LOOKUP, merchant_id, digest)
+        if merchant_id is None or record is None:
             self._cache.pop(digest, None)
             return None
         caller = Caller(
-            record["merchant_id"],
+            merchant_id,
             record["id"],
             record["role"],
             record["rate_limit"],

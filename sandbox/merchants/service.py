@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random, SystemRandom
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from asyncpg.pool import PoolConnectionProxy
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import connection, db_errors_as_503, on_every_shard
+from sandbox.db.engine import connection, db_errors_as_503, on_every_shard, shared_connection, write_shared
+from sandbox.domain.api_keys import SECRET_SIZE, merchant_of, new_api_key
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid, uuid7
@@ -27,7 +29,7 @@ from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.merchants.tables import TABLES, ApiKeys, Merchants
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.ledger import open_accounts
-from sandbox.unit_of_work.operator import run_for_operator
+from sandbox.unit_of_work.operator import choose_id, run_for_operator
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.unit_of_work.tables import Worlds
@@ -36,8 +38,12 @@ from sandbox.unit_of_work.write import write
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.requests import CreateEndpointBody
 
-KEY_PREFIX: Final = "sk_sandbox_"
 MAX_KEYS: Final = 100
+_MERCHANT_OF_KEY: Final = "SELECT merchant::text FROM key_merchants WHERE key_hash = $1"
+_NAME_MERCHANT: Final = """
+INSERT INTO key_merchants (key_hash, merchant) VALUES ($1, $2)
+ON CONFLICT (key_hash) DO UPDATE SET merchant = EXCLUDED.merchant
+"""
 
 
 class NewMerchant(msgspec.Struct):
@@ -50,6 +56,8 @@ class NewMerchant(msgspec.Struct):
     api_key: Secret
     webhook_secret: Secret
     ipn_secret: Secret
+    ipn_url: str
+    """Where banks report the status of this merchant's payouts."""
 
 
 class Merchant(msgspec.Struct):
@@ -59,6 +67,8 @@ class Merchant(msgspec.Struct):
     name: str
     seed: int | None
     created_at: str
+    ipn_url: str
+    """Where banks report the status of this merchant's payouts."""
 
 
 class ApiKey(msgspec.Struct):
@@ -95,10 +105,12 @@ class MerchantSpec:
 class MerchantService:
     """Creates and deletes merchants, and manages their keys."""
 
-    def __init__(self, work: UnitOfWorkRunner, box: SecretBox, endpoints: EndpointService) -> None:
+    def __init__(self, work: UnitOfWorkRunner, box: SecretBox, endpoints: EndpointService, ipn_url: str) -> None:
+        """`ipn_url` is the base of the merchants' IPN URLs."""
         self._work = work
         self._box = box
         self._endpoints = endpoints
+        self._ipn_url = ipn_url
 
     def webhook_url_error(self, url: str) -> str | None:
         """Return the validation error in the URL of a first endpoint, such as "must begin with https://", or None."""
@@ -109,14 +121,19 @@ class MerchantService:
 
         Raises VALIDATION_ERROR if the URL is not allowed.
         """
-        merchant_id = _id_of(spec)
         async with db_errors_as_503():
+            merchant_id = spec.merchant_id or await choose_id(None, _new_merchant_id)
+            if spec.api_key is not None:
+                await _name_merchant(spec.api_key, merchant_id)
             return await write_rows(merchant_id, lambda conn: self._insert(conn, merchant_id, spec))
 
     async def create_once(self, context: RequestContext, spec: MerchantSpec) -> CommandResult:
-        """Create a merchant, once per idempotency key of the operator. Responds with 201 and the NewMerchant. See `create`."""
+        """Create a merchant, once per idempotency key of the operator. Responds with 201 and the NewMerchant. See `create`.
 
-        merchant_id = _id_of(spec)
+        `spec` names neither its id nor its key.
+        """
+        async with db_errors_as_503():
+            merchant_id = await choose_id(context.key, _new_merchant_id)
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
             created = await self._insert(conn, merchant_id, spec)
@@ -127,7 +144,7 @@ class MerchantService:
     async def _insert(self, conn: "PoolConnectionProxy[Any]", merchant_id: str, spec: MerchantSpec) -> NewMerchant:
         now, seed = truncate(datetime.now(UTC)), spec.seed
         rng = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
-        api_key = spec.api_key or _new_key()
+        api_key = spec.api_key or _new_key(merchant_id)
         # The IPN secret is not derived from the seed either. Merchants with the same seed have the same payout ids, so only the
         # secret shows which merchant a callback is for.
         ipn_secret = new_secret(os.urandom(32))
@@ -150,7 +167,7 @@ class MerchantService:
         unit = await open_world(conn, self._work.catalogue, merchant_id, seed, spec.opening_balance)
         if spec.webhook_url is not None:
             await self._endpoints.insert(unit, CreateEndpointBody(url=spec.webhook_url), webhook_secret)
-        return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret)
+        return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret, self._ipn_url_of(merchant_id))
 
     async def list_all(self, before: str, limit: int) -> list[Merchant]:
         """Return merchants with ids below `before`, newest first."""
@@ -161,7 +178,13 @@ class MerchantService:
         async with db_errors_as_503():
             found = (await on_every_shard(read)).rows
         records = sorted(found, key=lambda record: str(record["merchant_id"]), reverse=True)[:limit]
-        return [Merchant(str(r["merchant_id"]), r["name"], r["seed"], render(r["created_at"])) for r in records]
+        return [
+            Merchant(id_ := str(r["merchant_id"]), r["name"], r["seed"], render(r["created_at"]), self._ipn_url_of(id_))
+            for r in records
+        ]
+
+    def _ipn_url_of(self, merchant_id: str) -> str:
+        return f"{self._ipn_url}/ipn/{merchant_id}/callback"
 
     async def delete(self, context: RequestContext, merchant_id: str) -> CommandResult:
         """Delete a merchant and all its data in one transaction. Responds with 204.
@@ -169,8 +192,10 @@ class MerchantService:
         Raises NOT_FOUND; with an idempotency key, stores it as the result instead.
         """
 
+        is_id = is_uuid(merchant_id)
+
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
-            if not is_uuid(merchant_id):
+            if not is_id:
                 raise Problem("NOT_FOUND", "Merchant not found; merchant ids are lowercase UUIDs.")
             # Taking the lock waits for work in progress; later work finds no merchant. Recording webhook attempts does not take
             # the merchant's lock, and locks rows in another order than these deletes. A deadlock is resolved by a retry.
@@ -180,7 +205,8 @@ class MerchantService:
                 await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
             return CommandResult(204, b"")
 
-        return await run_for_operator(self._work, self._box, context, merchant_id, action, as_database_owner=True)
+        owner = merchant_id if is_id else str(UUID(int=0))
+        return await run_for_operator(self._work, self._box, context, owner, action, as_database_owner=True)
 
     async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
         """Create an API key with the role. Responds with 201 and the NewApiKey.
@@ -202,7 +228,7 @@ class MerchantService:
             taken = {str(record["id"]) for record in keys}
             candidates = (unit.ids.next() for _ in range(MAX_KEYS))
             key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
-            created = NewApiKey(key_id, _new_key(), role)
+            created = NewApiKey(key_id, _new_key(context.merchant_id), role)
             await _insert_key(context.merchant_id, created.id, created.api_key, role, name, now)
             return CommandResult(201, msgspec.json.encode(created), f"/sandbox/v1/keys/{created.id}")
 
@@ -242,6 +268,7 @@ class MerchantService:
                 await _insert_key(merchant_id, new_id(now), api_key, role, name, now)
 
         async with db_errors_as_503():
+            await _name_merchant(api_key, merchant_id)
             await self._work.run_transaction(ClaimRequest(merchant_id, RESERVE_NO_IDS), ensure)
 
     async def revoke_key_by_value(self, merchant_id: str, api_key: str) -> None:
@@ -333,13 +360,28 @@ def _digest(api_key: str) -> bytes:
     return hashlib.sha256(api_key.encode()).digest()
 
 
-def _id_of(spec: MerchantSpec) -> str:
-    # The merchant's id is not derived from the seed, because several merchants can have the same seed.
-    return spec.merchant_id or new_id(truncate(datetime.now(UTC)))
+async def _name_merchant(api_key: str, merchant_id: str) -> None:
+    """Record the merchant of a well-known key that does not name it, unless that was done.
+
+    Before the key is stored: if the process is killed in between, the merchant of a key that does not exist does no harm. The
+    write needs all nodes of a distributed database, so a restart while one is down must not repeat it.
+    """
+    if merchant_of(api_key) is not None:
+        return
+    digest = _digest(api_key)
+    async with shared_connection() as conn:
+        known = await conn.fetchval(_MERCHANT_OF_KEY, digest)
+    if known != merchant_id:
+        await write_shared(_NAME_MERCHANT, digest, merchant_id)
 
 
-def _new_key() -> str:
-    return KEY_PREFIX + os.urandom(24).hex()
+def _new_merchant_id() -> str:
+    # Not derived from the seed, because several merchants can have the same seed.
+    return new_id(truncate(datetime.now(UTC)))
+
+
+def _new_key(merchant_id: str) -> str:
+    return new_api_key(merchant_id, os.urandom(SECRET_SIZE))
 
 
 def new_id(now: datetime) -> str:

@@ -37,6 +37,16 @@ class ApiKeys(Table, db=ENGINE):
     revoked_at = Timestamptz(null=True, default=None)
 
 
+class KeyMerchants(Table, db=ENGINE):
+    """The merchant of an API key that does not name it: a demo key, or a key of an older release.
+
+    On a distributed database, every node has a copy. A row may outlive its key, which then is not found in `api_keys`.
+    """
+
+    key_hash = Bytea(primary_key=True, default=None)
+    merchant = UUID(default=None)
+
+
 ENDPOINTS: Final = "webhook_endpoints"
 
 LOCKED_BY_OTHERS: Final = ("vendor_cursors", "webhook_deliveries")
@@ -86,6 +96,7 @@ TABLES: Final = (
     "receiver_tests",
     "snapshot_rows",
     "snapshots",
+    "console_sign_outs",
     "api_keys",
     "merchants",
 )

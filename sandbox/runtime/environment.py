@@ -30,6 +30,8 @@ def child_environment(
     env["SANDBOX_IPN_PORT"] = str(ipn_port)
     if not env.get("SANDBOX_PUBLIC_URL", "").strip():
         env["SANDBOX_PUBLIC_URL"] = http_url(host, port)
+    if not env.get("SANDBOX_IPN_URL", "").strip():
+        env["SANDBOX_IPN_URL"] = http_url(host, ipn_port)
     if not env.get("SANDBOX_ADMIN_KEY", "").strip():
         env["SANDBOX_ADMIN_KEY"] = DEVELOPMENT_ADMIN_KEY
     if not env.get("SANDBOX_SECRET_KEY", "").strip():

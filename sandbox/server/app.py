@@ -116,7 +116,7 @@ def create_app(settings: Settings) -> Application:
     box = SecretBox(settings.secret_key)
     directory = load_directory()
     endpoints = EndpointService(work, box, settings.webhook_allow)
-    merchants = MerchantService(work, box, endpoints)
+    merchants = MerchantService(work, box, endpoints, settings.ipn_url)
     summaries = SummaryCache(settings.redis_url)
     advancer = ClockAdvancer(work)
     feed = LiveFeed(settings.redis_url)

@@ -114,9 +114,16 @@ async def _check_nodes() -> list[NodeStatus]:
 
 
 async def _check_node(node: Node, has_merchants: bool) -> NodeStatus:
+    check = asyncio.create_task(probe(node))
+    # Not `wait_for`: it would also wait for the cancelled check to give back its connection.
+    await asyncio.wait({check}, timeout=_NODE_TIMEOUT)
+    if not check.done():
+        check.cancel()
+        check.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return NodeStatus(str(node), "down", has_merchants)
     try:
-        await asyncio.wait_for(probe(node), _NODE_TIMEOUT)
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError, TimeoutError):
+        check.result()
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError):
         return NodeStatus(str(node), "down", has_merchants)
     return NodeStatus(str(node), "up", has_merchants)
 

@@ -87,8 +87,12 @@ class IdempotencyKeys(Table, db=ENGINE):
 
 
 class OperatorKeys(Table, db=ENGINE):
-    """The stored response to the operator's request with this idempotency key."""
+    """The stored response to the operator's request with this idempotency key.
 
+    `merchant_id` is no merchant's: it is a slot that depends on the key alone (sandbox/unit_of_work/operator.py).
+    """
+
+    merchant_id = UUID(primary_key=True, default=None)
     key = Text(primary_key=True, default=None)
     fingerprint = Bytea(default=None)
     status = Integer(default=None)

@@ -33,6 +33,7 @@ INSERT INTO merchants (merchant_id, name, ipn_secret, webhook_secret, created_at
 INSERT INTO worlds (merchant_id) SELECT merchant_id FROM one;
 INSERT INTO api_keys (merchant_id, id, key_hash, role, name, created_at)
     SELECT merchant_id, id, sha256(id::text::bytea), 'admin', 'K', NOW FROM one;
+INSERT INTO key_merchants (key_hash, merchant) SELECT key_hash, merchant_id FROM api_keys ON CONFLICT DO NOTHING;
 INSERT INTO accounts (merchant_id, account, balance, version, updated_at)
     SELECT merchant_id, unnest('{AVAILABLE,FUNDING,LOCKED,SETTLEMENT,USER_FUNDS}'::text[]), 0, 0, NOW FROM one;
 INSERT INTO accounts (merchant_id, account, balance, version, updated_at)

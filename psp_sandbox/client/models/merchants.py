@@ -14,6 +14,7 @@ class Merchant:
     name: str
     seed: int | None
     created_at: datetime
+    ipn_url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +29,4 @@ class NewMerchant:
     api_key: str
     webhook_secret: str
     ipn_secret: str
+    ipn_url: str
