@@ -86,6 +86,21 @@ def test_a_killed_node_stops_its_own_merchants_only(
     assert_all_paid(world, payouts)
 
 
+def test_new_merchants_are_created_while_a_node_is_dead(citus: CitusCluster, stacks: list[Stack]) -> None:
+    """Also by the requests that find out that the node is down: the first ones, and one a second in each process after that."""
+    with citus.killed(DEAD):
+        for stack in stacks:
+            for _ in range(60):
+                response = httpx.post(
+                    f"{stack.api_url}/sandbox/v1/merchants",
+                    json={"name": "new"},
+                    headers={"X-ADMIN-KEY": stack.admin_key},
+                    timeout=60,
+                )
+                assert response.status_code == 201, response.text
+                assert citus.node_of(response.json()["merchant_id"]) != DEAD
+
+
 def test_a_node_killed_among_requests_loses_and_doubles_nothing(
     citus: CitusCluster, stacks: list[Stack], world: World, neighbour: World
 ) -> None:

@@ -6,11 +6,12 @@ Here, plain PostgreSQL stands in for the shards: whether two ids are in the same
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from sandbox.db.engine import close_pool, open_pool
+from sandbox.db.engine import DatabaseUnavailableError, close_pool, open_pool
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.merchants.service import MerchantService
@@ -92,6 +93,23 @@ async def test_without_a_key_a_merchant_is_created_where_the_node_is_available(
     assert (await operator.choose_id(None, lambda: str(uuid.uuid4()))).endswith("7")
     monkeypatch.setattr(operator, "is_available", lambda _: False)
     assert await operator.choose_id(None, lambda: "any") == "any"
+
+
+async def test_without_a_key_a_merchant_is_not_created_where_the_node_turns_out_to_be_down(
+    monkeypatch: pytest.MonkeyPatch, merchants: MerchantService
+) -> None:
+    ids = iter(["down", "down", "up"])
+
+    @asynccontextmanager
+    async def connection(id_: str) -> AsyncIterator[None]:
+        if id_ == "down":
+            raise DatabaseUnavailableError(ConnectionError())
+        yield
+
+    monkeypatch.setattr(operator, "connection", connection)
+    assert await operator.choose_id(None, lambda: next(ids)) == "up"
+    # If no node responds, the creation itself answers 503.
+    assert await operator.choose_id(None, lambda: "down") == "down"
 
 
 async def test_the_slot_of_a_key_is_the_same_in_postgresql(stack: Stack) -> None:

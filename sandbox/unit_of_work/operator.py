@@ -6,14 +6,14 @@ shard of its record, through a slot that takes the place of a merchant. A new me
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sandbox.db.engine import every_shard, is_available, shard_of, transaction
+from sandbox.db.engine import CONNECTION_ERRORS, connection, every_shard, is_available, shard_of, transaction
 from sandbox.domain.clock import truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import UNFINISHED, is_stored, record_of, refuse, stored_result
@@ -36,6 +36,7 @@ _IN_FLIGHT: Final = "operator"
 """The operator's merchant id in `in_flight`. No real merchant id looks like it."""
 _MAX_CANDIDATES: Final = 20_000
 """How many ids to try. There are at most 128 shards, so all but 1 in 10⁶⁷ searches succeed."""
+_MAX_NODES_TRIED: Final = 8
 _ACROSS_SHARDS: Final = asyncio.Semaphore(2)
 """Each action across shards takes two connections of a pool. Without this limit, several could wait for each other's second."""
 
@@ -55,13 +56,19 @@ ON CONFLICT (merchant_id, key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint,
 
 
 async def choose_id(key: IdempotencyKey | None, new_id: Callable[[], str]) -> str:
-    """Return a new id in the shard of the key's record; without a key, one on an available node. Raises CONNECTION_ERRORS."""
+    """Return a new id in the shard of the key's record; without a key, on a node that responds. Raises CONNECTION_ERRORS."""
     await every_shard()
-    shard = None if key is None else shard_of(_slot_of(key.key))
-    candidates = (new_id() for _ in range(_MAX_CANDIDATES))
-    if key is None:
-        return next(filter(is_available, islice(candidates, 64)), None) or new_id()
-    return next(id_ for id_ in candidates if shard_of(id_) == shard)
+    if key is not None:
+        shard = shard_of(_slot_of(key.key))
+        return next(id_ for id_ in (new_id() for _ in range(_MAX_CANDIDATES)) if shard_of(id_) == shard)
+    for _ in range(_MAX_NODES_TRIED):
+        chosen = next(filter(is_available, (new_id() for _ in range(64))), None) or new_id()
+        # A node is known to be down for one second only. Connect, to find out before anything is written: a failed write could
+        # not be repeated under another id, because it may have been committed.
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            async with connection(chosen):
+                return chosen
+    return chosen
 
 
 async def run_for_operator(
