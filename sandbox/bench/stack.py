@@ -11,10 +11,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,16 +74,20 @@ def open_stack(ready_file: Path | None, api_processes: int, workers: int, source
 
 
 @contextlib.contextmanager
-def run_sandbox(options: Sequence[str], source: Path | None) -> Iterator[Stack]:
+def run_sandbox(
+    options: Sequence[str], source: Path | None, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Stack]:
     """Start a sandbox with these options of `psp up`, and stop it afterwards. Raises BenchError.
 
-    With `source`, it runs the code in that directory, on its own stores even if the environment has URLs.
+    With `source`, it runs the code in that directory, on its own stores even if the environment has URLs. `settings` are added
+    to the environment.
     """
     env = dict(os.environ)
     if source is not None:
         env = {name: value for name, value in env.items() if name not in ("DATABASE_URL", "REDIS_URL")}
         # PYTHONPATH takes precedence over installed packages, which may contain this code.
         env["PYTHONPATH"] = str(source)
+    env |= settings
     with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "up.log"
         argv = [sys.executable, "-P", "-m", "sandbox.cli.main", "up", "--port", "0", "--ipn-port", "0", *options]

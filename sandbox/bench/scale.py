@@ -1,0 +1,182 @@
+"""`psp bench scale`: measure what a payout costs the servers of a distributed database, next to one PostgreSQL server."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]  # the package has no types
+
+from sandbox.bench.cpu import cpu_seconds
+from sandbox.bench.database import Database
+from sandbox.bench.load import CreateLoad, open_load
+from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.revision import ROOT
+from sandbox.bench.stack import BenchError, Merchant, Stack, call, run_sandbox
+from sandbox.bench.wrk import run_wrk
+from sandbox.db.cluster import Cluster, Node, read_cluster
+from sandbox.infrastructure.settings import LOOPBACK_HOSTS
+
+IN_FLIGHT: Final = (1, 16, 128)
+"""Requests in flight for one merchant."""
+CORES_FOR_RATE: Final = 4
+"""With fewer cores for each server, the servers share them, and a rate says nothing about more machines."""
+_MERCHANTS_PER_NODE: Final = 8
+_SETTLE_SECONDS: Final = 300.0
+_SANDBOX: Final = ("--ephemeral", "--no-seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU microseconds of the PostgreSQL processes per payout, until it is settled."""
+
+    plain: float
+    nodes: Mapping[str, float]
+    """By node of the distributed database."""
+
+    @property
+    def ratio(self) -> float:
+        """What all nodes need together, divided by what one server without Citus needs."""
+        return sum(self.nodes.values()) / self.plain
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleResult:
+    """The figures of all rounds."""
+
+    machine: Machine
+    with_shards: int
+    """How many nodes have merchants' rows."""
+    rounds: Mapping[int, Sequence[Cost]]
+    """By the number of requests in flight."""
+    idle: float
+    """The share of a core that the nodes' PostgreSQL processes use without a sandbox, in percent."""
+    idle_with_sandbox: float
+    rates: tuple[float, float] | None
+    """Creates per second of many merchants, plain and distributed; None if the machine has too few cores."""
+
+    def ratio(self, in_flight: int) -> float:
+        """Return the median of the rounds' ratios."""
+        return median(cost.ratio for cost in self.rounds[in_flight])
+
+    def implied_rate(self, in_flight: int, nodes: int) -> float:
+        """Return how many times the payouts of one server this many nodes can have, if CPU time alone decided."""
+        return nodes / self.ratio(in_flight)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleBench:
+    """The options of the bench. `cluster_url` names any node of a distributed database on this machine."""
+
+    cluster_url: str
+    seconds: int
+    rounds: int
+    idle_seconds: int
+    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+
+    @property
+    def steps(self) -> int:
+        """The total number of steps that `progress` counts."""
+        return self.rounds * len(IN_FLIGHT) * 2 + 2
+
+    def run(self) -> ScaleResult:
+        """Measure. Raises BenchError if the database is not distributed, a node is on another machine, or anything fails."""
+        cluster, servers = asyncio.run(_find_servers(self.cluster_url))
+        self.progress("the database without a sandbox", 0)
+        idle = self._idle(servers)
+        self.progress("the database without a sandbox", 1)
+        with ExitStack() as closing:
+            plain = closing.enter_context(run_sandbox(_SANDBOX, ROOT))
+            distributed = closing.enter_context(run_sandbox(_SANDBOX, ROOT, {"DATABASE_URL": self.cluster_url}))
+            assert plain.pid is not None
+            servers_of_plain = {"plain": plain.pid}
+            machine = describe_machine(Database(plain.database_url).version)
+            idle_with_sandbox = self._idle(servers)
+            self.progress("the database with an idle sandbox", 1)
+            rounds: dict[int, list[Cost]] = {in_flight: [] for in_flight in IN_FLIGHT}
+            for in_flight, costs in rounds.items():
+                loads = [self._load(closing, stack, in_flight, 1) for stack in (plain, distributed)]
+                for number in range(1, self.rounds + 1):
+                    per_payout = []
+                    for name, load, pids in zip(("plain", "distributed"), loads, (servers_of_plain, servers), strict=True):
+                        self.progress(f"round {number}: {name}, {in_flight} in flight", 0)
+                        per_payout.append(self._cost(load, pids))
+                        self.progress(f"round {number}: {name}, {in_flight} in flight", 1)
+                    costs.append(Cost(per_payout[0]["plain"], per_payout[1]))
+                for load in loads:
+                    load.check()
+            with_shards = len({shard.node for shard in cluster.shards})
+            rates = None
+            if machine.cores >= CORES_FOR_RATE * len(servers):
+                rates = self._rate(closing, plain, with_shards), self._rate(closing, distributed, with_shards)
+        return ScaleResult(machine, with_shards, rounds, idle, idle_with_sandbox, rates)
+
+    def _load(self, closing: ExitStack, stack: Stack, in_flight: int, merchants: int) -> CreateLoad:
+        load = closing.enter_context(open_load(stack, "bench scale", in_flight, merchants, 0))
+        load.warm_up()
+        return load
+
+    def _cost(self, load: CreateLoad, servers: Mapping[str, int]) -> dict[str, float]:
+        before = {name: _postgres_seconds(pid) for name, pid in servers.items()}
+        created = run_wrk(load.stack, load.merchants, load.connections, self.seconds).requests
+        for merchant in load.merchants:
+            _await_settled(load.stack, merchant)
+        return {name: (_postgres_seconds(pid) - before[name]) * 1e6 / created for name, pid in servers.items()}
+
+    def _idle(self, servers: Mapping[str, int]) -> float:
+        before = sum(map(_postgres_seconds, servers.values()))
+        time.sleep(self.idle_seconds)
+        return (sum(map(_postgres_seconds, servers.values())) - before) / self.idle_seconds * 100
+
+    def _rate(self, closing: ExitStack, stack: Stack, nodes: int) -> float:
+        load = self._load(closing, stack, max(IN_FLIGHT), nodes * _MERCHANTS_PER_NODE)
+        return median(load.run(self.seconds).http_rps for _ in range(self.rounds))
+
+
+def _postgres_seconds(pid: int) -> float:
+    """Return the CPU seconds of the PostgreSQL processes among a process and its descendants."""
+    return cpu_seconds(pid).get("postgres", 0.0)
+
+
+def _await_settled(stack: Stack, merchant: Merchant) -> None:
+    """Wait until the worker has settled all payouts. Asks the API: SQL on all nodes would cost more than the payouts."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    headers = {"X-API-KEY": merchant.api_key}
+    for status in ("PENDING", "PROCESSING"):
+        while call(stack, "GET", f"/api/v1/payouts?status={status}&limit=1", headers, None)["data"]:
+            if time.monotonic() > deadline:
+                raise BenchError(f"After {_SETTLE_SECONDS:.0f} seconds, not all payouts are settled.")
+            time.sleep(0.1)
+
+
+async def _find_servers(url: str) -> tuple[Cluster, dict[str, int]]:
+    """Return the cluster, and the pid of each node's server on this machine."""
+    try:
+        conn = await asyncpg.connect(url, timeout=10)
+        try:
+            cluster = await read_cluster(conn)
+        finally:
+            await conn.close()
+        if cluster is None:
+            raise BenchError("The database is not distributed. Run psp distribute with its URL first.")
+        return cluster, {str(node): await _find_server(url, node) for node in cluster.nodes}
+    except (OSError, asyncpg.PostgresError) as error:
+        raise BenchError(f"The distributed database does not respond: {type(error).__name__}: {error}") from error
+
+
+async def _find_server(url: str, node: Node) -> int:
+    """Return the pid of the node's postmaster, which is the parent of each of its connections."""
+    conn = await asyncpg.connect(url, host=node.host, port=node.port, timeout=10)
+    try:
+        backend = psutil.Process(await conn.fetchval("SELECT pg_backend_pid()")) if node.host in LOOPBACK_HOSTS else None
+        if backend is None or not backend.name().startswith("postgres"):
+            raise BenchError(f"Node {node} is not on this machine, so its CPU time cannot be measured.")
+        return int(backend.ppid())
+    except psutil.Error:
+        raise BenchError(f"The processes of node {node} are not visible on this machine.") from None
+    finally:
+        await conn.close()

@@ -1,0 +1,39 @@
+"""`psp bench scale` measures the servers of a Citus cluster on this machine."""
+
+import json
+
+import pytest
+
+from sandbox.bench.scale import IN_FLIGHT, Cost, ScaleBench, ScaleResult
+from sandbox.bench.scale_report import figures
+from sandbox.bench.stack import BenchError
+from tests.harness.citus import WORKERS, CitusCluster
+from tests.harness.command import invoke
+from tests.harness.world import Stack
+
+
+def test_it_finds_the_server_of_each_node_and_what_a_payout_costs_it(citus: CitusCluster) -> None:
+    command = ["bench", "scale", "--cluster", citus.urls[WORKERS[1]], "--seconds", "1", "--rounds", "1", "--idle-seconds", "1"]
+    found = json.loads(invoke(*command, "--json").stdout)
+    assert sorted(found["in_flight"], key=int) == [str(number) for number in IN_FLIGHT]
+    for costs in found["in_flight"].values():
+        assert set(costs["cpu_us_per_payout"]) == {citus.address(node) for node in citus.urls}
+        assert costs["plain_cpu_us_per_payout"] > 0
+        assert costs["ratio"] > 0
+
+
+def test_it_refuses_a_database_that_is_not_distributed(stack: Stack) -> None:
+    with pytest.raises(BenchError, match="Run psp distribute"):
+        ScaleBench(stack.database_url, 1, 1, 1).run()
+
+
+def test_the_implied_rate_is_that_of_the_nodes_divided_by_the_ratio() -> None:
+    costs = [
+        Cost(100.0, {"a:1": 10.0, "b:2": 110.0}),
+        Cost(100.0, {"a:1": 0.0, "b:2": 160.0}),
+        Cost(50.0, {"a:1": 50.0, "b:2": 0.0}),
+    ]
+    result = ScaleResult(None, 2, dict.fromkeys(IN_FLIGHT, costs), 1.0, 2.5, None)  # type: ignore[arg-type]  # not used here
+    assert [cost.ratio for cost in costs] == [1.2, 1.6, 1.0]
+    assert (result.ratio(16), result.implied_rate(16, 6)) == (1.2, 5.0)
+    assert figures(result)["in_flight"]["1"]["ratios"] == [1.2, 1.6, 1.0]
