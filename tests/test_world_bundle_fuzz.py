@@ -170,7 +170,7 @@ def test_a_damaged_bundle_is_imported_soundly_or_refused_without_effect(rich: di
                 assert rows(target) == before
 
     check()
-    assert outcomes.get(200, 0) > 5, outcomes
+    assert outcomes.keys() == {200, 400}, "some damage must be accepted, to see what it does"
     assert outcomes.get(400, 0) > 50, outcomes
 
 
