@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
+import psutil
 import pytest
 
 from sandbox.db.distribute import distribute
@@ -50,8 +51,14 @@ class CitusCluster:
         self._sandboxes: dict[str, tuple[subprocess.Popen[bytes], Stack]] = {}
 
     def kill(self, node: str) -> None:
-        """Kill the node's PostgreSQL, as a crash."""
+        """Kill the node's PostgreSQL, as a crash.
+
+        The script kills the main process only. The others end when they notice, so wait for them: until then, a request for a
+        new merchant could find the node alive, begin on it, and fail.
+        """
+        others = [row["pid"] for row in self.execute(node, "SELECT pid FROM pg_stat_activity")]
         _run(self._script, "kill", self._folder, node)
+        until(lambda: not any(map(_runs, others)))
 
     def resume(self, node: str) -> None:
         """Start the node's PostgreSQL again, and wait until it accepts connections."""
@@ -165,6 +172,12 @@ def running_cluster() -> Iterator[CitusCluster]:
             cluster.stop_sandboxes()
     finally:
         _run(script, "stop", folder)
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # a zombie remains if nobody waits for the process
+    return False
 
 
 def _run(script: Path, *arguments: object) -> str:
