@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 import msgspec
 from yarl import URL
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection, consistent_read, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain import redaction
 from sandbox.domain.choices import ERROR_CLASSES, DeliveryStatus, ErrorClass
@@ -239,7 +239,7 @@ class DeliveryService:
     async def event(self, merchant_id: str, event_id: str) -> EventWithDeliveries:
         """Return an event with its deliveries. Raises NOT_FOUND."""
         _require_id(event_id, "Event")
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with db_errors_as_503(), consistent_read(merchant_id) as conn:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"Event {event_id} not found.")
@@ -266,7 +266,7 @@ class DeliveryService:
     async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
         """Return a delivery with its newest attempts. Raises NOT_FOUND."""
         _require_id(delivery_id, "Delivery")
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with db_errors_as_503(), consistent_read(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, delivery_id)
             if record is None:
                 raise _no_delivery(delivery_id)
