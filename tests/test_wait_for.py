@@ -184,6 +184,28 @@ async def test_a_thousand_waits_need_one_subscription_and_few_reads(
     assert len(reads) - before <= len(ids)
 
 
+async def test_the_payout_is_as_new_as_the_change_that_ended_the_wait(
+    world: World, pool: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the payout changes between the read of the payout and that of its changes."""
+    payout = world.create_payout("0004")
+    path = f"/sandbox/v1/payouts/{payout['id']}/simulate"
+    shared = PayoutReads()
+    read = shared._read
+
+    async def read_then_change(merchant_id: str, payout_ids: Sequence[str]) -> Mapping[str, Payout]:
+        found = await read(merchant_id, payout_ids)
+        if found[payout["id"]].status == "PENDING":
+            assert (await asyncio.to_thread(world.client.post, path, json={"status": "PROCESSING"})).is_success
+        return found
+
+    monkeypatch.setattr(shared, "_read", read_then_change)
+    waits = PayoutWaits(LiveListener(world.stack.redis_url), shared)
+    found = await waits.wait(world.merchant_id, payout["id"], ["PROCESSING"], 30)
+    assert found is not None
+    assert found.status == "PROCESSING"
+
+
 async def test_without_redis_it_polls_the_database(world: World, pool: None) -> None:
     listener = LiveListener("redis://127.0.0.1:9/0")
     listener.start()

@@ -61,9 +61,13 @@ class PayoutWaits:
                     wait.wake.clear()
                     is_over = wait.reached
                     payout = await self._reads.get(merchant_id, payout_id)
-                    is_over = is_over or await _is_over(merchant_id, payout, wait.statuses)
+                    if payout is None or is_over or payout.status in wait.statuses or payout.status in _ENDED:
+                        return payout
+                    if await _was_in_status(merchant_id, payout_id, wait.statuses):
+                        wait.reached = True
+                        continue  # read the payout again: it may have changed since the read above
                     left = 0.0 if self._listener.closing else deadline - clock()
-                    if payout is None or is_over or payout.status in wait.statuses or left <= 0:
+                    if left <= 0:
                         return payout
                     if not self._listener.is_live(merchant_id):
                         left = min(left, pause)
@@ -79,17 +83,13 @@ class PayoutWaits:
                 del self._merchants[merchant_id]
 
 
-async def _is_over(merchant_id: str, payout: Payout | None, statuses: Collection[str]) -> bool:
-    """Whether to stop waiting: the payout has ended, or was in one of `statuses` during its current attempt."""
-    if payout is None or payout.status in statuses:
-        return False
-    if payout.status in _ENDED:
-        return True
+async def _was_in_status(merchant_id: str, payout_id: str, statuses: Collection[str]) -> bool:
+    """Whether the payout has been in one of `statuses` since its current attempt began."""
     transient = [status for status in statuses if status in _TRANSIENT]
     if not transient:
         return False  # the usual case: the wait is for SUCCESS or one of _ENDED, and the payout is still in progress
     async with connection(merchant_id) as conn:
-        return bool(await conn.fetchval(_WAS_IN_STATUS, merchant_id, payout.id, transient, REINITIATED))
+        return bool(await conn.fetchval(_WAS_IN_STATUS, merchant_id, payout_id, transient, REINITIATED))
 
 
 class _Wait:
