@@ -1,4 +1,4 @@
-"""A node that does not respond delays one request at a time; all others for it fail at once."""
+"""A node that does not respond delays one request at a time; all others for it fail at once. Another node takes its place."""
 
 import asyncio
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from sandbox.db import pools
-from sandbox.db.cluster import Node
+from sandbox.db.cluster import Cluster, Node
 from sandbox.db.engine import APPLICATION_ROLE
 from sandbox.db.pools import Pools
 from tests.harness.proxy import Proxy
@@ -40,6 +40,35 @@ async def test_only_one_request_waits_for_a_node_that_does_not_respond(stack: St
             assert await probe_together() == ["NoneType", "ConnectionError", "ConnectionError"]
             assert not opened.is_down(node)
             assert await probe_together() == ["NoneType"] * 3
+        finally:
+            await opened.close()
+
+
+async def refuse_to_start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Act as a PostgreSQL server that is recovering after a crash."""
+    length = int.from_bytes(await reader.readexactly(4))
+    await reader.readexactly(length - 4)
+    fields = b"SFATAL\0C57P03\0Mthe database system is starting up\0\0"
+    writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+    await writer.drain()
+    writer.close()
+
+
+async def test_another_node_takes_the_place_of_one_that_is_starting(stack: Stack) -> None:
+    """For what every node has a copy of, such as the merchants of demo keys."""
+    path = f"{stack.database_url.partition('?host=')[2]}/.s.PGSQL.5432"
+    starting = await asyncio.start_server(refuse_to_start, "127.0.0.1", 0)
+    async with starting, Proxy(path).serving() as proxy:
+        opened = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", 4, APPLICATION_ROLE, {})
+        nodes = [Node("127.0.0.1", starting.sockets[0].getsockname()[1]), Node("127.0.0.1", proxy.port)]
+        try:
+            for _ in range(2):
+                pool, conn = await opened._acquire_shared(Cluster(nodes, []))
+                assert await conn.fetchval("SELECT 1") == 1
+                await pool.release(conn)
+            assert [opened.is_down(node) for node in nodes] == [True, False]
+            with pytest.raises(ConnectionError):
+                await opened.probe(nodes[0])
         finally:
             await opened.close()
 

@@ -17,6 +17,8 @@ CONNECT_SECONDS: Final = 5.0
 MIN_CONNECTIONS_PER_SHARD: Final = 4
 _DOWN_SECONDS: Final = 1.0
 """How long requests for an unreachable node fail at once, before the next one tries to connect again."""
+_UNREACHABLE: Final = (OSError, asyncpg.CannotConnectNowError)
+"""Errors of a node that does not serve: it cannot be reached, or it is starting or shutting down."""
 _SHARD_SETTINGS: Final = {"citus.override_table_visibility": "off", "citus.enable_manual_changes_to_shards": "on"}
 
 Connection: TypeAlias = "PoolConnectionProxy[Any]"
@@ -96,7 +98,7 @@ class Pools:
         if cluster is None:
             return await self._connect(None, CONNECT_SECONDS)
         for node in sorted(cluster.nodes, key=self.is_down):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*_UNREACHABLE):
                 return await self._connect(node, CONNECT_SECONDS)
         raise ConnectionError("no node of the cluster responds")
 
@@ -187,6 +189,9 @@ class Pools:
         try:
             pool = await find_pool()
             conn = await pool.acquire(timeout=CONNECT_SECONDS)
+        except asyncpg.CannotConnectNowError as error:
+            self.mark_down(node)
+            raise ConnectionError(f"node {node}: {error}") from error
         except OSError as error:
             all_are_busy = isinstance(error, TimeoutError) and pool is not None and pool.get_size() == pool.get_max_size()
             if not all_are_busy:
@@ -223,10 +228,9 @@ class Pools:
         settings: Mapping[str, str] | None = None,
         init: Any = None,
     ) -> "Pool":
-        address: dict[str, Any] = {} if node is None else {"host": node.host, "port": node.port}
         return await asyncpg.create_pool(
             dsn=self._database_url,
-            **address,
+            **_address_of(node),
             min_size=0,
             max_size=size,
             timeout=CONNECT_SECONDS,
@@ -240,10 +244,9 @@ class Pools:
     async def _connect(
         self, node: Node | None, seconds: float, settings: Mapping[str, str] | None = None
     ) -> "asyncpg.Connection[Any]":
-        address: dict[str, Any] = {} if node is None else {"host": node.host, "port": node.port}
         conn: asyncpg.Connection[Any] = await asyncpg.connect(
             dsn=self._database_url,
-            **address,
+            **_address_of(node),
             timeout=seconds,
             command_timeout=60,
             server_settings={"application_name": "psp-sandbox", **(settings or {})},
@@ -254,6 +257,11 @@ class Pools:
         task = asyncio.create_task(_close(pool))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _address_of(node: Node | None) -> dict[str, Any]:
+    """Return the arguments of a connection to the node; for None, to the server that the URL names."""
+    return {} if node is None else {"host": node.host, "port": node.port}
 
 
 async def _close(pool: "Pool") -> None:
