@@ -52,7 +52,7 @@ class CallbackApi:
         CallbackBody,
         access="public",
         check=_check,
-        description="Like `/ipn/callback`, for the payouts of one merchant. Its `ipn_url` has this address. On a distributed "
+        description="Like `/ipn/callback`, for the payouts of one merchant, whose `ipn_url` is this URL. On a distributed "
         "database, it needs only the node of this merchant.",
     )
     async def merchant_callback(self, request: Request, merchant_id: str, body: CallbackBody) -> CommandResult:

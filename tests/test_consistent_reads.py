@@ -1,4 +1,4 @@
-"""A response that takes several statements shows one moment, even if a worker writes in between."""
+"""A response that is built from several statements shows one moment, even if a worker writes in between."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tests.harness.waiting import until
 from tests.harness.world import World
 
 BLOCKED = "SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)) AND query LIKE '%' || $2 || '%'"
-DELIVERY = "/api/v1/webhook-deliveries/{}"
+DELIVERY = "/api/v1/webhook-deliveries/{id}"
 
 
 @pytest.mark.parametrize(
@@ -18,19 +18,20 @@ DELIVERY = "/api/v1/webhook-deliveries/{}"
     [
         (DELIVERY, "webhook_attempts", "newest ORDER BY attempt"),
         (f"{DELIVERY}/explain", "webhook_attempts", "newest ORDER BY attempt"),
+        ("/api/v1/events/{event_id}", "webhook_deliveries", "webhook_deliveries"),
         ("/sandbox/v1/clock/due", "webhook_deliveries", "ORDER BY l.next_attempt_at"),
     ],
-    ids=["delivery", "explanation", "due work"],
+    ids=["delivery", "explanation", "event", "due work"],
 )
 async def test_a_response_shows_one_moment(world: World, receiver: Receiver, path: str, table: str, statement: str) -> None:
-    """A later statement of the read waits for a lock, while another session deletes the rows that it is to read."""
+    """A later statement of the read waits for a lock, while another session deletes the rows that it would read."""
     world.client.post("/sandbox/v1/clock/freeze")
     receiver.respond = lambda _: (503, {}, b"")
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
     world.create_payout("0004")
     failed = "/api/v1/webhook-deliveries?status=PENDING"
     (delivery,) = until(lambda: [one for one in world.get(failed).json()["data"] if one["attempt_count"] == 1])
-    path = path.format(delivery["id"])
+    path = path.format(**delivery)
     before = world.get(path).json()
 
     other_session = await asyncpg.connect(world.stack.database_url)

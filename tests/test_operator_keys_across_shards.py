@@ -60,6 +60,13 @@ async def test_a_deletion_is_repeated_with_the_same_result(stack: Stack, world: 
     assert [(result.status, result.replayed) for result in again] == [(404, False), (404, True)]
 
 
+async def test_many_deletions_at_once_do_not_wait_for_each_others_connections(merchants: MerchantService) -> None:
+    """Each takes two connections at a time. The pool has four."""
+    prefix = uuid.uuid4().hex
+    deletions = (merchants.delete(context_of(f"{prefix}-{number}"), str(uuid.uuid4())) for number in range(16))
+    assert [result.status for result in await asyncio.gather(*deletions)] == [404] * 16
+
+
 @pytest.mark.parametrize("is_deleted", [False, True])
 async def test_a_deletion_that_was_interrupted_is_finished(
     stack: Stack, world: World, merchants: MerchantService, is_deleted: bool

@@ -9,7 +9,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.bench_compare import compare
-from sandbox.cli.bench_run import measure, print_result, show_progress
+from sandbox.cli.bench_run import Json, Output, measure, print_result, show_progress
 from sandbox.cli.bench_scale import scale
 from sandbox.cli.failures import not_met, refused
 
@@ -32,11 +32,6 @@ _ApiProcesses = Annotated[
 ]
 _Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes of the sandbox that it starts.")]
 _Merchants = Annotated[int, typer.Option("--merchants", min=1, max=1000, help="Spread the creates over this many merchants.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")]
-_Output = Annotated[
-    Path | None,
-    typer.Option("--output", help="Write all measurements and a description of the machine to this JSON file."),
-]
 
 
 @app.callback()
@@ -63,8 +58,8 @@ def create(
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Create payouts over HTTP with wrk, and compare with the same writes by pgbench.
 
@@ -101,8 +96,8 @@ def e2e(
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Create payouts at a steady rate, and receive and verify all their webhooks.
 
@@ -147,8 +142,8 @@ def webhooks(
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Deliver webhooks, and post the same bodies with a bare aiohttp client, alternately, to the same receiver.
 
@@ -184,8 +179,8 @@ def wait_for(
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Create payouts at a steady rate, and hold a request with wait_for for each until it is paid.
 
@@ -215,8 +210,8 @@ def summary(
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Read one user's summary from the cache and create payouts, alternately, over the same number of connections.
 
@@ -244,8 +239,8 @@ def reads(
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Read payouts by id and the balance, alternately, with wrk.
 
@@ -267,8 +262,8 @@ def startup(
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
     ] = 3,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Start the sandbox with new data, and again with the same data, until it is ready.
 
@@ -291,8 +286,8 @@ def bulk_credit(
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Credit many wallets from one CSV file. The users are created first, outside the measurement.
 
@@ -325,8 +320,8 @@ def growth(
         int, typer.Option("--rounds", min=1, max=100, help="How often to measure each sandbox; the medians count.")
     ] = 3,
     connections: _Connections = 64,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Create payouts at full load, alternately in a sandbox with much data and in one without it.
 
@@ -365,8 +360,8 @@ def world(
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
-    as_json: _Json = False,
-    output: _Output = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Create a merchant, take a snapshot of its world, restore it and reset it, while another merchant is busy.
 

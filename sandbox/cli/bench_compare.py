@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sandbox.cli.bench_run import print_result, show_progress
+from sandbox.cli.bench_run import Json, print_result, show_progress
 
 _REFUSED = {
     "ready_file": "--ready-file does not work in a comparison, which starts both sandboxes itself.",
@@ -21,7 +21,7 @@ def compare(
         str, typer.Argument(help="create, e2e, wait-for, summary, reads, startup, bulk-credit or world.")
     ] = "create",
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=50, help="How often to measure both; the medians count.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure another revision of the repository and this code alternately, and print the ratios.
 

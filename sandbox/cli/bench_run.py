@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from sandbox.bench.create import Progress
     from sandbox.bench.stack import Stack
 
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="Write all measurements and a description of the machine to this JSON file."),
+]
 ResultT = TypeVar("ResultT", covariant=True)
 
 

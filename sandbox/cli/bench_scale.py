@@ -1,12 +1,11 @@
 """`psp bench scale`: measure what a distributed database costs."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sandbox.cli.bench_run import print_result, show_progress
+from sandbox.cli.bench_run import Json, Output, print_result, show_progress
 
 
 def scale(
@@ -20,11 +19,8 @@ def scale(
     idle_seconds: Annotated[
         int, typer.Option("--idle-seconds", min=1, max=600, help="How long to watch the database while nothing happens.")
     ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", help="Write all measurements and a description of the machine to this JSON file."),
-    ] = None,
+    as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Measure what a payout costs the servers of a distributed database, next to one PostgreSQL server.
 

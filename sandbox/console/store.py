@@ -45,7 +45,6 @@ async def signed_in(session: Session) -> SignedIn | None:
 
 async def end_session(session: Session, now: float, *, everywhere: bool) -> None:
     """End a session, or all sessions of its key that began until `now`, in seconds of host time. Raises UNAVAILABLE."""
-
     owner = _owner_of(session)
 
     async def write(conn: "PoolConnectionProxy[Any]") -> None:

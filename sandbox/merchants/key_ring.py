@@ -68,9 +68,7 @@ class KeyRing:
         started, generation = time.monotonic(), self._generation
         record = None
         async with db_errors_as_503():
-            if merchant_id is None:
-                async with shared_connection() as conn:
-                    merchant_id = await conn.fetchval(_MERCHANT_OF, digest)
+            merchant_id = merchant_id or await recorded_merchant(digest)
             if merchant_id is not None:
                 async with connection(merchant_id) as conn:
                     record = await conn.fetchrow(_LOOKUP, merchant_id, digest)
@@ -90,3 +88,10 @@ class KeyRing:
             # Count from before the query, so that a slow response does not keep a revoked key valid for longer.
             self._cache[digest] = (started + _TTL_SECONDS, caller)
         return caller
+
+
+async def recorded_merchant(digest: bytes) -> str | None:
+    """Return the merchant of a key that does not name it, by the key's SHA-256 digest. Raises CONNECTION_ERRORS."""
+    async with shared_connection() as conn:
+        found: str | None = await conn.fetchval(_MERCHANT_OF, digest)
+    return found

@@ -14,7 +14,7 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import connection, db_errors_as_503, on_every_shard, shared_connection, write_shared
+from sandbox.db.engine import connection, db_errors_as_503, on_every_shard, write_shared
 from sandbox.domain.api_keys import SECRET_SIZE, merchant_of, new_api_key
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
@@ -26,6 +26,7 @@ from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import new_secret
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
+from sandbox.merchants.key_ring import recorded_merchant
 from sandbox.merchants.tables import TABLES, ApiKeys, Merchants
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.ledger import open_accounts
@@ -39,7 +40,6 @@ from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.requests import CreateEndpointBody
 
 MAX_KEYS: Final = 100
-_MERCHANT_OF_KEY: Final = "SELECT merchant::text FROM key_merchants WHERE key_hash = $1"
 _NAME_MERCHANT: Final = """
 INSERT INTO key_merchants (key_hash, merchant) VALUES ($1, $2)
 ON CONFLICT (key_hash) DO UPDATE SET merchant = EXCLUDED.merchant
@@ -191,7 +191,6 @@ class MerchantService:
 
         Raises NOT_FOUND; with an idempotency key, stores it as the result instead.
         """
-
         is_id = is_uuid(merchant_id)
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
@@ -369,9 +368,7 @@ async def _name_merchant(api_key: str, merchant_id: str) -> None:
     if merchant_of(api_key) is not None:
         return
     digest = _digest(api_key)
-    async with shared_connection() as conn:
-        known = await conn.fetchval(_MERCHANT_OF_KEY, digest)
-    if known != merchant_id:
+    if await recorded_merchant(digest) != merchant_id:
         await write_shared(_NAME_MERCHANT, digest, merchant_id)
 
 

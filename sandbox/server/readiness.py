@@ -119,6 +119,7 @@ async def _check_node(node: Node, has_merchants: bool) -> NodeStatus:
     await asyncio.wait({check}, timeout=_NODE_TIMEOUT)
     if not check.done():
         check.cancel()
+        # Take its error, or asyncio logs that nobody did.
         check.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return NodeStatus(str(node), "down", has_merchants)
     try:
