@@ -152,6 +152,14 @@ def test_every_operation_documents_its_error_statuses(document: Json) -> None:
             assert {"400", "401"} <= statuses, name
 
 
+def test_a_body_may_be_left_out_if_and_only_if_an_empty_object_is_valid(document: Json) -> None:
+    for name, operation in _operations(document):
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+            if media_type == "application/json":
+                is_required = not _is_valid(document, content["schema"], {})
+                assert operation["requestBody"]["required"] == is_required, name
+
+
 def test_every_example_is_valid(document: Json) -> None:
     checked = 0
     for name, operation in _operations(document):

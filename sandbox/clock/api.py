@@ -68,7 +68,6 @@ class ClockApi:
         "Freeze the clock",
         {200: ClockRun},
         FreezeClockBody,
-        optional_body=True,
         errors=("INVALID_STATE",),
         idempotency="optional",
         example={"at": "2030-01-01T00:00:00.000Z"},

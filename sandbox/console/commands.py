@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 from sandbox.console.psp_commands import PSP_COMMANDS
 from sandbox.console.psp_line import PspLine
+from sandbox.domain.fields import EmptyBody
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
 from sandbox.http.operation import Operation
@@ -75,8 +76,9 @@ class Commands:
     def _psp(self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> str:
         fields = _fields(body)
         # A command sends an empty body rather than none, and changes at least one field.
-        is_incomplete = operation.requires_body and (body is None or (operation.method == "PATCH" and not body))
-        if fields is None or (is_incomplete and operation.receive is None):
+        changes_nothing = operation.method == "PATCH" and operation.body is not EmptyBody and not body
+        is_incomplete = operation.receive is None and (changes_nothing or (operation.requires_body and body is None))
+        if fields is None or is_incomplete:
             return ""
         parameters = {**path, **_with_objects(query)}
         lines = self._lines.get(operation.id, ())

@@ -60,8 +60,6 @@ class Operation:
     """Status → type of the response body (None: no body)."""
     body: Any = None
     """The type of the request's JSON body, or of the form that `receive` reads."""
-    optional_body: bool = False
-    """Whether a missing body means `{}`. A body type without fields is always optional."""
     description: str = ""
     errors: Sequence[str] = ()
     """Codes of `sandbox.domain.errors.CODES`, in addition to those implied by its access and body."""
@@ -107,11 +105,12 @@ class Operation:
 
     @property
     def requires_body(self) -> bool:
-        """Whether a request without a body is rejected."""
-        if self.body is None or self.optional_body:
+        """Whether a request without a body is rejected. If all fields of the body are optional, no body means `{}`."""
+        if self.body is None:
             return False
-        is_struct = isinstance(self.body, type) and issubclass(self.body, msgspec.Struct)
-        return not is_struct or bool(self.body.__struct_fields__)
+        if not (isinstance(self.body, type) and issubclass(self.body, msgspec.Struct)):
+            return True
+        return any(field.required for field in msgspec.structs.fields(self.body)) or bool(self.check and self.check({}))
 
     @property
     def body_media_type(self) -> str:

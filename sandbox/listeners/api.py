@@ -72,7 +72,6 @@ class ListenerApi:
         "Claim a listener's due deliveries",
         {200: Claimed},
         ClaimBody,
-        optional_body=True,
         errors=("NOT_FOUND", "INVALID_STATE", "RATE_LIMITED"),
         idempotency="optional",
         example={"max": 10},

@@ -43,7 +43,6 @@ class SettingsApi:
         "Change settings",
         {200: Settings},
         ChangeSettingsBody,
-        optional_body=True,
         idempotency="optional",
         example={
             "default_scenario": "PENDING",

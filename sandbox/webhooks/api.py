@@ -134,7 +134,6 @@ class RoutingApi:
         "Preview which recent events an endpoint would have received",
         {200: Preview},
         PreviewBody,
-        optional_body=True,
         errors=("NOT_FOUND",),
         idempotency="required",
         check=_check,

@@ -52,7 +52,6 @@ class WorldApi:
         "Take a snapshot of the merchant's state",
         {201: Snapshot},
         TakeSnapshotBody,
-        optional_body=True,
         errors=("INVALID_STATE",),
         idempotency="optional",
         links=_LINKS,
