@@ -27,13 +27,14 @@ Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINT
 _FAILED_STATUSES: Final = (FAILED, RETURNED)
 _MAX_CANDIDATES: Final = 1000
 # Merchants with the same seed have payouts with the same ids, and banks may reuse a reference for several merchants. The
-# signature determines the merchant. The newest merchants come first; if several of a merchant's payouts share a reference, use
-# the newest.
+# signature determines the merchant. The newest merchants come first. A scenario rule can give a reference to several payouts of
+# a merchant; two of them are enough to know that the reference does not identify one.
 _FIND: Final = """
 WITH named AS MATERIALIZED (SELECT id, merchant_id FROM payouts WHERE {named} = $1 LIMIT 10000)
-SELECT p.id::text AS payout_id, m.*, w.*
+SELECT p.payout_ids, m.*, w.*
 FROM (
-    SELECT DISTINCT ON (merchant_id) id, merchant_id FROM named ORDER BY merchant_id DESC, id DESC LIMIT $2
+    SELECT merchant_id, (array_agg(id::text))[:2] AS payout_ids FROM named
+    GROUP BY merchant_id ORDER BY merchant_id DESC LIMIT $2
 ) p CROSS JOIN LATERAL (
     SELECT merchant_id::text AS merchant_id, ipn_secret FROM merchants WHERE merchant_id = p.merchant_id OFFSET 0
 ) m CROSS JOIN LATERAL (
@@ -43,13 +44,20 @@ FROM (
 _FIND_BY_ID: Final = _FIND.format(named="id")
 _FIND_BY_REFERENCE: Final = _FIND.format(named="psp_reference")
 _FIND_OF_MERCHANT: Final = """
-WITH named AS MATERIALIZED (SELECT id FROM payouts WHERE merchant_id = $1 AND {named} = $2 LIMIT 10000)
-SELECT p.id::text AS payout_id, m.merchant_id::text, m.ipn_secret, w.clock_frozen_at, w.clock_offset
-FROM (SELECT id FROM named ORDER BY id DESC LIMIT 1) p
-JOIN merchants m ON m.merchant_id = $1 JOIN worlds w ON w.merchant_id = $1
+SELECT ARRAY(SELECT id::text FROM payouts WHERE merchant_id = $1 AND {named} = $2 LIMIT 2) AS payout_ids,
+    m.merchant_id::text, m.ipn_secret, w.clock_frozen_at, w.clock_offset
+FROM merchants m JOIN worlds w ON w.merchant_id = $1 WHERE m.merchant_id = $1
 """
 _FIND_OF_MERCHANT_BY_ID: Final = _FIND_OF_MERCHANT.format(named="id")
 _FIND_OF_MERCHANT_BY_REFERENCE: Final = _FIND_OF_MERCHANT.format(named="psp_reference")
+_NEWEST_MERCHANTS: Final = """
+SELECT ARRAY[]::text[] AS payout_ids, m.merchant_id::text, m.ipn_secret, w.clock_frozen_at, w.clock_offset
+FROM merchants m CROSS JOIN LATERAL (SELECT * FROM worlds WHERE merchant_id = m.merchant_id OFFSET 0) w
+ORDER BY m.merchant_id DESC LIMIT $1
+"""
+_NO_SECRET: Final = (bytes(32),)
+"""Verifies no signature; used to say what is wrong with one."""
+_NO_PAYOUT: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -88,13 +96,13 @@ class CallbackService:
         """Apply the bank's status to the payout, which is one of this merchant's, or, for None, of any merchant's.
 
         Returns 200 with the payout, including for a repeated `webhook-id` or an unchanged status.
-        Raises VALIDATION_ERROR, NOT_FOUND if the payout is unknown, INVALID_SIGNATURE, or INVALID_STATE if the payout cannot
-        change to the status.
+        Raises VALIDATION_ERROR, INVALID_SIGNATURE, NOT_FOUND if the merchant has no such payout, DUPLICATE_REFERENCE if the
+        psp_reference does not identify one payout, or INVALID_STATE if the payout cannot change to the status.
         """
         errors = callback_errors(msgspec.structs.asdict(body))
         if errors:
             raise invalid_fields(errors)
-        merchant_id, payout_id = await self._find_signer(body, raw, headers, merchant_id)
+        merchant_id, payout_id = await self._find_payout(body, raw, headers, merchant_id)
         # Banks may repeat a message, so its id is the idempotency key. The signature covers the id, so a known id means the
         # same message; the fingerprint therefore uses only the id. The unprintable prefix prevents collisions with merchants'
         # keys. The key never expires, because the merchant's clock may jump by days while the signature is still valid. A
@@ -116,49 +124,62 @@ class CallbackService:
             )
         )
 
-    async def _find_signer(
+    async def _find_payout(
         self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], merchant_id: str | None
     ) -> tuple[str, str]:
         """Return the ids of the merchant whose secret verifies the signature, and of its payout.
 
-        Raises NOT_FOUND if no payout matches, INVALID_SIGNATURE if no merchant's secret verifies the signature, UNAVAILABLE if
-        another payout may match, because a node of a distributed database does not respond.
+        Without a merchant's signature, the error is INVALID_SIGNATURE whether the payout exists or not, so that strangers learn
+        nothing. With one, it is NOT_FOUND if the merchant has no such payout, and DUPLICATE_REFERENCE if it has several.
+        Raises UNAVAILABLE if the payout may be on a node of a distributed database that does not respond.
         """
-        found: AllShards[Any] = AllShards([], [])
-        if (body.payout_id is None or is_uuid(body.payout_id)) and (merchant_id is None or is_uuid(merchant_id)):
-            async with db_errors_as_503():
-                found = await _find(body, merchant_id)
-        try:
-            return self._signer_among(found.rows, raw, headers)
-        except Problem:
-            if found.unavailable:
-                detail = "A part of the database does not respond, and the payout may be there. Nothing was lost: retry."
-                raise unavailable(detail) from None
-            raise
-
-    def _signer_among(self, records: Sequence[Any], raw: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
-        if not records:
+        async with db_errors_as_503():
+            found = await _find(body, merchant_id)
+            signer = self._signer_among(found.rows, raw, headers)
+            if signer is None and merchant_id is None:
+                found = await on_every_shard(lambda conn: conn.fetch(_NEWEST_MERCHANTS, _MAX_CANDIDATES))
+                newest = sorted(found.rows, key=lambda row: row["merchant_id"], reverse=True)
+                signer = self._signer_among(newest[:_MAX_CANDIDATES], raw, headers)
+        if signer is not None and signer["payout_ids"]:
+            return signer["merchant_id"], _only(signer["payout_ids"])
+        if found.unavailable:
+            raise unavailable("A part of the database does not respond, and the payout may be there. Nothing was lost: retry.")
+        if signer is not None:
             raise Problem("NOT_FOUND", "Payout not found; check payout_id or psp_reference.")
+        wrong = verify(_NO_SECRET, headers, raw, int(datetime.now(UTC).timestamp()))
+        raise Problem("INVALID_SIGNATURE", wrong or "")
+
+    def _signer_among(self, records: Sequence[Any], raw: bytes, headers: Mapping[str, str]) -> Any | None:
+        """Return the record of the first merchant whose secret verifies the signature."""
         wall_time = datetime.now(UTC)
-        reason: str | None = None
         for record in records:
             secret = decode_secret(self._box.open(record["ipn_secret"], f"{record['merchant_id']}/ipn"))
             # Banks sign with wall-clock time, tests may use the merchant's clock; accept both.
             merchant_time = Clock(record["clock_frozen_at"], record["clock_offset"]).now(wall_time)
             for now in dict.fromkeys((int(wall_time.timestamp()), int(merchant_time.timestamp()))):
-                reason = verify((secret,), headers, raw, now)
-                if reason is None:
-                    return record["merchant_id"], record["payout_id"]
-        raise Problem("INVALID_SIGNATURE", reason or "")
+                if verify((secret,), headers, raw, now) is None:
+                    return record
+        return None
+
+
+def _only(payout_ids: Sequence[str]) -> str:
+    if len(payout_ids) > 1:
+        named = " and ".join(sorted(payout_ids))
+        raise Problem("DUPLICATE_REFERENCE", f"Several payouts have this psp_reference, among them {named}. Send payout_id.")
+    return payout_ids[0]
 
 
 async def _find(body: CallbackBody, merchant_id: str | None) -> AllShards[Any]:
-    """Return the payouts that the body names, each with what is needed to verify its merchant's signature."""
+    """Return the merchants that may have sent the callback, each with the payouts of its own that the body names."""
     by_id = body.payout_id is not None
     identifier = body.payout_id if by_id else body.psp_reference
+    if by_id and not is_uuid(str(identifier)):
+        identifier = _NO_PAYOUT
     if merchant_id is None:
         statement = _FIND_BY_ID if by_id else _FIND_BY_REFERENCE
         return await on_every_shard(lambda conn: conn.fetch(statement, identifier, _MAX_CANDIDATES))
+    if not is_uuid(merchant_id):
+        return AllShards([], [])
     statement = _FIND_OF_MERCHANT_BY_ID if by_id else _FIND_OF_MERCHANT_BY_REFERENCE
     async with connection(merchant_id) as conn:
         return AllShards(await conn.fetch(statement, merchant_id, identifier), [])

@@ -71,6 +71,7 @@ ACROSS_MERCHANTS = {
     "worker.sweep._TO_CREDIT": "what is due",
     "ipn.callback._FIND_BY_ID": "the callback does not name its merchant",
     "ipn.callback._FIND_BY_REFERENCE": "the callback does not name its merchant",
+    "ipn.callback._NEWEST_MERCHANTS": "the callback does not name its merchant",
 }
 """Statements that do not name the merchant for every table, and why. They run on one shard's tables after the other."""
 LAST_UNCHECKED_MIGRATION = "sandbox_2026_11_23t00_00_00_000000"
@@ -108,7 +109,7 @@ async def build_and_run(conn: Any) -> None:
 
 async def run_functions(conn: Any) -> None:
     """Run every statement of the database functions."""
-    needs = json.dumps({name: [MERCHANT] for name in ("keys", "references", "payouts", "users")})
+    needs = json.dumps({name: [MERCHANT] for name in ("keys", "references", "psp_references", "payouts", "users")})
     for wait in (True, False):
         await conn.fetch("SELECT * FROM psp_claim($1, 1, $2, $3, $4, 1)", MERCHANT, wait, datetime.now(UTC), needs)
         await conn.fetch("SELECT * FROM psp_claim($1, 1, $2, $3, $4, 0)", MERCHANT, wait, datetime.now(UTC), needs)

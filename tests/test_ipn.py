@@ -68,8 +68,8 @@ def test_a_merchants_ipn_url_takes_callbacks_for_its_payouts_only(stack: Stack) 
         assert (returned.status_code, returned.json()["status"]) == (200, "RETURNED")
         assert other.payout(payouts[1]["id"])["status"] == "PENDING"
         for merchant_id in (str(uuid.uuid4()), "nobody"):
-            missing = send(world, body, url=f"{stack.ipn_url}/ipn/{merchant_id}/callback")
-            assert (missing.status_code, missing.json()["code"]) == (404, "NOT_FOUND")
+            stranger = send(world, body, url=f"{stack.ipn_url}/ipn/{merchant_id}/callback")
+            assert (stranger.status_code, stranger.json()["code"]) == (401, "INVALID_SIGNATURE")
 
 
 async def test_the_shared_url_answers_503_if_the_payout_may_be_on_a_node_that_does_not_respond(
@@ -163,12 +163,60 @@ def test_a_callback_changes_the_payout_of_the_merchant_whose_secret_signed_it(st
         assert [other.payout(payout["id"])["status"] for other in twins[1:-1]] == ["SUCCESS"] * 23
 
 
-def test_a_bank_reference_used_twice_selects_the_newer_payout(world: World) -> None:
-    older, newer = world.create_payout("0004"), world.create_payout("0004")
-    for payout in (newer, older):
-        send(world, {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-1"})
-    assert send(world, {"psp_reference": "BANK-1", "status": "RETURNED"}).json()["id"] == newer["id"]
-    assert world.payout(older["id"])["status"] == "SUCCESS"
+@pytest.mark.parametrize("url", ["/ipn/callback", "/ipn/{merchant_id}/callback"])
+def test_without_a_merchants_signature_nothing_tells_which_payouts_exist(world: World, stack: Stack, url: str) -> None:
+    known = {"payout_id": world.create_payout("0004")["id"], "status": "SUCCESS"}
+    unknown = {"payout_id": str(uuid.uuid4()), "status": "SUCCESS"}
+    address = stack.ipn_url + url.format(merchant_id=world.merchant_id)
+    stranger = "whsec_" + base64.b64encode(b"x" * 32).decode()
+    for at in (None, int(time.time()) - 400):
+        answers = [
+            send(world, body, secret=stranger, at=at, url=address) for body in (known, unknown, {**known, "payout_id": "x"})
+        ]
+        details = {(answer.status_code, answer.json()["code"], answer.json()["detail"]) for answer in answers}
+        assert [(status, code) for status, code, _ in details] == [(401, "INVALID_SIGNATURE")]
+    missing = send(world, unknown, url=address)
+    assert (missing.status_code, missing.json()["code"]) == (404, "NOT_FOUND")
+
+
+def test_another_merchants_signature_does_not_tell_that_a_payout_exists(world: World, stack: Stack) -> None:
+    with World.create(stack) as other:
+        answer = send(other, {"payout_id": world.create_payout("0004")["id"], "status": "SUCCESS"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+
+
+def test_a_callback_cannot_give_a_payout_the_reference_of_another_one(world: World) -> None:
+    first, second = world.create_payout("0004"), world.create_payout("0004")
+    body = {"status": "SUCCESS", "psp_reference": "BANK-1"}
+    assert send(world, {"payout_id": first["id"], **body}).status_code == 200
+    refused = send(world, {"payout_id": second["id"], **body})
+    assert (refused.status_code, refused.json()["code"]) == (409, "DUPLICATE_REFERENCE")
+    assert first["id"] in refused.json()["detail"]
+    assert world.payout(second["id"])["status"] == "PENDING"
+    assert send(world, {"psp_reference": "BANK-1", "status": "RETURNED"}).json()["id"] == first["id"]
+
+
+def test_of_concurrent_callbacks_with_one_reference_for_two_payouts_one_is_refused(world: World) -> None:
+    payouts = [world.create_payout("0004") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        bodies = [{"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-1"} for payout in payouts]
+        statuses = sorted(response.status_code for response in pool.map(lambda body: send(world, body), bodies))
+    assert statuses == [200] + [409] * 7
+
+
+def test_a_reference_that_a_rule_gave_to_several_payouts_identifies_none(world: World) -> None:
+    rule = {
+        "name": "same",
+        "match": {"suffix": "4444"},
+        "steps": [{"to": "PROCESSING"}, {"to": "SUCCESS", "psp_reference": "B"}],
+    }
+    assert world.post("/sandbox/v1/scenarios", rule).status_code == 201
+    payouts = [world.create_payout("4444") for _ in range(2)]
+    for payout in payouts:
+        world.wait_for(payout["id"], "SUCCESS")
+    refused = send(world, {"psp_reference": "B", "status": "RETURNED"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "DUPLICATE_REFERENCE")
+    assert {world.payout(payout["id"])["status"] for payout in payouts} == {"SUCCESS"}
 
 
 def test_a_message_is_remembered_for_longer_than_a_day_of_the_merchants_time(world: World) -> None:

@@ -101,7 +101,8 @@ NOTES: Final[Mapping[str, Note]] = {
     "DUPLICATE_REFERENCE": Note(
         (
             "Another payout of the merchant already has this `merchant_reference`, whatever became of it.",
-            "Another user of the merchant already has this `external_id`, phone number or email address.",
+            "Another user of the merchant already has this `external_id` or `vendor_user_id`.",
+            "A bank's callback gives a payout the `psp_reference` of another one.",
         ),
         "No. If you retried a request whose response was lost, send its original idempotency key: you get its response.",
         "idempotency",

@@ -51,7 +51,10 @@ CODES: Final[dict[str, Kind]] = {
     "NOT_ACCEPTABLE": Kind(406, "Only JSON is supported", "Send `Accept: application/json`, or no Accept header."),
     "REQUEST_TIMEOUT": Kind(408, "The request took too long to arrive", "Send the whole request without long pauses."),
     "DUPLICATE_REFERENCE": Kind(
-        409, "The merchant reference is already in use", "Use a new `merchant_reference` for each payout."
+        409,
+        "The reference is already in use",
+        "Use a new reference. `detail` names the field: `merchant_reference` and `psp_reference` are unique for each payout, "
+        "`external_id` and `vendor_user_id` for each user.",
     ),
     "INVALID_STATE": Kind(409, "The current state does not allow this", "`detail` says what is allowed in this state."),
     "IDEMPOTENCY_KEY_IN_FLIGHT": Kind(

@@ -165,11 +165,11 @@ class TransitionPayout:
 
     @property
     def needs(self) -> Needs:
-        """Claim the payout."""
-        return Needs(payout_ids=(self.payout_id,))
+        """Claim the payout, and the payouts that have its new PSP reference."""
+        return Needs(payout_ids=(self.payout_id,), psp_references=() if self.psp_reference is None else (self.psp_reference,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Change the payout's state. Raises NOT_FOUND, FORBIDDEN, INVALID_STATE or INSUFFICIENT_BALANCE."""
+        """Change the payout's state. Raises NOT_FOUND, FORBIDDEN, INVALID_STATE, DUPLICATE_REFERENCE, INSUFFICIENT_BALANCE."""
         row = unit.payouts.get(self.payout_id)
         if row is None:
             raise Problem("NOT_FOUND", f"There is no payout {self.payout_id}.")
@@ -179,6 +179,7 @@ class TransitionPayout:
             if target == source:
                 return CommandResult(200, _encode(row.payout))
             self._check_authority(source, target)
+            self._check_psp_reference(unit)
         transition_by_request(
             unit,
             row,
@@ -212,6 +213,16 @@ class TransitionPayout:
                 f"Moving a payout from {source} to {target} approves or rejects it, which requires a key with the "
                 "`admin` role. This key's role is `member`.",
             )
+
+    def _check_psp_reference(self, unit: UnitOfWork) -> None:
+        """Raise DUPLICATE_REFERENCE if another payout has the reference: a later callback that names it would be ambiguous."""
+        for reference, holder in unit.psp_references:
+            if reference == self.psp_reference and holder != self.payout_id:
+                raise Problem(
+                    "DUPLICATE_REFERENCE",
+                    f"Payout {holder} already has the psp_reference {reference!r}. Send another one, or none to keep the "
+                    "payout's own.",
+                )
 
     def _target(self, status: str) -> str:
         if self.action == "transition":

@@ -98,6 +98,8 @@ class Needs(msgspec.Struct, frozen=True):
     payout_ids: Sequence[str] = ()
     references: Sequence[str] = ()
     """Merchant references for new payouts."""
+    psp_references: Sequence[str] = ()
+    """References that a bank gives to payouts."""
     user_ids: Sequence[str] = ()
     """Users other than those of the payouts, which are claimed with them."""
     weight: int = 1
@@ -156,6 +158,8 @@ class UnitOfWork:
     subscriptions: Sequence[Subscription] = ()
     payouts: dict[str, PayoutRow] = field(default_factory=dict)
     references: set[str] = field(default_factory=set)
+    psp_references: set[tuple[str, str]] = field(default_factory=set)
+    """Of the claimed PSP references, those that payouts have: (reference, the payout's id)."""
     keys: dict[str, KeyRecord] = field(default_factory=dict)
     users: dict[str, UserRow] = field(default_factory=dict)
     custom_scenarios: Sequence[Scenario] = ()
@@ -361,6 +365,7 @@ class UnitOfWork:
             payout.failure_code = payout.failure_reason = None
         if psp_reference is not None:
             payout.psp_reference = psp_reference
+            self.psp_references.add((psp_reference, payout.id))
         elif status == SUCCESS and payout.psp_reference is None:
             payout.psp_reference = f"PSP{self.now:%Y%m%d}{self.ids.next()[-12:].upper()}"
 

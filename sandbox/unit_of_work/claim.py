@@ -50,6 +50,7 @@ class ClaimRequest:
     weight: int = 1
     keys: Sequence[str] = ()
     references: Sequence[str] = ()
+    psp_references: Sequence[str] = ()
     payout_ids: Sequence[str] = ()
     user_ids: Sequence[str] = ()
     due_limit: int = 0
@@ -88,7 +89,8 @@ async def _call(conn: "PoolConnectionProxy[Any]", claims: Sequence[ClaimRequest]
 
 def _needs(request: ClaimRequest) -> str | None:
     needs = {
-        "keys": request.keys, "references": request.references, "payouts": request.payout_ids, "users": request.user_ids
+        "keys": request.keys, "references": request.references, "psp_references": request.psp_references,
+        "payouts": request.payout_ids, "users": request.user_ids,
     }  # fmt: skip
     found = {name: values for name, values in needs.items() if values}
     return msgspec.json.encode(found).decode() if found else None
@@ -119,6 +121,8 @@ def _unit(record: "Record", catalogue: Catalogue) -> UnitOfWork:
             for key, fingerprint, status, body, location in _decode_keys(record["key_rows"])
         }
     unit.references = set(record["existing_references"] or ())
+    if record["psp_reference_rows"] is not None:
+        unit.psp_references = set(_decode_pairs(record["psp_reference_rows"]))
     if record["payout_rows"] is not None:
         unit.payouts = {row.payout.id: row for row in _payouts(record["payout_rows"])}
     _read_due(unit, record)
@@ -163,5 +167,6 @@ def _rules(text: str | None) -> Sequence[Scenario]:
 
 _decode_endpoints: Final = msgspec.json.Decoder(list[tuple[str, tuple[str, ...], str, str | None, bool]]).decode
 _decode_keys: Final = msgspec.json.Decoder(list[tuple[str, str, int, str, str | None]]).decode
+_decode_pairs: Final = msgspec.json.Decoder(list[tuple[str, str]]).decode
 _decode_payouts: Final = msgspec.json.Decoder(list[StoredPayout]).decode
 _decode_users: Final = msgspec.json.Decoder(list[tuple[UserRow, Decimal]]).decode

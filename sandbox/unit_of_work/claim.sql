@@ -11,12 +11,12 @@ CREATE OR REPLACE FUNCTION psp_claim(
     p_ids bigint,              -- how many ids to reserve
     p_wait boolean,            -- wait for a merchant that is locked elsewhere; else return no row for it
     p_now timestamptz,         -- the host's time
-    p_needs json,              -- arrays of `keys`, `references`, `payouts` and `users` to look up; each may be missing
+    p_needs json,              -- arrays of `keys`, `references`, `psp_references`, `payouts` and `users` to look up; each may be missing
     p_due int                  -- maximum number of due payouts to read; lowered if the merchant has many endpoints
 ) RETURNS TABLE (
     merchant_id text, counter bigint, seed bigint, clock_frozen_at timestamptz, clock_offset interval, default_scenario text,
     approvals_expire_after interval, review_threshold numeric, balances numeric[], balance_version bigint,
-    endpoint_rows text, rule_rows text, key_rows text, existing_references text[], payout_rows text, due_rows text,
+    endpoint_rows text, rule_rows text, key_rows text, existing_references text[], psp_reference_rows text, payout_rows text, due_rows text,
     due_limit int, user_rows text
 ) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
@@ -83,6 +83,14 @@ BEGIN
             SELECT p.merchant_reference FROM payouts p
             WHERE p.merchant_id = p_merchant AND p.merchant_reference >= n.reference AND p.merchant_reference <= n.reference
             ORDER BY p.merchant_id, p.merchant_reference OFFSET 0
+        ) p;
+    END IF;
+
+    IF p_needs -> 'psp_references' IS NOT NULL THEN
+        SELECT json_agg(json_build_array(n.reference, p.id))::text INTO psp_reference_rows
+        FROM json_array_elements_text(p_needs -> 'psp_references') AS n (reference)
+        CROSS JOIN LATERAL (
+            SELECT p.id FROM payouts p WHERE p.psp_reference = n.reference AND p.merchant_id = p_merchant LIMIT 2
         ) p;
     END IF;
 

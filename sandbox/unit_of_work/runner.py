@@ -279,6 +279,7 @@ def _claim_of(merchant_id: str, commands: Sequence[Command]) -> ClaimRequest:
         weight=sum(need.weight for need in needs),
         keys=[command.context.key.key for command in commands if command.context.key is not None],
         references=[reference for need in needs for reference in need.references],
+        psp_references=[reference for need in needs for reference in need.psp_references],
         payout_ids=[payout_id for need in needs for payout_id in need.payout_ids],
         user_ids=[user_id for need in needs for user_id in need.user_ids],
     )
