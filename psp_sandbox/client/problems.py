@@ -10,8 +10,9 @@ class AlreadyReconciled(ProblemError):
 
 
 class DuplicateReference(ProblemError):
-    """DUPLICATE_REFERENCE (409): The merchant reference is already in use. Use a new `merchant_reference` for each
-    payout.
+    """DUPLICATE_REFERENCE (409): The reference is already in use. Use a new reference. `detail` names the field:
+    `merchant_reference` and `psp_reference` are unique for each payout, `external_id` and `vendor_user_id` for each
+    user.
     """
 
 
