@@ -1,6 +1,7 @@
 """Process a bank's callback: find its payout, verify the signature, and apply the bank's status."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -10,8 +11,9 @@ import msgspec
 from sandbox.db.engine import AllShards, connection, db_errors_as_503, on_every_shard
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import Clock
-from sandbox.domain.errors import Problem, invalid_fields, unavailable
+from sandbox.domain.errors import Problem, invalid, invalid_fields, unavailable
 from sandbox.domain.fields import PRINTABLE, FailureCode
+from sandbox.domain.idempotency import CALLBACK_PREFIX
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_commands import TransitionPayout
 from sandbox.domain.payout_states import FAILED, RETURNED
@@ -24,6 +26,7 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]
 
+_MESSAGE_ID: Final = re.compile(r"[\x20-\x7e]{1,255}\Z")
 _FAILED_STATUSES: Final = (FAILED, RETURNED)
 _MAX_CANDIDATES: Final = 1000
 # Merchants with the same seed have payouts with the same ids, and banks may reuse a reference for several merchants. The
@@ -104,12 +107,14 @@ class CallbackService:
             raise invalid_fields(errors)
         merchant_id, payout_id = await self._find_payout(body, raw, headers, merchant_id)
         # Banks may repeat a message, so its id is the idempotency key. The signature covers the id, so a known id means the
-        # same message; the fingerprint therefore uses only the id. The unprintable prefix prevents collisions with merchants'
-        # keys. The key never expires, because the merchant's clock may jump by days while the signature is still valid. A
-        # concurrent duplicate waits for the first one's response; it is not an error.
+        # same message; the fingerprint therefore uses only the id. The key never expires, because the merchant's clock may jump
+        # by days while the signature is still valid. A concurrent duplicate waits for the first one's response; it is not an
+        # error.
         message_id = headers["webhook-id"]
+        if not _MESSAGE_ID.match(message_id):
+            raise invalid("webhook-id", "must be 1 to 255 printable ASCII characters")
         digest = hashlib.sha256(message_id.encode()).digest()
-        key = IdempotencyKey("\x1fipn:" + message_id, digest, stores_refusals=False, expires=False, waits=True)
+        key = IdempotencyKey(CALLBACK_PREFIX + message_id, digest, stores_refusals=False, expires=False, waits=True)
         return await self._work.submit(
             TransitionPayout(
                 msgspec.structs.replace(context, merchant_id=merchant_id, key=key),

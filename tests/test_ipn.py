@@ -42,7 +42,7 @@ def send(
     key = base64.b64decode((secret or world.ipn_secret).removeprefix("whsec_"))
     signature = base64.b64encode(hmac.digest(key, f"{message_id}.{timestamp}.".encode() + raw, hashlib.sha256)).decode()
     headers = {
-        "webhook-id": message_id,
+        "webhook-id": message_id.encode(),
         "webhook-timestamp": timestamp,
         "webhook-signature": f"v1,{signature}",
         "content-type": "application/json",
@@ -286,6 +286,14 @@ def test_a_malformed_signature_gets_401(world: World, signature: str) -> None:
     body = json.dumps({"payout_id": payout["id"], "status": "FAILED"})
     response = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=httpx.Headers(headers), timeout=60)
     assert (response.status_code, response.json()["code"]) == (401, "INVALID_SIGNATURE")
+
+
+@pytest.mark.parametrize("message_id", ["x" * 256, "x" * 20_000])
+def test_a_message_id_that_cannot_be_remembered_is_refused(world: World, message_id: str) -> None:
+    payout = world.create_payout("0004")
+    response = send(world, {"payout_id": payout["id"], "status": "SUCCESS"}, message_id=message_id)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert world.payout(payout["id"])["status"] == "PENDING"
 
 
 def test_psp_ipn_send_signs_and_sends(world: World) -> None:

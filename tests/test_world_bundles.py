@@ -9,12 +9,15 @@ import httpx
 
 from sandbox.db.engine import close_pool, connection, open_pool
 from sandbox.domain.ids import MIN_ID
+from sandbox.domain.payout_states import STATUSES
 from sandbox.worlds.bundle import BUNDLED, MAX_BYTES
 from sandbox.worlds.columns import read_tables
 from tests.harness.command import run, run_json
+from tests.harness.full_world import fill_with_every_kind_of_row
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
+from tests.test_ipn import send
 from tests.test_reset_and_snapshots import fill, read_all
 
 AT = "2031-01-01T00:00:00.000Z"
@@ -102,6 +105,23 @@ def test_an_imported_world_exports_the_same_bundle(stack: Stack, world: World, r
         import_into(world, exported(other))
         assert comparable(exported(world)) == comparable(bundle)
         world.assert_clean()
+
+
+def test_every_kind_of_row_can_be_exported_and_imported(stack: Stack) -> None:
+    with seeded(stack, opening_balance="1000000.00") as world, seeded(stack) as other:
+        fill_with_every_kind_of_row(world)
+        bundle = exported(world)
+        payouts = bundle["tables"]["payouts"]
+        statuses = {row[payouts["columns"].index("status")] for row in payouts["rows"]}
+        assert statuses == set(STATUSES)
+        import_into(other, bundle)
+        assert comparable(exported(other))["tables"] == comparable(bundle)["tables"]
+        other.assert_clean()
+        import_into(world, exported(other))
+        assert comparable(exported(world))["tables"] == comparable(bundle)["tables"]
+        # The copy remembers the bank's message too.
+        repeated = {"psp_reference": "BANK-1", "status": "SUCCESS"}
+        assert send(other, repeated, message_id="msg_1").headers["Idempotent-Replayed"] == "true"
 
 
 def test_an_imported_world_continues_as_the_original_does(stack: Stack) -> None:

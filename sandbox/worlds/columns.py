@@ -26,8 +26,8 @@ FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 9000
 """The last year that a clock can show."""
 FOREVER: Final = "infinity"
-_FOREVER: Final = datetime.max.replace(tzinfo=UTC)
-"""How the driver represents PostgreSQL's infinity."""
+_FOREVER: Final = datetime.max  # noqa: DTZ901 -- what the driver returns and compares with
+"""How the driver represents PostgreSQL's infinity, also where a column's other times have a zone."""
 _NUMERIC: Final = re.compile(r"numeric\(([0-9]+),2\)\Z")
 _MONEY: Final = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{2}\Z")
 

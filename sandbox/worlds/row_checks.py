@@ -16,6 +16,7 @@ from sandbox.domain.destination_url import url_error
 from sandbox.domain.directory import Directory
 from sandbox.domain.endpoint_health import StatusChange
 from sandbox.domain.errors import Problem
+from sandbox.domain.idempotency import CALLBACK_PREFIX
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.ledger import MERCHANT_ACCOUNTS, WALLET
 from sandbox.domain.scenario_engine import Catalogue
@@ -31,7 +32,7 @@ _ANYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """A URL of another sandbox can be in a network that this one does not allow. Connecting to it is refused later."""
 _REQUEST_ID: Final = re.compile(r"[\x20-\x7e]{0,200}\Z")
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
-_KEY: Final = re.compile(r"[\x20-\x7e]{1,400}\Z")
+_KEY: Final = re.compile(rf"(?:{CALLBACK_PREFIX})?[\x20-\x7e]{{1,400}}\Z")
 _LOCATION: Final = re.compile(r"/[!-~]{0,500}\Z")
 _CREDIT: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?\Z")
 _STORED: Final = frozenset({200, 201, 202, 204, 404, 409, 422})
