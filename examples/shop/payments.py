@@ -10,7 +10,7 @@ from .psp import NoAnswerError, Psp, RefusedError
 from .store import Store, add_entry, balance_of
 
 UNPAID: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
-"""The statuses in which a payout's money is back with us. A payout never leaves one of them."""
+"""The statuses in which a payout's money is back with us. A FAILED payout leaves it again if it is reinitiated."""
 log = logging.getLogger("shop")
 
 
@@ -92,11 +92,15 @@ def _apply(db: sqlite3.Connection, data: dict[str, Any]) -> None:
     payout = db.execute("SELECT * FROM payouts WHERE id = ?", [data["merchant_reference"]]).fetchone()
     if payout is None:
         return  # not one of ours
-    if data["version"] < payout["version"]:
-        return  # we know a newer state: webhooks can arrive in any order
+    if data["version"] <= payout["version"]:
+        return  # we know this state or a newer one: webhooks can arrive twice, and in any order
     db.execute(
         "UPDATE payouts SET psp_id = ?, status = ?, version = ? WHERE id = ?",
         [data["id"], data["status"], data["version"], payout["id"]],
     )
-    if data["status"] in UNPAID:
+    # The money follows the state, not the events: of the events between two states, any may be missing or still to come.
+    was_back, is_back = payout["status"] in UNPAID, data["status"] in UNPAID
+    if is_back and not was_back:
         add_entry(db, payout["seller_id"], payout["amount"], data["status"].lower(), payout["id"])
+    elif was_back and not is_back:
+        add_entry(db, payout["seller_id"], -payout["amount"], "reinitiated", payout["id"])

@@ -59,6 +59,25 @@ def test_a_failed_payout_returns_the_money_to_the_seller(psp: World, shop: Shop)
         assert shop.shows("ali") == ("100.00", statuses)
 
 
+def test_a_reinitiated_payout_takes_the_money_again(psp: World, shop: Shop) -> None:
+    shop.add_seller("ali", "0003")
+    shop.sell("ali", "100.00")
+    (payout_id,) = shop.pay()["sent"]
+    psp.drain()
+    again = f"/api/v1/payouts/{psp.next_payout(reference=payout_id).id}/reinitiate"
+    for _ in range(2):
+        assert shop.shows("ali") == ("100.00", ["FAILED"])
+        psp.request("POST", again)
+        psp.drain()
+    assert shop.shows("ali") == ("100.00", ["FAILED"])
+    with psp.fault("delay", on="payout.failed", milliseconds=60_000):
+        psp.request("POST", again)
+        psp.advance("59s")
+        assert shop.shows("ali") == ("0.00", ["PROCESSING"])
+        psp.advance("1s")
+    assert shop.shows("ali") == ("100.00", ["FAILED"])
+
+
 def test_a_returned_payout_returns_the_money_to_the_seller(psp: World, shop: Shop) -> None:
     shop.add_seller("ali", "0012")
     shop.sell("ali", "100.00")
