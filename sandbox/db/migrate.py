@@ -35,6 +35,17 @@ def migration_ids() -> frozenset[str]:
     return frozenset(found[1] for path in _FOLDER.glob("sandbox_*.py") if (found := _ID.search(path.read_text())))
 
 
+def refuse_newer(completed: set[str]) -> None:
+    """Raise MigrationError if a newer version of the sandbox has migrated the database."""
+    unknown = completed - migration_ids()
+    if unknown:
+        raise MigrationError(
+            f"A newer version of the sandbox has migrated this database ({len(unknown)} migrations that this version does not"
+            f" know, the last one {max(unknown)}). Nothing was changed. Install that version again, or restore the backup from"
+            " before the upgrade; `psp up` can also start on new data with --data DIR."
+        )
+
+
 async def completed_migrations(conn: "asyncpg.Connection[Any] | PoolConnectionProxy[Any]") -> set[str]:
     """Return the ids of the migrations that have run. Raises UndefinedTableError if none has."""
     return {record["name"] for record in await conn.fetch("SELECT name FROM migration WHERE app_name = 'sandbox'")}
@@ -59,7 +70,9 @@ async def migrate(database_url: str, node: Node | None = None) -> str:
         cluster = await read_cluster(conn)
         with contextlib.suppress(asyncpg.UndefinedTableError):
             # Piccolo needs half a second to find that there is nothing to do.
-            if migration_ids() <= await completed_migrations(conn):
+            completed = await completed_migrations(conn)
+            refuse_newer(completed)
+            if migration_ids() <= completed:
                 if cluster is None:
                     await install_functions(conn)
                 elif not await _is_complete(database_url, cluster.nodes[0]):
@@ -67,6 +80,8 @@ async def migrate(database_url: str, node: Node | None = None) -> str:
                 return "All migrations have run.\n"
         if cluster is None:
             await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+            with contextlib.suppress(asyncpg.UndefinedTableError):
+                refuse_newer(await completed_migrations(conn))  # a newer version may have had the lock until now
             report = await _run_migrations({"dsn": database_url, **address})
             await install_functions(conn)
             return report
@@ -106,6 +121,9 @@ async def _migrate_cluster(database_url: str, cluster: Cluster) -> str:
         for node in cluster.nodes:
             conn = await connect(node, NODE_SETTINGS)
             await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+            if node == cluster.nodes[0]:
+                with contextlib.suppress(asyncpg.UndefinedTableError):
+                    refuse_newer(await completed_migrations(conn))  # a newer version may have had the lock until now
             await drop_shard_schemas(conn)
         coordinator = cluster.nodes[0]
         report = await _run_migrations({"dsn": database_url, "host": coordinator.host, "port": coordinator.port})
