@@ -55,6 +55,19 @@ def test_webhooks_are_those_of_this_test_only_each_once_and_in_order_of_version(
     assert psp.webhooks.expect("payout.failed", payout=second).payout_id == second.id
 
 
+def test_an_expectation_of_a_frozen_world_without_an_application_fails_at_once(
+    psp: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psp.pays("pending")
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("it waits, although nothing can arrive")
+
+    monkeypatch.setattr("psp_sandbox.testing.webhooks.time.sleep", sleep)
+    with pytest.raises(AssertionError, match=r"(?s)arrived 0 times\n  The clock is frozen.*psp\.advance.*payout\.created"):
+        psp.webhooks.expect("payout.succeeded")
+
+
 def test_an_expectation_that_does_not_come_true_says_what_arrived(psp: World) -> None:
     payout = psp.pays("success")
     with pytest.raises(AssertionError, match=r"(?s)expected payout.failed once .*arrived: payout.succeeded \(version 3\)"):

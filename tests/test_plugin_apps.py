@@ -1,10 +1,13 @@
 """`live_app`: the application under test on a port of its own, with its webhook endpoint and its secret."""
 
 import os
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from wsgiref.simple_server import make_server
 
 import flask
 import httpx
@@ -225,3 +228,36 @@ async def async_factory() -> Any: ...
 )  # fmt: skip
 def test_the_interface_of_an_application_is_recognized(target: Any, interface: str | None) -> None:
     assert interface_of(target) == interface
+
+
+def test_an_application_that_the_test_starts_itself_gets_the_plugins_webhooks(psp: World) -> None:
+    shop = Shop(psp.url, psp.api_key, psp.webhook_secret)
+    with make_server("127.0.0.1", 0, shop.wsgi()) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            psp.forward_webhooks(f"http://127.0.0.1:{server.server_port}/webhooks")
+            payout = psp.payout(shop.buy())
+            assert psp.webhooks(payout).types == SUCCEEDED == shop.got
+            assert {(one.status, one.answer) for one in psp.webhooks.received} == {(200, b"thanks")}
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.psp(allow_failed_deliveries=True)
+def test_an_application_that_does_not_answer_fails_the_delivery(psp: World) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        psp.forward_webhooks(f"http://127.0.0.1:{unused.getsockname()[1]}/webhooks")
+        psp.pays("pending")
+        psp.drain()
+    assert [one.status for one in psp.webhooks.received] == [502]
+
+
+def test_webhooks_are_not_forwarded_beside_live_app(psp: World, live_app: StartApp) -> None:
+    with pytest.raises(UsageError, match="not a URL"):
+        psp.forward_webhooks("localhost:3000")
+    live_app(Shop(psp.url, psp.api_key, psp.webhook_secret).wsgi())
+    with pytest.raises(UsageError, match="one of the two"):
+        psp.forward_webhooks("http://127.0.0.1:3000/webhooks")

@@ -55,7 +55,7 @@ def test_a_failed_delivery_fails_its_own_test_unless_that_is_allowed(project: Pr
             "1 webhook delivery failed, and no later attempt succeeded.",
             "  - payout.created is PENDING after 1 attempt; the last one got 500 out of order from http://127.0.0.1:*/webhooks",
             "*allow_failed_deliveries=True*",
-            "* PSP Sandbox: webhook deliveries *",
+            "* PSP Sandbox: webhook deliveries (*) *",
         ]
     )
 
@@ -166,15 +166,15 @@ def test_the_report_of_a_failed_test_shows_what_happened_and_no_secrets(project:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "* PSP Sandbox: API calls *",
+            "* PSP Sandbox: API calls (*) *",
             "*  POST /api/v1/payouts → 201  [[]key *",
             '    sent: {"merchant_reference": "order-7",*',
-            "* PSP Sandbox: payouts *",
+            "* PSP Sandbox: payouts (*) *",
             "order-7: 1500.00 PKR, FAILED, ACCOUNT_CLOSED (*)",
             "  *  - → PENDING  (api)",
             "  *  PROCESSING → FAILED  (worker)",
-            "* PSP Sandbox: webhook deliveries *",
-            "*  payout.failed SUCCEEDED (attempts: 1)",
+            "* PSP Sandbox: webhook deliveries (*) *",
+            "*  payout.failed SUCCEEDED (attempts: 1)*",
             "The world was saved in *",
         ]
     )
@@ -286,3 +286,64 @@ def test_a_sandbox_that_cannot_be_used_is_explained(project: Project, options: l
     result = project.run("def test_x(psp): pass", use=used)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([message])
+
+
+def test_the_report_shows_the_applications_calls_however_often_the_test_polls(project: Project) -> None:
+    result = project.run(
+        """
+        import httpx
+
+        def test_fails(psp):
+            body = {"merchant_reference": "too-much", "amount": "9000000.00", "dest_type": "BANK", "bank_code": "HBL"}
+            body["account_number"] = "12345678900001"
+            headers = {"X-API-KEY": psp.api_key, "X-IDEMPOTENCY-KEY": "one"}
+            httpx.post(f"{psp.url}/api/v1/payouts", json=body, headers=headers)
+            for _ in range(60):
+                psp.drain()
+                list(psp.client.payouts.list(merchant_reference="too-much"))
+            psp.next_payout(reference="too-much", timeout=0)
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "* PSP Sandbox: API calls (the host's time) *",
+            "*  POST /api/v1/payouts → 422  [[]key one]",
+            "    sent: *too-much*",
+            "    answer: *INSUFFICIENT_BALANCE*",
+            "*  GET /api/v1/payouts?merchant_reference=too-much* → 200  [[]60 times]",
+        ]
+    )
+
+
+def test_the_report_says_which_payout_a_delivery_is_about_and_whose_time_it_shows(project: Project) -> None:
+    result = project.run(
+        """
+        def test_fails(psp):
+            psp.pays("success", reference="order-7")
+            psp.pays("failed", reference="order-8")
+            psp.drain()
+            assert False
+        """
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "* PSP Sandbox: payouts (the merchant's time) *",
+            "* PSP Sandbox: webhook deliveries (the merchant's time) *",
+            "*  payout.succeeded SUCCEEDED (attempts: 1)  [[]order-7]",
+            "*  payout.failed SUCCEEDED (attempts: 1)  [[]order-8]",
+        ]
+    )
+
+
+def test_a_sandbox_that_cannot_reach_the_test_gets_a_hint(project: Project) -> None:
+    # Like a sandbox in a container: nothing listens at the receiver's address there.
+    result = project.run(
+        """
+        def test_unreachable(psp):
+            psp._sandbox.receiver.close()
+            psp.pays("success")
+        """
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*webhook deliver* failed*", "*in a container, 127.0.0.1 is the container*--network=host*"])

@@ -39,11 +39,27 @@ def _deliveries(world: "World") -> Iterator[str]:
     if failed:
         lines = [describe_delivery(world, one) for one in failed[:_MAX_LISTED]]
         lines += [f"and {len(failed) - _MAX_LISTED} more"] if len(failed) > _MAX_LISTED else []
+        hint = "If the test expects that, use @pytest.mark.psp(allow_failed_deliveries=True), or set it on psp."
         yield _list(
             f"{_count(len(failed), 'webhook delivery', 'webhook deliveries')} failed, and no later attempt succeeded.",
             lines,
-            "If the test expects that, use @pytest.mark.psp(allow_failed_deliveries=True), or set it on psp.",
+            _why_unreachable(world) or hint,
         )
+
+
+def _why_unreachable(world: "World") -> str | None:
+    """Return what to do if a sandbox that the plugin has not started cannot reach this process, or None.
+
+    Its attempts then end without a response, and nothing at all has arrived.
+    """
+    if world.uses_own_sandbox or world.received.all():
+        return None
+    return (
+        f"Nothing arrived. The plugin receives webhooks on 127.0.0.1, where the sandbox at {world.url} must run, too; in a "
+        "container, 127.0.0.1 is the container. Run the container with --network=host, or leave --psp-url and PSP_URL out, so "
+        "that the plugin starts a sandbox of its own. If the test needs no webhooks, use "
+        "@pytest.mark.psp(allow_failed_deliveries=True)."
+    )
 
 
 def _unsuccessful(world: "World") -> list[Delivery]:

@@ -1,13 +1,18 @@
-"""The plugin's own webhook endpoint: one server per pytest process, one path per test."""
+"""The plugin's own webhook endpoint: one server per pytest process, one path per test. It can pass webhooks on."""
 
 import contextlib
 import http.server
 import secrets
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from psp_sandbox.testing.webhooks import Inbox
+from psp_sandbox.testing.webhooks import Inbox, Received
+
+_FORWARD_SECONDS: Final = 15.0
+"""How long an application may take to answer: as long as the sandbox waits for it."""
+_HOP_HEADERS: Final = ("host", "connection", "content-length", "transfer-encoding")
+"""Headers of the connection, which the one to the application has too."""
 
 
 @dataclass(slots=True)
@@ -16,10 +21,34 @@ class Mailbox:
 
     inbox: Inbox
     secret: str | None = None
+    forward_to: str | None = None
+    """The URL of an application, which gets every request and whose answer is the receiver's."""
+
+    def take(self, headers: list[tuple[str, str]], body: bytes) -> Received:
+        """Record a request, pass it on, and return it with its answer: without an application 204, or 401 if it is invalid."""
+        received = self.inbox.add(self.secret, headers, body)
+        if self.forward_to is None:
+            received.status = 204 if received.problem is None else 401
+        else:
+            received.status, received.answer = _forward(self.forward_to, headers, body)
+        return received
+
+
+def _forward(url: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int, bytes]:
+    """Send a request to an application, and return its status and body; 502 if it does not answer."""
+    import httpx  # a project that does not forward webhooks must not wait for it
+
+    verify = url.startswith("https:")  # otherwise there is no need to load certificates
+    passed = [(name, value) for name, value in headers if name.lower() not in _HOP_HEADERS]
+    try:
+        response = httpx.post(url, headers=passed, content=body, timeout=_FORWARD_SECONDS, trust_env=False, verify=verify)
+    except httpx.HTTPError as error:
+        return 502, f"the application at {url} did not answer: {error or type(error).__name__}".encode()
+    return response.status_code, response.content
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Listens on loopback. It answers 204 to a valid webhook, 401 to an invalid one, and 410 if the test is over."""
+    """Listens on loopback. It answers 410 if the test is over, and otherwise as the test's mailbox says."""
 
     daemon_threads = True
     block_on_close = False
@@ -60,14 +89,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         mailbox = self.server.mailbox(self.path)
-        status = 410
+        status, answer = 410, b""
         if mailbox is not None:
-            received = mailbox.inbox.add(mailbox.secret, self.headers.items(), body)
-            status = received.status = 204 if received.problem is None else 401
+            received = mailbox.take(self.headers.items(), body)
+            status, answer = received.status or 500, received.answer
         with contextlib.suppress(OSError):
             self.send_response(status)
-            self.send_header("content-length", "0")
+            self.send_header("content-length", str(len(answer)))
             self.end_headers()
+            self.wfile.write(answer)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,6 +18,8 @@ _MAX_PAYOUTS: Final = 10
 _MAX_REQUESTS: Final = 50
 _MAX_DELIVERIES: Final = 30
 _MAX_DETAILS: Final = 10
+_MAX_EVENTS: Final = 100
+"""Several endpoints can get the same event, so there are at most as many events as deliveries; repeated ones may be older."""
 _MAX_LINE: Final = 300
 _OWN_CALLS: Final = re.compile(
     r"(GET|POST|DELETE) /sandbox/v1/(audit|drain|faults|catalogue|clock)\b|GET /api/v1/webhook-deliveries\b"
@@ -43,9 +45,9 @@ def evidence(world: "World", folder: Path, node_id: str) -> list[Section]:
     else:
         calls, saved = _requests(json.loads(bundle)["journal"]["calls"]), _save(bundle, folder, node_id)
     parts = [
-        ("API calls", calls),
-        ("payouts", _read(_payouts, world)),
-        ("webhook deliveries", _read(_deliveries, world)),
+        ("API calls (the host's time)", calls),
+        ("payouts (the merchant's time)", _read(_payouts, world)),
+        ("webhook deliveries (the merchant's time)", _read(_deliveries, world)),
         ("world", [saved]),
     ]
     return [(f"PSP Sandbox: {title}", _redact(world, "\n".join(map(_cut, lines or ["(none)"])))) for title, lines in parts]
@@ -83,15 +85,17 @@ def _payouts(world: "World") -> list[str]:
 
 
 def _requests(calls: list[dict[str, Any]]) -> list[str]:
-    newest, lines = _newest(reversed(calls), _MAX_REQUESTS)
-    for one in newest:
-        call = f"{one['method']} {one['path']}{'?' if one['query'] else ''}{one['query']}"
-        if _OWN_CALLS.match(call):
-            continue
+    # The plugin's own calls go first, and repeated ones count as one: no poll may take the place of a call of the application.
+    others = (one for one in reversed(calls) if not _OWN_CALLS.match(_shown(one)))
+    groups = ([next(group), *group] for _, group in groupby(others, _outcome))
+    newest, lines = _newest(groups, _MAX_REQUESTS)
+    for group in newest:
+        one = group[-1]  # the oldest of them
         notes = [f"fault {one['fault']['kind']}"] if one["fault"] else []
         notes += ["replayed"] if one["replayed"] else []
         notes += [f"key {one['idempotency_key']}"] if one["idempotency_key"] else []
-        lines.append(f"{one['at']}  {call} → {one['status']}{''.join(f'  [{note}]' for note in notes)}")
+        notes += [f"{len(group)} times"] if len(group) > 1 else []
+        lines.append(f"{one['at']}  {_shown(one)} → {one['status']}{''.join(f'  [{note}]' for note in notes)}")
         if one["request_body"] and one["method"] != "GET":
             lines.append(f"    sent: {one['request_body']}")
         if one["status"] >= 400:
@@ -99,18 +103,38 @@ def _requests(calls: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _shown(call: dict[str, Any]) -> str:
+    """Return what was called."""
+    return f"{call['method']} {call['path']}{'?' if call['query'] else ''}{call['query']}"
+
+
+def _outcome(call: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what tells a call from another one, and from one of the same kind that was answered differently."""
+    if call["method"] not in ("GET", "HEAD"):
+        return (call["request_id"],)
+    return _shown(call), call["status"], call["response_body"], call["fault"], call["api_key_id"]
+
+
 def _deliveries(world: "World") -> list[str]:
     newest, lines = _newest(world.client.deliveries.list(limit=_MAX_DELIVERIES), _MAX_DELIVERIES)
     details = 0
+    payouts = _payouts_of_events(world)
     for one in newest:
+        about = f"  [{payouts[one.event_id]}]" if one.event_id in payouts else ""
         if one.status != "SUCCEEDED" and details < _MAX_DETAILS:
             details += 1
-            lines.append(f"{wire_time(one.created_at)}  {describe_delivery(world, one)}")
+            lines.append(f"{wire_time(one.created_at)}  {describe_delivery(world, one)}{about}")
         else:
-            lines.append(f"{wire_time(one.created_at)}  {one.event_type} {one.status} (attempts: {one.attempt_count})")
+            lines.append(f"{wire_time(one.created_at)}  {one.event_type} {one.status} (attempts: {one.attempt_count}){about}")
     invalid = [one for one in world.received.all() if one.problem is not None]
     lines += [f"arrived, but not valid: {one.problem} (answered {one.status})" for one in invalid[-_MAX_DETAILS:]]
     return lines
+
+
+def _payouts_of_events(world: "World") -> dict[str, str]:
+    """Return the merchant references of the newest events' payouts, by event id."""
+    events = islice(world.client.events.list(limit=_MAX_EVENTS), _MAX_EVENTS)
+    return {one.id: one.data["merchant_reference"] for one in events if "merchant_reference" in one.data}
 
 
 def _newest(items: Iterator[Item], count: int) -> tuple[list[Item], list[str]]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 _TOLERANCE_SECONDS: Final = 300
 _HOST_OFFSET: Final = time.time() - time.monotonic()
 """A test may freeze this process's clock, but never the monotonic one."""
+_EXPECT_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _MAX_PAUSE_SECONDS: Final = 0.2
 
@@ -135,14 +136,18 @@ class Webhooks(Sequence[Webhook]):
     Reading waits until all due deliveries have been attempted, so there is nothing to wait for in between.
     """
 
-    def __init__(self, inbox: Inbox, settle: Callable[[], None], payout_id: str | None = None) -> None:
+    def __init__(
+        self, inbox: Inbox, settle: Callable[[], None], payout_id: str | None = None, *, can_change: Callable[[], bool]
+    ) -> None:
         self._inbox = inbox
         self._settle = settle
         self._payout_id = payout_id
+        self._can_change = can_change
+        """Whether more can arrive after all that is due is done, without a call of the test: a clock or an application runs."""
 
     def __call__(self, payout: Any) -> "Webhooks":
         """Return the webhooks of one payout: a payout or its id."""
-        return Webhooks(self._inbox, self._settle, payout_id_of(payout))
+        return Webhooks(self._inbox, self._settle, payout_id_of(payout), can_change=self._can_change)
 
     @property
     def types(self) -> list[str]:
@@ -155,8 +160,11 @@ class Webhooks(Sequence[Webhook]):
         self._settle()
         return [one for one in self._inbox.all() if self._payout_id in (None, one.event.get("data", {}).get("id"))]
 
-    def expect(self, event_type: str, *, times: int | None = None, payout: Any = None, timeout: float = 10.0) -> Webhook:
+    def expect(self, event_type: str, *, times: int | None = None, payout: Any = None, timeout: float | None = None) -> Webhook:
         """Wait for an event of this type and return the last one. `timeout` is in seconds of real time.
+
+        By default it is 10. It is 0 if the clock is frozen and the test has no application: then all that is due is done, and
+        nothing more arrives before the test itself does something.
 
         With `times`, at least 1, there must be exactly so many different ones. `payout` is a payout or its id. Repeated
         deliveries of one event count once. Raises AssertionError, which says what arrived instead, and ValueError if `times` is
@@ -168,7 +176,8 @@ class Webhooks(Sequence[Webhook]):
         if times == 0:
             raise ValueError("times=0 cannot be expected. Assert that the type is not in psp.webhooks.types.")
         wanted = self if payout is None else self(payout)
-        deadline = time.monotonic() + timeout
+        seconds = timeout if timeout is not None else _EXPECT_SECONDS if self._can_change() else 0.0
+        deadline = time.monotonic() + seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
             is_last = time.monotonic() >= deadline
@@ -176,7 +185,7 @@ class Webhooks(Sequence[Webhook]):
             if found and (times is None or len(found) == times):
                 return found[-1]
             if is_last or len(found) > (times or len(found)):
-                raise AssertionError(wanted._explain(event_type, times, len(found), timeout))
+                raise AssertionError(wanted._explain(event_type, times, len(found), seconds))
             time.sleep(pause)
             pause = min(pause * 1.5, _MAX_PAUSE_SECONDS)
 
@@ -199,10 +208,12 @@ class Webhooks(Sequence[Webhook]):
     def _now(self) -> list[Webhook]:
         return [webhook for webhook in events_of(self._inbox.all()) if self._payout_id in (None, webhook.payout_id)]
 
-    def _explain(self, event_type: str, times: int | None, found: int, timeout: float) -> str:
+    def _explain(self, event_type: str, times: int | None, found: int, seconds: float) -> str:
         wanted = f"{event_type} once" if times == 1 else event_type if times is None else f"{event_type} {times} times"
         of = f" of payout {self._payout_id}" if self._payout_id else ""
-        lines = [f"expected {wanted}{of}, but it arrived {found} times within {timeout:g} s"]
+        lines = [f"expected {wanted}{of}, but it arrived {found} times" + (f" within {seconds:g} s" if seconds else "")]
+        if not self._can_change() and found < (times or 1):
+            lines.append("  The clock is frozen, and nothing more is due. To let time pass, call psp.advance.")
         webhooks = self._now()
         lines += [f"  arrived: {webhook.type} (version {webhook.version})" for webhook in webhooks[-20:]] or [
             "  nothing arrived"

@@ -24,7 +24,9 @@ from psp_sandbox.testing.webhooks import Inbox, Webhooks, payout_id_of
 if TYPE_CHECKING:
     import httpx
 
-_POLL_SECONDS: Final = 0.02
+_FIRST_PAUSE_SECONDS: Final = 0.02
+_MAX_PAUSE_SECONDS: Final = 0.2
+"""Each pause is longer than the last: every look is a call in the journal."""
 _LIST_LIMIT: Final = 100
 
 
@@ -32,6 +34,7 @@ class World:
     """A merchant that only this test uses: the fixture `psp`.
 
     `url`, `api_key`, `webhook_secret` and `ipn_secret` are what an application needs to use it; `merchant_id` is its id.
+    `webhook_secret` is that of the plugin's own endpoint: `live_app` or `forward_webhooks` lead its webhooks to an application.
     """
 
     def __init__(self, sandbox: Sandbox, options: Options) -> None:
@@ -48,14 +51,14 @@ class World:
         """Whether the test may end with deliveries that have failed. Set it to True in a test that expects that."""
         self.allow_unhit_faults = options.allow_unhit_faults
         """Whether the test may end with faults that never took effect."""
-        self._own_url, mailbox = sandbox.receiver.open(self._inbox)
+        self._own_url, self._mailbox = sandbox.receiver.open(self._inbox)
         created = sandbox.create_merchant({**options.body(), "webhook_url": self._own_url})
         self.url = sandbox.url
         self.merchant_id = created.merchant_id
         self.api_key = created.api_key
         self.webhook_secret = created.webhook_secret
         self.ipn_secret = created.ipn_secret
-        mailbox.secret = self.webhook_secret
+        self._mailbox.secret = self.webhook_secret
 
     @property
     def name(self) -> str:
@@ -122,6 +125,7 @@ class World:
         """
         __tracebackhide__ = True
         deadline = time.monotonic() + timeout
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             is_last = time.monotonic() >= deadline
             newest = list(islice(self.client.payouts.list(limit=_LIST_LIMIT, merchant_reference=reference), _LIST_LIMIT))
@@ -130,7 +134,8 @@ class World:
                 return self._see(found[0])
             if is_last:
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(pause * 1.5, _MAX_PAUSE_SECONDS)
         others = islice(self.client.payouts.list(limit=10), 10)
         exist = ", ".join(f"{one.merchant_reference} ({one.status})" for one in others) or "none"
         wanted = f"with reference {reference!r}" if reference else "that the test does not know yet"
@@ -242,7 +247,7 @@ class World:
     @cached_property
     def webhooks(self) -> Webhooks:
         """The verified webhooks that this test received; `psp.webhooks(payout)` are those of one payout."""
-        return Webhooks(self._inbox, self.drain)
+        return Webhooks(self._inbox, self.drain, can_change=lambda: self.has_app or not self.is_frozen)
 
     def subscribe(self, *event_types: str) -> None:
         """Let the test's webhook endpoints receive these event types, such as "*"; by default they receive "payout.*"."""
@@ -311,6 +316,19 @@ class World:
         self._apps.append(live)
         return live
 
+    def forward_webhooks(self, url: str) -> None:
+        """Pass the webhooks that arrive at the plugin's endpoint on to an application that the test has started itself.
+
+        They arrive at `url` unchanged and signed with `webhook_secret`, and the sandbox gets the application's answer, or 502 if
+        it does not answer within 15 s. `webhooks` has them too. Raises UsageError if `url` is not a URL, and after `live_app`,
+        whose application has taken the endpoint over.
+        """
+        if self._apps:
+            raise UsageError("psp.forward_webhooks is for an application that live_app does not run. Use one of the two.")
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"{url!r} is not a URL such as http://127.0.0.1:3000/webhooks")
+        self._mailbox.forward_to = url
+
     def _endpoint(self, url: str, fields: Mapping[str, Any]) -> tuple[str, str]:
         """Make the webhook endpoint of an application, and return its id and secret.
 
@@ -347,9 +365,14 @@ class World:
         return self._inbox
 
     @property
+    def uses_own_sandbox(self) -> bool:
+        """Whether the plugin has started the sandbox, so that it runs on this host."""
+        return self._sandbox.is_ours
+
+    @property
     def has_app(self) -> bool:
-        """Whether the test ran an application."""
-        return bool(self._apps)
+        """Whether the test ran an application, or passes its webhooks on to one."""
+        return bool(self._apps) or self._mailbox.forward_to is not None
 
     @property
     def may_get_invalid_webhooks(self) -> bool:
