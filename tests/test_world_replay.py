@@ -225,3 +225,20 @@ def test_what_cannot_be_replayed_is_refused(stack: Stack, tmp_path: Path) -> Non
     assert "PSP_ADMIN_KEY" in advice.stderr
     with pytest.raises(CannotReplayError, match="PSP_ADMIN_KEY"), FreshWorld(stack.api_url):
         pass
+
+
+def test_the_world_of_an_application_on_a_port_of_its_own_is_repeated(stack: Stack) -> None:
+    """`live_app` lists the endpoints, and gives the merchant's own endpoint another URL. The test then polls."""
+    with Receiver() as own, Receiver() as app, seeded(stack, webhook_url=own.url) as world:
+        endpoint = world.get("/api/v1/webhook-endpoints").json()["data"][0]
+        world.patch(f"/api/v1/webhook-endpoints/{endpoint['id']}", {"url": app.url})
+        world.create_payout("0001")
+        for _ in range(30):
+            world.client.post("/sandbox/v1/drain", json={})
+            world.get("/api/v1/payouts")
+        for _ in range(30):
+            world.get("/api/v1/balance")
+        bundle = exported(world)
+    report = repeat(stack, bundle)
+    assert report.ok, str(report)
+    assert len(bundle["journal"]["calls"]) - report.repeated >= 29

@@ -114,3 +114,20 @@ def test_without_a_file_it_is_printed(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "world.json").write_text("{}")
     assert invoke("world", "to-test", str(tmp_path / "world.json")).exit_code == 1
     assert invoke("world", "to-test", str(tmp_path / "none.json")).exit_code == 2
+
+
+def test_a_test_of_failed_deliveries_fails_as_the_original_did(stack: Stack, tmp_path: Path) -> None:
+    with Receiver() as receiver, seeded(stack, name="Refused") as world:
+        receiver.respond = lambda got: (500 if got.event["type"] == "payout.failed" else 200, {}, b"")
+        endpoint = world.get("/api/v1/webhook-endpoints").json()["data"]
+        assert endpoint == []
+        world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+        world.create_payout("0003")
+        world.client.post("/sandbox/v1/drain")
+        bundle = exported(world)
+    file = write(tmp_path, bundle)
+    assert "payout.failed is PENDING after 1 attempts" in (output := run_pytest(stack, file)), output
+    assert "1 failed" in output
+    # With a receiver that works, as after the mistake is corrected, it passes.
+    file.write_text(file.read_text().replace('{"payout.failed": [500]}', "{}"))
+    assert "1 passed" in (output := run_pytest(stack, file)), output

@@ -5,7 +5,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from psp_sandbox.testing.stand_in import StandIn
@@ -18,6 +18,10 @@ _WAIT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
 
 
+Answers = Mapping[str, Sequence[int]]
+"""Event type → the statuses of a receiver's first answers."""
+
+
 class CannotReplayError(ValueError):
     """The bundle cannot be repeated, or the sandbox refuses to create a merchant for it."""
 
@@ -25,17 +29,20 @@ class CannotReplayError(ValueError):
 class FreshWorld:
     """A new merchant, with an HTTP client that has its admin key. Deletes the merchant at the end unless `keep`."""
 
-    def __init__(self, url: str = "", admin_key: str = "", *, has_endpoint: bool = False, **fields: Any) -> None:
+    def __init__(
+        self, url: str = "", admin_key: str = "", *, has_endpoint: bool = False, answers: Answers | None = None, **fields: Any
+    ) -> None:
         """Name the sandbox and the fields of `POST /sandbox/v1/merchants`.
 
         The URL and the operator's key default to PSP_URL and PSP_ADMIN_KEY. If `has_endpoint`, the merchant is created with a
-        webhook endpoint, whose receiver answers 200.
+        webhook endpoint, whose receiver answers as `answers` says, and otherwise 200.
         """
         self.keep = False
         self.merchant_id = ""
         self.api_key = ""
         self._fields = {"name": "replay", **fields}
         self._has_endpoint = has_endpoint
+        self._answers = answers
         self._url = url or os.environ.get("PSP_URL", "http://127.0.0.1:8000")
         self._admin_key = admin_key or os.environ.get("PSP_ADMIN_KEY", "")
         self._http: httpx.Client | None = None
@@ -51,7 +58,7 @@ class FreshWorld:
             self._http = closing.enter_context(httpx.Client(base_url=self._url, timeout=httpx.Timeout(70, connect=5)))
             self._closing = closing
             if self._has_endpoint:
-                self._fields["webhook_url"] = self.receiver_url()
+                self._fields["webhook_url"] = self.receiver_url(answers=self._answers)
             response = self._http.post("/sandbox/v1/merchants", json=self._fields, headers={"X-ADMIN-KEY": self._admin_key})
             if response.status_code != 201:
                 raise CannotReplayError(f"The sandbox refuses to create a merchant: {response.status_code} {response.text}")
@@ -68,11 +75,28 @@ class FreshWorld:
         if not self.keep:
             self.send("DELETE", f"/sandbox/v1/merchants/{self.merchant_id}", headers={"X-ADMIN-KEY": self._admin_key})
 
-    def receiver_url(self, name: str = "") -> str:
-        """Return the URL of a receiver that answers every webhook with 200. Each name has a URL of its own."""
+    def receiver_url(self, name: str = "", answers: Answers | None = None) -> str:
+        """Return the URL of a receiver. Each name has a URL of its own.
+
+        `answers` are the statuses with which it answers the first webhooks of an event type, 0 for none; all others get 200.
+        """
         if self._receiver is None:
             self._receiver = self._closing.enter_context(StandIn({}))
+        self._receiver.answer_with(name, answers or {})
         return self._receiver.url_for(name)
+
+    def assert_delivered(self) -> None:
+        """Finish the work that is due. Raises AssertionError if the last attempt of a webhook's delivery then has failed."""
+        __tracebackhide__ = True
+        self.call("POST", "/sandbox/v1/drain")
+        found: list[dict[str, Any]] = []
+        query = "limit=100"
+        while query:
+            page = self.call("GET", f"/api/v1/webhook-deliveries?{query}")
+            found += [one for one in page["data"] if one["status"] != "SUCCEEDED" and one["attempt_count"]]
+            query = f"limit=100&cursor={page['next_cursor']}" if page["next_cursor"] else ""
+        lines = [f"{one['event_type']} is {one['status']} after {one['attempt_count']} attempts" for one in found[:10]]
+        assert not found, "\n".join([f"{len(found)} webhook deliveries failed:", *lines])
 
     def send(self, method: str, path: str, **options: Any) -> "httpx.Response":
         """Send a request with the admin key, unless `headers` has another one."""

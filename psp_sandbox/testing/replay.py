@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,8 @@ FORMAT: Final = "psp.world"
 VERSION: Final = 1
 _ENDPOINTS: Final = "/api/v1/webhook-endpoints"
 _KEYS: Final = "/sandbox/v1/keys"
+_DRAIN: Final = "/sandbox/v1/drain"
+_POLL_FIELDS: Final = ("method", "path", "query", "request_body", "api_key_id", "status", "response_body", "fault")
 _REPEATED_HEADERS: Final = ("accept", "content-type", "content-encoding", "traceparent", "x-sandbox-scenario")
 _HOST_TIMED: Final = ("/sandbox/v1/snapshots", "/sandbox/v1/receiver-tests", "/sandbox/v1/overview", _KEYS, "/aggregator/")
 """Paths whose answers contain ids and times of the host, also in a frozen world."""
@@ -142,7 +144,7 @@ def replay(
     with StandIn(bundle["tables"]) as stand_in, FreshWorld(url, admin_key, **fields_of(bundle, stand_in)) as world:
         world.keep = keep
         repetition = _Repetition(bundle, world, stand_in)
-        for number, call in enumerate(bundle["journal"]["calls"], 1):
+        for number, call in without_polls(bundle["journal"]["calls"]):
             if call["path"].startswith("/"):  # otherwise the sandbox itself made the call
                 repetition.repeat(number, call)
         repetition.report.merchant_id = world.merchant_id if keep else None
@@ -167,11 +169,45 @@ def fields_of(bundle: Mapping[str, Any], stand_in: StandIn | None = None) -> dic
 
 
 def first_url(bundle: Mapping[str, Any]) -> str | None:
-    """Return the URL of the endpoint that was created with the merchant: no call in the journal created it."""
+    """Return the first URL of the endpoint that was created with the merchant: no call in the journal created it."""
     created = {_id_of(call["response_body"]) for call in bundle["journal"]["calls"] if call["path"] == _ENDPOINTS}
     table = bundle["tables"]["webhook_endpoints"]
     rows = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
-    return next((row["url"] for row in rows if row["id"] not in created and not row["relayed"]), None)
+    row = next((row for row in rows if row["id"] not in created and not row["relayed"]), None)
+    return None if row is None else _url_before_changes(bundle, row)
+
+
+def _url_before_changes(bundle: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Return the URL that calls saw before one of them changed it, as `live_app` does."""
+    for call in bundle["journal"]["calls"]:
+        if call["path"] == f"{_ENDPOINTS}/{row['id']}" and call["method"] == "PATCH" and '"url"' in call["request_body"]:
+            break  # nobody saw an earlier one
+        if call["path"].startswith(_ENDPOINTS) and call["method"] == "GET":
+            for shown in _objects(call["response_body"]):
+                if shown.get("id") == row["id"] and isinstance(shown.get("url"), str):
+                    return str(shown["url"])
+    return str(row["url"])
+
+
+def _objects(body: str) -> list[dict[str, Any]]:
+    """Return the object of an answer, or those of a list."""
+    try:
+        found, _ = parse(body)
+    except ValueError:
+        return []
+    items = found.get("data", [found]) if isinstance(found, dict) else []
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def without_polls(calls: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the calls with their numbers, but of a read or a drain that got the same answer again and again only the first."""
+    last: tuple[Any, ...] | None = None
+    for number, call in enumerate(calls, 1):
+        is_poll = call["method"] in ("GET", "HEAD") or call["path"] == _DRAIN
+        seen = tuple(call[name] for name in _POLL_FIELDS) if is_poll else None
+        if seen is None or seen != last:
+            yield number, call
+        last = seen
 
 
 def why_not(call: Mapping[str, Any]) -> str | None:

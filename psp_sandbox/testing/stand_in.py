@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Final
@@ -19,6 +19,7 @@ class StandIn:
     def __init__(self, tables: Mapping[str, Any]) -> None:
         """Read the recorded answers from the tables of a bundle."""
         self._answers = _answers(tables)
+        self._statuses: dict[tuple[str, str], list[int]] = {}
         self._counts: dict[tuple[str, str], int] = defaultdict(int)
         self._paths: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -54,6 +55,14 @@ class StandIn:
             path = self._paths.setdefault(recorded, f"/{len(self._paths)}")
         return f"http://127.0.0.1:{self._server.server_port}{path}"
 
+    def answer_with(self, recorded: str, statuses: Mapping[str, Sequence[int]]) -> None:
+        """Answer the first webhooks of each event type at a recorded URL with these statuses, the others with 200.
+
+        0 closes the connection without an answer.
+        """
+        with self._lock:
+            self._statuses |= {(recorded, event_type): list(some) for event_type, some in statuses.items()}
+
     def recorded_url(self, text: str) -> str:
         """Return a text with the recorded URLs in place of those of the stand-in."""
         if f"http://127.0.0.1:{self._server.server_port}/" not in text:
@@ -67,6 +76,9 @@ class StandIn:
         with self._lock:
             url = next((recorded for recorded, own in self._paths.items() if own == path), "")
             name = _name(body.decode("utf-8", "replace"))
+            waiting = self._statuses.get((url, _type(body)))
+            if waiting:
+                return waiting.pop(0) or None, {}, ""
             number = self._counts[url, name]
             self._counts[url, name] += 1
         answers = self._answers.get((url, name), ())
@@ -98,6 +110,31 @@ def _answers(tables: Mapping[str, Any]) -> dict[tuple[str, str], list[Answer]]:
 
 def _rows(table: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     return (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
+
+
+def _type(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["type"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def statuses_of(tables: Mapping[str, Any]) -> dict[str, dict[str, list[int]]]:
+    """Return how recorded receivers answered the event types that they did not always accept: URL → type → statuses.
+
+    0 stands for no answer. What a fault did in place of a receiver is left out.
+    """
+    types_of_events = {row["id"]: row["type"] for row in _rows(tables["events"])}
+    types = {row["id"]: types_of_events.get(row["event_id"], "") for row in _rows(tables["webhook_deliveries"])}
+    found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row in sorted(_rows(tables["webhook_attempts"]), key=lambda row: (row["at"], row["attempt"])):
+        if not (row["fault_kind"] and row["status"] is None) and row["delivery_id"] in types:
+            found[row["url"]][types[row["delivery_id"]]].append(row["status"] or 0)
+    refused = {
+        url: {name: statuses for name, statuses in by_type.items() if any(status // 100 != 2 for status in statuses)}
+        for url, by_type in found.items()
+    }
+    return {url: by_type for url, by_type in refused.items() if by_type}
 
 
 def _name(body: str) -> str:

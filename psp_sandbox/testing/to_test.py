@@ -8,7 +8,8 @@ from itertools import groupby
 from typing import Any, Final
 
 from psp_sandbox.testing.compare import parse
-from psp_sandbox.testing.replay import fields_of, first_url, is_exact, why_not
+from psp_sandbox.testing.replay import fields_of, first_url, is_exact, why_not, without_polls
+from psp_sandbox.testing.stand_in import statuses_of
 
 _WIDTH: Final = 118
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -53,7 +54,8 @@ class _Writer:
     def __init__(self, bundle: Mapping[str, Any]) -> None:
         self._bundle = bundle
         self._is_exact = is_exact(bundle)
-        calls = [(number, call) for number, call in enumerate(bundle["journal"]["calls"], 1) if call["path"].startswith("/")]
+        calls = [(number, call) for number, call in without_polls(bundle["journal"]["calls"]) if call["path"].startswith("/")]
+        self._answers = statuses_of(bundle["tables"])
         self._calls = list(self._without_repetitions(calls))
         keys = Counter(call["idempotency_key"] for _, call in calls if call["idempotency_key"])
         self._repeated_keys = {key for key, count in keys.items() if count > 1}
@@ -69,12 +71,19 @@ class _Writer:
         slug = re.sub(r"[^a-z0-9]+", "_", merchant["name"].lower()).strip("_") or "world"
         fields = {name: value for name, value in fields_of(self._bundle).items() if name != "webhook_url"}
         arguments = ["psp_sandbox.url", "psp_sandbox.admin_key"]
-        arguments += ["has_endpoint=True"] if first_url(self._bundle) is not None else []
+        first = first_url(self._bundle)
+        arguments += ["has_endpoint=True"] if first is not None else []
+        arguments += [f"answers={self._render(self._answers[first], 8)}"] if first in self._answers else []
         arguments += [f"{name}={_value(value)}" for name, value in fields.items()]
         opening = f"    with FreshWorld({', '.join(arguments)}) as world:"
         if len(opening) > _WIDTH:
             opening = "    with FreshWorld(\n" + "".join(f"        {one},\n" for one in arguments) + "    ) as world:"
-        body = [line for number, call in self._calls for line in self._lines(number, call)] or ["        pass"]
+        body = [line for number, call in self._calls for line in self._lines(number, call)]
+        body.append("        # The bundle has the calls, but not what your own test asserted: add that here.")
+        # The plugin fails a test whose deliveries have failed, so this one fails with the same receivers, too.
+        body.append(
+            "        world.assert_delivered()" if self._answers and self._has_failed() else "        assert world.merchant_id"
+        )
         title = json.dumps(
             f"The calls of {source}, one by one. `psp world to-test` wrote this; change it as you like.", ensure_ascii=False
         )
@@ -91,6 +100,12 @@ class _Writer:
                 "",
             ]
         )
+
+    def _has_failed(self) -> bool:
+        """Whether a delivery was attempted, and had not succeeded in the end."""
+        table = self._bundle["tables"]["webhook_deliveries"]
+        rows = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
+        return any(row["status"] != "SUCCEEDED" and row["attempts"] for row in rows)
 
     def _without_repetitions(self, calls: list[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         """Yield the calls, but of a GET that is repeated until its answer changes only the last one."""
@@ -146,7 +161,8 @@ class _Writer:
         is_endpoint = call["path"].startswith("/api/v1/webhook-endpoints") and call["status"] < 400
         if is_endpoint and isinstance(body, dict) and isinstance(body.get("url"), str):
             name = _value(re.sub(r"\W+", "-", body["url"]).strip("-"))
-            return {**body, "url": _Code(f"world.receiver_url({name})")}
+            answers = f", {self._render(self._answers[body['url']], 20)}" if body["url"] in self._answers else ""
+            return {**body, "url": _Code(f"world.receiver_url({name}{answers})")}
         return body
 
     def _remember(self, number: int, call: Mapping[str, Any], answer: Any) -> str:

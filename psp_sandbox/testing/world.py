@@ -319,9 +319,8 @@ class World:
     def forward_webhooks(self, url: str) -> None:
         """Pass the webhooks that arrive at the plugin's endpoint on to an application that the test has started itself.
 
-        They arrive at `url` unchanged and signed with `webhook_secret`, and the sandbox gets the application's answer, or 502 if
-        it does not answer within 15 s. `webhooks` has them too. Raises UsageError if `url` is not a URL, and after `live_app`,
-        whose application has taken the endpoint over.
+        They arrive unchanged and signed with `webhook_secret`, and the sandbox gets the answer, or 502 after 15 s without one.
+        Raises UsageError if `url` is not a URL, and after `live_app`, whose application has taken the endpoint over.
         """
         if self._apps:
             raise UsageError("psp.forward_webhooks is for an application that live_app does not run. Use one of the two.")
