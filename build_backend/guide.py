@@ -3,6 +3,7 @@
 Run it with `make docs`, or `python build_backend/guide.py [FOLDER]`. It needs Zensical, and nothing from the network.
 """
 
+import posixpath
 import re
 import shutil
 import subprocess
@@ -58,6 +59,18 @@ def url_of(file: str) -> str:
     return URL + (name.rstrip("/") + "/" if name else "")
 
 
+def with_absolute_links(text: str, file: str) -> str:
+    """Return a page of docs/ whose relative links work at any URL: to pages, files and images of the guide."""
+
+    def absolute(found: re.Match[str]) -> str:
+        path, mark, anchor = found[1].partition("#")
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(file), path)) if path else file
+        url = url_of(target) if target.endswith(".md") else URL + target
+        return f"]({url}{mark}{anchor})"
+
+    return re.sub(r"\]\((?![a-z]+:|/)([^)\s]+)", lambda found: absolute(found).removesuffix(")"), text)
+
+
 def _pages(entries: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     for entry in entries:
         for title, target in entry.items():
@@ -108,7 +121,7 @@ def _write_texts(docs: Path, site: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
             lines.append(f"- [{title}]({URL}{file}): {_summary(text)}")
-            full.append(f"<!-- {url_of(file)} -->\n\n{text.strip()}\n")
+            full.append(f"<!-- {url_of(file)} -->\n\n{with_absolute_links(text, file).strip()}\n")
         index.append(f"## {section}\n\n" + "\n".join(lines) + "\n")
     index.append(
         "## Reference\n\n"

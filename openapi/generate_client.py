@@ -162,12 +162,17 @@ class Generator:
             code
             for status, response in operation["responses"].items()
             if status >= "400" and status not in COMMON
-            for code in response.get("$ref", "").rsplit("/", 1)[-1].split(".")[1:]
-            if code != "stored" and not code.startswith(COMMON_CODES)
+            for code in self._codes_of(response)
+            if not code.startswith(COMMON_CODES)
         ]
         if codes:
             wrapped.append(wrap(f"Raises {', '.join(class_name(code.lower()) for code in codes)}."))
         return quoted("\n\n".join(wrapped), 8)
+
+    def _codes_of(self, response: dict[str, object]) -> list[str]:
+        """Return the problem codes of a response that operations share."""
+        shared = self.responses.get(str(response.get("$ref", "")).rpartition("/")[2], {})
+        return list(shared.get("content", {}).get("application/problem+json", {}).get("examples", {}))
 
     def _nouns(self, nouns: list[str]) -> str:
         texts = {noun_of(tag): text for tag, text in reversed(self.tags.items())}
@@ -228,7 +233,7 @@ class Generator:
         codes: dict[str, tuple[str, str]] = {}
         for name, response in self.responses.items():
             for match in re.finditer(r"`([A-Z_]+)`: (.*)", response["description"]):
-                codes.setdefault(match[1], (name.split(".")[0], match[2]))
+                codes.setdefault(match[1], (name.removeprefix("Problem")[:3], match[2]))
         lines = [
             '"""One exception for each code of the API."""',
             "",

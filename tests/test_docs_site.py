@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from build_backend.guide import with_absolute_links
 from sandbox.docs import guide_api, site
 from sandbox.http.operation import operations_of
 from sandbox.http.routes import create_litestar
@@ -167,7 +168,18 @@ def test_the_texts_for_programs_list_and_contain_every_page(http: httpx.Client) 
         response = http.get(link)
         assert response.status_code == 200, link
         if link.startswith("/docs/guide/"):
-            assert response.text.strip() in full.text
+            page = with_absolute_links(response.text, link.removeprefix("/docs/guide/"))
+            assert page.strip() in full.text
+
+
+def test_every_link_in_the_texts_for_programs_leads_somewhere(http: httpx.Client) -> None:
+    for name in ("/llms.txt", "/llms-full.txt"):
+        links = set(re.findall(r"\]\(([^)\s]+)\)", http.get(name).text))
+        local = {link.partition("#")[0] for link in links if not re.match("[a-z]+:", link)}
+        assert local
+        assert {link for link in local if not link.startswith("/")} == set()
+        missing = {link for link in local if http.get(link, follow_redirects=True).status_code != 200}
+        assert missing == set()
 
 
 def test_the_root_and_the_console_lead_to_the_guide(http: httpx.Client) -> None:

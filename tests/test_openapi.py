@@ -291,3 +291,30 @@ async def test_docs_and_problem_pages_are_served_as_html_and_json() -> None:
             assert (problem["code"], problem["cure"]) == (code, kind.resolution)
         assert len((await client.get("/problems")).json()["data"]) == len(CODES)
         assert "INVALID_STATE" in (await client.get("/problems", headers={"accept": "text/html"})).text
+
+
+def test_code_generators_can_make_names_of_everything(document: dict[str, Any]) -> None:
+    """openapi-python-client and orval make one name of two values that differ by case, and no name of one with a dot."""
+    for kind in ("schemas", "responses"):
+        assert [name for name in document["components"][kind] if not re.fullmatch(r"[A-Za-z]\w*", name)] == []
+    assert [values for values in _enums(document) if len({value.lower() for value in values}) < len(values)] == []
+
+
+def test_every_array_says_what_it_contains(document: dict[str, Any]) -> None:
+    arrays = [found for found in _objects(document["components"]["schemas"]) if found.get("type") == "array"]
+    assert arrays
+    assert [found for found in arrays if not {"items", "prefixItems"} & found.keys()] == []
+
+
+def _enums(document: dict[str, Any]) -> Iterator[list[str]]:
+    for found in _objects(document):
+        if isinstance(found.get("enum"), list):
+            yield [value for value in found["enum"] if isinstance(value, str)]
+
+
+def _objects(found: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(found, dict):
+        yield found
+    inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+    for value in inner:
+        yield from _objects(value)

@@ -218,7 +218,8 @@ class _Builder:
     def _problem(self, status: int, codes: list[str], is_stored: bool) -> Json:
         """Return a reference to the response for these codes; operations with the same set of errors share it."""
         has_replays = is_stored and status in (404, 409, 422)
-        name = ".".join([str(status), *codes, *(["stored"] if has_replays else [])])
+        # Code generators make names of types from these, so they are words, and begin with a letter.
+        name = "".join(["Problem", str(status), *map(_pascal, codes), *(["Stored"] if has_replays else [])])
         if name not in self._responses:
             headers = _headers("X-Request-Id")
             if status in (429, 503):
@@ -257,6 +258,11 @@ def problem_example(code: str, public_url: str) -> Any:
     detail = "amount must be more than 0." if errors else ""
     body = Problem(code, detail, errors=errors).body(public_url, "/api/v1/payouts", "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77")
     return msgspec.json.decode(body)
+
+
+def _pascal(code: str) -> str:
+    """Return a code such as NOT_FOUND as NotFound."""
+    return "".join(word.capitalize() for word in code.split("_"))
 
 
 def _headers(name: str) -> Json:

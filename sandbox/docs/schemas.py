@@ -134,6 +134,9 @@ _FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
         "bank_code": {"type": "string", "enum": _BANK_CODES},
         "wallet_code": {"type": "string", "enum": _WALLET_CODES},
     },
+    "BundleTable": {
+        "rows": {"type": "array", "items": {"type": "array", "items": {"description": "The value of a column, as JSON."}}},
+    },
     "BundleSettings": {"review_threshold": {"anyOf": [{"$ref": REF.format(name="Money")}, {"type": "null"}]}},
     "ScenarioRule": {"source": {"type": "string", "enum": ["own", "builtin"]}},
     "Explanation": {"source": {"type": "string", "enum": ["own", "builtin"]}},

@@ -82,7 +82,7 @@ def _value_error(value: str, schema: Mapping[str, Any]) -> str | None:
         if unknown is None and len(given) <= schema.get("maxItems", len(given)):
             return None
         return f"must be one or more of {', '.join(choices)}, comma-separated{suggestion(unknown or '', choices)}"
-    if "enum" in schema and value not in schema["enum"]:
+    if "enum" in schema and (value.upper() if schema.get("x-any-case") else value) not in schema["enum"]:
         return f"must be one of {', '.join(schema['enum'])}{suggestion(value, schema['enum'])}"
     if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", _MAX_LENGTH):
         return f"must have {schema.get('minLength', 0)} to {schema.get('maxLength', _MAX_LENGTH)} characters"

@@ -69,16 +69,13 @@ class AsyncBulkCreditsApi:
         activity_id: str,
         *,
         limit: int | None = None,
-        status: Literal[
-            "PENDING", "SUCCEEDED", "FAILED", "INVALID", "DUPLICATE", "pending", "succeeded", "failed", "invalid", "duplicate"
-        ]
-        | None = None,
+        status: Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID", "DUPLICATE"] | None = None,
     ) -> AsyncIterator[BulkCreditItem]:
         """List the rows of a bulk credit, in file order.
 
         Requests each page when it is needed; `limit` is the number of items per page.
 
-        status: Only rows with this status.
+        status: Only rows with this status, in upper or lower case.
 
         Raises NotFound.
         """
