@@ -444,3 +444,12 @@ def test_the_command_explains_what_is_missing_or_wrong(monkeypatch: pytest.Monke
     missing = invoke("mcp")
     assert (missing.exit_code, missing.stdout) == (1, "")
     assert "pip install 'psp-sandbox[mcp]'" in missing.stderr
+
+
+async def test_every_list_returns_as_many_items_as_the_page_says(stack: Stack) -> None:
+    (most,) = re.findall(r"Lists return up to (\d+) items", PAGE.read_text())
+    async with agent_with(stack, Keys(stack.api_key, stack.admin_key)) as agent:
+        limits = {name: tool.input_schema["properties"].get("limit") for name, tool in (await agent.tools()).items()}
+    found = {name: limit["maximum"] for name, limit in limits.items() if limit is not None}
+    assert set(found) >= {"list_deliveries", "list_payouts", "list_requests", "list_ledger_entries"}
+    assert set(found.values()) == {int(most)}

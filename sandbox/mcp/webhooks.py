@@ -8,9 +8,8 @@ from pydantic import Field
 from psp_sandbox.client.models import Attempt, DeliveryWithAttempts, EventPattern
 from sandbox.domain.choices import DeliveryStatus, RetryProfile
 from sandbox.mcp.results import Result, cut, plain
-from sandbox.mcp.tool import Calling, count, first, tool
+from sandbox.mcp.tool import Calling, Limit, count, first, tool
 
-_MOST_DELIVERIES: Final = 20
 _MOST_ATTEMPTS: Final = 10
 
 
@@ -48,7 +47,7 @@ async def list_deliveries(
     status: Annotated[DeliveryStatus | None, Field(description="Only deliveries with this status.")] = None,
     endpoint_id: Annotated[str | None, Field(description="Only deliveries to this endpoint.")] = None,
     event_id: Annotated[str | None, Field(description="Only deliveries of this event.")] = None,
-    limit: Annotated[int, Field(ge=1, le=_MOST_DELIVERIES, description="The maximum number of results.")] = 10,
+    limit: Limit = 10,
 ) -> Result:
     """List webhook deliveries with their attempts, newest first: when each was made, what the receiver answered, why it failed.
 
