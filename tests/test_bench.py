@@ -1,7 +1,6 @@
 """Each benchmark runs, and parses and computes its figures correctly. No test asserts a speed."""
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +20,12 @@ from sandbox.bench.stack import BenchError, Stack, create_merchant, open_stack
 from sandbox.bench.wrk import WrkRun, parse_wrk, run_wrk
 from sandbox.cli.main import create_app
 from sandbox.domain.webhook_signing import headers
+from tests.harness.programs import needs
 
 SECRET = bytes(range(32))
 MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5, 0.05)
 KINDS = {"api", "worker", "postgres", "valkey", "ipn", "supervisor", "total"}
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+needs_wrk = needs("wrk")
 
 
 def test_the_figures_of_wrk_are_parsed_from_the_line_that_its_script_prints() -> None:

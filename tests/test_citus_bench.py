@@ -9,12 +9,16 @@ from sandbox.bench.scale_report import figures
 from sandbox.bench.stack import BenchError
 from tests.harness.citus import WORKERS, CitusCluster
 from tests.harness.command import invoke
+from tests.harness.programs import needs
 from tests.harness.world import Stack
 
 
+@needs("wrk")
 def test_it_finds_the_server_of_each_node_and_what_a_payout_costs_it(citus: CitusCluster) -> None:
     command = ["bench", "scale", "--cluster", citus.urls[WORKERS[1]], "--seconds", "1", "--rounds", "1", "--idle-seconds", "1"]
-    found = json.loads(invoke(*command, "--json").stdout)
+    result = invoke(*command, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     assert sorted(found["in_flight"], key=int) == [str(number) for number in IN_FLIGHT]
     for costs in found["in_flight"].values():
         assert set(costs["cpu_us_per_payout"]) == {citus.address(node) for node in citus.urls}

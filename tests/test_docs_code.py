@@ -1,7 +1,6 @@
 """Every code block of the README and the guide runs, and prints what the page shows. harness/code_blocks.py says how."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 
 from tests.harness.code_blocks import OTHER_LANGUAGES, PAGES, ROOT, Block, blocks_of, command_of, mistake_in
 from tests.harness.page_runner import PageRunner
+from tests.harness.programs import needs
 from tests.harness.supervised import end
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -51,7 +51,7 @@ def runner_world(up: tuple[Stack, Path]) -> Iterator[World]:
         yield world
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the blocks call curl, which is not installed")
+@needs("curl")
 @pytest.mark.parametrize("name", PAGES_WITH_BLOCKS)
 def test_every_block_runs_and_prints_what_the_page_shows(runner_world: World, tmp_path: Path, name: str) -> None:
     blocks = blocks_of(PAGES_WITH_BLOCKS[name])

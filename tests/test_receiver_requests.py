@@ -20,6 +20,7 @@ from sandbox.domain.receiver_timing import reveals_progress
 from sandbox.domain.webhook_signing import decode_private_key, new_private_key, new_secret, public_key
 from sandbox.receiver_tests.results import LANGUAGES, Cure, StoredFinding, shown
 from sandbox.receiver_tests.runner import new_id
+from tests.harness.programs import needs
 from tests.harness.receiver import Receiver
 
 SECRET = new_secret(bytes(range(32)))
@@ -68,7 +69,7 @@ def _run(command: str) -> None:
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs("curl")
 def test_the_curl_commands_repeat_the_requests(receiver: Receiver) -> None:
     forge = _forge()
     event = forge.event(new_id())

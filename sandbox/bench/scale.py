@@ -17,7 +17,7 @@ from sandbox.bench.load import CreateLoad, open_load
 from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.revision import ROOT
 from sandbox.bench.stack import BenchError, Merchant, Stack, call, run_sandbox
-from sandbox.bench.wrk import run_wrk
+from sandbox.bench.wrk import find_wrk, run_wrk
 from sandbox.db.cluster import Cluster, Node, read_cluster
 from sandbox.infrastructure.settings import LOOPBACK_HOSTS
 
@@ -86,6 +86,7 @@ class ScaleBench:
     def run(self) -> ScaleResult:
         """Measure. Raises BenchError if the database is not distributed, a node is on another machine, or anything fails."""
         cluster, servers = asyncio.run(_find_servers(self.cluster_url))
+        find_wrk()  # before anything is measured
         self.progress("the database without a sandbox", 0)
         idle = self._idle(servers)
         self.progress("the database without a sandbox", 1)
