@@ -113,9 +113,20 @@ def test_without_a_probe_only_statuses_are_judged(world: World, no_dedup: Server
     assert "only the receiver's statuses were judged" in test["summary"]["text"]
 
 
+def journal_and_bundle(world: World) -> str:
+    """Return the journal and the world bundle, once they include everything up to now."""
+    last = world.get("/api/v1/balance").headers["x-request-id"]
+    until(lambda: world.get("/sandbox/v1/requests", request_id=last).json()["data"])
+    return world.get("/sandbox/v1/requests", limit=100).text + world.get("/sandbox/v1/world").text
+
+
 def test_a_finished_test_is_also_junit_xml_and_a_running_one_is_not(world: World, no_dedup: Server) -> None:
-    test = finished(world, {"url": no_dedup.url, "secret": SECRET, "probe_url": no_dedup.probe_url})
+    tokens = ["hjkmnpqrstvw", "wvtsrqpnmkjh"]
+    body = {"url": f"{no_dedup.url}?t={tokens[0]}", "secret": SECRET, "probe_url": f"{no_dedup.probe_url}?t={tokens[1]}"}
+    assert world.post(PATH, body | {"url": f"http://u:{tokens[0]}@127.0.0.1:9/"}).status_code == 400
+    test = finished(world, body)
     response = world.get(f"{PATH}/{test['id']}/junit")
+    assert not [token for token in tokens if token in journal_and_bundle(world)]
     assert (response.status_code, response.headers["content-type"]) == (200, "application/xml")
     root = ElementTree.fromstring(response.content)  # noqa: S314 -- our own XML
     suite = root[0]

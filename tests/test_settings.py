@@ -67,6 +67,18 @@ def test_a_member_key_can_change_settings_and_idempotency_keys_apply(world: Worl
     assert (refused.status_code, refused.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
+@pytest.mark.parametrize("fields", [{"review_threshold": None}, {"approvals_expire_after": 1, "rate_limit": 99}], ids=str)
+def test_a_member_cannot_change_what_decides_which_payouts_wait_for_an_admin(world: World, fields: dict[str, Any]) -> None:
+    member = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()["api_key"]
+    headers = {"X-API-KEY": member, "X-IDEMPOTENCY-KEY": "guards"}
+    refused = world.client.patch(PATH, json=fields, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")
+    assert f"`{next(iter(fields))}`" in refused.json()["detail"]
+    assert world.get(PATH).json() == DEFAULTS
+    # Not stored: an admin may send the same request with the same idempotency key.
+    assert world.client.patch(PATH, json=fields, headers={"X-IDEMPOTENCY-KEY": "guards"}).status_code == 200
+
+
 def test_the_review_threshold_applies_to_payouts_explanations_and_the_list_of_scenarios(world: World) -> None:
     def scenario(amount: str) -> str:
         body = world.payout_body("0003", amount=amount)

@@ -138,6 +138,24 @@ def test_it_responds_404_at_once_for_an_unknown_payout(world: World) -> None:
         assert wait_for(other, world.create_payout("0004")["id"], "SUCCESS", 30).status_code == 404
 
 
+@pytest.mark.parametrize("held", ["wait_for", "claim"])
+def test_the_wait_of_a_revoked_key_ends_with_401(world: World, held: str) -> None:
+    payout_id = world.create_payout("0004")["id"]
+    key = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()
+    with ThreadPoolExecutor(1) as threads, httpx.Client(base_url=world.stack.api_url, timeout=60) as client:
+        client.headers["X-API-KEY"] = key["api_key"]
+        if held == "wait_for":
+            waiting = threads.submit(client.get, f"/api/v1/payouts/{payout_id}?wait_for=SUCCESS&timeout=30")
+        else:
+            opened = client.post("/sandbox/v1/listeners", json={"forward_to": "http://127.0.0.1:9/"}).json()
+            path = f"/sandbox/v1/listeners/{opened['id']}/claim"
+            waiting = threads.submit(client.post, path, json={"max": 1, "wait_seconds": 30})
+        until(lambda: subscribed(world))
+        assert world.client.delete(f"/sandbox/v1/keys/{key['id']}").status_code == 204
+        response = waiting.result()
+    assert (response.status_code, response.json()["code"]) == (401, "INVALID_API_KEY")
+
+
 @pytest.fixture
 async def pool(stack: Stack) -> AsyncIterator[None]:
     await open_pool(stack.database_url, 2)

@@ -4,6 +4,7 @@ Each is called once per operation at startup. It returns a handler that checks a
 operation does not need the check.
 """
 
+import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable
@@ -21,10 +22,14 @@ from sandbox.http.paging import cursor_errors
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.request import ApiKeyLookup, Request
 from sandbox.infrastructure.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS, Settings
+from sandbox.infrastructure.tasks import end_tasks
 
 Handler = Callable[[Request], Awaitable[Any]]
 Middleware = Callable[[Operation, Handler], Handler]
 
+KEY_CHECK_SECONDS: Final = 0.25
+"""Interval between checks of the key of a request that is held. Keys are cached for half a second, so what a revoked key waits
+for ends within a second."""
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 
 
@@ -46,6 +51,8 @@ def authentication(settings: Settings, keys: ApiKeyLookup) -> Middleware:
                 # Seeding revokes them. Without seeding, the database may still have keys from an earlier run on loopback.
                 raise Problem("INVALID_API_KEY", "Use another key: the development keys are accepted on loopback only.")
             request.caller = await keys.caller(api_key)
+            if operation.may_wait:
+                return await _while_valid(keys, api_key, proceed(request))
             return await proceed(request)
 
         async def by_operator_key(request: Request) -> Any:
@@ -251,6 +258,37 @@ def api_key_of(request: Request) -> str:
     if not key:
         raise Problem("MISSING_API_KEY")
     return key
+
+
+async def _while_valid(keys: ApiKeyLookup, api_key: str, response: Awaitable[Any]) -> Any:
+    """Return the awaited response. Cancel it and raise INVALID_API_KEY if the key is revoked meanwhile."""
+    loop = asyncio.get_running_loop()
+    held = asyncio.timeout(None)
+    checks: set[asyncio.Task[None]] = set()
+
+    async def check() -> None:
+        while True:
+            try:
+                await keys.caller(api_key)
+            except Problem as problem:
+                # Any other problem means that PostgreSQL is down, so no key can be revoked.
+                if problem.code == "INVALID_API_KEY":
+                    held.reschedule(loop.time())
+                    return
+            await asyncio.sleep(KEY_CHECK_SECONDS)
+
+    # Most requests do not wait, so that they are over before the first check.
+    first = loop.call_later(KEY_CHECK_SECONDS, lambda: checks.add(loop.create_task(check())))
+    try:
+        async with held:
+            return await response
+    except TimeoutError:
+        if held.expired():
+            raise Problem("INVALID_API_KEY", "This key was revoked while the request waited.") from None
+        raise
+    finally:
+        first.cancel()
+        await end_tasks(*checks)
 
 
 def _requires_api_key(operation: Operation) -> bool:

@@ -86,6 +86,8 @@ class Operation:
     """Parses the body, as it arrives, in place of the decoder of JSON bodies."""
     received_media_type: str = MULTIPART
     """The media type of the body that `receive` parses."""
+    may_wait: bool = False
+    """Whether a response can be held until something happens. If the key is revoked meanwhile, it is INVALID_API_KEY."""
     body_limit: int | None = None
     """The body's maximum size in bytes; None for the application's default."""
     id: str = ""

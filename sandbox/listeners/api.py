@@ -72,6 +72,7 @@ class ListenerApi:
         "Claim a listener's due deliveries",
         {200: Claimed},
         ClaimBody,
+        may_wait=True,
         errors=("NOT_FOUND", "INVALID_STATE", "RATE_LIMITED"),
         idempotency="optional",
         example={"max": 10},

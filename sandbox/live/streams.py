@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.domain.errors import Problem, unavailable
+from sandbox.http.middleware import KEY_CHECK_SECONDS
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Message, Transition, connect
@@ -28,8 +29,6 @@ HEARTBEAT: Final = 15.0
 """Seconds without an event after which a comment keeps the stream alive. Also the interval at which its slot is renewed."""
 _SLOT_TTL_MS: Final = 45_000
 """Milliseconds after which a slot expires unless it is renewed. Longer than two heartbeats."""
-_KEY_CHECK_SECONDS: Final = 0.25
-"""Interval between checks of the key. Keys are cached for half a second, so a revoked key's stream ends within a second."""
 _GRACE_SECONDS: Final = 1.0
 """How long a stream whose key was revoked can take to end normally. After that, the client is disconnected."""
 _SUBSCRIBE_TIMEOUT: Final = 5.0
@@ -169,7 +168,7 @@ class EventStream:
                 # Any other problem means that PostgreSQL is down. Then no key can be revoked and no event can happen.
                 if problem.code == "INVALID_API_KEY":
                     break
-            await asyncio.sleep(_KEY_CHECK_SECONDS)
+            await asyncio.sleep(KEY_CHECK_SECONDS)
         self._is_over = True
         self._changed.set()
         await asyncio.sleep(_GRACE_SECONDS)

@@ -1,13 +1,14 @@
 """`/sandbox/v1/settings`: parse, call the service, render."""
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.domain.body import amount_of
 from sandbox.domain.choices import DefaultScenario
+from sandbox.domain.errors import Problem
 from sandbox.domain.fields import AmountOrNull
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import get, patch
@@ -17,6 +18,10 @@ from sandbox.merchants.settings import Change, Settings, SettingsService
 # JSON has one type of number: 60 and 60.0 are the same whole number.
 PerMinute = Annotated[float, msgspec.Meta(ge=1, le=100_000, multiple_of=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=1, le=31_536_000, multiple_of=1)]
+
+_GUARDS: Final = ("review_threshold", "approvals_expire_after")
+"""Settings that decide which payouts wait for an admin, and for how long. A member who could change them could pay what only
+an admin may approve."""
 
 
 class ChangeSettingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -43,6 +48,7 @@ class SettingsApi:
         "Change settings",
         {200: Settings},
         ChangeSettingsBody,
+        errors=("FORBIDDEN",),
         idempotency="optional",
         example={
             "default_scenario": "PENDING",
@@ -55,7 +61,8 @@ class SettingsApi:
         "`rate_limit`: more requests to /api/v1 than this in any 60 seconds get 429 with Retry-After (null by default: no "
         "limit). `approvals_expire_after`: a payout that enters REQUESTED or IN_REVIEW from now on and is not decided "
         "within this many seconds, in the merchant's time, becomes REJECTED or FAILED with failure_code APPROVAL_EXPIRED "
-        "(null by default: never). A reset restores the defaults, except for the rate limit.",
+        "(null by default: never). Only a key with the `admin` role may change `review_threshold` and `approvals_expire_after`. "
+        "A reset restores the defaults, except for the rate limit.",
     )
     async def change_settings(self, request: Request, body: ChangeSettingsBody) -> CommandResult:
         change = Change(
@@ -64,7 +71,18 @@ class SettingsApi:
             _whole(body.rate_limit),
             _whole(body.approvals_expire_after),
         )
+        if not request.caller.is_admin:
+            _refuse_guards(change)
         return await self._settings.change(request.context, change)
+
+
+def _refuse_guards(change: Change) -> None:
+    """Raise FORBIDDEN if a member's change has a setting that only an admin may change."""
+    names = [f"`{name}`" for name in _GUARDS if getattr(change, name) is not UNSET]
+    if names:
+        raise Problem(
+            "FORBIDDEN", f"Changing {' and '.join(names)} needs a key with the `admin` role; this key's role is `member`."
+        )
 
 
 def _whole(number: float | UnsetType | None) -> int | UnsetType | None:

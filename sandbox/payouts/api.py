@@ -146,6 +146,7 @@ class PayoutApi:
         "/api/v1/payouts/{payout_id}",
         "Get a payout, or first wait until it reaches a status",
         {200: Payout},
+        may_wait=True,
         errors=("NOT_FOUND",),
         query=(
             parameter(

@@ -18,7 +18,7 @@ from sandbox.domain.clock import render
 from sandbox.domain.fault import InjectedFault, note
 from sandbox.domain.ids import uuid7
 from sandbox.faults.injection import inject_response
-from sandbox.http.operation import Operation, page_item
+from sandbox.http.operation import JSON, Operation, page_item
 from sandbox.http.request import ANONYMOUS, Request
 from sandbox.infrastructure import tracing
 from sandbox.infrastructure.metrics import REQUEST_SECONDS, REQUESTS
@@ -137,9 +137,15 @@ async def _send_faulty(fault: InjectedFault, receive: Receive, send: Send, messa
 # Operations compare by identity, so the cache has one entry per route.
 @functools.cache
 def rules_of(operation: Operation) -> RedactionRules:
-    """Return the redaction rules for an operation's journal entries, derived from its declared types."""
-    responses = {}
+    """Return the redaction rules for an operation's journal entries, derived from its declared types.
+
+    A response that is not JSON is hidden: no type says which of its parts are secrets or URLs.
+    """
+    responses: dict[int, redaction.Shape] = {}
     for status, kind in operation.responses.items():
+        if operation.media_type != JSON:
+            responses[status] = redaction.NEVER
+            continue
         item = page_item(kind)
         responses[status] = redaction.shape_of(kind) if item is None else redaction.page_of(redaction.shape_of(item))
     names = redaction.names_of(parameter.name for parameter in operation.query)

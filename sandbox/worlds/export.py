@@ -139,7 +139,7 @@ def _stored_body(body: bytes) -> str | None:
 def _shows_hidden_url(content: Any) -> bool:
     if isinstance(content, dict):
         return any(
-            redaction.address(item) != item if name == "url" and isinstance(item, str) else _shows_hidden_url(item)
+            redaction.address(item) != item if name.endswith("url") and isinstance(item, str) else _shows_hidden_url(item)
             for name, item in content.items()
         )
     return isinstance(content, list) and any(map(_shows_hidden_url, content))
