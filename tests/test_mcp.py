@@ -77,9 +77,9 @@ class Agent:
 
 
 @asynccontextmanager
-async def agent_with(stack: Stack, keys: Keys) -> AsyncIterator[Agent]:
-    """Yield an agent of a server in this process that has these keys, as over stdio."""
-    async with Client(create_server(Access(stack.api_url, keys), keys)) as client:
+async def agent_with(stack: Stack, keys: Keys, folder: Path | None = None) -> AsyncIterator[Agent]:
+    """Yield an agent of a server in this process that has these keys and writes to this folder, as over stdio."""
+    async with Client(create_server(Access(stack.api_url, keys, folder), keys)) as client:
         yield Agent(client)
 
 
@@ -373,14 +373,33 @@ async def _calls_of(agent: Agent, number: int) -> dict[str, Any]:
 async def test_an_export_can_be_imported_and_never_overwrites_a_file(stack: Stack, world: World, tmp_path: Path) -> None:
     payout = world.create_payout("0004")["id"]
     file = tmp_path / "world.json"
-    async with agent_with(stack, Keys(world.api_key)) as agent:
-        assert (await agent("export_world", file=str(file)))["bytes"] == file.stat().st_size
+    async with agent_with(stack, Keys(world.api_key), tmp_path) as agent:
+        assert (await agent("export_world", file="world.json"))["bytes"] == file.stat().st_size
         assert await agent.refused("export_world", file=str(file)) == "NOT_WRITTEN"
     assert not SECRET.search(file.read_text())
     with World.create(stack) as other:
         imported = invoke("world", "import", str(file), "--yes", "--url", stack.api_url, "--api-key", other.api_key)
         assert imported.exit_code == 0, imported.output
         assert other.payout(payout)["status"] == "PENDING"
+
+
+async def test_an_export_is_written_only_below_the_servers_folder(stack: Stack, world: World, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    for path in (outside, folder / "inner"):
+        path.mkdir(parents=True)
+    (folder / "link").symlink_to(outside)
+    (folder / "dangling.json").symlink_to(outside / "dangling.json")
+    async with agent_with(stack, Keys(world.api_key), folder) as agent:
+        for file in (f"{outside}/x.json", "../outside/x.json", "inner/../../outside/x.json", f"{folder}-2.json"):
+            assert await agent.refused("export_world", file=file) == "OUTSIDE_FOLDER", file
+        for file in ("link/x.json", "dangling.json", "missing/x.json", "inner/../link/../link/x.json"):
+            assert await agent.refused("export_world", file=file) == "NOT_WRITTEN", file
+        await agent("export_world", file="inner/x.json")
+        await agent("export_world", file=f"{folder}/y.json")
+    async with agent_with(stack, Keys(world.api_key)) as agent:
+        assert await agent.refused("export_world", file=f"{folder}/z.json") == "OUTSIDE_FOLDER"
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["dangling.json", "x.json", "y.json"]
+    assert list(outside.iterdir()) == []
 
 
 async def test_a_sandbox_that_is_down_is_a_tool_error() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +35,15 @@ def mcp(
         ),
     ] = None,
     ready_file: ReadyFile = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            exists=True,
+            file_okay=False,
+            help="The only folder that tools write files to. Default: the working directory, unless that is the root directory.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the URL of --http, and failures, as JSON.")] = False,
 ) -> None:
     """Serve the Model Context Protocol, so that agents can use the sandbox: create payouts, advance the clock, inject faults.
@@ -49,7 +59,7 @@ def mcp(
     if http is None:
         url, key = merchant_key(url, api_key, ready_file)
         with contextlib.suppress(KeyboardInterrupt):
-            run_stdio(url, Keys(key, admin_key or None))
+            run_stdio(url, Keys(key, admin_key or None), _folder(folder))
         return
     url, _ = from_ready_file(ready_file, url, "api_url", None, "api_key")
     host_of(url)
@@ -61,6 +71,14 @@ def mcp(
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     with contextlib.suppress(KeyboardInterrupt):
         run_http(url, listener)
+
+
+def _folder(given: Path | None) -> Path | None:
+    """Return the folder that tools may write to. Agents that start programs in / did not choose a folder."""
+    if given is not None:
+        return given.resolve()
+    current = Path.cwd()
+    return None if current == Path(current.anchor) else current
 
 
 def _address(text: str) -> tuple[str, int]:

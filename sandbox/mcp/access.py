@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from psp_sandbox.client import AsyncClient
@@ -43,8 +44,10 @@ class Access:
     id: that key could delete the world, too.
     """
 
-    def __init__(self, url: str, own: Keys | None) -> None:
+    def __init__(self, url: str, own: Keys | None, folder: Path | None = None) -> None:
         self.url = url
+        self.folder = folder
+        """The only folder in which tools may write files, an absolute path; None if they may write none."""
         self._own = own
         self._worlds: OrderedDict[tuple[str, str], str] = OrderedDict()
 

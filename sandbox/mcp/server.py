@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -80,9 +81,9 @@ def create_server(access: Access, own: Keys | None) -> MCPServer[None]:
     return server
 
 
-def run_stdio(url: str, keys: Keys) -> None:
-    """Serve one client over standard input and output, until the input ends."""
-    asyncio.run(create_server(Access(url, keys), keys).run_stdio_async())
+def run_stdio(url: str, keys: Keys, folder: Path | None) -> None:
+    """Serve one client over standard input and output, until the input ends. Tools may write files below `folder` only."""
+    asyncio.run(create_server(Access(url, keys, folder), keys).run_stdio_async())
 
 
 def run_http(url: str, listener: socket.socket) -> None:

@@ -1,7 +1,10 @@
 """Tools for worlds: merchants of their own, each with its clock, ledger and keys. And the audit of one, and its export."""
 
 import asyncio
+import contextlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,7 +73,9 @@ async def audit(calling: Calling) -> Result:
 @tool("Export the world to a file", local=True)
 async def export_world(
     calling: Calling,
-    file: Annotated[str, Field(description="The file to write, ending in .json. It must not exist yet.")],
+    file: Annotated[
+        str, Field(description="The file to write, ending in .json, in the server's folder or below. It must not exist yet.")
+    ],
 ) -> Result:
     """Write the whole world to a file: its clock, settings, scenarios, faults, journal and books, without keys and secrets.
 
@@ -79,15 +84,44 @@ async def export_world(
     if not file.endswith(".json"):
         raise Refusal("INVALID_ARGUMENTS", f"{file} does not end in .json.", "Choose another name.")
     content = json.dumps(await calling.psp.world.export(), ensure_ascii=False).encode()
-    path = await asyncio.to_thread(_write_new, Path(file), content)
+    path = await asyncio.to_thread(_write_new, calling.access.folder, file, content)
     return Result(f"Wrote {path}, {len(content)} bytes.", {"file": str(path), "bytes": len(content)})
 
 
-def _write_new(path: Path, content: bytes) -> Path:
-    """Write a file that must not exist yet, and return its absolute path. Raises Refusal."""
+def _write_new(folder: Path | None, file: str, content: bytes) -> Path:
+    """Write a file below the folder, which must not exist yet, and return its absolute path. Raises Refusal."""
+    if folder is None:
+        raise Refusal(
+            "OUTSIDE_FOLDER", "This server may write no files.", "Ask the user to start it with `psp mcp --folder DIR`."
+        )
+    # Without resolving links: none is followed below.
+    path = Path(os.path.normpath(folder / file))
+    if not path.is_relative_to(folder):
+        raise Refusal(
+            "OUTSIDE_FOLDER", f"{file} is not below {folder}, where this server may write.", "Choose a file below it."
+        )
     try:
-        with path.open("xb") as output:
+        with contextlib.ExitStack() as opened, open(path.name, "xb", opener=_opener(folder, path.parent, opened)) as output:
             output.write(content)
     except OSError as error:
-        raise Refusal("NOT_WRITTEN", f"{path} cannot be written: {error.strerror}.", "Choose another file.") from error
-    return path.absolute()
+        reason = f"{path} cannot be written: {error.strerror}. Symbolic links are not followed."
+        raise Refusal("NOT_WRITTEN", reason, "Choose another file, in a folder that exists.") from error
+    return path
+
+
+def _opener(folder: Path, parent: Path, opened: contextlib.ExitStack) -> Callable[[str, int], int]:
+    """Return an opener of files in `parent`, which is below `folder`. No folder on the way may be a symbolic link.
+
+    It opens one folder after the other, so that replacing one by a link in the meantime cannot lead elsewhere.
+    """
+    current = _open_folder(folder, None, opened, follow=True)
+    for part in parent.relative_to(folder).parts:
+        current = _open_folder(part, current, opened, follow=False)
+    return lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, mode=0o666, dir_fd=current)
+
+
+def _open_folder(name: str | Path, within: int | None, opened: contextlib.ExitStack, *, follow: bool) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(name, flags, dir_fd=within)
+    opened.callback(os.close, descriptor)
+    return descriptor
