@@ -398,8 +398,12 @@ async def test_an_export_is_written_only_below_the_servers_folder(stack: Stack, 
         await agent("export_world", file=f"{folder}/y.json")
     async with agent_with(stack, Keys(world.api_key)) as agent:
         assert await agent.refused("export_world", file=f"{folder}/z.json") == "OUTSIDE_FOLDER"
-    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["dangling.json", "x.json", "y.json"]
-    assert list(outside.iterdir()) == []
+    assert _files_below(folder) == ["dangling.json", "x.json", "y.json"]
+    assert _files_below(outside) == []
+
+
+def _files_below(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*.json"))
 
 
 async def test_a_sandbox_that_is_down_is_a_tool_error() -> None:

@@ -41,7 +41,7 @@ def mcp(
             "--folder",
             exists=True,
             file_okay=False,
-            help="The only folder that tools write files to. Default: the working directory, unless that is the root directory.",
+            help="The only folder that tools write to. Default: the working directory, unless that is the root directory.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the URL of --http, and failures, as JSON.")] = False,

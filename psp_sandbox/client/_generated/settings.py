@@ -35,8 +35,8 @@ class SettingsApi:
         `rate_limit`: more requests to /api/v1 than this in any 60 seconds get 429 with Retry-After (null by default: no
         limit). `approvals_expire_after`: a payout that enters REQUESTED or IN_REVIEW from now on and is not decided
         within this many seconds, in the merchant's time, becomes REJECTED or FAILED with failure_code APPROVAL_EXPIRED
-        (null by default: never). Only a key with the `admin` role may change `review_threshold` and
-        `approvals_expire_after`. A reset restores the defaults, except for the rate limit.
+        (null by default: never). Changing `review_threshold` or `approvals_expire_after` needs a key with the `admin`
+        role. A reset restores the defaults, except for the rate limit.
 
         Raises Forbidden.
         """
