@@ -19,7 +19,7 @@ from sandbox.domain.payout_commands import TransitionPayout
 from sandbox.domain.payout_states import FAILED, RETURNED
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.domain.webhook_signing import decode_secret, verify
-from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.payouts.requests import failure_errors
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -144,7 +144,7 @@ class CallbackService:
             if signer is None and merchant_id is None:
                 found = await on_every_shard(lambda conn: conn.fetch(_NEWEST_MERCHANTS, _MAX_CANDIDATES))
                 newest = sorted(found.rows, key=lambda row: row["merchant_id"], reverse=True)
-                signer = self._signer_among(newest[:_MAX_CANDIDATES], raw, headers)
+                signer = self._signer_among(newest[:_MAX_CANDIDATES], raw, headers, skips_sealed=True)
         if signer is not None and signer["payout_ids"]:
             return signer["merchant_id"], _only(signer["payout_ids"])
         if found.unavailable:
@@ -154,11 +154,21 @@ class CallbackService:
         wrong = verify(_NO_SECRET, headers, raw, int(datetime.now(UTC).timestamp()))
         raise Problem("INVALID_SIGNATURE", wrong or "")
 
-    def _signer_among(self, records: Sequence[Any], raw: bytes, headers: Mapping[str, str]) -> Any | None:
-        """Return the record of the first merchant whose secret verifies the signature."""
+    def _signer_among(
+        self, records: Sequence[Any], raw: bytes, headers: Mapping[str, str], *, skips_sealed: bool = False
+    ) -> Any | None:
+        """Return the record of the first merchant whose secret verifies the signature.
+
+        Raises SealedSecretError if a secret cannot be opened, or skips it, for merchants that the callback does not concern.
+        """
         wall_time = datetime.now(UTC)
         for record in records:
-            secret = decode_secret(self._box.open(record["ipn_secret"], f"{record['merchant_id']}/ipn"))
+            try:
+                secret = decode_secret(self._box.open(record["ipn_secret"], f"{record['merchant_id']}/ipn"))
+            except SealedSecretError:
+                if skips_sealed:
+                    continue
+                raise
             # Banks sign with wall-clock time, tests may use the merchant's clock; accept both.
             merchant_time = Clock(record["clock_frozen_at"], record["clock_offset"]).now(wall_time)
             for now in dict.fromkeys((int(wall_time.timestamp()), int(merchant_time.timestamp()))):
