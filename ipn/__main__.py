@@ -8,7 +8,7 @@ from sandbox.server.serve import serve
 def main() -> None:
     """Serve the IPN application. If a setting is not valid, print one line that names it and exit with code 1."""
     settings = start_process("ipn")
-    serve(create_app(settings), settings.ipn_port, settings.host, settings.public_url)
+    serve(create_app(settings), settings.ipn_port, settings)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ operation does not need the check.
 import asyncio
 import hmac
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -58,7 +58,7 @@ def authentication(settings: Settings, keys: ApiKeyLookup) -> Middleware:
         async def by_operator_key(request: Request) -> Any:
             if request.signed_in is not None and request.signed_in.is_operator:
                 return await proceed(request)
-            given = request.header("x-admin-key")
+            given = _only_key("X-ADMIN-KEY", request.header_list(b"x-admin-key"))
             if not given:
                 raise Problem("MISSING_API_KEY", "Send the operator's key in the X-ADMIN-KEY header.")
             if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operator_key):
@@ -247,14 +247,15 @@ def api_middleware(
 def api_key_of(request: Request) -> str:
     """Return a request's API key: its X-API-KEY or its bearer token.
 
-    Raises MISSING_API_KEY, or INVALID_API_KEY if both were sent and differ.
+    Raises MISSING_API_KEY, or INVALID_API_KEY if several were sent and differ.
     """
-    given = request.header("x-api-key")
-    scheme, _, token = (request.header("authorization") or "").strip().partition(" ")
-    bearer = token.strip() if scheme.lower() == "bearer" else ""
-    if given and bearer and not hmac.compare_digest(given.encode(), bearer.encode()):
-        raise Problem("INVALID_API_KEY", "X-API-KEY and the bearer token are two different keys. Send one of them.")
-    key = given or bearer
+    given = request.header_list(b"x-api-key")
+    if request.header("authorization") is not None:
+        for value in request.header_list(b"authorization"):
+            scheme, _, token = value.strip().partition(" ")
+            if scheme.lower() == "bearer":
+                given.append(token.strip())
+    key = _only_key("X-API-KEY (or a bearer token)", given)
     if not key:
         raise Problem("MISSING_API_KEY")
     return key
@@ -289,6 +290,17 @@ async def _while_valid(keys: ApiKeyLookup, api_key: str, response: Awaitable[Any
     finally:
         first.cancel()
         await end_tasks(*checks)
+
+
+def _only_key(header: str, given: Sequence[str]) -> str:
+    """Return the key that a request was sent with, or an empty string.
+
+    Raises INVALID_API_KEY if it has different keys: a proxy and the sandbox could each take another one of them.
+    """
+    keys = [key for key in given if key]
+    if any(not hmac.compare_digest(keys[0].encode(), other.encode()) for other in keys[1:]):
+        raise Problem("INVALID_API_KEY", f"The request has two different keys in {header}. Send one of them.")
+    return keys[0] if keys else ""
 
 
 def _requires_api_key(operation: Operation) -> bool:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ DEVELOPMENT_MEMBER_KEY = "sk_sandbox_demo_member"
 DEVELOPMENT_USERS_KEY = "sk_sandbox_demo_users"
 DEVELOPMENT_API_KEYS = frozenset({DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY, DEVELOPMENT_USERS_KEY})
 """The demo merchants' keys. They are public, so they work on loopback only."""
+_HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -40,6 +42,8 @@ class Settings:
     """The base of the merchants' IPN URLs, without a trailing slash."""
     public_url: str
     """The base of problem `type` links and `Location` headers, without a trailing slash."""
+    own_hosts: frozenset[str]
+    """Host names, besides addresses and names of this machine, that requests may be sent to. `.example` includes subdomains."""
     webhook_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     """Private networks to which webhooks can be delivered."""
     batch_limit: int
@@ -61,6 +65,8 @@ class Settings:
         host = read.text("SANDBOX_HOST", "127.0.0.1")
         port = read.integer("SANDBOX_PORT", 8000, 0, 65535)
         ipn_port = read.integer("SANDBOX_IPN_PORT", 8001, 0, 65535)
+        ipn_url = read.text("SANDBOX_IPN_URL", f"http://{host}:{ipn_port}").rstrip("/")
+        public_url = read.text("SANDBOX_PUBLIC_URL", f"http://{host}:{port}").rstrip("/")
         settings = cls(
             database_url=read.url("DATABASE_URL", ("postgresql", "postgres")),
             redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")),
@@ -69,8 +75,9 @@ class Settings:
             host=host,
             port=port,
             ipn_port=ipn_port,
-            ipn_url=read.text("SANDBOX_IPN_URL", f"http://{host}:{ipn_port}").rstrip("/"),
-            public_url=read.text("SANDBOX_PUBLIC_URL", f"http://{host}:{port}").rstrip("/"),
+            ipn_url=ipn_url,
+            public_url=public_url,
+            own_hosts=read.host_names("SANDBOX_ALLOWED_HOSTS", ipn_url, public_url),
             webhook_allow=read.networks("SANDBOX_WEBHOOK_ALLOW"),
             batch_limit=read.integer("SANDBOX_BATCH_LIMIT", 256, 1, 1000),
             queue_limit=read.integer("SANDBOX_QUEUE_LIMIT", 2048, 1, 100_000),
@@ -85,6 +92,11 @@ class Settings:
             raise SettingsError(
                 f"SANDBOX_ADMIN_KEY must be set to a key of your own when SANDBOX_HOST is {host!r}: "
                 "the development key is public and works on loopback only."
+            )
+        if host in LOOPBACK_HOSTS and "*" in settings.own_hosts:
+            raise SettingsError(
+                f"SANDBOX_ALLOWED_HOSTS must not be * when SANDBOX_HOST is {host!r}: the development keys are public, "
+                "so a web page that points its own name at this machine could use them."
             )
         # From here on, logs and problems must not show these.
         register_secret(settings.admin_key)
@@ -136,6 +148,16 @@ class _Reader:
         if len(key) != 32:
             raise SettingsError(f"{name} must be 32 random bytes as URL-safe base64.")
         return key
+
+    def host_names(self, name: str, *urls: str) -> frozenset[str]:
+        """Read comma-separated host names, and add those of the URLs."""
+        names = frozenset(filter(None, (part.strip().lower() for part in self.env.get(name, "").split(","))))
+        for item in sorted(names):
+            if not _HOST_NAME.fullmatch(item):
+                raise SettingsError(
+                    f"{name} must be a comma-separated list of host names such as psp.example or .example, not {item!r}."
+                )
+        return names | {urlsplit(url).hostname or "" for url in urls}
 
     def exports_traces(self) -> bool:
         name = "OTEL_EXPORTER_OTLP_ENDPOINT"

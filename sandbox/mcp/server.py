@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError
 from mcp.server.transport_security import TransportSecuritySettings
@@ -16,6 +15,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 from sandbox.mcp import clock, faults, payouts, webhooks, worlds
 from sandbox.mcp.access import Access, Keys
 from sandbox.mcp.tool import Definition, serve
+from sandbox.server.protocol import Limits
+from sandbox.server.serve import Server, uvicorn_config
 
 TOOLS: Final[tuple[Definition, ...]] = (
     worlds.create_world,
@@ -54,7 +55,6 @@ that the books are right. Amounts are in PKR, as text with two decimals. Times a
 """
 _MAX_REQUESTS: Final = 100
 """How many requests and connections there may be at once over HTTP. Others get 503."""
-_SHUTDOWN_SECONDS: Final = 5
 _GUIDE_SECONDS: Final = 10.0
 _MAX_GUIDE: Final = 400_000
 
@@ -88,6 +88,7 @@ def run_stdio(url: str, keys: Keys, folder: Path | None) -> None:
 
 def run_http(url: str, listener: socket.socket) -> None:
     """Serve clients over streamable HTTP on a loopback address, until SIGINT or SIGTERM. Each request brings its own keys."""
+    # The server checks the host of each request. This rule of the library checks the origin too.
     names = ("127.0.0.1", "localhost", "[::1]")
     security = TransportSecuritySettings(
         allowed_hosts=[f"{name}:*" for name in names], allowed_origins=[f"http://{name}:*" for name in names]
@@ -96,14 +97,8 @@ def run_http(url: str, listener: socket.socket) -> None:
     app = create_server(Access(url, None), None).streamable_http_app(
         streamable_http_path=PATH, json_response=True, stateless_http=True, transport_security=security
     )
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        limit_concurrency=_MAX_REQUESTS,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    config = uvicorn_config(app, url, (), Limits(), limit_concurrency=_MAX_REQUESTS)
+    Server(config).run(sockets=[listener])
 
 
 def _reader(url: str) -> Callable[[], object]:

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from sandbox.domain import redaction
 from sandbox.domain.errors import MEDIA_TYPE, Problem, unavailable
+from sandbox.http.hosts import HostCheck
 from sandbox.infrastructure.metrics import REQUESTS
 from sandbox.server.joined_writes import JoinedWrites
 from sandbox.server.request_log import METHODS, choose_request_id
@@ -52,11 +53,12 @@ class Limits:
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. The server calls `check` about once a second, which is cheaper than a timer per request."""
 
-    def __init__(self, *args: Any, limits: Limits, public_url: str, **options: Any) -> None:
-        """`public_url` is the base URL of the problem pages; the other arguments are uvicorn's."""
+    def __init__(self, *args: Any, limits: Limits, public_url: str, check_host: HostCheck, **options: Any) -> None:
+        """`public_url` is the base URL of the problem pages; the arguments that are not named here are uvicorn's."""
         super().__init__(*args, **options)
         self._limits = limits
         self._public_url = public_url
+        self._check_host = check_host
         self._deadline: float | None = None
         """Deadline for the client's next data, on the event loop's clock; None if none is expected."""
         self._is_idle = True
@@ -152,6 +154,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._limits.head_bytes:
             self._reject(Problem("HEADERS_TOO_LARGE"))
             raise ValueError("the headers are too large")  # stops the parser; the caller checks `_is_rejected`
+        refusal = self._check_host(self.headers, self.parser.get_http_version())
+        if refusal is not None:
+            self._reject(refusal)
+            raise ValueError("the host is refused")  # stops the parser
         if self.parser.should_upgrade():
             version = self.parser.get_http_version().encode()
             self._upgrade_request_line = self.parser.get_method() + b" " + self.url + b" HTTP/" + version

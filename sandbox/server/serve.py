@@ -6,15 +6,17 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, cast
 
 import uvicorn
 
+from sandbox.http.hosts import host_check
 from sandbox.infrastructure import tracing
 from sandbox.infrastructure.logs import end_log_buffering
+from sandbox.infrastructure.settings import Settings
 from sandbox.runtime.open_files import raise_open_file_limit
 from sandbox.runtime.process_start import start_process
 from sandbox.server.protocol import BoundedProtocol, Limits
@@ -46,15 +48,17 @@ class Server(uvicorn.Server):
         end_log_buffering()
 
 
-def uvicorn_config(app: Any, public_url: str, limits: Limits, **options: Any) -> uvicorn.Config:
+def uvicorn_config(app: Any, public_url: str, own_hosts: Iterable[str], limits: Limits, **options: Any) -> uvicorn.Config:
     """Return uvicorn's configuration for an ASGI application whose connections have these limits.
 
-    `public_url` is the base URL of the problem pages; the options are uvicorn's.
+    `public_url` is the base URL of the problem pages, and `own_hosts` are the host names that it answers to, besides those of
+    this machine; the options are uvicorn's.
     """
+    protocol = partial(BoundedProtocol, limits=limits, public_url=public_url, check_host=host_check(own_hosts))
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=cast(type[asyncio.Protocol], partial(BoundedProtocol, limits=limits, public_url=public_url)),
+        http=cast(type[asyncio.Protocol], protocol),
         ws="none",
         access_log=False,
         log_config=None,
@@ -68,12 +72,13 @@ def uvicorn_config(app: Any, public_url: str, limits: Limits, **options: Any) ->
     )
 
 
-def serve(app: Any, port: int, host: str, public_url: str, on_shutdown: Callable[[], None] = lambda: None) -> None:
-    """Serve an ASGI application until SIGTERM or SIGINT, then finish pending requests for up to 10 s.
+def serve(app: Any, port: int, settings: Settings, on_shutdown: Callable[[], None] = lambda: None) -> None:
+    """Serve an ASGI application on a port until SIGTERM or SIGINT, then finish pending requests for up to 10 s.
 
     A shutdown first calls `on_shutdown`, which must end long polls and streams.
     """
-    config = uvicorn_config(app, public_url, fit_to_open_files(Limits()), host=host, port=port, lifespan="on")
+    limits = fit_to_open_files(Limits())
+    config = uvicorn_config(app, settings.public_url, settings.own_hosts, limits, host=settings.host, port=port, lifespan="on")
     # Objects loaded so far live as long as the process. Exclude them from garbage collections, which pause all requests.
     gc.freeze()
     server = Server(config)
@@ -106,7 +111,7 @@ def main() -> None:
     settings = start_process("api")
     raise_open_file_limit()
     application = create_app(settings)
-    serve(application.asgi, settings.port, settings.host, settings.public_url, application.on_shutdown)
+    serve(application.asgi, settings.port, settings, application.on_shutdown)
 
 
 if __name__ == "__main__":

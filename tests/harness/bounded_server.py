@@ -9,17 +9,19 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
+from sandbox.http.hosts import host_check
 from sandbox.server.protocol import BoundedProtocol, Limits
 from sandbox.server.serve import Server, uvicorn_config
 
 PUBLIC_URL = "http://sandbox.test"
+OWN_HOSTS = ("sandbox.test", "x")
 
 
 @contextlib.contextmanager
 def serving(app: Any, limits: Limits) -> Iterator[str]:
     """Serve an ASGI application and yield its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(uvicorn_config(app, PUBLIC_URL, limits, lifespan="off"))
+    server = Server(uvicorn_config(app, PUBLIC_URL, OWN_HOSTS, limits, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -90,13 +92,12 @@ class Connection:
     """A client's connection to an application, in virtual time. `received` is what the server has sent."""
 
     def __init__(self, app: Any, limits: Limits, state: ServerState | None = None) -> None:
-        config = uvicorn_config(app, PUBLIC_URL, limits, lifespan="off")
+        config = uvicorn_config(app, PUBLIC_URL, OWN_HOSTS, limits, lifespan="off")
         config.load()
         self._loop = _Loop()
         self._transport = _Transport()
-        self.protocol = BoundedProtocol(
-            config, state or ServerState(), {}, self._loop, limits=limits, public_url=PUBLIC_URL
-        )  # fmt: skip
+        own: Any = {"limits": limits, "public_url": PUBLIC_URL, "check_host": host_check(OWN_HOSTS)}
+        self.protocol = BoundedProtocol(config, state or ServerState(), {}, self._loop, **own)
         self.protocol.connection_made(self._transport)
 
     @property

@@ -32,8 +32,8 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Run a browser. Skips the test if there is none.
+def chromium(*options: str) -> Iterator[Browser]:
+    """Run a browser with these command-line options. Skips the test if there is none.
 
     Playwright's event loop counts as running in this thread until the browser is closed, so the block must not run asyncio.
     """
@@ -43,7 +43,7 @@ def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Chromium's sandbox refuses to run as root; the pages come from this machine only.
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *options]
         )
         try:
             yield browser
