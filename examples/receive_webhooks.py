@@ -36,7 +36,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> 
     ahead; the merchant's time is in the header x-sandbox-now.
     """
     try:
-        sent = int(headers["webhook-timestamp"])
+        sent = int(headers["webhook-timestamp"][:13])  # no clock needs more digits, and a huge number has no difference
         signed = f"{headers['webhook-id']}.{sent}.".encode() + body
         given = headers["webhook-signature"].split()
     except (KeyError, ValueError):

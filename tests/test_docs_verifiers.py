@@ -61,6 +61,9 @@ def cases() -> list[tuple[str, bool, dict[str, Any]]]:
         other = "whsec_" + base64.b64encode(bytes(32)).decode()
         found.append((f"{vector['name']}, with another", True, vector | {"now": now, "secrets": [other, *vector["secrets"]]}))
         found.append((f"{vector['name']}, only another", False, vector | {"now": now, "secrets": [other]}))
+    for stamp in ("9" * 400, "1e400", "NaN", "yesterday", "-1"):
+        headers = valid[0]["headers"] | {"webhook-timestamp": stamp}
+        found.append((f"timestamp {stamp[:9]}", False, valid[0] | {"now": valid[0]["timestamp"], "headers": headers}))
     found += [(vector["name"], False, vector) for vector in invalid if vector["signing"] == "v1"]
     return found
 

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from sandbox.domain.payout import Payout
-from sandbox.domain.receiver_checks import CHECKS, NAMES
+from sandbox.domain.receiver_checks import CHECKS, LARGEST_BODY, NAMES
 from sandbox.domain.receiver_curl import curl
-from sandbox.domain.receiver_events import Forge, Outgoing, spelled_unusually
+from sandbox.domain.receiver_events import Forge, Outgoing, encode, spelled_unusually
 from sandbox.domain.receiver_judges import Answer, Exchange, Observed
 from sandbox.domain.receiver_timing import reveals_progress
 from sandbox.domain.webhook_signing import decode_private_key, new_private_key, new_secret, public_key
-from sandbox.receiver_tests.results import LANGUAGES, Cure, StoredFinding, shown
+from sandbox.receiver_tests.results import LANGUAGES, Cure, ReceivedAnswer, StoredFinding, shown
 from sandbox.receiver_tests.runner import new_id
 from tests.harness.programs import needs
 from tests.harness.receiver import Receiver
@@ -170,6 +170,33 @@ def test_every_check_has_a_cure_in_five_languages_and_the_python_code_is_valid(s
         # Some snippets are parts of a function.
         body = "def handle():\n" + "".join(f"    {line}\n" for line in found.python.splitlines()) + "    return None\n"
         compile(body, name, "exec")
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [
+        (308, "redirect"),
+        (401, "secret"),
+        (404, "path"),
+        (405, "POST"),
+        (415, "application/json"),
+        (500, "log"),
+        (None, "running"),
+    ],
+)
+def test_the_cure_of_a_refused_valid_webhook_fits_the_answer(status: int | None, cause: str) -> None:
+    answer = ReceivedAnswer(status, {}, "", 1.0, None if status else "connection refused")
+    found = shown(StoredFinding("accepts_valid", "failed", None, answer, ""), "v1").cure
+    assert cause in found.summary
+    assert ("secret" in found.summary) == (status == 401)
+
+
+def test_a_large_body_that_the_sandbox_never_sends_may_be_refused() -> None:
+    assert _judged("accepts_large_body", [_answer(200), _answer(413)]) == "advice"
+    assert _judged("accepts_large_body", [_answer(413), _answer(413)]) == "failed"
+    # The largest payout: 20 entries of metadata, with keys of 64 characters and values of 500, of 4 bytes each.
+    event = _forge().event_of("payout.succeeded", metadata={f"{n:02}" + "😀" * 62: "😀" * 500 for n in range(20)})
+    assert len(encode(event)) < LARGEST_BODY
 
 
 def _vectors(signing: str) -> list[tuple[dict[str, str], str, bool]]:

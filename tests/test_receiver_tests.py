@@ -32,6 +32,7 @@ from tests.harness.world import Stack, World
 
 SECRET = new_secret(bytes(range(32)))
 PATH = "/sandbox/v1/receiver-tests"
+TOTAL = len(NAMES)
 LANGUAGES = ("python", "node", "php", "go", "java")
 
 
@@ -69,7 +70,7 @@ def finished(world: World, body: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_correct_receiver_passes_and_each_check_is_in_the_stream(world: World, correct: Server) -> None:
     events: list[dict[str, Any]] = []
-    with world.client.stream("GET", "/sandbox/v1/stream", params={"types": "receiver_test.*", "limit": 18}) as stream:
+    with world.client.stream("GET", "/sandbox/v1/stream", params={"types": "receiver_test.*", "limit": TOTAL + 1}) as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith(": listening")
         test = finished(world, {"url": correct.url, "secret": SECRET, "probe_url": correct.probe_url})
@@ -77,11 +78,11 @@ def test_a_correct_receiver_passes_and_each_check_is_in_the_stream(world: World,
     assert (test["status"], test["error"]) == ("PASSED", None)
     assert [(check["name"], check["outcome"]) for check in test["checks"]] == [(name, "passed") for name in NAMES]
     assert test["summary"] == {
-        "total": 17, "passed": 17, "failed": 0, "skipped": 0, "advice": 0, "judged_by": "statuses and effects",
-        "text": "17 passed, 0 failed, 0 with advice, 0 skipped.",
+        "total": TOTAL, "passed": TOTAL, "failed": 0, "skipped": 0, "advice": 0, "judged_by": "statuses and effects",
+        "text": f"{TOTAL} passed, 0 failed, 0 with advice, 0 skipped.",
     }  # fmt: skip
     assert {event["id"] for event in events} == {test["id"]}
-    assert [event["done"] for event in events] == [*range(1, 18), 17]
+    assert [event["done"] for event in events] == [*range(1, TOTAL + 1), TOTAL]
     assert {event["check"]["name"] for event in events[:-1]} == set(NAMES)
     assert (events[-1]["check"], events[-1]["status"]) == (None, "PASSED")
 
@@ -89,8 +90,9 @@ def test_a_correct_receiver_passes_and_each_check_is_in_the_stream(world: World,
 def test_a_finding_shows_what_was_sent_what_came_back_why_it_matters_and_the_cure(world: World, no_dedup: Server) -> None:
     test = finished(world, {"url": no_dedup.url, "secret": SECRET, "probe_url": no_dedup.probe_url})
     assert test["status"] == "FAILED"
-    (failed,) = [check for check in test["checks"] if check["outcome"] == "failed"]
-    assert failed["name"] == "handles_duplicate"
+    failed, also = [check for check in test["checks"] if check["outcome"] == "failed"]
+    assert (failed["name"], also["name"]) == NoDedup.fails
+    assert also["sent"]["curl"].startswith("seq 8 | xargs")
     assert "acted on it twice" in failed["why"]
     assert failed["sent"]["curl"].count("curl -i -X POST") == 2
     assert failed["sent"]["headers"]["webhook-id"] in failed["sent"]["curl"]
@@ -107,8 +109,11 @@ def test_without_a_probe_only_statuses_are_judged(world: World, no_dedup: Server
     assert test["status"] == "PASSED"
     assert {check["name"] for check in test["checks"] if check["outcome"] == "skipped"} == {
         "handles_duplicate",
+        "handles_concurrent_duplicates",
         "handles_out_of_order",
+        "handles_every_change",
     }
+    assert [one["seen_with"] for one in test["not_visible"]][:3] == ["--probe-url", "--app", None]
     assert test["summary"]["judged_by"] == "statuses"
     assert "only the receiver's statuses were judged" in test["summary"]["text"]
 
@@ -118,6 +123,27 @@ def journal_and_bundle(world: World) -> str:
     last = world.get("/api/v1/balance").headers["x-request-id"]
     until(lambda: world.get("/sandbox/v1/requests", request_id=last).json()["data"])
     return world.get("/sandbox/v1/requests", limit=100).text + world.get("/sandbox/v1/world").text
+
+
+JUNIT = {
+    "testsuites": {"name", "time", "tests", "failures", "disabled", "errors"},
+    "testsuite": {"name", "tests", "failures", "errors", "time", "skipped", "timestamp", "hostname", "id", "package"},
+    "properties": set(),
+    "property": {"name", "value"},
+    "testcase": {"name", "assertions", "time", "classname", "status"},
+    "skipped": set(),
+    "error": {"type", "message"},
+    "failure": {"type", "message"},
+    "system-out": set(),
+}
+"""The elements of Jenkins' schema that a report has, in the order in which they may be, and their attributes."""
+
+
+def check_schema(root: ElementTree.Element) -> None:
+    """Check that a report has only elements and attributes of Jenkins' schema, with properties first."""
+    for element in root.iter():
+        assert set(element.keys()) <= JUNIT[element.tag], element.tag
+        assert [child.tag for child in element] == sorted((child.tag for child in element), key=list(JUNIT).index)
 
 
 def test_a_finished_test_is_also_junit_xml_and_a_running_one_is_not(world: World, no_dedup: Server) -> None:
@@ -130,12 +156,17 @@ def test_a_finished_test_is_also_junit_xml_and_a_running_one_is_not(world: World
     assert (response.status_code, response.headers["content-type"]) == (200, "application/xml")
     root = ElementTree.fromstring(response.content)  # noqa: S314 -- our own XML
     suite = root[0]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped"), suite.get("errors")) == ("17", "1", "0", "0")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped"), suite.get("errors")) == (str(TOTAL), "2", "0", "0")
     cases = {case.get("name"): case for case in suite.iter("testcase")}
     assert list(cases) == list(NAMES)
     failure = cases["handles_duplicate"].find("failure")
     assert failure is not None
     assert "curl -i" in (failure.text or "")
+    check_schema(root)
+    without_probe = finished(world, {"url": no_dedup.url, "secret": SECRET})
+    root = ElementTree.fromstring(world.get(f"{PATH}/{without_probe['id']}/junit").content)  # noqa: S314 -- our own XML
+    check_schema(root)
+    assert root[0].get("skipped") == "4"
     running = insert_running(world, "now()")
     refused = world.get(f"{PATH}/{running}/junit")
     assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
@@ -158,7 +189,7 @@ def test_a_test_whose_process_died_has_failed(world: World) -> None:
     assert world.get(f"{PATH}/{alive}").json()["status"] == "RUNNING"
     found = world.get(f"{PATH}/{dead}").json()
     assert found["status"] == "FAILED"
-    assert "17 checks are missing" in found["error"]
+    assert f"{TOTAL} checks are missing" in found["error"]
     suite = ElementTree.fromstring(world.get(f"{PATH}/{dead}/junit").content)[0]  # noqa: S314 -- our own XML
     assert (suite.get("tests"), suite.get("errors")) == ("1", "1")
 
@@ -269,7 +300,7 @@ def test_certify_exits_with_0_for_a_correct_receiver_and_writes_junit(world: Wor
     arguments = ("certify", correct.url, "--secret", SECRET, "--probe-url", correct.probe_url, "--junit", str(path))
     result = run(world, *arguments)
     assert result.exit_code == 0, result.output
-    assert "PASSED: 17 passed, 0 failed" in result.stdout
+    assert f"PASSED: {TOTAL} passed, 0 failed" in result.stdout
     assert ElementTree.parse(path).getroot()[0].get("failures") == "0"  # noqa: S314 -- our own XML
 
 
@@ -285,7 +316,7 @@ def test_certify_exits_with_1_and_explains_each_failure(world: World, no_dedup: 
     assert "handles_duplicate" in result.stderr
     shown = run_json(world, *arguments, code=1)
     assert shown["status"] == "FAILED"
-    assert len(shown["checks"]) == 17
+    assert len(shown["checks"]) == TOTAL
 
 
 # ---- ends before its time
@@ -335,7 +366,7 @@ async def test_a_test_fails_if_its_process_is_stopped(service: ReceiverTestServi
         receiver.gate.set()
     found = world.get(f"{PATH}/{test_id}").json()
     assert (found["status"], found["checks"]) == ("FAILED", [])
-    assert "17 checks are missing" in found["error"]
+    assert f"{TOTAL} checks are missing" in found["error"]
 
 
 async def test_a_deleted_merchants_test_ends(service: ReceiverTestService, stack: Stack) -> None:

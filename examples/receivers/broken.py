@@ -15,10 +15,24 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from examples.receivers.broken_effects import (
+    AppliesOutOfOrder,
+    BoundedQueue,
+    CrashesOnBulkCredits,
+    CrashesOnEmoji,
+    CrashesOnWallets,
+    DedupByPayout,
+    DedupByReference,
+    DedupByStatus,
+    DedupByType,
+    DropsLateEvents,
+    FastRacyDedup,
+    NoDedup,
+    RacyDedup,
+    RejectsUnknownEvents,
+    RejectsUnknownFields,
+)
 from examples.receivers.correct_python import TOLERANCE, Receiver, serve
-
-KNOWN_TYPES: Final = ("payout.created", "payout.processing", "payout.succeeded")
-KNOWN_FIELDS: Final = {"id", "type", "timestamp", "livemode", "previous_status", "data"}
 
 
 class NoVerification(Receiver):
@@ -31,6 +45,8 @@ class NoVerification(Receiver):
         "refuses_future_timestamp",
         "refuses_missing_headers",
         "refuses_malformed_signature",
+        "refuses_malformed_timestamp",
+        "refuses_unknown_scheme",
     )
 
     def is_valid(self, headers: Mapping[str, str], body: bytes) -> bool:
@@ -47,10 +63,12 @@ class ActsBeforeVerifying(Receiver):
         "refuses_future_timestamp",
         "refuses_missing_headers",
         "refuses_malformed_signature",
+        "refuses_malformed_timestamp",
+        "refuses_unknown_scheme",
     )
 
     def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> int:
-        if method == "POST" and body:
+        if method == "POST" and body.startswith(b'{"id":') and b'"type":"payout.' in body:
             self.act_on(json.loads(body))
         return super().handle(method, headers, body)
 
@@ -71,7 +89,7 @@ class NoTimestampCheck(Receiver):
     fails = ("refuses_stale_timestamp", "refuses_future_timestamp")
 
     def is_recent(self, stamp: str) -> bool:
-        return stamp.isdigit()
+        return stamp.isdigit() and len(stamp) <= 12
 
 
 class AcceptsFuture(Receiver):
@@ -80,13 +98,58 @@ class AcceptsFuture(Receiver):
     fails = ("refuses_future_timestamp",)
 
     def is_recent(self, stamp: str) -> bool:
-        return stamp.isdigit() and time.time() - int(stamp) <= TOLERANCE
+        return stamp.isdigit() and len(stamp) <= 12 and time.time() - int(stamp) <= TOLERANCE
+
+
+class ToleranceOfAnHour(Receiver):
+    """Allows a difference of 55 minutes."""
+
+    fails = ("refuses_stale_timestamp", "refuses_future_timestamp")
+
+    def is_recent(self, stamp: str) -> bool:
+        return stamp.isdigit() and len(stamp) <= 12 and abs(time.time() - int(stamp)) <= 55 * 60
+
+
+class ToleranceOfSeconds(Receiver):
+    """Allows a difference of five seconds."""
+
+    fails = ("accepts_recent_timestamp",)
+
+    def is_recent(self, stamp: str) -> bool:
+        return stamp.isdigit() and len(stamp) <= 12 and abs(time.time() - int(stamp)) <= 5
+
+
+class CrashesOnTimestamp(Receiver):
+    """Converts the timestamp to a number before it knows that it is one."""
+
+    fails = ("refuses_malformed_timestamp",)
+
+    def is_recent(self, stamp: str) -> bool:
+        return bool(stamp) and abs(time.time() - int(stamp)) <= TOLERANCE
+
+
+class DecodesAsLatin1(Receiver):
+    """Decodes the body in another encoding before it verifies it."""
+
+    fails = ("accepts_any_text",)
+
+    def expected(self, headers: Mapping[str, str], body: bytes) -> bytes:
+        return super().expected(headers, body.decode("latin-1").encode())
+
+
+class StripsBody(Receiver):
+    """Verifies the body without the spaces and line breaks around it."""
+
+    fails = ("keeps_raw_body",)
+
+    def expected(self, headers: Mapping[str, str], body: bytes) -> bytes:
+        return super().expected(headers, body.strip())
 
 
 class ReserializesBody(Receiver):
     """Verifies JSON that was parsed and written again, as after a framework's body parser."""
 
-    fails = ("keeps_raw_body",)
+    fails = ("accepts_any_text", "keeps_raw_body")
 
     def expected(self, headers: Mapping[str, str], body: bytes) -> bytes:
         again = json.dumps(json.loads(body), separators=(",", ":")) if body else ""
@@ -103,48 +166,10 @@ class FirstSignatureOnly(Receiver):
         return hmac.compare_digest(self.expected(headers, body), first.encode())
 
 
-class NoDedup(Receiver):
-    """Acts on a webhook each time it arrives."""
-
-    fails = ("handles_duplicate",)
-
-    def is_duplicate(self, event: dict[str, Any]) -> bool:
-        return False
-
-
-class AppliesOutOfOrder(Receiver):
-    """Lets the event that arrives last win."""
-
-    fails = ("handles_out_of_order",)
-
-    def is_outdated(self, data: dict[str, Any], payout: dict[str, Any]) -> bool:
-        return False
-
-
-class RejectsUnknownEvents(Receiver):
-    """Answers 400 to types of events that it does not know."""
-
-    fails = ("accepts_unknown_event",)
-
-    def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> int:
-        status = super().handle(method, headers, body)
-        return 400 if status == 200 and json.loads(body)["type"] not in KNOWN_TYPES else status
-
-
-class RejectsUnknownFields(Receiver):
-    """Answers 422 to fields that it does not know."""
-
-    fails = ("accepts_unknown_fields",)
-
-    def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> int:
-        status = super().handle(method, headers, body)
-        return 422 if status == 200 and json.loads(body).keys() - KNOWN_FIELDS else status
-
-
 class CrashesOnMalformedSignature(Receiver):
     """Expects a comma and base64 in each signature. Anything else raises an error and becomes a 500."""
 
-    fails = ("refuses_malformed_signature",)
+    fails = ("refuses_malformed_signature", "refuses_unknown_scheme")
 
     def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
         expected = base64.b64decode(self.expected(headers, body)[3:])
@@ -163,6 +188,46 @@ class AcceptsPartOfSignature(Receiver):
     def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
         given = headers.get("webhook-signature", "").encode().split()
         return any(one.startswith(b"v1,") and self.expected(headers, body).startswith(one) for one in given)
+
+
+class ComparesBeginning(Receiver):
+    """Compares the first 16 characters of the signature."""
+
+    fails = ("refuses_wrong_key",)
+
+    def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        given = headers.get("webhook-signature", "").encode().split()
+        return any(len(one) > 19 and hmac.compare_digest(self.expected(headers, body)[:19], one[:19]) for one in given)
+
+
+class AcceptsUnknownSchemes(Receiver):
+    """Leaves signatures of another scheme to a later version."""
+
+    fails = ("refuses_unknown_scheme",)
+
+    def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        given = headers.get("webhook-signature", "").split()
+        return any("," in one and not one.startswith("v1,") for one in given) or super().has_signature(headers, body)
+
+
+class IgnoresScheme(Receiver):
+    """Compares what follows the comma, whatever scheme is before it."""
+
+    fails = ("refuses_unknown_scheme",)
+
+    def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        given = headers.get("webhook-signature", "").encode().split()
+        expected = self.expected(headers, body).removeprefix(b"v1,")
+        return any(hmac.compare_digest(expected, one.partition(b",")[2]) for one in given)
+
+
+class SkipsVerificationToDebug(Receiver):
+    """Has a header that skips the verification."""
+
+    fails = ("refuses_wrong_key",)
+
+    def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        return headers.get("x-debug") == "true" or super().has_signature(headers, body)
 
 
 class VerifiesOnlyIfSigned(Receiver):
@@ -186,10 +251,10 @@ class AnswersPings(Receiver):
 
 
 class SmallBodyLimit(Receiver):
-    """Accepts at most 100 kB, the default of a well-known framework."""
+    """Accepts at most 16 kB, which is less than a payout with much metadata has."""
 
     fails = ("accepts_large_body",)
-    body_limit = 100 * 1024
+    body_limit = 16 * 1024
 
 
 class AnswersAfterProcessing(Receiver):
@@ -251,7 +316,27 @@ MISTAKES: Final = {
     "accepts_future": AcceptsFuture,
     "reserializes_body": ReserializesBody,
     "first_signature_only": FirstSignatureOnly,
+    "tolerance_of_an_hour": ToleranceOfAnHour,
+    "tolerance_of_seconds": ToleranceOfSeconds,
+    "crashes_on_timestamp": CrashesOnTimestamp,
+    "decodes_as_latin_1": DecodesAsLatin1,
+    "strips_body": StripsBody,
+    "compares_beginning": ComparesBeginning,
+    "accepts_unknown_schemes": AcceptsUnknownSchemes,
+    "ignores_scheme": IgnoresScheme,
+    "skips_verification_to_debug": SkipsVerificationToDebug,
     "no_dedup": NoDedup,
+    "dedup_by_payout": DedupByPayout,
+    "dedup_by_reference": DedupByReference,
+    "dedup_by_type": DedupByType,
+    "dedup_by_status": DedupByStatus,
+    "racy_dedup": RacyDedup,
+    "fast_racy_dedup": FastRacyDedup,
+    "drops_late_events": DropsLateEvents,
+    "bounded_queue": BoundedQueue,
+    "crashes_on_bulk_credits": CrashesOnBulkCredits,
+    "crashes_on_wallets": CrashesOnWallets,
+    "crashes_on_emoji": CrashesOnEmoji,
     "applies_out_of_order": AppliesOutOfOrder,
     "rejects_unknown_events": RejectsUnknownEvents,
     "rejects_unknown_fields": RejectsUnknownFields,

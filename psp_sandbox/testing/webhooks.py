@@ -66,7 +66,7 @@ def why_invalid(secret: str, headers: dict[str, str], body: bytes) -> str | None
     Its timestamp may be compared with the host's time or with this process's, which a test can freeze.
     """
     try:
-        sent = int(headers["webhook-timestamp"])
+        sent = int(headers["webhook-timestamp"][:13])  # a time of hundreds of digits has no difference to ours
         signed = f"{headers['webhook-id']}.{sent}.".encode() + body
         given = headers["webhook-signature"].split()
     except KeyError as missing:

@@ -90,6 +90,8 @@ def report(test: dict[str, Any], language: str | None) -> str:
         lines.append(f"{_MARKS[check['outcome']]:<9}{check['name']:<{width}}  {first}".rstrip())
         lines += [" " * (width + 11) + line for line in rest]
     ending = [test["error"]] if test["error"] is not None else []
+    unseen = [line for one in test["not_visible"] for line in _unseen(one)]
+    lines += ["", "Not visible from outside:", *unseen] if test["status"] != "RUNNING" else []
     return "\n\n".join([*blocks, "\n".join(lines), "\n".join([*ending, f"{test['status']}: {test['summary']['text']}"])])
 
 
@@ -108,6 +110,12 @@ def _block(check: dict[str, Any], language: str | None) -> str:
     if language is not None:
         lines.append(textwrap.indent(check["cure"][language], "    | ", lambda line: True))
     return "\n".join(lines)
+
+
+def _unseen(one: dict[str, Any]) -> list[str]:
+    option = f" Use {one['seen_with']}." if one["seen_with"] is not None else ""
+    first, *rest = textwrap.wrap(one["what"] + option, _WIDTH - 2, break_on_hyphens=False)
+    return [f"- {first}", *(f"  {line}" for line in rest)]
 
 
 def _paragraph(text: str, indent: str = "  ") -> list[str]:

@@ -5,19 +5,27 @@ Texts for people (why a check matters, how to fix it) are in `receiver_tests/che
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import msgspec
 
+from sandbox.domain.choices import EventType
+from sandbox.domain.receiver_effects import (
+    SECOND_FAILURE,
+    judge_burst,
+    judge_changes,
+    judge_copies,
+    judge_duplicate,
+    judge_order,
+    must_act,
+)
 from sandbox.domain.receiver_events import Forge, Outgoing, encode, spelled_unusually
 from sandbox.domain.receiver_judges import (
     Observed,
     Verdict,
-    judge_burst,
-    judge_duplicate,
     judge_first,
     judge_future,
-    judge_order,
+    judge_large,
     judge_time,
     must_accept,
     must_refuse,
@@ -25,16 +33,42 @@ from sandbox.domain.receiver_judges import (
 
 BURST: Final = 50
 """How many webhooks `survives_burst` sends at once."""
+COPIES: Final = 8
+"""How many times a webhook of `handles_concurrent_duplicates` is sent at once."""
+COPIED: Final = 6
+"""How many webhooks are sent in that way, one after the other: not every race is lost."""
+LARGEST_BODY: Final = 48 * 1024
+"""More than the largest event: 20 entries of metadata, of 564 characters of 4 bytes each, make 44 KiB."""
 LARGE_BODY: Final = 256 * 1024
 _HOUR: Final = 3600
+_SIX_MINUTES: Final = 360
+_LATE: Final = 3 * 24 * 3600
+_DEBUG_HEADERS: Final = (
+    *("debug", "x-debug", "x-test", "x-test-mode", "x-skip-verification", "x-skip-signature", "x-bypass", "x-no-verify"),
+    *("x-insecure", "x-internal", "x-sandbox", "x-webhook-test"),
+)
+_TEXTS: Final = (
+    ("Urdu", "عائشہ خان", "ادائیگی نمبر ۱۰۴۲"),
+    ("emoji", "Ayesha Khan", "paid 🎉 👩🏽‍💻"),
+    ("accents and typographic quotes", "José Núñez-Müller", "“café” – naïve"),
+)
+_NOT_TIMES: Final = (
+    ("a word", "yesterday"),
+    ("400 digits", "9" * 400),
+    ("an exponent", "1e400"),
+    ("NaN", "NaN"),
+    ("text in RFC 3339", "2026-01-31T12:00:00Z"),
+)
 
 
 class Probing(Enum):
     """What a check reads from the probe, if there is one."""
 
     NOTHING = auto()
-    BEFORE_AND_AFTER = auto()
-    """A payout's state, before and after the last webhook."""
+    IN_STEPS = auto()
+    """A payout's state, each time after some of its webhooks: `steps` of the check."""
+    COPIED = auto()
+    """The state of each webhook's payout, after COPIES of it were sent at once."""
     ONCE_EACH = auto()
     """The state of each webhook's payout after the last answer, at once: none of them should have an effect."""
     UNTIL_APPLIED = auto()
@@ -43,6 +77,17 @@ class Probing(Enum):
 
 Build = Callable[[Forge], list[Outgoing]]
 Judge = Callable[[Observed], Verdict]
+
+
+class Step(NamedTuple):
+    """How many more webhooks of a payout are sent before a reading of the probe, and how many of them the receiver uses."""
+
+    webhooks: int
+    effects: int
+
+
+_ONE_IN_VAIN: Final = (Step(1, 1), Step(1, 0))
+_CHANGES: Final = (Step(3, 3), Step(2, 2), Step(1, 1), Step(3, 3))
 
 
 class Check(NamedTuple):
@@ -55,6 +100,8 @@ class Check(NamedTuple):
     """Returns why the check does not apply to the way of signing, or None."""
     is_burst: bool = False
     probing: Probing = Probing.NOTHING
+    steps: tuple[Step, ...] = ()
+    """With IN_STEPS, what is sent before each reading of the probe."""
 
 
 def _valid(label: str) -> Build:
@@ -69,11 +116,41 @@ def _tampered(forge: Forge) -> list[Outgoing]:
 
 def _wrong_key(forge: Forge) -> list[Outgoing]:
     event = forge.event(forge.new_id())
-    return [forge.signed("A webhook signed with another secret", event, secrets=[forge.other_secret])]
+    other = forge.signed("A webhook signed with another secret", event, secrets=[forge.other_secret])
+    label = f"A webhook signed with another secret, with headers such as {_DEBUG_HEADERS[1]}: true,"
+    debugging = dict.fromkeys(_DEBUG_HEADERS, "true")
+    return [
+        other,
+        forge.almost_right(_webhook(forge)),
+        forge.right_beginning(_webhook(forge)),
+        msgspec.structs.replace(other, label=label, headers={**other.headers, **debugging}),
+    ]
 
 
-def _aged(label: str, age: int) -> Build:
-    return lambda forge: [forge.signed(label, forge.event(forge.new_id()), age=age)]
+def _webhook(forge: Forge) -> Outgoing:
+    return forge.signed("", forge.event(forge.new_id()))
+
+
+def _unknown_scheme(forge: Forge) -> list[Outgoing]:
+    wrong, alone = (_webhook(forge) for _ in range(2))
+    beside = forge.beside_unknown_scheme(
+        _webhook(forge), "A webhook with a wrong signature, and one of an unknown scheme beside it,"
+    )
+    return [
+        forge.in_unknown_scheme(
+            forge.all_wrong(wrong), "A webhook with only a signature of an unknown scheme, which is wrong,"
+        ),
+        forge.in_unknown_scheme(alone, "A webhook with only a signature of an unknown scheme"),
+        *([beside] if beside is not None else []),
+    ]
+
+
+def _malformed_timestamp(forge: Forge) -> list[Outgoing]:
+    return [forge.with_timestamp(_webhook(forge), f"A webhook whose timestamp is {what}", text) for what, text in _NOT_TIMES]
+
+
+def _aged(*ages: tuple[str, int]) -> Build:
+    return lambda forge: [forge.signed(label, forge.event(forge.new_id()), age=age) for label, age in ages]
 
 
 def _missing_headers(forge: Forge) -> list[Outgoing]:
@@ -90,14 +167,12 @@ def _missing_headers(forge: Forge) -> list[Outgoing]:
 
 
 def _malformed(forge: Forge) -> list[Outgoing]:
-    def webhook() -> Outgoing:
-        return forge.signed("", forge.event(forge.new_id()))
-
+    one_word, not_encoded, cut, empty = (_webhook(forge) for _ in range(4))
     return [
-        forge.with_header(webhook(), "A webhook whose signature header is one word", forge.signature_header, "not-a-signature"),
-        forge.with_signature(webhook(), "A webhook whose signature is not encoded properly", lambda _: "*not*encoded*"),
-        forge.with_signature(webhook(), "A webhook with only the first 8 characters of its signature", lambda text: text[:8]),
-        forge.with_signature(webhook(), "A webhook with an empty signature", lambda _: ""),
+        forge.with_header(one_word, "A webhook whose signature header is one word", forge.signature_header, "not-a-signature"),
+        forge.with_signature(not_encoded, "A webhook whose signature is not encoded properly", lambda _: "*not*encoded*"),
+        forge.with_signature(cut, "A webhook with only the first 8 characters of its signature", lambda text: text[:8]),
+        forge.with_signature(empty, "A webhook with an empty signature", lambda _: ""),
     ]
 
 
@@ -105,6 +180,51 @@ def _duplicate(forge: Forge) -> list[Outgoing]:
     event = forge.event(forge.new_id())
     # As a retry does, the second one has a later timestamp, and so another signature, but the same id.
     return [forge.signed("The webhook", event, age=1), forge.signed("The same webhook, sent again,", event)]
+
+
+def _copies(forge: Forge) -> list[Outgoing]:
+    webhooks = [forge.signed("The same webhook", forge.event(forge.new_id())) for _ in range(COPIED)]
+    return [webhook for webhook in webhooks for _ in range(COPIES)]
+
+
+def _changes(forge: Forge) -> list[Outgoing]:
+    payout_id, requests = forge.new_id(), []
+    kinds: tuple[EventType, ...] = (
+        *("payout.created", "payout.processing", "payout.failed", "payout.reinitiated", "payout.processing", "payout.failed"),
+        *("payout.reinitiated", "payout.processing", "payout.succeeded"),
+    )
+    assert kinds[SECOND_FAILURE] == "payout.failed"
+    for version, kind in enumerate(kinds, start=1):
+        event = forge.event_of(kind, id=payout_id, merchant_reference=f"receiver-test-{payout_id[-12:]}", version=version)
+        requests.append(forge.signed(f"The payout's event {version} ({kind})", event))
+    return requests
+
+
+def _every_event(forge: Forge) -> list[Outgoing]:
+    return [forge.signed(f"A webhook of type {kind}", forge.event_of(kind)) for kind in get_args(EventType)]
+
+
+def _wallets(forge: Forge) -> list[Outgoing]:
+    requests = []
+    for code in ("EASYPAISA", "JAZZCASH"):
+        wallet = {"dest_type": "WALLET", "bank_code": None, "wallet_code": code, "account_number": "03001234567"}
+        event = forge.event_of("payout.succeeded", **wallet, user_id=forge.new_id())
+        requests.append(forge.signed(f"A webhook of a payout to a wallet ({code})", event))
+    return requests
+
+
+def _texts(forge: Forge) -> list[Outgoing]:
+    requests = []
+    for name, title, note in _TEXTS:
+        event = forge.event_of("payout.succeeded", account_title=title, metadata={"note": note, title: "yes"})
+        requests.append(forge.signed(f"A webhook with {name}", event))
+    return requests
+
+
+def _late_event(forge: Forge) -> list[Outgoing]:
+    then = forge.ago(_LATE)
+    event = forge.event_of("payout.succeeded", created_at=then, updated_at=then, processed_at=then)
+    return [forge.signed("A webhook of an event three days ago, sent now,", {**event, "timestamp": then})]
 
 
 def _out_of_order(forge: Forge) -> list[Outgoing]:
@@ -133,15 +253,22 @@ def _unknown_fields(forge: Forge) -> list[Outgoing]:
 
 def _raw_body(forge: Forge) -> list[Outgoing]:
     event = forge.event(forge.new_id())
+    another = forge.event(forge.new_id())
     label = "A webhook whose JSON has unusual spaces, escapes and order of members"
-    return [forge.signed(label, event, body=spelled_unusually(event))]
+    return [
+        forge.signed(label, event, body=spelled_unusually(event)),
+        forge.signed("A webhook with line breaks around its JSON", another, body=b"\n" + encode(another) + b"\r\n"),
+    ]
 
 
 def _large_body(forge: Forge) -> list[Outgoing]:
-    event = forge.event(forge.new_id())
-    event["data"]["metadata"] = {"note": ""}
-    event["data"]["metadata"]["note"] = "x" * (LARGE_BODY - len(encode(event)))
-    return [forge.signed(f"A webhook of {LARGE_BODY // 1024} KiB", event)]
+    requests = []
+    for size in (LARGEST_BODY, LARGE_BODY):
+        event = forge.event(forge.new_id())
+        event["data"]["metadata"] = {"note": ""}
+        event["data"]["metadata"]["note"] = "x" * (size - len(encode(event)))
+        requests.append(forge.signed(f"A webhook of {size // 1024} KiB", event))
+    return requests
 
 
 def _burst(forge: Forge) -> list[Outgoing]:
@@ -166,27 +293,42 @@ CHECKS: Final = (
     Check("refuses_wrong_key", _wrong_key, must_refuse, probing=Probing.ONCE_EACH),
     Check(
         "refuses_stale_timestamp",
-        _aged("A webhook signed an hour ago", _HOUR),
+        _aged(("A webhook signed an hour ago", _HOUR), ("A webhook signed six minutes ago", _SIX_MINUTES)),
         must_refuse,
         _no_time,
         probing=Probing.ONCE_EACH,
     ),
     Check(
         "refuses_future_timestamp",
-        _aged("A webhook dated an hour ahead", -_HOUR),
+        _aged(("A webhook dated an hour ahead", -_HOUR), ("A webhook dated six minutes ahead", -_SIX_MINUTES)),
         judge_future,
         _no_time,
         probing=Probing.ONCE_EACH,
     ),
     Check("refuses_missing_headers", _missing_headers, must_refuse, probing=Probing.ONCE_EACH),
     Check("refuses_malformed_signature", _malformed, must_refuse, probing=Probing.ONCE_EACH),
-    Check("handles_duplicate", _duplicate, judge_duplicate, probing=Probing.BEFORE_AND_AFTER),
-    Check("handles_out_of_order", _out_of_order, judge_order, probing=Probing.BEFORE_AND_AFTER),
+    Check("refuses_malformed_timestamp", _malformed_timestamp, must_refuse, _no_time, probing=Probing.ONCE_EACH),
+    Check("refuses_unknown_scheme", _unknown_scheme, must_refuse, probing=Probing.ONCE_EACH),
+    Check(
+        "accepts_recent_timestamp",
+        _aged(("A webhook signed 30 seconds ago", 30)),
+        must_act,
+        _no_time,
+        probing=Probing.UNTIL_APPLIED,
+    ),
+    Check("handles_duplicate", _duplicate, judge_duplicate, probing=Probing.IN_STEPS, steps=_ONE_IN_VAIN),
+    Check("handles_concurrent_duplicates", _copies, judge_copies, probing=Probing.COPIED),
+    Check("handles_out_of_order", _out_of_order, judge_order, probing=Probing.IN_STEPS, steps=_ONE_IN_VAIN),
+    Check("handles_every_change", _changes, judge_changes, probing=Probing.IN_STEPS, steps=_CHANGES),
+    Check("accepts_late_event", _late_event, must_act, probing=Probing.UNTIL_APPLIED),
     Check("accepts_rotation", _rotation, must_accept, _one_signature),
+    Check("accepts_every_event", _every_event, must_accept),
+    Check("accepts_wallets", _wallets, must_act, probing=Probing.UNTIL_APPLIED),
+    Check("accepts_any_text", _texts, must_act, probing=Probing.UNTIL_APPLIED),
     Check("accepts_unknown_event", _unknown_event, must_accept),
     Check("accepts_unknown_fields", _unknown_fields, must_accept),
     Check("keeps_raw_body", _raw_body, must_accept),
-    Check("accepts_large_body", _large_body, must_accept),
+    Check("accepts_large_body", _large_body, judge_large),
     Check("survives_burst", _burst, judge_burst, is_burst=True, probing=Probing.UNTIL_APPLIED),
     Check("answers_in_time", _valid("A valid webhook"), judge_time),
     Check("refuses_unsigned", _unsigned, must_refuse),

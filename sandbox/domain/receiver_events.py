@@ -5,10 +5,16 @@ Pure: the time, the secret and new ids are passed in.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
+from uuid import UUID
 
 import msgspec
 
+from sandbox.domain.choices import EventType
+from sandbox.domain.clock import render
+from sandbox.domain.event_samples import sample
+from sandbox.domain.ids import IdSource
 from sandbox.domain.signing_dialects import signature_header, signature_headers, unrelated_secret
 from sandbox.domain.webhook_signing import NOW_HEADER, TIMESTAMP_HEADER
 
@@ -22,6 +28,11 @@ STAGES: Final = (_FIRST, ("payout.processing", "PENDING", "PROCESSING"), ("payou
 """A payout's events in order: type, previous status, status. The n-th has version n."""
 
 _SIGNATURE: Final = re.compile(r"(v1a?,|v1=|sha256=)([A-Za-z0-9+/=]+)")
+_STRIPE_TIME: Final = re.compile(r"t=[0-9]+")
+_UNKNOWN_SCHEME: Final = {"v1": "v2,", "v1a": "v2,", "stripe": "v2=", "github": "sha512="}
+_BETWEEN_SIGNATURES: Final = {"v1": " ", "v1a": " ", "stripe": ","}
+_BEGINNING: Final = 16
+"""How many characters of a signature are right if only its beginning is."""
 _BASE64: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HEX: Final = "0123456789abcdef"
 
@@ -84,6 +95,24 @@ class Forge:
             },
         }
 
+    def event_of(self, kind: EventType, **data: Any) -> Json:
+        """Return a new event of any type, with the sandbox's own sample of its data. `data` replaces members of the sample."""
+        ids = IdSource(self.now * 1000, 0, lambda bits: UUID(self.new_id()).int & ((1 << bits) - 1))
+        previous, encoded = sample(kind, ids, self._now_text)
+        found = msgspec.json.decode(encoded) | data
+        return {
+            "id": self.new_id(),
+            "type": kind,
+            "timestamp": self._now_text,
+            "livemode": False,
+            "previous_status": previous,
+            "data": found,
+        }
+
+    def ago(self, seconds: int) -> str:
+        """Return the time so many seconds ago, as events have it."""
+        return render(datetime.fromtimestamp(self.now - seconds, UTC))
+
     def signed(
         self,
         label: str,
@@ -128,6 +157,32 @@ class Forge:
         """Return whether a webhook can carry several signatures."""
         return self.signing != "github"
 
+    def with_timestamp(self, webhook: Outgoing, label: str, text: str) -> Outgoing:
+        """Return the webhook with another text in the place of its timestamp, which its signature does not cover."""
+        if self.signing != "stripe":
+            return self.with_header(webhook, label, TIMESTAMP_HEADER, text)
+        value = _STRIPE_TIME.sub(f"t={text}", webhook.headers[self.signature_header])
+        return self.with_header(webhook, label, self.signature_header, value)
+
+    def in_unknown_scheme(self, webhook: Outgoing, label: str) -> Outgoing:
+        """Return the webhook with its signature declared to be of a scheme that does not exist."""
+        value = _SIGNATURE.sub(lambda found: _UNKNOWN_SCHEME[self.signing] + found[2], webhook.headers[self.signature_header])
+        return self.with_header(webhook, label, self.signature_header, value)
+
+    def beside_unknown_scheme(self, webhook: Outgoing, label: str) -> Outgoing | None:
+        """Return the webhook with a wrong signature, and beside it one of a scheme that does not exist.
+
+        Returns None if a webhook of this way of signing carries one signature only.
+        """
+        if not self.has_rotation():
+            return None
+        name = self.signature_header
+        right = _SIGNATURE.search(webhook.headers[name])
+        assert right is not None, "a signed webhook has a signature"
+        wrong = self.all_wrong(webhook).headers[name]
+        value = wrong + _BETWEEN_SIGNATURES[self.signing] + _UNKNOWN_SCHEME[self.signing] + right[2]
+        return self.with_header(webhook, label, name, value)
+
     def with_signature(self, webhook: Outgoing, label: str, change: Callable[[str], str]) -> Outgoing:
         """Return the webhook with its signature changed. The version or timestamp before it stays the same."""
         value = webhook.headers[self.signature_header]
@@ -148,6 +203,14 @@ class Forge:
         """Return the webhook with a signature of which no character is right. It has the same length."""
         return self.with_signature(
             webhook, "A webhook whose signature is wrong everywhere", lambda text: "".join(map(self._other, text))
+        )
+
+    def right_beginning(self, webhook: Outgoing) -> Outgoing:
+        """Return the webhook with a signature of which only the first characters are right."""
+        return self.with_signature(
+            webhook,
+            f"A webhook of whose signature only the first {_BEGINNING} characters are right",
+            lambda text: text[:_BEGINNING] + "".join(map(self._other, text[_BEGINNING:])),
         )
 
     def _wrong_end(self, text: str) -> str:

@@ -63,7 +63,8 @@ class Observed(NamedTuple):
     """What a check did and saw.
 
     `readings` are the probe's, as the check's `Probing` says; None without a probe. `usual_seconds` is how long the receiver
-    takes to accept a single webhook.
+    takes to accept a single webhook. `is_idle` says that a webhook which was sent last has had its effect, and that no other
+    has had one since, so what is missing then is not merely late.
     """
 
     exchanges: Sequence[Exchange]
@@ -71,6 +72,7 @@ class Observed(NamedTuple):
     usual_seconds: float = 0.0
     limits: Limits = Limits()
     signing: str = "v1"
+    is_idle: bool = False
 
 
 class Verdict(NamedTuple):
@@ -108,7 +110,7 @@ def must_refuse(observed: Observed) -> Verdict:
 def judge_future(observed: Observed) -> Verdict:
     """Judge the refusal of a timestamp in the future."""
     verdict = must_refuse(observed)
-    if observed.signing == "stripe" and observed.exchanges[0].answer.is_accepted:
+    if observed.signing == "stripe" and observed.exchanges[verdict.decisive].answer.is_accepted:
         # A receiver that does what Stripe's libraries do must not fail.
         return Verdict("advice", f"{verdict.observation} Stripe's own libraries check only that a webhook is not too old.")
     return verdict
@@ -127,7 +129,19 @@ def judge_first(observed: Observed) -> Verdict:
     if answer.timed_out:
         # `answers_in_time` fails because of this, so this check does not.
         return Verdict("skipped", f"There was no answer within {observed.limits.give_up:g} s.")
-    return must_accept(observed)
+    verdict = must_accept(observed)
+    target = answer.headers.get("location")
+    if verdict.outcome == "failed" and target is not None:
+        return Verdict("failed", f"{verdict.observation} It points to {target}.")
+    return verdict
+
+
+def judge_large(observed: Observed) -> Verdict:
+    """Judge a webhook as large as the sandbox sends, and a larger one."""
+    verdict = must_accept(observed)
+    if verdict.outcome == "failed" and verdict.decisive > 0:
+        return Verdict("advice", f"{verdict.observation} The sandbox sends none as large as that.", verdict.decisive)
+    return verdict
 
 
 def judge_time(observed: Observed) -> Verdict:
@@ -143,87 +157,3 @@ def judge_time(observed: Observed) -> Verdict:
     if seconds > limits.advice:
         return Verdict("advice", f"A valid webhook got an answer after {seconds:.1f} s. That is close to the limit.", number)
     return must_accept(observed)
-
-
-def judge_burst(observed: Observed) -> Verdict:
-    """Judge the answers to many valid webhooks at once."""
-    # The receiver's usual time does not count here: `answers_in_time` judges it.
-    latest = observed.limits.fail + observed.usual_seconds
-    bad = [number for number, (_, answer) in enumerate(observed.exchanges) if not answer.is_accepted or answer.seconds > latest]
-    if not bad:
-        return _judge_effects(observed)
-    answers = [observed.exchanges[number].answer for number in bad]
-    what = f"Of {len(observed.exchanges)} valid webhooks sent at once, {len(bad)} were not accepted in time"
-    if all(answer.status == 429 and "retry-after" in answer.headers for answer in answers):
-        return Verdict("advice", f"{what}: the receiver answered 429 with Retry-After, so the sender slows down.", bad[0])
-    first = answers[0]
-    how = f"an answer came after {first.seconds:.1f} s" if first.is_accepted else described(first)
-    return Verdict("failed", f"{what}; for the first of them {how}.", bad[0])
-
-
-def _judge_effects(observed: Observed) -> Verdict:
-    """Judge whether accepted webhooks have had their effect. A receiver may be slow at that, so this only advises."""
-    missing = [
-        number for number, reading in enumerate(observed.readings or ()) if reading.error is None and reading.applied < 1
-    ]
-    if not missing:
-        return Verdict("passed")
-    return Verdict(
-        "advice",
-        f"All {len(observed.exchanges)} webhooks sent at once were accepted, but {observed.limits.probe:g} s later the probe "
-        f"does not show the effect of {len(missing)} of them. Check that none is lost.",
-        missing[0],
-    )
-
-
-def judge_duplicate(observed: Observed) -> Verdict:
-    """Judge the second arrival of a webhook."""
-    verdict = _judge_states(observed)
-    if verdict is not None:
-        return verdict
-    assert observed.readings is not None
-    before, after = observed.readings
-    if after.applied > before.applied:
-        return Verdict(
-            "failed",
-            f"The same webhook arrived twice, and the receiver acted on it twice: `applied` went from {before.applied} to "
-            f"{after.applied}.",
-            1,
-        )
-    return Verdict("passed")
-
-
-def judge_order(observed: Observed) -> Verdict:
-    """Judge the arrival of an older event after a newer one."""
-    verdict = _judge_states(observed)
-    if verdict is not None:
-        return verdict
-    assert observed.readings is not None
-    before, after = observed.readings
-    if after.status != before.status:
-        return Verdict(
-            "failed",
-            f"The older event arrived last and overwrote the newer one: `status` went from {before.status} to {after.status}.",
-            1,
-        )
-    return Verdict("passed")
-
-
-def _judge_states(observed: Observed) -> Verdict | None:
-    """Judge what both checks with a probe have in common. Return None if all of it is right."""
-    accepted = must_accept(observed)
-    if accepted.outcome != "passed":
-        return accepted
-    if observed.readings is None:
-        return Verdict("skipped", "The statuses are right. Without a probe URL, the effects cannot be seen.")
-    for reading in observed.readings:
-        if reading.error is not None:
-            return Verdict("failed", f"The probe is not usable: {reading.error}.")
-    before = observed.readings[0]
-    if before.status is None or before.applied < 1:
-        return Verdict(
-            "failed",
-            f"The receiver accepted an event, but {observed.limits.probe:g} s later the probe did not show its effect: "
-            f"`status` is {before.status or 'null'}, `applied` is {before.applied}.",
-        )
-    return None

@@ -13,18 +13,22 @@ _ALLOWED: Final = frozenset({_TAB, _LINE_FEED, _CARRIAGE_RETURN})
 def junit(url: str, created_at: str, findings: Sequence[Finding], error: str | None) -> str:
     """Return one test suite with a test case for each finding. Advice is a passed case with output.
 
+    It is valid by the schemas that Jenkins and other tools check: their `testsuites` has no count of skipped cases, and their
+    `skipped` has text and no attributes.
+
     An `error`, which says why the test did not complete, is a case of its own.
     """
     failures = sum(finding.outcome == "failed" for finding in findings)
     skipped = sum(finding.outcome == "skipped" for finding in findings)
     seconds = sum(finding.received.duration_ms for finding in findings if finding.received is not None) / 1000
     count = len(findings) + (error is not None)
-    totals = f'tests="{count}" failures="{failures}" errors="{int(error is not None)}" skipped="{skipped}" time="{seconds:.3f}"'
+    totals = f'tests="{count}" failures="{failures}" errors="{int(error is not None)}" time="{seconds:.3f}"'
     cases = [_case(finding) for finding in findings]
     if error is not None:
-        cases.append(f'<testcase classname="receiver" name="completed"><error message={_attribute(error)}/></testcase>')
+        message = f'<error type="incomplete" message={_attribute(error)}/>'
+        cases.append(f'<testcase classname="receiver" name="completed">{message}</testcase>')
     properties = f'<properties><property name="url" value={_attribute(url)}/></properties>'
-    suite = f'<testsuite name="psp certify" timestamp="{created_at.removesuffix("Z")}" {totals}>'
+    suite = f'<testsuite name="psp certify" timestamp="{created_at[:19]}" {totals} skipped="{skipped}">'
     lines = [f"<testsuites {totals}>", suite, properties, *cases, "</testsuite>", "</testsuites>"]
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + "\n".join(lines) + "\n"
 
@@ -35,10 +39,11 @@ def _case(finding: Finding) -> str:
     if finding.outcome == "passed":
         return start + "/>"
     if finding.outcome == "skipped":
-        return f"{start}><skipped message={_attribute(finding.why)}/></testcase>"
+        return f"{start}><skipped>{_text(finding.why)}</skipped></testcase>"
     if finding.outcome == "advice":
         return f"{start}><system-out>{_text(_details(finding))}</system-out></testcase>"
-    return f"{start}><failure message={_attribute(finding.why)}>{_text(_details(finding))}</failure></testcase>"
+    failure = f'<failure type="failed" message={_attribute(finding.why)}>{_text(_details(finding))}</failure>'
+    return f"{start}>{failure}</testcase>"
 
 
 def _details(finding: Finding) -> str:

@@ -80,6 +80,18 @@ class Finding(msgspec.Struct):
     cure: Cure
 
 
+class NotVisible(msgspec.Struct):
+    """What this test cannot see. `seen_with` is the option of `psp certify` with which it could, or null."""
+
+    what: str
+    seen_with: str | None = None
+
+
+def not_visible(has_probe: bool) -> list[NotVisible]:
+    """Return what a test with or without a probe cannot see."""
+    return [one for one in _texts().not_visible if not (has_probe and one.seen_with == "--probe-url")]
+
+
 def shown(finding: StoredFinding, signing: str) -> Finding:
     """Return a finding with its explanation, and with the cure for a receiver of this way of signing."""
     check = _texts().checks[finding.name]
@@ -91,7 +103,7 @@ def shown(finding: StoredFinding, signing: str) -> Finding:
         sent=finding.sent,
         received=finding.received,
         why=f"{finding.observation} {explanation}".strip(),
-        cure=_cure(finding.name, signing),
+        cure=_cure(finding.name, signing, _cause(finding)),
     )
 
 
@@ -135,9 +147,13 @@ class _Check(msgspec.Struct):
     cure: str
     code: str
     advice: str = ""
+    cures: dict[str, str] = {}
+    """Other cures for answers with a status: `404`, `5xx`, `none`."""
+    code_of_cures: str = ""
 
 
 class _Texts(msgspec.Struct):
+    not_visible: list[NotVisible]
     checks: dict[str, _Check]
     code: dict[str, dict[str, str]]
 
@@ -148,10 +164,25 @@ def _texts() -> _Texts:
     return msgspec.toml.decode(resources.files("sandbox.receiver_tests").joinpath("checks.toml").read_bytes(), type=_Texts)
 
 
+def _cause(finding: StoredFinding) -> str:
+    """Return which of a check's other cures a finding needs, or an empty text if it needs the usual one."""
+    if finding.outcome != "failed" or finding.received is None:
+        return ""
+    status = finding.received.status
+    names = ("none",) if status is None else (str(status), f"{status // 100}xx")
+    return next((name for name in names if name in _texts().checks[finding.name].cures), "")
+
+
 @functools.cache
-def _cure(name: str, signing: str) -> Cure:
+def _cure(name: str, signing: str, cause: str) -> Cure:
     texts = _texts()
     check = texts.checks[name]
+    if cause:
+        return Cure(summary=check.cures[cause], **_stripped(texts.code[check.code_of_cures]))
     # Code that verifies differs between the ways of signing; all other code is the same.
     code = texts.code[signing] if check.code in _VERIFYING and signing != "v1" else texts.code[check.code]
-    return Cure(summary=check.cure, **{language: snippet.strip() for language, snippet in code.items()})
+    return Cure(summary=check.cure, **_stripped(code))
+
+
+def _stripped(code: dict[str, str]) -> dict[str, str]:
+    return {language: snippet.strip() for language, snippet in code.items()}

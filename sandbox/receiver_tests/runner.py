@@ -6,25 +6,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
 
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.ids import uuid7
-from sandbox.domain.receiver_checks import BURST, CHECKS, NAMES, Check, Probing
+from sandbox.domain.receiver_checks import BURST, CHECKS, COPIES, NAMES, Check, Probing, Step
 from sandbox.domain.receiver_curl import curl
 from sandbox.domain.receiver_events import Forge, Outgoing
 from sandbox.domain.receiver_judges import Answer, Exchange, Limits, Observed, Reading, Verdict, described
 from sandbox.domain.receiver_timing import FIRST_PAIRS, MAX_SECONDS, advice, reveals_progress, second_pairs
+from sandbox.receiver_tests.probe import Probe
 from sandbox.receiver_tests.results import StoredFinding, received_answer, sent_request
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
 _IN_TURN: Final = 1.5
 """If two requests at once take this many times as long as one, the receiver handles them one after the other."""
-_READING_PAUSE: Final = 0.2
+_IN_PARALLEL: Final = 1.0
+"""A receiver that takes longer than this gets the checks at the same time, if it can."""
 _SHORTEST_HIDDEN: Final = 8
 """A secret shorter than this is not hidden in answers, where it could be any word."""
 OnFinding = Callable[[StoredFinding], None]
@@ -50,6 +50,7 @@ class ReceiverRun:
         self._limits = limits
         self._usual_seconds = 0.0
         self._is_parallel = False
+        self._probe = None if target.probe_url is None else Probe(target.probe_url, self._get, limits)
         self._hidden = _hidden_texts(target.secret)
         self._findings: dict[str, StoredFinding] = {}
 
@@ -95,7 +96,7 @@ class ReceiverRun:
         If the receiver is slow, all of them one after the other would take minutes. It gets them at once, unless it turns out
         that it handles requests one after the other.
         """
-        if self._usual_seconds <= self._limits.advice:
+        if self._usual_seconds <= min(_IN_PARALLEL, self._limits.advice):
             await self._one(check, on_finding)
             return
         forge = self._forge()
@@ -128,79 +129,96 @@ class ReceiverRun:
         return finding
 
     async def _checked(self, check: Check, requests: Sequence[Outgoing]) -> StoredFinding:
-        needs_order = check.probing is Probing.BEFORE_AND_AFTER
-        readings: Sequence[Reading] | None = None
-        if needs_order and self._target.probe_url is not None:
-            exchanges, readings = await self._probed(requests, self._target.probe_url)
-        elif check.is_burst or (self._is_parallel and not needs_order):
-            exchanges = list(await asyncio.gather(*map(self._exchange, requests)))
-        else:
-            exchanges = [await self._exchange(request) for request in requests]
-        if (
-            check.probing in _READERS
-            and self._target.probe_url is not None
-            and (check.probing is Probing.ONCE_EACH or all(exchange.answer.is_accepted for exchange in exchanges))
-        ):
-            read = partial(_READERS[check.probing], self, self._target.probe_url)
-            readings = await asyncio.gather(*(read(_payout_of(request)) for request in requests))
+        exchanges, readings, is_idle = await self._observe(check, requests)
         if check.name == "accepts_valid":
             self._usual_seconds = exchanges[0].answer.seconds
-        observed = Observed(exchanges, readings, self._usual_seconds, self._limits, self._target.signing)
+        observed = Observed(exchanges, readings, self._usual_seconds, self._limits, self._target.signing, is_idle)
         verdict = check.judge(observed)
         if check.name == "refuses_wrong_key" and verdict.outcome == "passed":
             verdict = await self._judge_timing(exchanges[0].answer.seconds)
-        # A duplicate or a late event can only be repeated together with the webhook before it.
-        repeated = requests if needs_order else [requests[verdict.decisive]]
-        command = curl(self._target.url, repeated, BURST if check.is_burst else 1)
+        # A duplicate or a late event can only be repeated together with the webhooks before it.
+        first = 0 if check.probing is Probing.IN_STEPS else verdict.decisive
+        at_once = BURST if check.is_burst else COPIES if check.probing is Probing.COPIED else 1
+        repeated = requests[first : max(verdict.decisive + 1, min(len(check.steps), 2))]
+        command = curl(self._target.url, repeated, at_once)
         sent = sent_request(self._target.url, requests, verdict.decisive, command)
         received = received_answer(exchanges[verdict.decisive].answer, self._hidden)
         return StoredFinding(check.name, verdict.outcome, sent, received, verdict.observation)
+
+    async def _observe(self, check: Check, requests: Sequence[Outgoing]) -> tuple[list[Exchange], list[Reading] | None, bool]:
+        """Send a check's requests and read the probe. Return the answers, the readings, and whether the receiver is idle."""
+        probe = self._probe
+        if check.probing is Probing.COPIED:
+            return await self._send_copies(requests)
+        if check.probing is Probing.IN_STEPS and probe is not None:
+            return *await self._send_in_steps(requests, check.steps, probe), False
+        if check.is_burst or (self._is_parallel and check.probing is not Probing.IN_STEPS):
+            exchanges = list(await asyncio.gather(*map(self._exchange, requests)))
+        else:
+            exchanges = [await self._exchange(request) for request in requests]
+        if probe is None:
+            return exchanges, None, False
+        payout_ids = [_payout_of(request) for request in requests] if check.probing is not Probing.NOTHING else []
+        if check.probing is Probing.ONCE_EACH:
+            return exchanges, list(await asyncio.gather(*map(probe.read, payout_ids))), False
+        if check.probing is Probing.UNTIL_APPLIED and all(exchange.answer.is_accepted for exchange in exchanges):
+            readings = await probe.settled_all(payout_ids)
+            if not check.is_burst or all(reading.error is not None or reading.applied > 0 for reading in readings):
+                return exchanges, readings, False
+            later = await self._send_later(probe)
+            return exchanges, await probe.until_idle(payout_ids, readings), later.applied > 0
+        return exchanges, None, False
 
     async def _exchange(self, request: Outgoing) -> Exchange:
         started = time.perf_counter()
         result = await self._sender.send(self._target.url, request.body, request.headers, request.method)
         return Exchange(request, _answer(result, time.perf_counter() - started))
 
-    async def _probed(self, requests: Sequence[Outgoing], probe_url: str) -> tuple[list[Exchange], tuple[Reading, Reading]]:
-        """Send two webhooks of one payout, and read the probe after each."""
+    async def _send_copies(self, requests: Sequence[Outgoing]) -> tuple[list[Exchange], list[Reading] | None, bool]:
+        """Send the copies of each webhook at once, and read the probe when each of them has had its effect."""
+        exchanges: list[Exchange] = []
+        # One race takes long enough if the receiver does.
+        count = COPIES if self._usual_seconds > _IN_PARALLEL else len(requests)
+        for start in range(0, count, COPIES):
+            exchanges += await asyncio.gather(*map(self._exchange, requests[start : start + COPIES]))
+        if self._probe is None:
+            return exchanges, None, False
+        await self._send_later(self._probe)
+        return exchanges, await self._probe.settled_all([_payout_of(request) for request in requests[:count:COPIES]]), False
+
+    async def _send_in_steps(
+        self, requests: Sequence[Outgoing], steps: Sequence[Step], probe: Probe
+    ) -> tuple[list[Exchange], list[Reading]]:
+        """Send the webhooks of one payout in order, and read the probe after each step."""
         payout_id = _payout_of(requests[0])
-        exchanges = [await self._exchange(requests[0])]
-        before = await self._settled(probe_url, payout_id)
-        exchanges.append(await self._exchange(requests[1]))
-        if self._usual_seconds <= self._limits.advice:
-            # A receiver may put events into a queue and answer at once. When a later event has had its effect, so has this one.
-            # A receiver that answers slowly does the work before it answers.
-            forge = self._forge()
-            later = forge.new_id()
-            await self._exchange(forge.signed("A later webhook", forge.event(later)))
-            await self._settled(probe_url, later)
-        return exchanges, (before, await self._read(probe_url, payout_id))
+        exchanges: list[Exchange] = []
+        readings: list[Reading] = []
+        for step in steps:
+            sent = len(exchanges)
+            exchanges += [await self._exchange(request) for request in requests[sent : sent + step.webhooks]]
+            if not readings:
+                await probe.settled(payout_id)
+            if readings or step.webhooks > 1:
+                await self._send_later(probe)
+            applied = readings[-1].applied if readings else 0
+            readings.append(await probe.caught_up(payout_id, applied + step.effects))
+        return exchanges, readings
 
-    async def _settled(self, probe_url: str, payout_id: str) -> Reading:
-        """Return the probe's reading as soon as it shows an event of the payout, or the last one before the limit."""
-        deadline = time.monotonic() + self._limits.probe
-        pause = 0.01
-        while True:
-            reading = await self._read(probe_url, payout_id)
-            is_shown = reading.status is not None and reading.applied >= 1
-            # A receiver may answer 404 until it knows the payout.
-            is_error = reading.error is not None and not reading.is_unknown
-            if is_shown or is_error or time.monotonic() > deadline:
-                return reading
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _READING_PAUSE)
+    async def _send_later(self, probe: Probe) -> Reading:
+        """Send a webhook of another payout, and return its reading.
 
-    async def _read(self, probe_url: str, payout_id: str) -> Reading:
-        separator = "&" if "?" in probe_url else "?"
-        url = f"{probe_url.partition('#')[0]}{separator}payout_id={quote(payout_id)}"
-        answer = _answer(await self._sender.send(url, b"", {"accept": "application/json"}, "GET"), 0)
-        if answer.status != 200:
-            error = described(answer).replace("the receiver", "it")
-            return Reading(error=error, is_unknown=answer.status == 404)
-        try:
-            return _decode_reading(answer.body)
-        except msgspec.MsgspecError:
-            return Reading(error='its body must be JSON such as {"status": "SUCCESS", "applied": 1}')
+        A receiver may put events into a queue and answer at once. When a later event has had its effect, so have these. A
+        receiver that answers slowly does the work before it answers.
+        """
+        if self._usual_seconds > self._limits.advice:
+            return Reading()
+        forge = self._forge()
+        later = forge.new_id()
+        await self._exchange(forge.signed("A later webhook", forge.event(later)))
+        return await probe.settled(later)
+
+    async def _get(self, url: str) -> Answer:
+        return _answer(await self._sender.send(url, b"", {"accept": "application/json"}, "GET"), 0)
 
     async def _judge_timing(self, usual_seconds: float) -> Verdict:
         """Compare how long it takes to refuse signatures that are wrong everywhere, and almost right."""
@@ -218,7 +236,9 @@ class ReceiverRun:
                 # Take turns in going first, so that neither profits from the other's warm caches.
                 for samples, request in two if number % 2 else reversed(two):
                     answer = (await self._exchange(request)).answer
-                    if answer.status is None or answer.is_accepted:
+                    if answer.is_accepted:
+                        return Verdict("failed", f"{request.label} was accepted: {described(answer)}.")
+                    if answer.status is None:
                         return Verdict("passed")  # another check reports what is wrong
                     samples.append(answer.seconds)
             if not reveals_progress(wrong, nearly_right):
@@ -226,25 +246,9 @@ class ReceiverRun:
         return Verdict("advice", advice(wrong, nearly_right))
 
 
-_READERS: Final = {Probing.ONCE_EACH: ReceiverRun._read, Probing.UNTIL_APPLIED: ReceiverRun._settled}
-
-
 def _hidden_texts(secret: str) -> list[str]:
     texts = (secret, secret.removeprefix("whsec_").removeprefix("whsk_"))
     return [text for text in texts if len(text) >= _SHORTEST_HIDDEN]
-
-
-class _Probe(msgspec.Struct):
-    status: str | None
-    applied: int
-
-
-_PROBE: Final = msgspec.json.Decoder(_Probe)
-
-
-def _decode_reading(body: str) -> Reading:
-    found = _PROBE.decode(body)
-    return Reading(found.status, found.applied)
 
 
 def _answer(result: SendResult, seconds: float) -> Answer:

@@ -33,7 +33,7 @@ from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Note
 from sandbox.receiver_tests.junit import junit
 from sandbox.receiver_tests.requests import ReceiverTestBody, check_receiver_test, normalized_secret, receiver_test_errors
-from sandbox.receiver_tests.results import Finding, StoredFinding, shown
+from sandbox.receiver_tests.results import Finding, NotVisible, StoredFinding, not_visible, shown
 from sandbox.receiver_tests.runner import ReceiverRun, Target, new_id
 from sandbox.receiver_tests.tables import ReceiverTests
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
@@ -113,6 +113,7 @@ class ReceiverTest(ListedReceiverTest, kw_only=True):
     """
 
     checks: list[Finding]
+    not_visible: list[NotVisible]
 
 
 class ReceiverTestService:
@@ -346,6 +347,7 @@ def _to_test(record: Mapping[str, Any]) -> ReceiverTest:
     return ReceiverTest(
         **_shown(record, [finding.outcome for finding in findings]),
         checks=[shown(finding, record["signing"]) for finding in findings],
+        not_visible=not_visible(record["probe_url"] is not None),
     )
 
 

@@ -94,6 +94,14 @@ class ListedReceiverTest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotVisible:
+    """What this test cannot see. `seen_with` is the option of `psp certify` with which it could, or null."""
+
+    what: str
+    seen_with: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverTest:
     """A test of a webhook receiver. While it runs, `checks` has those that are done. It is PASSED if no check failed.
 
@@ -110,3 +118,4 @@ class ReceiverTest:
     created_at: datetime
     finished_at: datetime | None
     checks: list[Finding]
+    not_visible: list[NotVisible]
