@@ -37,11 +37,20 @@ def test_a_refusal_exits_with_1_and_prints_the_apis_problem_unchanged(world: Wor
     assert plain.stderr.startswith("404 NOT_FOUND: ")
 
 
-def test_a_refusal_names_every_invalid_field(world: World) -> None:
+def test_a_refusal_names_every_invalid_field_once(world: World) -> None:
     plain = run(world, "payouts", "create", "nothing", "12")
     assert plain.exit_code == 1
-    assert "amount" in plain.stderr
-    assert "account_number" in plain.stderr
+    assert plain.stderr.count("amount: ") == plain.stderr.count("account_number: ") == 1
+
+
+def test_advice_about_an_idempotency_key_is_given_only_to_who_chose_one(world: World) -> None:
+    payment = ("payouts", "create", "5.00", "12345678900001", "--reference", "twice")
+    assert run(world, *payment).exit_code == 0
+    for more, is_advised in (((), False), (("--idempotency-key", "mine"), True)):
+        for as_json in ((), ("--json",)):
+            result = run(world, *payment, *more, *as_json)
+            assert (result.exit_code, "DUPLICATE_REFERENCE" in result.stderr) == (1, True)
+            assert ("send a new idempotency key" in result.stderr) is is_advised
 
 
 def test_an_unreachable_sandbox_exits_with_3() -> None:

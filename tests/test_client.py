@@ -120,7 +120,7 @@ def test_a_problem_is_the_exception_of_its_code(client: Client) -> None:
     with pytest.raises(ValidationError) as invalid:
         client.payouts.create(merchant_reference="x", amount="-1", dest_type="BANK", bank_code="HBL", account_number="12")
     assert {error.field for error in invalid.value.errors} == {"amount", "account_number"}
-    assert "amount: " in str(invalid.value)
+    assert str(invalid.value).count("amount: ") == str(invalid.value).count("account_number: ") == 1
     with pytest.raises(InsufficientBalance):
         pay(client, "INV-2", amount="9999999.00")
     with pytest.raises(NotFound):

@@ -27,7 +27,9 @@ Listen = Callable[..., AbstractContextManager[Listener]]
 def listen(world: World, receiver: Receiver) -> Listen:
     """Return a function that runs a listener in the test's world, which forwards to the test's receiver."""
 
-    def start(*arguments: str, api_url: str = world.stack.api_url, to: str = receiver.url) -> AbstractContextManager[Listener]:
+    def start(
+        *arguments: str, api_url: str = world.stack.api_url, to: str | None = receiver.url
+    ) -> AbstractContextManager[Listener]:
         return listening(api_url, world.api_key, to, *arguments)
 
     return start
@@ -177,6 +179,14 @@ def test_faults_apply(world: World, receiver: Receiver, listen: Listen) -> None:
         last = world.get("/api/v1/webhook-deliveries").json()["data"][0]
         attempt = world.get(f"/api/v1/webhook-deliveries/{last['id']}").json()["attempts"][0]
         assert (attempt["fault_kind"], attempt["status"]) == ("wrong_key", 200)
+
+
+def test_without_a_url_to_forward_to_webhooks_are_only_printed(world: World, listen: Listen) -> None:
+    with listen("--events", "PAYOUT.created", to=None) as listener:
+        payout = world.create_payout("0004")["id"]
+        printed = listener.next()
+        assert (printed["payout_id"], printed["status"], printed["delivery_status"]) == (payout, 200, "SUCCEEDED")
+    assert endpoints(world) == []
 
 
 def test_r_resends_the_last_delivery_on_a_terminal(world: World, receiver: Receiver) -> None:

@@ -48,8 +48,11 @@ class ProblemError(PspError):
         return self.problem.request_id
 
     def __str__(self) -> str:
-        fields = "".join(f"\n  {error.field}: {error.message}" for error in self.errors)
-        return f"{self.status} {self.code}: {self.detail or self.title}{fields} (request id {self.request_id or 'unknown'})"
+        text = self.detail or self.title
+        # The detail names most fields that are not valid, without the full stop.
+        unnamed = [error for error in self.errors if f"{error.field}: {error.message.rstrip('.')}" not in text]
+        fields = "".join(f"\n  {error.field}: {error.message}" for error in unnamed)
+        return f"{self.status} {self.code}: {text}{fields} (request id {self.request_id or 'unknown'})"
 
 
 class Unreachable(PspError):

@@ -5,14 +5,22 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.exceptions import TyperException
+from typer.models import ParameterInfo
 
 from sandbox.cli.failures import EXIT_CODES, ExitCode, Failure, usage_error
+from sandbox.cli.global_options import split
 
+_OTHER_NAMES: Final = {
+    "show": "get", "view": "get", "describe": "get", "ls": "list", "all": "list", "add": "create", "new": "create",
+    "create": "add", "remove": "delete", "rm": "delete", "revoke": "delete", "delete": "revoke", "change": "update",
+    "edit": "update", "set": "update", "update": "change", "retry": "resend", "replay": "resend", "get": "show",
+}  # fmt: skip
+"""What other tools call a command, and its name here, in the groups that have it."""
 _KINDS: Final[dict[object, str]] = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 
 
@@ -44,11 +52,29 @@ class Group(TyperGroup):
         return _labelled(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the group's own arguments, and return the rest: the command's name and its arguments."""
-        is_named = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        """Parse the group's own arguments, and return the rest: the command's name and its arguments.
+
+        Global options before the name belong to the command.
+        """
+        options, rest = split(args)
+        is_named = bool(rest) and (not rest[0].startswith("-") or rest[0] in ctx.help_option_names)
         if "show" in self.commands and not is_named and not ctx.resilient_parsing:
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
+            return super().parse_args(ctx, ["show", *args])
+        if options and not rest and not ctx.resilient_parsing:
+            ctx.fail(f"Missing command. Known: {', '.join(self.commands)}.")
+        is_command = bool(rest) and not rest[0].startswith("-")
+        return super().parse_args(ctx, [rest[0], *options, *rest[1:]] if is_command else rest)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments name. Raises TyperException with a suggestion if there is none."""
+        try:
+            return super().resolve_command(ctx, args)
+        except TyperException as error:
+            if self.get_command(ctx, args[0]) is None and "Did you mean" not in error.message:
+                other = _OTHER_NAMES.get(args[0].lower(), args[0].lower())
+                known = f"Did you mean {other!r}?" if other in self.commands else f"Known: {', '.join(self.commands)}."
+                error.message = f"{error.message} {known}"
+            raise
 
 
 class Psp(Group):
@@ -81,9 +107,21 @@ class App(typer.Typer):
         super().__init__(help=help, no_args_is_help=True, cls=Psp if root else Group, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """Return a decorator that adds a command. By default, `epilog` lists the exit codes."""
+        """Return a decorator that adds a command. By default, `epilog` lists the exit codes.
+
+        The case of its choices is ignored.
+        """
         options = dict[str, Any](cls=Command, epilog=EXIT_CODES) | options
-        return super().command(name, **options)
+        add = super().command(name, **options)
+
+        def decorate(function: Any) -> Any:
+            for annotation in get_type_hints(function, include_extras=True).values():
+                for extra in getattr(annotation, "__metadata__", ()):
+                    if isinstance(extra, ParameterInfo):
+                        extra.case_sensitive = False
+            return add(function)
+
+        return decorate
 
 
 def _labelled(parameters: list[Any]) -> list[Any]:

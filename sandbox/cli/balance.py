@@ -7,6 +7,7 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
 from sandbox.cli.options import CreatedPaging
+from sandbox.cli.references import PAYOUT
 from sandbox.domain.choices import Account
 
 app = App("The merchant's balance.")
@@ -24,7 +25,9 @@ def show(client: Client) -> Output:
 def history(
     client: Client,
     paging: CreatedPaging,
-    payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries for this payout.")] = None,
+    payout_id: Annotated[
+        str | None, typer.Option("--payout-id", help="Only entries for the payout with this id or reference."), PAYOUT
+    ] = None,
     account: Annotated[Account | None, typer.Option("--account", help="Only entries on this account.")] = None,
 ) -> Output:
     """List ledger entries, newest first."""

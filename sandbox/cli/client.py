@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 
 import typer
 
+from sandbox.cli.dates import readable
 from sandbox.cli.failures import Failure, failed_response, unreachable
 from sandbox.cli.options import CreatedPaging, Paging
+from sandbox.cli.references import Reference
+from sandbox.domain.idempotency import NEEDS_NEW_KEY
 from sandbox.infrastructure.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
 
 # A shell starts psp for each completion, so load what only requests need (httpx, rich) with the first request.
@@ -98,9 +101,12 @@ class Client:
         """Send JSON, or a form if `files` is given, with an idempotency key: `key`, or a new one. Return the JSON."""
         if "files" not in options:
             options["json"] = {} if body is None else body
-        return self.request_json(
-            method, path, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **(headers or {})}, **options
-        )
+        try:
+            return self.request_json(
+                method, path, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **(headers or {})}, **options
+            )
+        except Failure as failure:
+            raise failure if key else failure.without(NEEDS_NEW_KEY) from None
 
     def request_json(self, method: str, path: str, **options: Any) -> Any:
         """Send a request, and return the JSON of the response; None if it has no body."""
@@ -225,7 +231,7 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Outpu
     """Return a decorator that turns a function of a Client and further arguments into a command.
 
     The command has the function's options, the connector's, those of a Paging parameter, and --json. It prints the Output that
-    the function returns, and raises its failure.
+    the function returns, and raises its failure. The function gets the ids of parameters that are references.
     """
     shared = [*inspect.signature(connector).parameters.values()]
     as_json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
@@ -238,6 +244,8 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Outpu
                 arguments[parameter.name] = parameter.annotation({name: arguments.pop(name) for name in names})
             client.is_watched = is_watched(as_json)
             client.may_prompt = not as_json and sys.stdin.isatty()
+            for name, reference in references.items():
+                arguments[name] = reference.id_of(client, arguments[name])
             shown = function(client, **arguments)
             show(shown.response, as_json=as_json, text=shown.text)
             if shown.failure is not None:
@@ -252,6 +260,12 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Outpu
             for name, (annotation, default) in parameter.annotation.options.items()
         ]
         own = [parameter for parameter in own if parameter not in paging]
+        references = {
+            parameter.name: extra
+            for parameter in own
+            for extra in getattr(parameter.annotation, "__metadata__", ())
+            if isinstance(extra, Reference)
+        }
         every = (*own, *paging_options, *shared, as_json_option)
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in every]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions accept any attribute
@@ -277,7 +291,7 @@ def as_table(page: dict[str, Any], *fields: str) -> Output:
 
     table = Table(*fields, box=SIMPLE_HEAD, pad_edge=False)
     for item in page["data"]:
-        table.add_row(*(escape("" if item[field] is None else _plain(item[field])) for field in fields))
+        table.add_row(*(escape(_cell(field, item[field])) for field in fields))
     # Without a terminal, do not truncate: a script that cuts out columns needs whole ids.
     console = Console(width=None if sys.stdout.isatty() else _MAX_WIDTH)
     with console.capture() as captured:
@@ -293,6 +307,12 @@ def as_fields(found: dict[str, Any]) -> Output:
     width = max(map(len, found)) + 2
     lines = [f"{name:<{width}}{_plain(value)}" for name, value in found.items()]
     return Output(found, "\n".join(lines))
+
+
+def _cell(field: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return readable(value) if field == "at" or field.endswith("_at") else _plain(value)
 
 
 def _plain(value: Any) -> str:

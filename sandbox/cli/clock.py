@@ -9,8 +9,10 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
+from sandbox.cli.dates import moment
 from sandbox.cli.failures import not_met
 from sandbox.cli.options import Limit
+from sandbox.cli.references import PAYOUT
 
 app = App("The clock of the merchant whose key is used.")
 _SPAN: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?\Z", re.ASCII)
@@ -30,7 +32,9 @@ def show_(client: Client) -> Output:
 def due(
     client: Client,
     limit: Limit = 20,
-    payout_id: Annotated[str | None, typer.Option("--payout", help="Only what happens to this payout.")] = None,
+    payout_id: Annotated[
+        str | None, typer.Option("--payout", help="Only what happens to the payout with this id or reference."), PAYOUT
+    ] = None,
 ) -> Output:
     """List the payout steps and webhook attempts that happen next, soonest first."""
     found = client.get("/sandbox/v1/clock/due", limit=limit, payout_id=payout_id)
@@ -45,7 +49,8 @@ def due(
 def freeze(
     client: Client,
     at: Annotated[
-        str | None, typer.Option("--at", help="The time to freeze at, such as 2030-01-01T00:00:00Z. Default: now.")
+        str | None,
+        typer.Option("--at", help="The time to freeze at, such as 2030-01-01T00:00:00Z. Default: now.", callback=moment),
     ] = None,
 ) -> Output:
     """Freeze the clock. With --at, advance it to that time first; the exit code is 4 if work due by then remains."""
@@ -60,7 +65,9 @@ def advance(
     client: Client,
     span: Annotated[str | None, typer.Argument(help="How far: 75h, 2m, 10s, 1d12h, or a number of seconds.")] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", help="How far, in seconds.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="The time to advance to, such as 2030-01-01T00:00:00Z.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="The time to advance to, such as 2030-01-01T00:00:00Z.", callback=moment)
+    ] = None,
 ) -> Output:
     """Advance the clock by SPAN or --seconds, or to --to, and run all work that falls due on the way.
 

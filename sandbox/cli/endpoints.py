@@ -7,9 +7,10 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
+from sandbox.cli.dates import moment
 from sandbox.cli.files import read_json
 from sandbox.cli.filters import FilterOptions, filters
-from sandbox.cli.options import Paging, completion, given, identifier
+from sandbox.cli.options import Paging, completion, event_types, given, identifier
 from sandbox.domain.choices import EndpointStatus, EventType, RecoveryScope, RetryProfile, Signing, SigningTime
 
 app = App("Webhook endpoints.")
@@ -152,12 +153,11 @@ def test(
     client: Client,
     endpoint_id: _Id,
     event_type: Annotated[
-        str,
-        typer.Argument(help="The type of event, such as payout.succeeded.", autocompletion=completion(get_args(EventType))),
-    ],
+        str, typer.Argument(help="The type of event.", autocompletion=completion(get_args(EventType)))
+    ] = "payout.succeeded",  # noqa: PT028 (a command, not a test)
 ) -> Output:
     """Send an endpoint a sample event. Its payout does not exist, and no money moves."""
-    return as_fields(client.post(f"{_PATH}/{endpoint_id}/test", {"event_type": event_type}))
+    return as_fields(client.post(f"{_PATH}/{endpoint_id}/test", {"event_type": event_type.lower()}))
 
 
 @app.command("rotate-secret")
@@ -197,8 +197,8 @@ def _settings(path: Path | None) -> Any:
 def recover(
     client: Client,
     endpoint_id: _Id,
-    since: Annotated[str, typer.Option("--since", help="Only events at or after this time.")],
-    until: Annotated[str | None, typer.Option("--until", help="Only events before this time.")] = None,
+    since: Annotated[str, typer.Option("--since", help="Only events at or after this time or date.", callback=moment)],
+    until: Annotated[str | None, typer.Option("--until", help="Only events before this time or date.", callback=moment)] = None,
     which: Annotated[
         RecoveryScope,
         typer.Option("--which", help="Failed and kept events, or every event, also those that it has received."),
@@ -215,4 +215,4 @@ def recover(
 
 
 def _types(events: list[str] | None) -> list[str] | None:
-    return [event for text in events or [] for event in text.split(",")] or None
+    return event_types(events) or None

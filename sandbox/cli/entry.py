@@ -5,6 +5,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from sandbox.cli.global_options import command_first
+
 
 def main() -> None:
     """Run `psp` with the process's arguments."""
@@ -30,7 +32,7 @@ def delete_stale_ready_file(arguments: Sequence[str]) -> None:
     A script may already wait for the file, and must not read the one of an earlier run. If the file cannot be deleted, the
     command reports that later.
     """
-    own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    own = command_first(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     if own[:1] not in (["up"], ["run"]) or "--help" in own:
         return
     name = "--ready-file"

@@ -23,7 +23,8 @@ from sandbox.cli.client import (
     with_client,
 )
 from sandbox.cli.failures import not_met, refused, unreachable
-from sandbox.cli.options import CreatedPaging, completion, identifier
+from sandbox.cli.options import CreatedPaging, completion, event_types, identifier
+from sandbox.cli.references import PAYOUT
 from sandbox.cli.stream import messages
 from sandbox.domain.choices import EventType
 
@@ -37,7 +38,9 @@ STREAM = "/sandbox/v1/stream"
 def list_(
     client: Client,
     paging: CreatedPaging,
-    payout: Annotated[str | None, typer.Option("--payout", help="Only events of this payout.")] = None,
+    payout: Annotated[
+        str | None, typer.Option("--payout", help="Only events of the payout with this id or reference."), PAYOUT
+    ] = None,
 ) -> Output:
     """List events, newest first."""
     page = client.get("/api/v1/events", payout_id=payout, **paging)
@@ -93,7 +96,7 @@ def watch(
     """
     client = connect(url, api_key, ready_file)
     received = 0
-    filters = {"types": types, "limit": limit, "timeout": timeout}
+    filters = {"types": ",".join(event_types(types)), "limit": limit, "timeout": timeout}
     with suppress(KeyboardInterrupt), interrupt_on_sigterm(), client.stream(STREAM, **filters) as found:
         for kind, data in messages(found):
             if kind == "":

@@ -32,6 +32,11 @@ class Failure(Exception):
         self.problem = problem
         self.sentence = problem["detail"] if sentence is None else sentence
 
+    def without(self, advice: str) -> "Failure":
+        """Return the same failure without a part of its detail, for example advice that does not concern the caller."""
+        detail = self.problem["detail"].replace(advice, "").rstrip()
+        return Failure(self.exit_code, {**self.problem, "detail": detail}, self.sentence.replace(advice, "").rstrip())
+
     def show(self, *, as_json: bool) -> None:
         """Print the failure to stderr, as one JSON object or as text."""
         typer.echo(json.dumps(self.problem) if as_json else self.sentence, err=True)
@@ -68,9 +73,9 @@ def failed_response(response: "httpx.Response") -> Failure:
     try:
         problem = response.json()
         lines = [f"{response.status_code} {problem['code']}: {problem['detail']}"]
-        errors = [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
-        # If there is only one, the detail already contains it.
-        lines += errors if len(errors) > 1 else []
+        errors = [f"{error['field']}: {error['message']}" for error in problem.get("errors", ())]
+        # The detail contains the first ones, without the full stop.
+        lines += [f"  {error}" for error in errors if error.rstrip(".") not in problem["detail"]]
     except (ValueError, KeyError, TypeError):
         detail = f"Unexpected response {response.status_code} from {response.request.url}: not a sandbox? Check --url."
         return Failure(exit_code, _problem("UNEXPECTED_ANSWER", "Unexpected response", response.status_code, detail))

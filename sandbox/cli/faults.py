@@ -71,7 +71,8 @@ def add(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed hits the same calls again.")] = None,
 ) -> Output:
     """Add a fault to the API or to webhooks."""
-    named = given(method=method, path=path, reference=reference, event_type=event_type, endpoint_id=endpoint)
+    types = None if event_type is None else event_type.lower()
+    named = given(method=method, path=path, reference=reference, event_type=types, endpoint_id=endpoint)
     body = {
         "target": target,
         "kind": kind,

@@ -4,15 +4,17 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import AsJson, Client, from_ready_file, host_of, show
+from sandbox.cli.client import DEFAULT_URL, AsJson, Client, from_ready_file, host_of, show
 from sandbox.cli.options import FailureCode, given
 from sandbox.domain.choices import PayoutStatus
 
+_PORT: Final = 8001
 app = App("Send callbacks as a bank would.")
 
 
@@ -24,7 +26,7 @@ def _group() -> None:
 @app.command("send")
 def send(
     payout: Annotated[str, typer.Argument(help="The payout's id or, with --by-reference, its psp_reference.")],
-    status: Annotated[PayoutStatus, typer.Argument(help="The status that the bank reports.", case_sensitive=False)],
+    status: Annotated[PayoutStatus, typer.Argument(help="The status that the bank reports.")],
     secret: Annotated[
         str | None, typer.Option("--secret", envvar="PSP_IPN_SECRET", help="The merchant's IPN secret (whsec_…).")
     ] = None,
@@ -32,8 +34,13 @@ def send(
         Path | None, typer.Option("--ready-file", help="Read the URL and the secret from the ready file of `psp up`.")
     ] = None,
     url: Annotated[
-        str, typer.Option("--url", envvar="PSP_IPN_URL", help="The URL of the IPN receiver.")
-    ] = "http://127.0.0.1:8001",
+        str | None,
+        typer.Option(
+            "--url",
+            envvar="PSP_IPN_URL",
+            help=f"The URL of the IPN receiver. Default: port {_PORT} of the host in PSP_URL, or else of this machine.",
+        ),
+    ] = None,
     by_reference: Annotated[bool, typer.Option("--by-reference", help="Identify the payout by its psp_reference.")] = False,
     psp_reference: Annotated[str | None, typer.Option("--psp-reference", help="The bank's reference for the payout.")] = None,
     failure_code: FailureCode = None,
@@ -46,7 +53,8 @@ def send(
     """Sign a callback with the merchant's IPN secret, and send it."""
     from sandbox.domain.webhook_signing import decode_secret, headers  # here, because it loads cryptography
 
-    url, secret = from_ready_file(ready_file, url, "ipn_url", secret, "ipn_secret")
+    receiver = url or _beside(os.environ.get("PSP_URL") or DEFAULT_URL)
+    url, secret = from_ready_file(ready_file, receiver, "ipn_url", secret, "ipn_secret")
     host_of(url)
     if secret is None:
         raise typer.BadParameter("Give the merchant's IPN secret with --secret, PSP_IPN_SECRET or --ready-file.")
@@ -67,3 +75,9 @@ def send(
         "POST", "/ipn/callback", content=body, headers=signed
     )
     show(response, as_json=as_json, text=f"Accepted: {response['id']}  {response['status']}")
+
+
+def _beside(api_url: str) -> str:
+    """Return the URL of the IPN receiver on the API's host. Raises BadParameter if that is not a URL."""
+    host = host_of(api_url)
+    return f"{urlsplit(api_url).scheme}://{f'[{host}]' if ':' in host else host}:{_PORT}"

@@ -5,7 +5,7 @@ import json
 import signal
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 from urllib.parse import urlsplit
@@ -17,13 +17,16 @@ from sandbox.cli.failures import Failure
 from sandbox.cli.files import read_json
 from sandbox.cli.filters import FilterOptions
 from sandbox.cli.filters import filters as parse_filters
-from sandbox.cli.options import completion, given
+from sandbox.cli.options import completion, event_types, given
 from sandbox.domain.choices import EventType, RetryProfile, Signing
 
 if TYPE_CHECKING:
     from sandbox.cli.forwarder import Delivery
+    from sandbox.webhooks.sender import SendResult
 
 _PATH: Final = "/sandbox/v1/listeners"
+_PRINTED: Final = "http://localhost/printed-by-psp-listen"
+"""The URL of an endpoint whose webhooks are printed and posted nowhere."""
 _SELECTABLE: Final = 100
 """How many of the newest deliveries can be selected for a resend."""
 _REASON_LENGTH: Final = 100
@@ -33,8 +36,13 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def listen(
     forward_to: Annotated[
-        str, typer.Option("--forward-to", help="The URL to post webhooks to, such as http://localhost:3000/.")
-    ],
+        str | None,
+        typer.Option(
+            "--forward-to",
+            help="The URL to post webhooks to, such as http://localhost:3000/. Without it, they are only printed, and count "
+            "as delivered.",
+        ),
+    ] = None,
     events: Annotated[
         str,
         typer.Option(
@@ -80,8 +88,9 @@ def listen(
 ) -> None:
     """Receive webhooks on this machine, even behind a firewall, and print a line for each delivery.
 
-    This command fetches the deliveries and posts them itself. Signatures, retries, order and filters are those of any webhook
-    endpoint, and its deliveries are in the log. After a lost connection or a restart of the sandbox it continues where it was.
+    This command fetches the deliveries and, with --forward-to, posts them itself. Signatures, retries, order and filters are
+    those of any webhook endpoint, and its deliveries are in the log. After a lost connection or a restart of the sandbox it
+    continues where it was.
     Several listeners can run, each with its own endpoint.
 
     On a terminal, r resends the last delivery, and the arrow keys select an earlier one. Ctrl-C stops. Without --name, the
@@ -91,12 +100,13 @@ def listen(
     """
     client = connect(url, api_key, ready_file)
     body = given(
-        forward_to=forward_to, event_types=events.split(","), name=name, filters=parse_filters(filters), signing=signing,
-        custom_signing=None if custom_signing is None else read_json(custom_signing), retry_profile=retry_profile,
+        forward_to=forward_to or _PRINTED, event_types=event_types(events), name=name, filters=parse_filters(filters),
+        signing=signing, custom_signing=None if custom_signing is None else read_json(custom_signing),
+        retry_profile=retry_profile,
     )  # fmt: skip
     endpoint = client.post(_PATH, body | {"ordered": ordered, "skip_waiting": latest})
     screen = _Screen(client, endpoint["id"], limit, print_json=print_json, as_json=as_json)
-    show(endpoint, as_json=as_json, text=_greeting(endpoint, name))
+    show(endpoint, as_json=as_json, text=_greeting(endpoint, forward_to, name))
     try:
         asyncio.run(_forward(client, endpoint["id"], forward_to, screen, skip_verify=skip_verify))
     finally:
@@ -106,7 +116,19 @@ def listen(
             screen.message(f"The endpoint stays and collects events for the next listener with --name {name}.")
 
 
-async def _forward(client: Client, listener_id: str, forward_to: str, screen: "_Screen", *, skip_verify: bool) -> None:
+class _Printer:
+    """Stands for a receiver that accepts every webhook. The screen prints them."""
+
+    async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> "SendResult":
+        from sandbox.webhooks.sender import SendResult
+
+        return SendResult(200, {}, "", None, 0)
+
+    async def close(self) -> None:
+        """Close nothing: it has no connections."""
+
+
+async def _forward(client: Client, listener_id: str, forward_to: str | None, screen: "_Screen", *, skip_verify: bool) -> None:
     # These modules load aiohttp and httpx, which the shell's completion does not need.
     from aiohttp import ThreadedResolver
 
@@ -116,8 +138,12 @@ async def _forward(client: Client, listener_id: str, forward_to: str, screen: "_
     from sandbox.webhooks.sender import WebhookSender
 
     loop = asyncio.get_running_loop()
-    sender = WebhookSender(ANY_NETWORK, ssl_context=_tls(forward_to, skip_verify=skip_verify), resolver=ThreadedResolver())
-    forwarder = Forwarder(client, sender, listener_id, forward_to, screen.attempt, screen.message)
+    sender = (
+        _Printer()
+        if forward_to is None
+        else WebhookSender(ANY_NETWORK, ssl_context=_tls(forward_to, skip_verify=skip_verify), resolver=ThreadedResolver())
+    )
+    forwarder = Forwarder(client, sender, listener_id, forward_to or _PRINTED, screen.attempt, screen.message)
     screen.stop = forwarder.stop
     for number in _SIGNALS:
         loop.add_signal_handler(number, forwarder.stop)
@@ -148,10 +174,11 @@ def _delete(client: Client, listener_id: str, screen: "_Screen") -> None:
         raise
 
 
-def _greeting(endpoint: dict[str, Any], name: str | None) -> str:
+def _greeting(endpoint: dict[str, Any], forward_to: str | None, name: str | None) -> str:
+    doing = "Printing webhooks" if forward_to is None else f"Delivering to {endpoint['url']}"
     signed = f"signed with {endpoint['secret']}" if endpoint["secret"] else f"to verify with {endpoint['public_key']}"
     kept = "The endpoint is deleted at the end." if name is None else f"The endpoint of {name} is kept at the end."
-    return f"Delivering to {endpoint['url']}, {signed}. {kept} Press Ctrl-C to stop, r to resend the last delivery."
+    return f"{doing}, {signed}. {kept} Press Ctrl-C to stop, r to resend the last delivery."
 
 
 class _Screen:

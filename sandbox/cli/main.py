@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from sandbox.cli.app import App
+from sandbox.cli.global_options import GLOBAL_OPTIONS, command_first
 
 _COMMANDS: Final = {
     "up": ("up", "up"),
@@ -66,6 +67,7 @@ def create_app(arguments: Sequence[str] = ()) -> App:
         root=True,
         name="psp",
         pretty_exceptions_show_locals=False,
+        epilog=f"{', '.join(GLOBAL_OPTIONS)} may come before a command or after it.",
     )
     for name in filter(names.__contains__, _COMMANDS):
         app.command(name, **_OPTIONS.get(name, {}))(_load(*_COMMANDS[name]))
@@ -97,7 +99,7 @@ def _options(
 
 def main() -> None:
     # Set the name, because completion derives its environment variable from it.
-    create_app(sys.argv[1:])(prog_name="psp")
+    create_app(command_first(sys.argv[1:]))(prog_name="psp")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_fields, as_table, with_client, with_operator
+from sandbox.cli.dates import moment
 from sandbox.cli.options import Paging, given, identifier
 from sandbox.domain.choices import Role
 
@@ -30,7 +31,9 @@ def create(
     opening_balance: Annotated[str | None, typer.Option("--opening-balance", help="The opening balance.")] = None,
     webhook_url: Annotated[str | None, typer.Option("--webhook-url", help="The URL of its first webhook endpoint.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Make ids, jitter and faults repeatable.")] = None,
-    frozen_at: Annotated[str | None, typer.Option("--frozen-at", help="Freeze its clock at this time.")] = None,
+    frozen_at: Annotated[
+        str | None, typer.Option("--frozen-at", help="Freeze its clock at this time.", callback=moment)
+    ] = None,
 ) -> Output:
     """Create a merchant. Its key and secrets are shown only in this response."""
     body = {

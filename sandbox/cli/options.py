@@ -6,12 +6,17 @@ from urllib.parse import quote
 
 import typer
 
+from sandbox.cli.dates import moment
 from sandbox.domain.choices import Method
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="The maximum number of results.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the previous page.")]
-CreatedFrom = Annotated[str | None, typer.Option("--created-from", help="Only items created at or after this time.")]
-CreatedTo = Annotated[str | None, typer.Option("--created-to", help="Only items created before this time.")]
+CreatedFrom = Annotated[
+    str | None, typer.Option("--created-from", help="Only items created at or after this time or date.", callback=moment)
+]
+CreatedTo = Annotated[
+    str | None, typer.Option("--created-to", help="Only items created before this time or date.", callback=moment)
+]
 
 
 class Paging(dict[str, Any]):
@@ -31,7 +36,7 @@ class CreatedPaging(Paging):
     }
 
 
-OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.", case_sensitive=False)]
+OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.")]
 MetadataPairs = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A metadata entry. Can be repeated.")
 ]
@@ -90,6 +95,17 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
     return dict(pair.partition("=")[::2] for pair in given or [])
 
 
+def upper(value: str | None) -> str | None:
+    """Return a code as the API writes it."""
+    return None if value is None else value.upper()
+
+
+def event_types(given: list[str] | str | None) -> list[str]:
+    """Return comma-separated event types and patterns as the API writes them."""
+    texts = [given] if isinstance(given, str) else given or []
+    return [part.strip().lower() for text in texts for part in text.split(",")]
+
+
 def given(**fields: Any) -> dict[str, Any]:
     """Return the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
@@ -119,21 +135,38 @@ def _failure_codes(incomplete: str) -> list[tuple[str, str]]:
 def _scenarios(incomplete: str) -> list[str]:
     from sandbox.scenarios.builtin import load_catalogue
 
-    return [scenario.name for scenario in load_catalogue().scenarios if scenario.name.startswith(incomplete)]
+    return [scenario.name for scenario in load_catalogue().scenarios if scenario.name.startswith(incomplete.lower())]
 
 
-Bank = Annotated[str | None, typer.Option("--bank", help="The bank's code. Default: HBL.", autocompletion=_banks)]
+def _failure_code(value: str | None) -> str | None:
+    from sandbox.domain.payout_states import FAILURES
+
+    return value if value is None or value.upper() not in FAILURES else value.upper()
+
+
+def _scenario(value: str | None) -> str | None:
+    return value if value is None or value.lower() not in _scenarios(value) else value.lower()
+
+
+Bank = Annotated[
+    str | None, typer.Option("--bank", help="The bank's code. Default: HBL.", autocompletion=_banks, callback=upper)
+]
 Wallet = Annotated[
-    str | None, typer.Option("--wallet", help="The wallet provider's code, instead of a bank.", autocompletion=_wallets)
+    str | None,
+    typer.Option("--wallet", help="The wallet provider's code, instead of a bank.", autocompletion=_wallets, callback=upper),
 ]
 FailureCode = Annotated[
     str | None,
     typer.Option(
-        "--failure-code", help="Why it failed: a code such as BANK_REJECTED, or one of your own.", autocompletion=_failure_codes
+        "--failure-code",
+        help="Why it failed: a code such as BANK_REJECTED, or one of your own.",
+        autocompletion=_failure_codes,
+        callback=_failure_code,
     ),
 ]
 ScenarioName = Annotated[
-    str | None, typer.Option("--scenario", help="The name of the scenario to follow.", autocompletion=_scenarios)
+    str | None,
+    typer.Option("--scenario", help="The name of the scenario to follow.", autocompletion=_scenarios, callback=_scenario),
 ]
 
 

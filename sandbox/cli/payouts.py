@@ -20,15 +20,14 @@ from sandbox.cli.options import (
     Wallet,
     destination,
     given,
-    identifier,
     multi_choice_option,
     pairs,
 )
+from sandbox.cli.references import USER, PayoutId
 from sandbox.domain.choices import DestType, PayoutStatus
 
 app = App("Payouts of the merchant whose key is used.")
 _PATH = "/api/v1/payouts"
-_Id = Annotated[str, identifier("The payout's id.")]
 _Key = Annotated[str | None, typer.Option("--idempotency-key", help="Default: a random one.")]
 
 
@@ -82,7 +81,7 @@ def batch(
 @with_client
 def get(
     client: Client,
-    payout_id: _Id,
+    payout_id: PayoutId,
     wait_for: Annotated[
         list[str] | None,
         multi_choice_option("--wait-for", PayoutStatus, "Wait until it reaches one of these states, such as SUCCESS,FAILED."),
@@ -103,7 +102,7 @@ def get(
 
 @app.command("timeline")
 @with_client
-def timeline(client: Client, payout_id: _Id) -> Output:
+def timeline(client: Client, payout_id: PayoutId) -> Output:
     """Show every status change of a payout, oldest first."""
     found = client.get(f"{_PATH}/{payout_id}/timeline")
     return as_table(found, "at", "from", "to", "cause", "scenario", "step", "event_id")
@@ -117,7 +116,9 @@ def list_(
     status: Annotated[list[str] | None, multi_choice_option("--status", PayoutStatus, "Only payouts in these states.")] = None,
     dest_type: Annotated[DestType | None, typer.Option("--dest-type", help="Only payouts to this kind of destination.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
-    user_id: Annotated[str | None, typer.Option("--user-id", help="Only payouts of this user.")] = None,
+    user_id: Annotated[
+        str | None, typer.Option("--user-id", help="Only payouts of the user with this id or external_id."), USER
+    ] = None,
     metadata: MetadataPairs = None,
     search: Annotated[
         str | None, typer.Option("--search", help="Only payouts whose reference, account, title, id or user matches this text.")
@@ -135,7 +136,7 @@ def list_(
         **paging,
         **filters,
     )
-    return as_table(page, "id", "merchant_reference", "amount", "account_number", "status", "failure_code")
+    return as_table(page, "merchant_reference", "id", "created_at", "amount", "account_number", "status", "failure_code")
 
 
 @app.command("requests")
@@ -147,28 +148,28 @@ def requests(client: Client, paging: Paging) -> Output:
 
 @app.command("approve")
 @with_client
-def approve(client: Client, payout_id: _Id) -> Output:
+def approve(client: Client, payout_id: PayoutId) -> Output:
     """Approve a payout that is waiting for approval."""
     return _acted(client, "PATCH", payout_id, "approve")
 
 
 @app.command("reject")
 @with_client
-def reject(client: Client, payout_id: _Id) -> Output:
+def reject(client: Client, payout_id: PayoutId) -> Output:
     """Reject a payout that is waiting for approval."""
     return _acted(client, "PATCH", payout_id, "reject")
 
 
 @app.command("cancel")
 @with_client
-def cancel(client: Client, payout_id: _Id) -> Output:
+def cancel(client: Client, payout_id: PayoutId) -> Output:
     """Cancel a payout that the bank is not processing."""
     return _acted(client, "POST", payout_id, "cancel")
 
 
 @app.command("reinitiate")
 @with_client
-def reinitiate(client: Client, payout_id: _Id) -> Output:
+def reinitiate(client: Client, payout_id: PayoutId) -> Output:
     """Retry a failed payout."""
     return _acted(client, "POST", payout_id, "reinitiate")
 
@@ -177,8 +178,8 @@ def reinitiate(client: Client, payout_id: _Id) -> Output:
 @with_client
 def simulate(
     client: Client,
-    payout_id: _Id,
-    status: Annotated[PayoutStatus, typer.Argument(help="The status to move it to.", case_sensitive=False)],
+    payout_id: PayoutId,
+    status: Annotated[PayoutStatus, typer.Argument(help="The status to move it to.")],
     failure_code: FailureCode = None,
 ) -> Output:
     """Move a payout to another status, as the bank would."""
@@ -189,7 +190,7 @@ def simulate(
 
 @app.command("actions")
 @with_client
-def actions(client: Client, payout_id: _Id) -> Output:
+def actions(client: Client, payout_id: PayoutId) -> Output:
     """List the commands that can change a payout now."""
     found = client.get(f"/sandbox/v1/payouts/{payout_id}/actions")
     lines = [f"{found['payout_id']}  {found['status']}"]
@@ -221,4 +222,5 @@ def _change(entry: dict[str, Any]) -> str:
 
 def _line(payout: dict[str, Any]) -> str:
     failure = f" ({payout['failure_code']})" if payout["failure_code"] else ""
-    return f"{payout['id']}  {payout['amount']} {payout['currency']} to {payout['account_number']}  {payout['status']}{failure}"
+    to = f"{payout['amount']} {payout['currency']} to {payout['account_number']}"
+    return f"{payout['merchant_reference']}  {payout['id']}  {to}  {payout['status']}{failure}"

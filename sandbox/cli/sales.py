@@ -8,6 +8,7 @@ from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.options import CreatedPaging, identifier
+from sandbox.cli.references import USER
 from sandbox.domain.choices import SaleStatus
 
 app = App("Sales, and their advance and final payments.")
@@ -17,7 +18,7 @@ app = App("Sales, and their advance and final payments.")
 @with_client
 def create(
     client: Client,
-    user_id: Annotated[str, typer.Argument(help="The id of the user who made the sale.")],
+    user_id: Annotated[str, typer.Argument(help="The id or external_id of the user who made the sale."), USER],
     brand: Annotated[str, typer.Argument(help="The brand that was sold.")],
     earning: Annotated[str, typer.Argument(help="The amount that the user earns, such as 40.00.")],
 ) -> Output:
@@ -44,7 +45,9 @@ def list_(
     client: Client,
     paging: CreatedPaging,
     status: Annotated[SaleStatus | None, typer.Option("--status", help="Only sales in this state.")] = None,
-    user_id: Annotated[str | None, typer.Option("--user-id", help="Only sales of this user.")] = None,
+    user_id: Annotated[
+        str | None, typer.Option("--user-id", help="Only sales of the user with this id or external_id."), USER
+    ] = None,
 ) -> Output:
     """List sales, newest first."""
     page = client.get(
@@ -54,7 +57,17 @@ def list_(
         **paging,
     )
     return as_table(
-        page, "id", "user_id", "brand", "earning", "status", "advance_amount", "final_amount", "attempts", "last_error"
+        page,
+        "id",
+        "created_at",
+        "user_id",
+        "brand",
+        "earning",
+        "status",
+        "advance_amount",
+        "final_amount",
+        "attempts",
+        "last_error",
     )
 
 

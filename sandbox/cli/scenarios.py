@@ -8,11 +8,11 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.files import read_json
-from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, destination, given, identifier, pairs
+from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, destination, given, pairs, upper
+from sandbox.cli.references import USER, ScenarioId
 
 app = App("Scenarios that payouts follow: the built-in ones and your own.")
 _PATH = "/sandbox/v1/scenarios"
-_Id = Annotated[str, identifier("The id of your own scenario.")]
 _File = Annotated[
     Path, typer.Argument(help="A JSON file with the body of POST /sandbox/v1/scenarios.", dir_okay=False, exists=True)
 ]
@@ -30,7 +30,9 @@ def list_(client: Client) -> Output:
 @with_client
 def catalogue(
     client: Client,
-    bank: Annotated[str | None, typer.Option("--bank", help="The bank whose accounts are the examples.")] = None,
+    bank: Annotated[
+        str | None, typer.Option("--bank", help="The bank whose accounts are the examples.", callback=upper)
+    ] = None,
 ) -> Output:
     """List an account number and an amount for each scenario, and what happens to such a payout."""
     found = client.get("/sandbox/v1/catalogue", **given(bank_code=bank))
@@ -44,7 +46,7 @@ def catalogue(
 
 @app.command("get")
 @with_client
-def get(client: Client, rule_id: _Id) -> Output:
+def get(client: Client, rule_id: ScenarioId) -> Output:
     """Show one of your own scenarios."""
     rule = client.get(f"{_PATH}/{rule_id}")
     return Output(rule, _line(rule))
@@ -60,7 +62,9 @@ def explain(
     wallet: Wallet = None,
     reference: Annotated[str, typer.Option("--reference", help="The payout's reference.")] = "explain",
     scenario: ScenarioName = None,
-    user_id: Annotated[str | None, typer.Option("--user-id", help="The user of the payout.")] = None,
+    user_id: Annotated[
+        str | None, typer.Option("--user-id", help="The id or external_id of the user of the payout."), USER
+    ] = None,
     metadata: MetadataPairs = None,
     rule: Annotated[
         Path | None,
@@ -91,7 +95,7 @@ def add(client: Client, file: _File) -> Output:
 
 @app.command("replace")
 @with_client
-def replace(client: Client, rule_id: _Id, file: _File) -> Output:
+def replace(client: Client, rule_id: ScenarioId, file: _File) -> Output:
     """Replace one of your own scenarios. Payouts that already follow it keep the old steps."""
     rule = client.write("PUT", f"{_PATH}/{rule_id}", read_json(file))
     return Output(rule, _line(rule))
@@ -99,7 +103,7 @@ def replace(client: Client, rule_id: _Id, file: _File) -> Output:
 
 @app.command("delete")
 @with_client
-def delete(client: Client, rule_id: _Id) -> Output:
+def delete(client: Client, rule_id: ScenarioId) -> Output:
     """Delete one of your own scenarios."""
     client.request_json("DELETE", f"{_PATH}/{rule_id}")
     return Output({"deleted": rule_id}, f"Deleted {rule_id}.")

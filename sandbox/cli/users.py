@@ -13,12 +13,12 @@ from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.files import batch_output, read_items
-from sandbox.cli.options import Bank, CreatedPaging, Wallet, destination, given, identifier
+from sandbox.cli.options import Bank, CreatedPaging, Wallet, destination, given
+from sandbox.cli.references import PAYOUT, UserId
 from sandbox.domain.choices import RecordedType, TransactionType
 
 app = App("Users with wallets.")
 _PATH = "/api/v1/users"
-_Id = Annotated[str, identifier("The user's id.")]
 _Amount = Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]
 _ExternalId = Annotated[str | None, typer.Option("--external-id", help="Your own id for the user.")]
 _Account = Annotated[str | None, typer.Option("--account", help="The account number for the user's payouts.")]
@@ -37,7 +37,7 @@ def list_(
 ) -> Output:
     """List users, newest first."""
     page = client.get(_PATH, external_id=external_id, q=search, **paging)
-    return as_table(page, "id", "name", "external_id", "vendor_user_id", "created_at")
+    return as_table(page, "external_id", "id", "name", "vendor_user_id", "created_at")
 
 
 @app.command("create")
@@ -74,7 +74,7 @@ def batch(
 
 @app.command("get")
 @with_client
-def get(client: Client, user_id: _Id) -> Output:
+def get(client: Client, user_id: UserId) -> Output:
     """Show a user."""
     return _output(client.get(f"{_PATH}/{user_id}"))
 
@@ -83,7 +83,7 @@ def get(client: Client, user_id: _Id) -> Output:
 @with_client
 def change(
     client: Client,
-    user_id: _Id,
+    user_id: UserId,
     name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     external_id: _ExternalId = None,
     account: _Account = None,
@@ -101,7 +101,7 @@ def change(
 @with_client
 def transactions(
     client: Client,
-    user_id: _Id,
+    user_id: UserId,
     paging: CreatedPaging,
     kind: Annotated[TransactionType | None, typer.Option("--type", help="Only transactions of this type.")] = None,
 ) -> Output:
@@ -114,9 +114,11 @@ def transactions(
 @with_client
 def history(
     client: Client,
-    user_id: _Id,
+    user_id: UserId,
     paging: CreatedPaging,
-    payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries for this payout.")] = None,
+    payout_id: Annotated[
+        str | None, typer.Option("--payout-id", help="Only entries for the payout with this id or reference."), PAYOUT
+    ] = None,
 ) -> Output:
     """List the ledger entries of a user's wallet, newest first."""
     page = client.get(f"{_PATH}/{user_id}/history", payout_id=payout_id, **paging)
@@ -125,7 +127,7 @@ def history(
 
 @app.command("summary")
 @with_client
-def summary(client: Client, user_id: _Id) -> Output:
+def summary(client: Client, user_id: UserId) -> Output:
     """Show the totals of a user's wallet."""
     found = client.get(f"{_PATH}/{user_id}/summary")
     return Output(found, "\n".join(f"{name:<18}{amount:>16}" for name, amount in found.items() if name != "user_id"))
@@ -133,7 +135,7 @@ def summary(client: Client, user_id: _Id) -> Output:
 
 @app.command("balance")
 @with_client
-def balance(client: Client, user_id: _Id) -> Output:
+def balance(client: Client, user_id: UserId) -> Output:
     """Show a user's balance and how much of it can be paid out."""
     return as_fields(client.get(f"{_PATH}/{user_id}/balance"))
 
@@ -142,8 +144,8 @@ def balance(client: Client, user_id: _Id) -> Output:
 @with_client
 def record(
     client: Client,
-    user_id: _Id,
-    kind: Annotated[RecordedType, typer.Argument(help="What to record.", case_sensitive=False)],
+    user_id: UserId,
+    kind: Annotated[RecordedType, typer.Argument(help="What to record.")],
     amount: _Amount,
     reference: Annotated[str | None, typer.Option("--reference", help="Your own reference.")] = None,
 ) -> Output:
@@ -155,7 +157,7 @@ def record(
 
 @app.command("request")
 @with_client
-def request(client: Client, user_id: _Id, amount: _Amount) -> Output:
+def request(client: Client, user_id: UserId, amount: _Amount) -> Output:
     """Request a payout to the user's destination. It waits for `psp payouts approve`."""
     payout = client.post(f"{_PATH}/{user_id}/payout", {"amount": amount})
     return Output(payout, f"{payout['id']}  {payout['amount']} {payout['currency']}  {payout['status']}")

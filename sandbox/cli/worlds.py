@@ -6,10 +6,10 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
-from sandbox.cli.options import Paging, Yes, identifier
+from sandbox.cli.options import Paging, Yes
+from sandbox.cli.references import SnapshotId
 
 app = App("Snapshots of the merchant's world.")
-_Id = Annotated[str, identifier("The snapshot's id.")]
 _PATH = "/sandbox/v1/snapshots"
 
 
@@ -41,19 +41,19 @@ def create(
 def list_(client: Client, paging: Paging) -> Output:
     """List snapshots, newest first."""
     page = client.get(_PATH, **paging)
-    return as_table(page, "id", "clock_at", "rows", "name")
+    return as_table(page, "name", "id", "clock_at", "rows")
 
 
 @app.command("get")
 @with_client
-def get(client: Client, snapshot_id: _Id) -> Output:
+def get(client: Client, snapshot_id: SnapshotId) -> Output:
     """Show a snapshot."""
     return as_fields(client.get(f"{_PATH}/{snapshot_id}"))
 
 
 @app.command("restore")
 @with_client
-def restore(client: Client, snapshot_id: _Id) -> Output:
+def restore(client: Client, snapshot_id: SnapshotId) -> Output:
     """Restore the merchant's world from a snapshot."""
     found = client.post(f"{_PATH}/{snapshot_id}/restore")
     clock = "frozen at" if found["frozen"] else "running from"
@@ -62,7 +62,7 @@ def restore(client: Client, snapshot_id: _Id) -> Output:
 
 @app.command("delete")
 @with_client
-def delete(client: Client, snapshot_id: _Id) -> Output:
+def delete(client: Client, snapshot_id: SnapshotId) -> Output:
     """Delete a snapshot."""
     client.request_json("DELETE", f"{_PATH}/{snapshot_id}")
     return Output({"deleted": snapshot_id}, f"Deleted {snapshot_id}.")

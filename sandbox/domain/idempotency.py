@@ -9,9 +9,10 @@ UNFINISHED: Final = 102
 """The stored status of a key whose request takes several transactions and has no result yet."""
 CALLBACK_PREFIX: Final = "\x1fipn:"
 """Begins the keys of bank callbacks. It is not printable, so it is different from every merchant's key."""
-_NEEDS_NEW_KEY: Final = (
+NEEDS_NEW_KEY: Final = (
     "This response is stored under your idempotency key for 24 hours. To try again, send a new idempotency key."
 )
+"""What the detail of a stored refusal ends with."""
 
 
 def execute(unit: UnitOfWork, command: Command) -> CommandResult:
@@ -88,7 +89,7 @@ def refuse(problem: Problem, context: RequestContext, *, stored: bool = False) -
 def add_stored_notice(problem: Problem, key: IdempotencyKey | None) -> None:
     """Add to a refusal's detail that a retry needs a new key, if the refusal will be stored under the key."""
     if is_stored(key, problem.status):
-        problem.detail = f"{problem.detail} {_NEEDS_NEW_KEY}"
+        problem.detail = f"{problem.detail} {NEEDS_NEW_KEY}"
 
 
 def is_stored(key: IdempotencyKey | None, status: int) -> bool:

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 class Listener:
     """A `psp listen` process. Starting it waits until the endpoint exists."""
 
-    def __init__(self, api_url: str, api_key: str, forward_to: str, *arguments: str) -> None:
-        command = [sys.executable, "-u", "-m", "sandbox.cli.main", "listen", "--forward-to", forward_to, "--json", *arguments]
+    def __init__(self, api_url: str, api_key: str, forward_to: str | None, *arguments: str) -> None:
+        forward = () if forward_to is None else ("--forward-to", forward_to)
+        command = [sys.executable, "-u", "-m", "sandbox.cli.main", "listen", *forward, "--json", *arguments]
         self.process = subprocess.Popen(
             [*command, "--url", api_url, "--api-key", api_key], stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -50,7 +51,7 @@ class Listener:
 
 
 @contextlib.contextmanager
-def listening(api_url: str, api_key: str, forward_to: str, *arguments: str) -> Iterator[Listener]:
+def listening(api_url: str, api_key: str, forward_to: str | None, *arguments: str) -> Iterator[Listener]:
     """Run a listener until the end of the block."""
     listener = Listener(api_url, api_key, forward_to, *arguments)
     try:

@@ -1,0 +1,25 @@
+"""Times that people type as options, and read in tables. All are in UTC unless they say otherwise."""
+
+from datetime import UTC, datetime
+
+import typer
+
+from sandbox.domain.clock import render
+
+
+def moment(value: str | None) -> str | None:
+    """Return the time as the API takes it. A date means its beginning; without an offset, it is UTC. Raises BadParameter."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value.strip())
+        return render(found if found.tzinfo else found.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{value!r} is not a time; write 2030-01-31, 2030-01-31 12:00 or 2030-01-31T12:00:00Z."
+        ) from None
+
+
+def readable(value: str) -> str:
+    """Return a time of the API without its fraction of a second, as `moment` accepts it."""
+    return f"{value[:10]} {value[11:19]}Z"

@@ -1,0 +1,81 @@
+"""Arguments that name a thing by its id or by the name that its owner gave it, such as a payout's reference."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from sandbox.cli.failures import refused
+from sandbox.cli.options import path_part
+from sandbox.domain.ids import is_uuid
+
+if TYPE_CHECKING:
+    from sandbox.cli.client import Client
+
+_VERSION: Final = slice(14, 15)
+"""Where a UUID has its version. Ids have version 7; a UUID that a merchant uses as a reference usually has another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Marks a command's parameter whose value may be a reference. The command gets the id.
+
+    `path` is the list to look in, and `field` the items' field that has the reference. `is_filter` says whether the list has a
+    parameter of that name; otherwise all its pages are read, and the first match counts. `in_path` says whether the id becomes
+    a part of a URL's path.
+    """
+
+    kind: str
+    path: str
+    field: str
+    is_filter: bool = True
+    in_path: bool = True
+
+    def id_of(self, client: "Client", value: str | None) -> str | None:
+        """Return the id of what has this id or reference.
+
+        If nothing has it: the value for a path, so that the API refuses it. Otherwise raises Failure.
+        """
+        if value is None or (is_uuid(value) and value[_VERSION] == "7"):
+            return value
+        part = path_part(value)
+        found = self._find(client, value)
+        if found is not None:
+            return found
+        if self.in_path or is_uuid(value):
+            return part
+        raise refused(f"No {self.kind} has the id or {self.field} {value!r}.", "NOT_FOUND")
+
+    def _find(self, client: "Client", value: str) -> str | None:
+        if self.is_filter:
+            return next((str(item["id"]) for item in client.get(self.path, **{self.field: value})["data"]), None)
+        cursor = None
+        while True:
+            page: dict[str, Any] = client.get(self.path, cursor=cursor)
+            for item in page["data"]:
+                if item[self.field] == value and item["id"]:
+                    return str(item["id"])
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return None
+
+
+_PAYOUT: Final = ("payout", "/api/v1/payouts", "merchant_reference")
+_USER: Final = ("user", "/api/v1/users", "external_id")
+PAYOUT: Final = Reference(*_PAYOUT, in_path=False)
+"""Marks an option or a field of a body that is a payout's id or reference."""
+USER: Final = Reference(*_USER, in_path=False)
+"""The same for a user."""
+
+PayoutId = Annotated[str, typer.Argument(help="The payout's id or merchant_reference."), Reference(*_PAYOUT)]
+UserId = Annotated[str, typer.Argument(help="The user's id or external_id."), Reference(*_USER)]
+SnapshotId = Annotated[
+    str,
+    typer.Argument(help="The snapshot's id or name; the newest one of that name counts."),
+    Reference("snapshot", "/sandbox/v1/snapshots", "name", is_filter=False),
+]
+ScenarioId = Annotated[
+    str,
+    typer.Argument(help="The id or name of your own scenario."),
+    Reference("scenario", "/sandbox/v1/scenarios", "name", is_filter=False),
+]
