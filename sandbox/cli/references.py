@@ -1,7 +1,7 @@
 """Arguments that name a thing by its id or by the name that its owner gave it, such as a payout's reference."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import typer
 
@@ -9,11 +9,15 @@ from sandbox.cli.failures import refused
 from sandbox.cli.options import path_part
 from sandbox.domain.ids import is_uuid
 
-if TYPE_CHECKING:
-    from sandbox.cli.client import Client
-
 _VERSION: Final = slice(14, 15)
 """Where a UUID has its version. Ids have version 7; a UUID that a merchant uses as a reference usually has another one."""
+
+
+class _Reads(Protocol):
+    """The part of a client that finds references."""
+
+    def get(self, path: str, /, **params: Any) -> Any:
+        """Send GET, and return the JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Reference:
     is_filter: bool = True
     in_path: bool = True
 
-    def id_of(self, client: "Client", value: str | None) -> str | None:
+    def id_of(self, client: _Reads, value: str | None) -> str | None:
         """Return the id of what has this id or reference.
 
         If nothing has it: the value for a path, so that the API refuses it. Otherwise raises Failure.
@@ -46,7 +50,7 @@ class Reference:
             return part
         raise refused(f"No {self.kind} has the id or {self.field} {value!r}.", "NOT_FOUND")
 
-    def _find(self, client: "Client", value: str) -> str | None:
+    def _find(self, client: _Reads, value: str) -> str | None:
         if self.is_filter:
             return next((str(item["id"]) for item in client.get(self.path, **{self.field: value})["data"]), None)
         cursor = None
