@@ -116,6 +116,7 @@ def test_the_errors_for_an_unknown_revision_and_a_folder_without_git_say_what_to
     [
         (["HEAD", "connections"], "'connections' is not a bench that can be compared. Choose from: create, e2e,"),
         (["HEAD", "compare"], "'compare' is not a bench"),
+        (["HEAD", "neighbors"], "'neighbors' is not a bench"),
         (["HEAD", "scale"], "'scale' is not a bench"),
         (["HEAD", "webhooks"], "'webhooks' is not a bench"),
         (["HEAD", "create", "--rounds", "0"], "'--rounds': Input should be greater than or equal to 1"),

@@ -2,15 +2,14 @@
 
 import asyncio
 import contextlib
-import multiprocessing
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from typing import Final, cast
 
 import httptools
 import uvloop
 
+from sandbox.bench.child import Pipe, run_child
 from sandbox.bench.stack import BenchError
 from sandbox.domain.webhook_signing import ID_HEADER
 
@@ -23,14 +22,14 @@ _POLL_SECONDS: Final = 0.005
 class Sink:
     """Counts the webhooks that arrive at the receiver's process."""
 
-    def __init__(self, pipe: "Connection[str, tuple[int, float]]", url: str) -> None:
+    def __init__(self, pipe: Pipe, url: str) -> None:
         self.url = url
         self._pipe = pipe
 
     def reset(self) -> None:
         """Forget what has arrived."""
         self._pipe.send("reset")
-        self._pipe.recv()
+        self._pipe.receive()
 
     def wait(self, count: int) -> float:
         """Wait until `count` different webhooks have arrived. Return when the first did, on the clock of `perf_counter`.
@@ -40,7 +39,7 @@ class Sink:
         deadline = time.monotonic() + _ARRIVE_SECONDS
         while True:
             self._pipe.send("count")
-            arrived, first_at = self._pipe.recv()
+            arrived, first_at = cast("tuple[int, float]", self._pipe.receive())
             if arrived >= count:
                 return first_at
             if time.monotonic() > deadline:
@@ -51,20 +50,9 @@ class Sink:
 @contextlib.contextmanager
 def run_sink() -> Iterator[Sink]:
     """Run a receiver that responds to every request with an empty 200."""
-    context = multiprocessing.get_context("spawn")  # a fork would share this process's event loops and threads
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        port, _ = ours.recv()
-        yield Sink(ours, f"http://127.0.0.1:{port}/")
-    except EOFError as error:
-        raise BenchError("The bench's webhook receiver ended.") from error
-    finally:
-        ours.close()
-        process.join(5)
-        process.kill()
+    with run_child(_serve) as pipe:
+        port, _ = pipe.receive()
+        yield Sink(pipe, f"http://127.0.0.1:{port}/")
 
 
 class _Arrivals:
@@ -80,7 +68,7 @@ class _Arrivals:
         self.ids.add(message_id)
 
 
-def _serve(pipe: "Connection[tuple[int, float], str]") -> None:
+def _serve(pipe: Pipe) -> None:
     """Receive webhooks, and answer the parent's questions, until it closes the pipe."""
 
     async def run() -> None:
@@ -90,8 +78,8 @@ def _serve(pipe: "Connection[tuple[int, float], str]") -> None:
 
         def answer() -> None:
             try:
-                question = pipe.recv()
-            except (EOFError, OSError):
+                question = pipe.receive()
+            except BenchError:
                 ended.set()
                 return
             if question == "reset":
@@ -102,8 +90,7 @@ def _serve(pipe: "Connection[tuple[int, float], str]") -> None:
         pipe.send((server.sockets[0].getsockname()[1], 0.0))
         await ended.wait()
 
-    with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(run())
+    uvloop.run(run())
 
 
 class _Connection(asyncio.Protocol):

@@ -9,6 +9,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.bench_compare import compare
+from sandbox.cli.bench_neighbors import neighbors
 from sandbox.cli.bench_run import Json, Output, measure, print_result, show_progress
 from sandbox.cli.bench_scale import scale
 from sandbox.cli.failures import not_met, refused
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = App("Measure how fast the sandbox is on this machine.")
 # Unknown options belong to the compared bench.
 app.command("compare", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(compare)
+app.command("neighbors")(neighbors)
 app.command("scale")(scale)
 
 _ReadyFile = Annotated[

@@ -53,7 +53,8 @@ def _options_of(context: typer.Context, bench: str) -> dict[str, Any]:
     benches: dict[str, Any] = {
         name: command
         for name, command in context.parent.command.commands.items()  # type: ignore[attr-defined]  # the parent is a group
-        if name not in (context.info_name, "growth", "scale", "webhooks")  # the last three are comparisons themselves
+        if name
+        not in (context.info_name, "growth", "neighbors", "scale", "webhooks")  # the last four are comparisons themselves
     }
     if bench not in benches:
         raise typer.BadParameter(f"{bench!r} is not a bench that can be compared. Choose from: {', '.join(benches)}.")

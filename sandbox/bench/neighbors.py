@@ -1,0 +1,227 @@
+"""`psp bench neighbors`: measure whether one merchant feels its neighbors.
+
+A quiet merchant sends one create after another: in calm, then next to eight merchants that make noise, then in calm again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Final
+
+from sandbox.bench.cpu import TOTAL, cpu_seconds
+from sandbox.bench.database import Database
+from sandbox.bench.e2e import percentile
+from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.noise import KINDS
+from sandbox.bench.noise_process import Made, open_noise
+from sandbox.bench.quiet import Felt, Phase, Quiet, open_quiet
+from sandbox.bench.stack import BenchError, Merchant, Stack, call, create_endpoint, create_merchant, open_stack
+
+NEIGHBORS: Final = 8
+MAX_RATIOS: Final[Mapping[int, float]] = {50: 3.0, 95: 5.0}
+"""The limit of the ratio of each percentile, with noise to in calm."""
+_SETTLED_CORES: Final = 0.15
+"""Below this CPU use, the sandbox has nothing left to do."""
+_SETTLE_SECONDS: Final = 60.0
+_WARM_UP_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One phase: what the quiet merchant felt, and the CPU time of the sandbox per second, by kind of process."""
+
+    felt: Felt
+    cores: Mapping[str, float]
+
+    def ms(self, percent: int) -> float:
+        """Return a percentile, in milliseconds."""
+        return percentile(self.felt.seconds, percent) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class KindResult:
+    """The phases of one kind of noise: calm before, noise, calm after."""
+
+    kind: str
+    before: Measured
+    noise: Measured
+    after: Measured
+    made: Made
+    noise_seconds: float
+
+    def calm_ms(self, percent: int) -> float:
+        """Return the mean of the percentiles in calm, in milliseconds."""
+        return fmean((self.before.ms(percent), self.after.ms(percent)))
+
+    def ratio(self, percent: int) -> float:
+        """Return the percentile with noise, divided by the mean of the two in calm."""
+        return self.noise.ms(percent) / self.calm_ms(percent)
+
+    @property
+    def noise_cores(self) -> float:
+        """The CPU time per second of the process that made the noise."""
+        return self.made.cpu_seconds / self.noise_seconds
+
+    @property
+    def exceeded(self) -> list[str]:
+        """What exceeds the limits, as sentences without their subject."""
+        found = [
+            f"p{percent} is {self.ratio(percent):.1f} times that in calm, more than {limit:g}"
+            for percent, limit in MAX_RATIOS.items()
+            if self.ratio(percent) > limit
+        ]
+        for name, phase in (("in calm", self.before), ("with noise", self.noise), ("in calm afterwards", self.after)):
+            for status, count in sorted(phase.felt.statuses.items()):
+                if status != 201:
+                    found.append(f"the quiet merchant got {count} x {describe_status(status)} {name}")
+            if phase.felt.missing:
+                found.append(f"{phase.felt.missing} webhooks of the quiet merchant did not arrive {name}")
+        for status, count in sorted(self.made.statuses.items()):
+            if status == 0 or status >= 500:
+                reason = self.made.reasons.get(status, "")
+                found.append(f"the noise got {count} x {describe_status(status)} {reason}".rstrip())
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A kind that could not be measured, and why."""
+
+    kind: str
+    reason: str
+
+    @property
+    def exceeded(self) -> list[str]:
+        """The reason."""
+        return [self.reason]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All kinds, with one number of API processes."""
+
+    processes: int
+    kinds: Sequence[KindResult | Failed]
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborsResult:
+    """The result of the bench."""
+
+    machine: Machine
+    seconds: int
+    connections: int
+    runs: Sequence[Run]
+
+    @property
+    def exceeded(self) -> list[str]:
+        """What exceeds the limits, one line each; empty if nothing does."""
+        return [
+            f"{found.kind}, {run.processes} API process{'es'[: 2 * (run.processes > 1)]}: {line}"
+            for run in self.runs
+            for found in run.kinds
+            for line in found.exceeded
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborsBench:
+    """The options of the bench: for each number of API `processes`, three phases of `seconds` for each of the `kinds`."""
+
+    processes: Sequence[int]
+    kinds: Sequence[str]
+    seconds: int
+    connections: int
+    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+
+    @property
+    def steps(self) -> int:
+        """The total number of steps that `progress` counts."""
+        return len(self.processes) * len(self.kinds)
+
+    def run(self) -> NeighborsResult:
+        """Measure. Raises BenchError if a sandbox does not start; a kind that cannot be measured is part of the result."""
+        runs = []
+        machine: Machine | None = None
+        for processes in self.processes:
+            with open_stack(None, processes, 1) as stack, open_quiet(stack) as quiet:
+                machine = machine or describe_machine(Database(stack.database_url).version)
+                with _merchant(stack) as merchant:
+                    quiet.measure(Phase(merchant, _WARM_UP_SECONDS))
+                runs.append(Run(processes, [self._kind(stack, quiet, processes, kind) for kind in self.kinds]))
+        assert machine is not None  # there is at least one number of processes
+        return NeighborsResult(machine, self.seconds, self.connections, runs)
+
+    def _kind(self, stack: Stack, quiet: Quiet, processes: int, kind: str) -> KindResult | Failed:
+        try:
+            found = self._measure_kind(stack, quiet, kind, lambda phase: self.progress(f"{kind}, {processes}: {phase}", 0))
+        except BenchError as error:
+            return Failed(kind, str(error))
+        finally:
+            self.progress(kind, 1)
+        if not KINDS[kind].expected & found.made.statuses.keys():
+            return Failed(kind, f"the noise had none of the expected responses: {dict(found.made.reasons)}")
+        return found
+
+    def _measure_kind(self, stack: Stack, quiet: Quiet, kind: str, show: Callable[[str], None]) -> KindResult:
+        with _merchant(stack) as merchant:
+            with_webhooks = KINDS[kind].with_webhooks
+            secret = create_endpoint(stack, merchant, f"{quiet.url}/0") if with_webhooks else None
+            phase = Phase(merchant, self.seconds, secret)
+            with ExitStack() as closing:
+                noisy = [closing.enter_context(_merchant(stack)) for _ in range(NEIGHBORS)]
+                # It ends before its merchants are deleted, which ends its backlog.
+                with open_noise(stack, kind, noisy, self.connections) as noise:
+                    show("calm")
+                    _settle(stack)
+                    before = _measure(stack, quiet, phase)
+                    show("noise")
+                    started = time.perf_counter()
+                    noise.start()
+                    loud = _measure(stack, quiet, phase)
+                    made = noise.stop()
+                    seconds = time.perf_counter() - started
+                show("cleaning up")
+            _settle(stack)
+            show("calm again")
+            return KindResult(kind, before, loud, _measure(stack, quiet, phase), made, seconds)
+
+
+def describe_status(status: int) -> str:
+    """Return a status as text; 0 stands for no response."""
+    return str(status) if status else "no response"
+
+
+@contextmanager
+def _merchant(stack: Stack) -> Iterator[Merchant]:
+    """Create a merchant, and delete it afterwards."""
+    merchant = create_merchant(stack, "bench neighbors")
+    try:
+        yield merchant
+    finally:
+        call(stack, "DELETE", f"/sandbox/v1/merchants/{merchant.merchant_id}", {"X-ADMIN-KEY": stack.admin_key}, None)
+
+
+def _measure(stack: Stack, quiet: Quiet, phase: Phase) -> Measured:
+    started, before = time.perf_counter(), cpu_seconds(stack.pid)
+    felt = quiet.measure(phase)
+    return Measured(felt, _cores(stack, started, before))
+
+
+def _cores(stack: Stack, started: float, before: Mapping[str, float]) -> dict[str, float]:
+    """Return the CPU seconds per second since `started`, by kind of process and in total."""
+    after, elapsed = cpu_seconds(stack.pid), time.perf_counter() - started
+    cores = {kind: (seconds - before.get(kind, 0.0)) / elapsed for kind, seconds in after.items()}
+    return cores | {TOTAL: sum(cores.values())}
+
+
+def _settle(stack: Stack) -> None:
+    """Wait until the sandbox has nothing left to do, or a minute has passed."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        started, before = time.perf_counter(), cpu_seconds(stack.pid)
+        time.sleep(1)
+        if _cores(stack, started, before)[TOTAL] < _SETTLED_CORES:
+            return
