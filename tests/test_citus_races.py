@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.db.engine import close_pool, connection, open_pool
+from sandbox.db.cluster import Node, Shard
+from sandbox.db.engine import close_pool, connection, every_shard, open_pool, transaction
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.world import World
 
@@ -70,6 +71,25 @@ def test_parallel_payouts_never_overspend_one_balance(citus: CitusCluster, world
     assert Counter(run_concurrently(citus, world, create)) == {201: 15, 422: THREADS - 15}
     assert world.balance() == ("10000.00", "990000.00")
     world.assert_clean()
+
+
+async def test_the_shards_of_a_node_share_a_processs_connections_to_it(citus: CitusCluster) -> None:
+    """However many transactions run at once, and in whichever shards. None is refused."""
+    size = 2
+
+    async def enter(shard: Shard) -> tuple[Node, int]:
+        async with transaction(shard) as conn:
+            await conn.execute("SELECT count(*) FROM payouts")
+            return shard.node, await conn.fetchval("SELECT pg_backend_pid()")
+
+    await open_pool(citus.urls[WORKERS[0]], size)
+    try:
+        used = set(await asyncio.gather(*(enter(shard) for shard in [*await every_shard()] * 25)))
+    finally:
+        await close_pool()
+    by_node = Counter(node for node, _ in used)
+    assert {str(node) for node in by_node} == {citus.address(node) for node in WORKERS}
+    assert max(by_node.values()) <= size
 
 
 async def test_a_process_makes_its_first_connections_at_the_same_time(citus: CitusCluster, world_on_node: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sandbox.db import pools
 from sandbox.db.cluster import Cluster, Node
 from sandbox.db.engine import APPLICATION_ROLE
-from sandbox.db.pools import Pools
+from sandbox.db.pools import SHARED_CONNECTIONS, Pools
 from tests.harness.proxy import Proxy
 from tests.harness.world import Stack
 
@@ -19,7 +19,9 @@ async def test_only_one_request_waits_for_a_node_that_does_not_respond(stack: St
     async with Proxy(f"{stack.database_url.partition('?host=')[2]}/.s.PGSQL.5432").serving() as proxy:
         opened = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", 4, APPLICATION_ROLE, {})
         node = Node("127.0.0.1", proxy.port)
-        await opened._shared_pool(node)  # its own time limit stays long, for slow machines
+        pool, conn = await opened._take_shared(node)  # its own time limit stays long, for slow machines
+        conn.terminate()
+        await pool.release(conn)
         monkeypatch.setattr(pools, "CONNECT_SECONDS", 0.2)
 
         async def probe_together() -> list[str]:
@@ -78,14 +80,13 @@ async def test_a_node_whose_connections_are_all_busy_is_not_down(stack: Stack, m
         opened = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", 4, APPLICATION_ROLE, {})
         node = Node("127.0.0.1", proxy.port)
         try:
-            pool = await opened._shared_pool(node)
-            busy = [await pool.acquire() for _ in range(pool.get_max_size())]
+            taken = [await opened._take_shared(node) for _ in range(SHARED_CONNECTIONS)]
             monkeypatch.setattr(pools, "CONNECT_SECONDS", 0.2)
             with pytest.raises(TimeoutError):
                 await opened.probe(node)
             assert not opened.is_down(node)
             monkeypatch.setattr(pools, "CONNECT_SECONDS", 5.0)
-            for conn in busy:
+            for pool, conn in taken:
                 await pool.release(conn)
             await opened.probe(node)
         finally:

@@ -126,9 +126,10 @@ _opened: Pools | None = None
 
 
 async def open_pool(database_url: str, size: int) -> None:
-    """Prepare connections to `database_url`, at most `size` on plain PostgreSQL, all in the application's role.
+    """Prepare at most `size` connections to `database_url`, all in the application's role.
 
-    If the database is distributed, they are made to the nodes that own the merchants' rows, whichever node the URL names.
+    If the database is distributed, they are made to the nodes that own the merchants' rows, whichever node the URL names: at
+    most `size` to each, which its shards share, and a few more for what belongs to no merchant.
     """
     global _opened
     _opened = Pools(database_url, size, APPLICATION_ROLE, PLANNER)
@@ -157,10 +158,16 @@ def shard_of(merchant_id: str) -> Shard | None:
     return None if cluster is None else cluster.shard_of(merchant_id)
 
 
+def node_of(merchant_id: str) -> Node | None:
+    """Return the node that has the merchant's rows; None where `shard_of` returns None."""
+    shard = shard_of(merchant_id)
+    return None if shard is None else shard.node
+
+
 def is_available(merchant_id: str) -> bool:
     """Whether the node that would have the merchant's rows is not known to be down."""
-    shard = shard_of(merchant_id)
-    return shard is None or not _pools().is_down(shard.node)
+    node = node_of(merchant_id)
+    return node is None or not _pools().is_down(node)
 
 
 async def cluster_nodes() -> Sequence[Node]:

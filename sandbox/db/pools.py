@@ -1,35 +1,36 @@
-"""The connections of a process: one pool on plain PostgreSQL, one pool for each shard on a distributed database."""
+"""The connections of a process: one pool on plain PostgreSQL, one pool for each node on a distributed database."""
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from sandbox.db.cluster import DISTRIBUTE_LOCK, Cluster, Node, Shard, read_cluster
-from sandbox.db.shard_schema import NODE_SETTINGS, prepare_shard
+from sandbox.db.node_pool import AllBusyError, Connection, NodePool, Pool, ShardConnection
+from sandbox.db.shard_schema import NODE_SETTINGS, find_prepared, prepare_shard
 
 CONNECT_SECONDS: Final = 5.0
-MIN_CONNECTIONS_PER_SHARD: Final = 4
+SHARED_CONNECTIONS: Final = 2
+"""To each node, beside those for its shards: for tables that belong to no merchant, and to see whether the node responds."""
 _DOWN_SECONDS: Final = 1.0
 """How long requests for an unreachable node fail at once, before the next one tries to connect again."""
 _UNREACHABLE: Final = (OSError, asyncpg.CannotConnectNowError)
 """Errors of a node that does not serve: it cannot be reached, or it is starting or shutting down."""
 _SHARD_SETTINGS: Final = {"citus.override_table_visibility": "off", "citus.enable_manual_changes_to_shards": "on"}
 
-Connection: TypeAlias = "PoolConnectionProxy[Any]"
-Pool: TypeAlias = "asyncpg.Pool[Any]"
-
 
 class Pools:
     """Opens pools when they are first used, and finds out whether the database is distributed."""
 
     def __init__(self, database_url: str, size: int, role: str, settings: Mapping[str, str]) -> None:
-        """`size` is the maximum number of connections on plain PostgreSQL. They all have this role and these settings."""
+        """`size` is the maximum number of connections, to each node of a distributed database.
+
+        They all have this role and these settings.
+        """
         self._database_url = database_url
         self._size = size
         self._role = role
@@ -39,9 +40,10 @@ class Pools:
         self._discovery: asyncio.Task[Cluster | None] | None = None
         self._changing = asyncio.Lock()
         self._entry: Pool | None = None
-        self._shards: dict[Shard, Pool] = {}
-        self._preparing: dict[Shard, asyncio.Lock] = {}
-        self._shared: dict[Node, Pool] = {}
+        self._nodes: dict[Node, NodePool] = {}
+        self._shared: dict[Node, NodePool] = {}
+        self._prepared: set[Shard] = set()
+        self._preparing: dict[Node, asyncio.Lock] = {}
         self._down_until: dict[Node, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -58,7 +60,7 @@ class Pools:
         """Let requests for the node fail at once, as long as `is_down` says."""
         self._down_until[node] = time.monotonic() + _DOWN_SECONDS
 
-    async def acquire(self, owner: "str | Shard | None") -> "tuple[Pool, Connection, Shard | None]":
+    async def acquire(self, owner: "str | Shard | None") -> "tuple[Pool | NodePool, Connection, Shard | None]":
         """Take a connection to the rows of a merchant or shard, or, for None, to the tables that belong to no merchant.
 
         Also return its pool, to which the caller must release it, and its shard; None on plain PostgreSQL. Raises OSError and
@@ -71,8 +73,7 @@ class Pools:
         if owner is None:
             return *await self._acquire_shared(cluster), None
         shard = cluster.shard_of(owner) if isinstance(owner, str) else owner
-        pool, conn = await self._acquire_from(shard.node, partial(self._shard_pool, cluster, shard))
-        return pool, conn, shard
+        return *await self._acquire_from(shard.node, partial(self._take, cluster, shard)), shard
 
     async def find_again(self, shard: Shard) -> Shard:
         """Return the shard at its present node, because it has moved or its schema was dropped.
@@ -83,11 +84,11 @@ class Pools:
             if self._cluster is not None and shard in self._cluster.shards:  # else another task has read it meanwhile
                 self._cluster = await self._read_anywhere(self._cluster)
             present = {} if self._cluster is None else {known.id: known for known in self._cluster.shards}
-            for known in [shard, *self._shards]:
+            for known in [*self._prepared]:
                 if known == shard or known != present.get(known.id):
-                    pool = self._shards.pop(known, None)
-                    if pool is not None:
-                        self._close_soon(pool)
+                    self._prepared.remove(known)
+                    if known.node in self._nodes:
+                        await self._nodes[known.node].forget(known.schema)
         if shard.id not in present:
             raise ConnectionError(f"shard {shard.id} was split")
         return present[shard.id]
@@ -112,7 +113,7 @@ class Pools:
 
     async def probe(self, node: Node) -> None:
         """Run a statement on the node. Raises OSError or asyncpg's errors."""
-        pool, conn = await self._acquire_from(node, partial(self._shared_pool, node))
+        pool, conn = await self._acquire_from(node, partial(self._take_shared, node))
         try:
             await conn.execute("SELECT 1")
         finally:
@@ -120,8 +121,8 @@ class Pools:
 
     async def close(self) -> None:
         """Close all pools. Connections that are still busy after 5 seconds are terminated."""
-        entry = [] if self._entry is None else [self._entry]
-        for pool in (*entry, *self._shards.values(), *self._shared.values()):
+        pools: list[Pool | NodePool] = [*self._nodes.values(), *self._shared.values()]
+        for pool in pools if self._entry is None else [self._entry, *pools]:
             self._close_soon(pool)
         if self._closing:
             await asyncio.wait(self._closing)
@@ -171,55 +172,68 @@ class Pools:
                     await conn.close(timeout=2.0)
         raise ConnectionError("no node of the cluster responds")
 
-    async def _acquire_shared(self, cluster: Cluster) -> "tuple[Pool, Connection]":
+    async def _acquire_shared(self, cluster: Cluster) -> "tuple[NodePool, Connection]":
         """Take a connection to any node that responds. The tables that belong to no merchant are on all nodes."""
         nodes = sorted(cluster.nodes, key=self.is_down)
         for node in nodes[:-1]:
             with contextlib.suppress(OSError):
-                return await self._acquire_from(node, partial(self._shared_pool, node))
-        return await self._acquire_from(nodes[-1], partial(self._shared_pool, nodes[-1]))
+                return await self._acquire_from(node, partial(self._take_shared, node))
+        return await self._acquire_from(nodes[-1], partial(self._take_shared, nodes[-1]))
 
-    async def _acquire_from(self, node: Node, find_pool: "Callable[[], Awaitable[Pool]]") -> "tuple[Pool, Connection]":
+    async def _acquire_from(
+        self, node: Node, take: "Callable[[], Awaitable[tuple[NodePool, Connection]]]"
+    ) -> "tuple[NodePool, Connection]":
         if self.is_down(node):
             raise ConnectionError(f"node {node} is unreachable")
         if node in self._down_until:
             # Only this request waits to see whether the node is back. Meanwhile, the others still fail at once.
             self._down_until[node] = time.monotonic() + CONNECT_SECONDS
-        pool: Pool | None = None
         try:
-            pool = await find_pool()
-            conn = await pool.acquire(timeout=CONNECT_SECONDS)
+            taken = await take()
         except asyncpg.CannotConnectNowError as error:
             self.mark_down(node)
             raise ConnectionError(f"node {node}: {error}") from error
-        except OSError as error:
-            all_are_busy = isinstance(error, TimeoutError) and pool is not None and pool.get_size() == pool.get_max_size()
-            if not all_are_busy:
-                self.mark_down(node)
+        except AllBusyError:
+            raise
+        except OSError:
+            self.mark_down(node)
             raise
         self._down_until.pop(node, None)
-        return pool, conn
+        return taken
 
-    async def _shard_pool(self, cluster: Cluster, shard: Shard) -> "Pool":
-        async with self._preparing.setdefault(shard, asyncio.Lock()):
-            pool = self._shards.get(shard)
-            if pool is None:
-                conn = await self._connect(shard.node, CONNECT_SECONDS, NODE_SETTINGS)
-                try:
+    async def _take(self, cluster: Cluster, shard: Shard) -> "tuple[NodePool, Connection]":
+        if shard not in self._prepared:
+            await self._prepare(cluster, shard)
+        pool = self._nodes.get(shard.node)
+        if pool is None:
+            pool = self._nodes[shard.node] = await self._open_node_pool(self._size, shard.node, _SHARD_SETTINGS)
+        return pool, await pool.acquire(shard.schema, CONNECT_SECONDS)
+
+    async def _prepare(self, cluster: Cluster, shard: Shard) -> None:
+        """Prepare the shard's schema on its node. Also find out which of the node's other shards are prepared.
+
+        One connection at a time does this, so that a process that starts does not need one for each shard.
+        """
+        async with self._preparing.setdefault(shard.node, asyncio.Lock()):
+            if shard in self._prepared:
+                return
+            conn = await self._connect(shard.node, CONNECT_SECONDS, NODE_SETTINGS)
+            try:
+                self._prepared |= await find_prepared(conn, [known for known in cluster.shards if known.node == shard.node])
+                if shard not in self._prepared:
                     await prepare_shard(conn, shard, self._role)
-                finally:
-                    await conn.close(timeout=CONNECT_SECONDS)
-                neighbours = sum(other.node == shard.node for other in cluster.shards)
-                size = max(MIN_CONNECTIONS_PER_SHARD, -(-self._size // neighbours))
-                settings = {**_SHARD_SETTINGS, "search_path": shard.schema}
-                pool = self._shards[shard] = await self._create_pool(size, shard.node, settings)
-        return pool
+                    self._prepared.add(shard)
+            finally:
+                await conn.close(timeout=CONNECT_SECONDS)
 
-    async def _shared_pool(self, node: Node) -> "Pool":
+    async def _take_shared(self, node: Node) -> "tuple[NodePool, Connection]":
         pool = self._shared.get(node)
         if pool is None:
-            pool = self._shared[node] = await self._create_pool(2, node)
-        return pool
+            pool = self._shared[node] = await self._open_node_pool(SHARED_CONNECTIONS, node)
+        return pool, await pool.acquire(None, CONNECT_SECONDS)
+
+    async def _open_node_pool(self, size: int, node: Node, settings: Mapping[str, str] | None = None) -> NodePool:
+        return await NodePool.open(size, lambda init: self._create_pool(1, node, settings, init))
 
     async def _create_pool(
         self,
@@ -239,6 +253,7 @@ class Pools:
             server_settings={**self._settings, **(settings or {})},
             reset=_reset,
             init=init,
+            connection_class=asyncpg.Connection if node is None else ShardConnection,
         )
 
     async def _connect(
@@ -253,7 +268,7 @@ class Pools:
         )
         return conn
 
-    def _close_soon(self, pool: "Pool") -> None:
+    def _close_soon(self, pool: "Pool | NodePool") -> None:
         task = asyncio.create_task(_close(pool))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -264,7 +279,7 @@ def _address_of(node: Node | None) -> dict[str, Any]:
     return {} if node is None else {"host": node.host, "port": node.port}
 
 
-async def _close(pool: "Pool") -> None:
+async def _close(pool: "Pool | NodePool") -> None:
     try:
         await asyncio.wait_for(pool.close(), 5)
     except TimeoutError:

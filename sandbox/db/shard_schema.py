@@ -9,6 +9,8 @@ the transactions that hold it, and later transactions find that the shard is gon
 """
 
 import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -22,16 +24,20 @@ NODE_SETTINGS: Final = {"citus.enable_ddl_propagation": "off", "citus.override_t
 """Settings of a connection that changes a shard's schema: its objects exist on this node only, and it sees shards."""
 
 _TABLES: Final = """
-SELECT c.relname AS name, c.relname || '_' || s.shardid AS shard_table
+SELECT anchor.shardid AS shard, c.relname AS name, c.relname || '_' || s.shardid AS shard_table
 FROM pg_dist_shard anchor
 JOIN pg_dist_partition a ON a.logicalrelid = anchor.logicalrelid
 JOIN pg_dist_partition t ON t.colocationid = a.colocationid AND t.partmethod = 'h'
 JOIN pg_dist_shard s ON s.logicalrelid = t.logicalrelid AND s.shardminvalue = anchor.shardminvalue
 JOIN pg_class c ON c.oid = t.logicalrelid
-WHERE anchor.shardid = $1 ORDER BY c.relname
+WHERE anchor.shardid = ANY ($1::bigint[]) ORDER BY c.relname
 """
-_COMMENT: Final = "SELECT obj_description(to_regnamespace($1), 'pg_namespace')"
-_VIEWS: Final = "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind = 'v'"
+# When Citus drops the tables of a shard that has moved away, it drops their views too, so they are counted.
+_FOUND: Final = """
+SELECT n.nspname, obj_description(n.oid, 'pg_namespace') AS digest,
+    (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'v') AS views
+FROM pg_namespace n WHERE n.nspname = ANY ($1::text[])
+"""
 _SCHEMAS: Final = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'psp\\_shard\\_%'"
 
 # Citus's executor takes the same lock (ShareLock is 5) before it writes to a shard; a move takes it in a conflicting mode on
@@ -61,37 +67,49 @@ $function$
 """
 
 
+async def find_prepared(conn: "asyncpg.Connection[Any]", shards: Sequence[Shard]) -> set[Shard]:
+    """Return those of a node's shards whose schemas are there and up to date."""
+    tables = await _tables_of(conn, shards)
+    rows = await conn.fetch(_FOUND, [shard.schema for shard in shards])
+    found = {row["nspname"]: (row["digest"], row["views"]) for row in rows}
+    return {shard for shard in shards if found.get(shard.schema) == (_digest(tables[shard.id]), len(tables[shard.id]))}
+
+
+async def _tables_of(conn: "asyncpg.Connection[Any]", shards: Sequence[Shard]) -> Mapping[int, Sequence[tuple[str, str]]]:
+    """Return, by the id of the shard, the names of all tables and of the tables with their rows in the shard."""
+    tables: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
+    for row in await conn.fetch(_TABLES, [shard.id for shard in shards]):
+        tables[row["shard"]].append((row["name"], row["shard_table"]))
+    return tables
+
+
+def _digest(tables: Sequence[tuple[str, str]]) -> str:
+    """Return what a schema's comment says if the schema is up to date."""
+    version = [functions_digest(), _ENTER, _CHECK, *(shard_table for _, shard_table in tables)]
+    return hashlib.sha256("\n".join(version).encode()).hexdigest()
+
+
 async def prepare_shard(conn: "asyncpg.Connection[Any]", shard: Shard, role: str) -> None:
     """Create the shard's schema for `role` on its node, unless it is there and up to date.
 
     `conn` is a connection to the node as the tables' owner, with NODE_SETTINGS. Waits for migrations in progress.
     """
-    tables = await conn.fetch(_TABLES, shard.id)
-    version = [functions_digest(), _ENTER, _CHECK, *(record["shard_table"] for record in tables)]
-    digest = hashlib.sha256("\n".join(version).encode()).hexdigest()
-
-    async def is_current() -> bool:
-        # When Citus drops the tables of a shard that has moved away, it drops their views too.
-        comment, views = await conn.fetchval(_COMMENT, shard.schema), await conn.fetchval(_VIEWS, shard.schema)
-        return bool(comment == digest and views == len(tables))
-
-    if await is_current():
-        return
     async with conn.transaction():
         await conn.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
-        if await is_current():  # another process was faster
+        if await find_prepared(conn, [shard]):  # another process was faster
             return
+        tables = (await _tables_of(conn, [shard]))[shard.id]
         schema, names = shard.schema, {"schema": shard.schema, "shard": shard.id, "moved": SHARD_MOVED}
         await conn.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}")
-        for record in tables:
+        for name, shard_table in tables:
             # With the invoker's rights: the application's role can do with the rows what it can do with the table.
             await conn.execute(
-                f"CREATE VIEW {record['name']} WITH (security_invoker = true) AS SELECT * FROM public.{record['shard_table']}"  # noqa: S608 -- names of tables
+                f"CREATE VIEW {name} WITH (security_invoker = true) AS SELECT * FROM public.{shard_table}"  # noqa: S608 -- names of tables
             )
         for source in (_CHECK.format(**names), _ENTER.format(**names), *function_sources().values()):
             await conn.execute(source)
         await conn.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}")
-        await conn.execute(f"COMMENT ON SCHEMA {schema} IS '{digest}'")
+        await conn.execute(f"COMMENT ON SCHEMA {schema} IS '{_digest(tables)}'")
 
 
 async def drop_shard_schemas(conn: "asyncpg.Connection[Any]") -> None:

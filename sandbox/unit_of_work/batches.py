@@ -66,14 +66,16 @@ class Batches:
         queue_limit: int,
         merchants_at_once: int,
         shard_of: Callable[[str], Hashable] = lambda _: None,
+        node_of: Callable[[str], Hashable] = lambda _: None,
     ) -> None:
-        """A transaction is for merchants of one shard. `shard_of` returns the shard of a merchant."""
+        """A transaction is for merchants of one shard. `shard_of` and `node_of` return a merchant's shard and its node."""
         self._run_shared = run_shared
         self._run_solo = run_solo
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._merchants_at_once = merchants_at_once
         self._shard_of = shard_of
+        self._node_of = node_of
         self._queues: dict[str, deque[_QueuedCommand]] = {}
         """The queued commands of each merchant that has any queued or running."""
         self._ready: deque[str] = deque()
@@ -81,7 +83,7 @@ class Batches:
         self._weight = 0
         self._rounds = 0
         self._solo_slots: dict[Hashable, asyncio.Semaphore] = {}
-        """By shard, so that merchants on a node that does not respond leave the other nodes' slots alone."""
+        """By node, whose connections they use: merchants on a node that does not respond leave the other nodes' slots alone."""
         self._dispatch_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -163,7 +165,7 @@ class Batches:
         return turn
 
     def _slots_of(self, merchant_id: str) -> asyncio.Semaphore:
-        return self._solo_slots.setdefault(self._shard_of(merchant_id), asyncio.Semaphore(MAX_SOLO_MERCHANTS))
+        return self._solo_slots.setdefault(self._node_of(merchant_id), asyncio.Semaphore(MAX_SOLO_MERCHANTS))
 
     def _fill(self, merchant_id: str, batch: _Batch, capacity: int) -> int:
         """Move queued commands into the batch while they fit, but always one into an empty batch. Return their weight."""

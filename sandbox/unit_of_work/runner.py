@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from sandbox.db.engine import shard_of, transaction
+from sandbox.db.engine import node_of, shard_of, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import checkpoint, execute, lookup, refuse, store
 from sandbox.domain.scenario_engine import Catalogue
@@ -70,7 +70,9 @@ class UnitOfWorkRunner:
     ) -> None:
         self.catalogue = catalogue
         self.notifier = notifier
-        self._batches = Batches(self._run_batches, self._run_batch, batch_limit, queue_limit, merchants_at_once, shard_of)
+        self._batches = Batches(
+            self._run_batches, self._run_batch, batch_limit, queue_limit, merchants_at_once, shard_of, node_of
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run_transaction(
