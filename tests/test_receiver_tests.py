@@ -26,7 +26,6 @@ from sandbox.receiver_tests.service import ReceiverTestService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from tests.harness.command import run, run_json
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
@@ -290,33 +289,6 @@ async def test_tests_of_a_merchant_are_limited(world: World) -> None:
 
 def _is_over(world: World, started: httpx.Response) -> bool:
     return bool(world.get(started.headers["location"]).json()["status"] != "RUNNING")
-
-
-# ---- psp certify
-
-
-def test_certify_exits_with_0_for_a_correct_receiver_and_writes_junit(world: World, correct: Server, tmp_path: Any) -> None:
-    path = tmp_path / "junit.xml"
-    arguments = ("certify", correct.url, "--secret", SECRET, "--probe-url", correct.probe_url, "--junit", str(path))
-    result = run(world, *arguments)
-    assert result.exit_code == 0, result.output
-    assert f"PASSED: {TOTAL} passed, 0 failed" in result.stdout
-    assert ElementTree.parse(path).getroot()[0].get("failures") == "0"  # noqa: S314 -- our own XML
-
-
-def test_certify_exits_with_1_and_explains_each_failure(world: World, no_dedup: Server) -> None:
-    arguments = ("certify", no_dedup.url, "--secret", SECRET, "--probe-url", no_dedup.probe_url)
-    result = run(world, *arguments, "--language", "go")
-    assert result.exit_code == 1
-    first, *_ = result.stdout.splitlines()
-    assert first == "FAILED  handles_duplicate"
-    for text in ("acted on it twice", "curl -i -X POST", "Store the webhook-id under a unique key", "tx.Commit()"):
-        assert text in result.stdout
-    assert SECRET[6:] not in result.output
-    assert "handles_duplicate" in result.stderr
-    shown = run_json(world, *arguments, code=1)
-    assert shown["status"] == "FAILED"
-    assert len(shown["checks"]) == TOTAL
 
 
 # ---- ends before its time

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import typer
 
 from sandbox.cli.app import App
@@ -56,9 +57,17 @@ def certify(
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Also write the report to this file as JUnit XML.")] = None,
     language: Annotated[Language | None, typer.Option("--language", help="Show the cures' code in this language.")] = None,
+    app_command: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            help="The command that starts the receiver here, in the foreground. It is started, killed in the middle of a "
+            "burst, and restarted, to see what it loses or repeats. Needs --probe-url.",
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the test to finish.")] = 330,
 ) -> Output:
-    """Test a webhook receiver: signatures, replays, duplicates, order, unknown events, large bodies, bursts.
+    """Test a webhook receiver: signatures, replays, duplicates, order, events of all types, large bodies, bursts, a restart.
 
     For each mistake the report shows why it matters, a curl command that repeats it, and how to fix it. The exit code is 1 if a
     check failed, and 4 if the test did not complete. Advice does not fail the test.
@@ -66,9 +75,16 @@ def certify(
     body: dict[str, Any] = {"url": target, "secret": secret, "signing": signing}
     if probe_url is not None:
         body["probe_url"] = probe_url
-    test = _watch(client, client.post(_PATH, body), timeout)
+    if app_command is None:
+        test = _watch(client, client.post(_PATH, body), timeout)
+    else:
+        from sandbox.cli.certify_app import certified_with_app  # loads the sender of webhooks
+
+        test = certified_with_app(app_command, body, lambda: _watch(client, client.post(_PATH, body), timeout))
     if junit is not None:
-        _write(junit, client.send("GET", f"{_PATH}/{test['id']}/junit").content)
+        is_stored = app_command is None  # the API does not have the check that needs --app
+        content = client.send("GET", f"{_PATH}/{test['id']}/junit").content if is_stored else junit_of(test).encode()
+        _write(junit, content)
     failed = [check["name"] for check in test["checks"] if check["outcome"] == "failed"]
     failure = None
     if failed:
@@ -76,6 +92,14 @@ def certify(
     elif test["status"] != "PASSED":
         failure = not_met(f"The test did not complete: {test['error']}")
     return Output(test, report(test, language), failure)
+
+
+def junit_of(test: dict[str, Any]) -> str:
+    """Return a finished test as JUnit XML, as the API does."""
+    from sandbox.receiver_tests.junit import junit
+    from sandbox.receiver_tests.results import Finding
+
+    return junit(test["url"], test["created_at"], msgspec.convert(test["checks"], list[Finding]), test["error"])
 
 
 def report(test: dict[str, Any], language: str | None) -> str:

@@ -1,12 +1,14 @@
 """What a receiver test reports: its findings, with the texts that explain them and the code that fixes them."""
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from sandbox.domain.receiver_checks import NAMES
 from sandbox.domain.receiver_events import Outgoing
 from sandbox.domain.receiver_judges import Answer, Outcome
 from sandbox.domain.redaction import CUT, HIDDEN, SECRET, Address
@@ -80,6 +82,18 @@ class Finding(msgspec.Struct):
     cure: Cure
 
 
+class ReceiverTestSummary(msgspec.Struct):
+    """How many of the checks had each outcome so far. `judged_by` says whether a probe showed the effects."""
+
+    total: int
+    passed: int
+    failed: int
+    skipped: int
+    advice: int
+    judged_by: Literal["statuses", "statuses and effects"]
+    text: str
+
+
 class NotVisible(msgspec.Struct):
     """What this test cannot see. `seen_with` is the option of `psp certify` with which it could, or null."""
 
@@ -90,6 +104,23 @@ class NotVisible(msgspec.Struct):
 def not_visible(has_probe: bool) -> list[NotVisible]:
     """Return what a test with or without a probe cannot see."""
     return [one for one in _texts().not_visible if not (has_probe and one.seen_with == "--probe-url")]
+
+
+def summary(outcomes: Sequence[Outcome], has_probe: bool) -> ReceiverTestSummary:
+    """Return the summary of a test with these outcomes so far."""
+    count = Counter(outcomes)
+    text = f"{count['passed']} passed, {count['failed']} failed, {count['advice']} with advice, {count['skipped']} skipped."
+    if not has_probe:
+        text += " Without a probe URL, only the receiver's statuses were judged, not their effects."
+    return ReceiverTestSummary(
+        total=max(len(NAMES), len(outcomes)),
+        passed=count["passed"],
+        failed=count["failed"],
+        skipped=count["skipped"],
+        advice=count["advice"],
+        judged_by="statuses and effects" if has_probe else "statuses",
+        text=text,
+    )
 
 
 def shown(finding: StoredFinding, signing: str) -> Finding:

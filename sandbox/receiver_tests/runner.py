@@ -172,7 +172,7 @@ class ReceiverRun:
     async def _exchange(self, request: Outgoing) -> Exchange:
         started = time.perf_counter()
         result = await self._sender.send(self._target.url, request.body, request.headers, request.method)
-        return Exchange(request, _answer(result, time.perf_counter() - started))
+        return Exchange(request, answer_of(result, time.perf_counter() - started))
 
     async def _send_copies(self, requests: Sequence[Outgoing]) -> tuple[list[Exchange], list[Reading] | None, bool]:
         """Send the copies of each webhook at once, and read the probe when each of them has had its effect."""
@@ -218,7 +218,7 @@ class ReceiverRun:
         return await probe.settled(later)
 
     async def _get(self, url: str) -> Answer:
-        return _answer(await self._sender.send(url, b"", {"accept": "application/json"}, "GET"), 0)
+        return answer_of(await self._sender.send(url, b"", {"accept": "application/json"}, "GET"))
 
     async def _judge_timing(self, usual_seconds: float) -> Verdict:
         """Compare how long it takes to refuse signatures that are wrong everywhere, and almost right."""
@@ -251,7 +251,8 @@ def _hidden_texts(secret: str) -> list[str]:
     return [text for text in texts if len(text) >= _SHORTEST_HIDDEN]
 
 
-def _answer(result: SendResult, seconds: float) -> Answer:
+def answer_of(result: SendResult, seconds: float = 0.0) -> Answer:
+    """Return the result of a request as an answer, which took so many seconds."""
     return Answer(
         status=result.status,
         headers=result.response_headers,

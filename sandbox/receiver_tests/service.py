@@ -33,7 +33,7 @@ from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Note
 from sandbox.receiver_tests.junit import junit
 from sandbox.receiver_tests.requests import ReceiverTestBody, check_receiver_test, normalized_secret, receiver_test_errors
-from sandbox.receiver_tests.results import Finding, NotVisible, StoredFinding, not_visible, shown
+from sandbox.receiver_tests.results import Finding, NotVisible, ReceiverTestSummary, StoredFinding, not_visible, shown, summary
 from sandbox.receiver_tests.runner import ReceiverRun, Target, new_id
 from sandbox.receiver_tests.tables import ReceiverTests
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
@@ -75,18 +75,6 @@ FROM receiver_tests WHERE merchant_id = $1 AND id < $2 AND id >= $3 ORDER BY mer
 TestStatus = Literal["RUNNING", "PASSED", "FAILED"]
 _findings: Final = msgspec.json.Decoder(list[StoredFinding])
 _outcomes: Final = msgspec.json.Decoder(list[Outcome])
-
-
-class ReceiverTestSummary(msgspec.Struct):
-    """How many of the checks had each outcome so far. `judged_by` says whether a probe showed the effects."""
-
-    total: int
-    passed: int
-    failed: int
-    skipped: int
-    advice: int
-    judged_by: Literal["statuses", "statuses and effects"]
-    text: str
 
 
 class ListedReceiverTest(msgspec.Struct, kw_only=True):
@@ -366,24 +354,8 @@ def _shown(record: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, 
         "url": record["url"],
         "probe_url": record["probe_url"],
         "signing": record["signing"],
-        "summary": _summary(outcomes, record["probe_url"] is not None),
+        "summary": summary(outcomes, record["probe_url"] is not None),
         "error": error,
         "created_at": render(record["created_at"]),
         "finished_at": render(record["heartbeat_at"]) if is_finished else None,
     }
-
-
-def _summary(outcomes: Sequence[Outcome], has_probe: bool) -> ReceiverTestSummary:
-    count = Counter(outcomes)
-    text = f"{count['passed']} passed, {count['failed']} failed, {count['advice']} with advice, {count['skipped']} skipped."
-    if not has_probe:
-        text += " Without a probe URL, only the receiver's statuses were judged, not their effects."
-    return ReceiverTestSummary(
-        total=len(NAMES),
-        passed=count["passed"],
-        failed=count["failed"],
-        skipped=count["skipped"],
-        advice=count["advice"],
-        judged_by="statuses and effects" if has_probe else "statuses",
-        text=text,
-    )

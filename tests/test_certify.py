@@ -1,0 +1,116 @@
+"""`psp certify`: exit codes, the report, and `--app`, which kills and restarts the receiver."""
+
+import socket
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.receivers.broken import NoDedup
+from examples.receivers.correct_python import Receiver, Server
+from sandbox.domain.receiver_checks import NAMES
+from sandbox.receiver_tests.application import Application, ApplicationError
+from sandbox.receiver_tests.restart import check_restart
+from sandbox.receiver_tests.runner import Target
+from sandbox.webhooks.sender import WebhookSender
+from tests.harness.command import run, run_json
+from tests.harness.world import World
+from tests.test_receiver_tests import SECRET, TOTAL, served
+
+
+@pytest.fixture(scope="module")
+def correct() -> Iterator[Server]:
+    with served(Receiver(SECRET)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def no_dedup() -> Iterator[Server]:
+    with served(NoDedup(SECRET)) as server:
+        yield server
+
+
+def test_certify_exits_with_0_for_a_correct_receiver_and_writes_junit(world: World, correct: Server, tmp_path: Any) -> None:
+    path = tmp_path / "junit.xml"
+    arguments = ("certify", correct.url, "--secret", SECRET, "--probe-url", correct.probe_url, "--junit", str(path))
+    result = run(world, *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"PASSED: {TOTAL} passed, 0 failed" in result.stdout
+    assert ElementTree.parse(path).getroot()[0].get("failures") == "0"  # noqa: S314 -- our own XML
+
+
+def test_certify_exits_with_1_and_explains_each_failure(world: World, no_dedup: Server) -> None:
+    arguments = ("certify", no_dedup.url, "--secret", SECRET, "--probe-url", no_dedup.probe_url)
+    result = run(world, *arguments, "--language", "go")
+    assert result.exit_code == 1
+    first, *_ = result.stdout.splitlines()
+    assert first == "FAILED  handles_duplicate"
+    for text in ("acted on it twice", "curl -i -X POST", "Store the webhook-id under a unique key", "tx.Commit()"):
+        assert text in result.stdout
+    assert SECRET[6:] not in result.output
+    assert "handles_duplicate" in result.stderr
+    shown = run_json(world, *arguments, code=1)
+    assert shown["status"] == "FAILED"
+    assert len(shown["checks"]) == TOTAL
+
+
+# ---- --app
+
+
+def command(kind: str, directory: Path) -> tuple[list[str], str]:
+    """Return the command of a receiver with a database, and its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "examples.receivers.durable", kind, "--secret", SECRET, "--file", str(directory / "db")]
+    if kind == "forgets":
+        words = [sys.executable, "-m", "examples.receivers.correct_python", "--secret", SECRET]
+    return [*words, "--port", str(port)], f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "text"),
+    [
+        ("correct", "passed", ""),
+        ("forgets", "failed", "lost, or it has forgotten them"),
+        ("answers_first", "failed", "lost, or it has forgotten them"),
+        ("stores_id_first", "failed", "the retry of an interrupted one counts as a duplicate"),
+    ],
+)
+async def test_a_receiver_must_survive_being_killed_in_a_burst(kind: str, outcome: str, text: str, tmp_path: Path) -> None:
+    words, url = command(kind, tmp_path)
+    sender = WebhookSender([ip_network("127.0.0.0/8")])
+    try:
+        async with Application(words, f"{url}/webhooks") as application:
+            found = await check_restart(sender, Target(f"{url}/webhooks", SECRET, probe_url=f"{url}/probe"), application)
+    finally:
+        await sender.close()
+    assert found.outcome == outcome, found.observation
+    assert text in found.observation
+
+
+async def test_an_application_that_cannot_be_tested_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ApplicationError, match="Cannot start"):
+        await Application([str(tmp_path / "missing")], "http://127.0.0.1:9/").start()
+    with pytest.raises(ApplicationError, match="ended with code 3"):
+        await Application([sys.executable, "-c", "raise SystemExit(3)"], "http://127.0.0.1:9/").start()
+    with served(Receiver(SECRET)) as server, pytest.raises(ApplicationError, match="listens on port"):
+        async with Application(["true"], server.url):
+            raise AssertionError
+
+
+def test_certify_with_app_adds_the_check_of_a_restart(world: World, tmp_path: Path) -> None:
+    words, url = command("correct", tmp_path)
+    path = tmp_path / "junit.xml"
+    arguments = ("certify", f"{url}/webhooks", "--secret", SECRET, "--app", " ".join(words))
+    assert run(world, *arguments).exit_code == 2
+    test = run_json(world, *arguments, "--probe-url", f"{url}/probe", "--junit", str(path))
+    assert [check["name"] for check in test["checks"]] == [*NAMES, "survives_restart"]
+    assert (test["status"], test["summary"]["passed"], test["summary"]["total"]) == ("PASSED", TOTAL + 1, TOTAL + 1)
+    assert "--app" not in {one["seen_with"] for one in test["not_visible"]}
+    assert ElementTree.parse(path).getroot()[0].get("tests") == str(TOTAL + 1)  # noqa: S314 -- our own XML
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
