@@ -95,11 +95,12 @@ def _users(psp: Shell, _: Receiver, folder: Path) -> None:
     psp(f"users get {user}")
     psp(f"users record {user} earned 100.00")
     credit = folder / "credit.csv"
-    credit.write_text(f"uuid,amount\n{user},50.00\n")
+    credit.write_text(f"uuid,amount\n{user},25.00\n{user},25\n")
     activity = psp("bulk-credit", str(credit))["activity_id"]
-    assert psp(f"bulk-credit --show {activity}")["succeeded"] == 1
+    assert psp(f"bulk-credit --show {activity}")["succeeded"] == 2
     assert psp("bulk-credit --list")["data"][0]["activity_id"] == activity
-    assert psp(f"bulk-credit --items {activity} --status SUCCEEDED")["data"][0]["amount"] == "50.00"
+    assert psp(f"bulk-credit --items {activity} --status SUCCEEDED")["data"][0]["amount"] == "25.00"
+    assert psp(f"bulk-credit --items {activity} --duplicates")["data"][0]["same_as_line"] == 2
     assert psp(f"users balance {user}")["available"] == "150.00"
     psp(f"users summary {user}")
     psp(f"users transactions {user}")

@@ -20,7 +20,7 @@ import pytest
 
 from sandbox.aggregator.tables import VendorCursors
 from sandbox.domain.bulk_credit import ITEM_STATUSES
-from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID
+from sandbox.domain.bulk_credit_csv import INVALID
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import MOVEMENTS
 from sandbox.domain.payout_states import STATUSES
@@ -98,7 +98,8 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.balance.service._HISTORY_BY_PAYOUT": (MERCHANT, list(MOVEMENTS)),
     "sandbox.bulk_credit.process._WRITE": (MERCHANT, A, "COMPLETED", 0, 0, 0),
     "sandbox.bulk_credit.process._WRITE_ROWS": (MERCHANT, A, 20, 20 * BATCH, TO_CREDIT),
-    "sandbox.bulk_credit.service._ITEMS": (MERCHANT, A, list(ITEM_STATUSES), 0),
+    "sandbox.bulk_credit.service._ITEMS[False]": (MERCHANT, A, list(ITEM_STATUSES), 0),
+    "sandbox.bulk_credit.service._ITEMS[True]": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
     "sandbox.unit_of_work.ledger._CREDITS": (MERCHANT, A, NEW_TRANSFERS),
     "sandbox.overview.service._OPEN_PAYOUTS": (MERCHANT, list(STATUSES)),
@@ -162,7 +163,7 @@ BUILDER_ARGUMENTS: Mapping[str, object] = {
     "digest": sha256(ids()[0].encode()).digest(),
     "rate_limit": None,
     "settings": Settings(default_scenario="SUCCESS", review_threshold=None, rate_limit=None, approvals_expire_after=None),
-    "counts": {"total": 0, INVALID: 0, DUPLICATE: 0},
+    "counts": {"total": 0, INVALID: 0, "duplicates": 0},
     "changes": {VendorCursors.headers: None},
     "findings": "[]",
     "is_finished": True,

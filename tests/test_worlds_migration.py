@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import re
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -90,10 +91,15 @@ async def migrate_and_check(url: str) -> None:
         await close_pool()
 
 
-def test_the_migration_keeps_worlds_settings_and_snapshots(stack: Stack) -> None:
+def in_new_database(stack: Stack, check: Callable[[str], None]) -> None:
+    """Call `check` with the URL of a new, empty database, and then drop it."""
     name = f"before_{uuid.uuid4().hex}"
     stack.execute(f"CREATE DATABASE {name}")
     try:
-        asyncio.run(migrate_and_check(re.sub(r"/[^/?]*(?=\?|$)", f"/{name}", stack.database_url, count=1)))
+        check(re.sub(r"/[^/?]*(?=\?|$)", f"/{name}", stack.database_url, count=1))
     finally:
         stack.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_the_migration_keeps_worlds_settings_and_snapshots(stack: Stack) -> None:
+    in_new_database(stack, lambda url: asyncio.run(migrate_and_check(url)))

@@ -49,6 +49,7 @@ _STATUS: Final = parameter(
     **{"x-any-case": True},
 )
 """The filter accepts both cases: the counts call rows `invalid`, the list calls them INVALID."""
+_DUPLICATES: Final = parameter("duplicates", "Only rows that equal an earlier row.", type="string", enum=["only"])
 
 
 class BulkCreditApi:
@@ -67,8 +68,9 @@ class BulkCreditApi:
         receive=receive_file,
         body_limit=MAX_FILE_SIZE + _FORM_OVERHEAD,
         example={"file": "uuid,amount\n019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77,100.00\n"},
-        description="Each row succeeds or fails independently. Workers credit the rows in the background: poll the "
-        "activity, or subscribe to `bulk_credit.completed`.",
+        description="Each row is a credit, and succeeds or fails independently. Rows with the same user and amount are "
+        "separate credits; `duplicates` counts those that equal an earlier row. Workers credit the rows in the background: "
+        "poll the activity, or subscribe to `bulk_credit.completed`.",
     )
     async def upload_bulk_credit(self, request: Request, body: Upload) -> CommandResult:
         with body.file:
@@ -99,10 +101,12 @@ class BulkCreditApi:
         "List the rows of a bulk credit, in file order",
         {200: list[Item]},
         errors=("NOT_FOUND",),
-        query=(LIMIT, CURSOR, _STATUS),
+        query=(LIMIT, CURSOR, _STATUS, _DUPLICATES),
     )
     async def list_bulk_credit_items(self, request: Request, activity_id: str) -> Page:
         status = request.query.get("status", "").upper() or None
         page = window(request.query)
         after_line = line_from_cursor(page.before) if "cursor" in request.query else 0
-        return await self._credits.items(request.merchant_id, activity_id, page.limit, after_line, status)
+        return await self._credits.items(
+            request.merchant_id, activity_id, page.limit, after_line, status, only_duplicates="duplicates" in request.query
+        )

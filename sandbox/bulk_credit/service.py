@@ -18,7 +18,7 @@ from sandbox.bulk_credit.upload import Upload
 from sandbox.db.copy_target import copy_target
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
-from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID, Row, read_rows
+from sandbox.domain.bulk_credit_csv import INVALID, Row, read_rows
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.domain.idempotency import lookup
 from sandbox.domain.ids import is_uuid
@@ -37,14 +37,18 @@ _CONCURRENT_FILES: Final = 2
 _WAIT_SECONDS: Final = 30
 """How long an upload waits for its turn."""
 
-_ITEM: Final = "line, user_id AS uuid, amount, status, error, transfer_id::text AS transfer_id"
-# Each status is a range of one index, ordered by line. So a page reads at most 5 × limit rows.
-_ITEMS: Final = f"""
+_ITEM: Final = "line, user_id AS uuid, amount, status, error, transfer_id::text AS transfer_id, same_as_line"
+# Each status is a range of one index, ordered by line. So a page reads at most `limit` rows of each status.
+_ITEMS: Final = {
+    only_duplicates: f"""
 SELECT i.* FROM unnest($3::text[]) AS s (status) CROSS JOIN LATERAL (
-    SELECT {_ITEM} FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = s.status AND line > $4
+    SELECT {_ITEM} FROM bulk_credit_items
+    WHERE merchant_id = $1 AND activity_id = $2 AND status = s.status AND line > $4 {condition}
     ORDER BY merchant_id, activity_id, bulk_credit_items.status, line LIMIT $5
 ) i ORDER BY line LIMIT $5
 """  # noqa: S608 -- constants
+    for only_duplicates, condition in ((False, ""), (True, "AND same_as_line IS NOT NULL"))
+}
 _RETRY_ITEMS: Final = """
 UPDATE bulk_credit_items SET status = 'PENDING', error = NULL
 WHERE merchant_id = $1 AND activity_id = $2 AND status = 'FAILED'
@@ -87,12 +91,17 @@ class BulkCreditService:
         found = [to_activity(record) for record in records]
         return page(found, window.limit, [activity.activity_id for activity in found])
 
-    async def items(self, merchant_id: str, activity_id: str, limit: int, after_line: int, status: str | None) -> Page:
-        """Return a page of a bulk credit's rows after a line, in file order. Raises NOT_FOUND."""
+    async def items(
+        self, merchant_id: str, activity_id: str, limit: int, after_line: int, status: str | None, *, only_duplicates: bool
+    ) -> Page:
+        """Return a page of a bulk credit's rows after a line, in file order. Raises NOT_FOUND.
+
+        With `only_duplicates`, only rows that equal an earlier row.
+        """
         await self.get(merchant_id, activity_id)
         statuses = ITEM_STATUSES if status is None else [status]
         async with db_errors_as_503(), connection(merchant_id) as conn:
-            records = await conn.fetch(_ITEMS, merchant_id, activity_id, statuses, after_line, limit + 1)
+            records = await conn.fetch(_ITEMS[only_duplicates], merchant_id, activity_id, statuses, after_line, limit + 1)
         found = [Item(**dict(record)) for record in records]
         return page(found, limit, [line_to_cursor(item.line) for item in found])
 
@@ -150,6 +159,7 @@ class BulkCreditService:
             while lines := list(islice(rows, _LINES_PER_PART)):
                 part = [row for row in lines if row is not None]
                 counts["total"] += len(part)
+                counts["duplicates"] += sum(row.same_as_line is not None for row in part)
                 counts.update(row.status for row in part)
                 yield "".join(_copy_line(prefix, row) for row in part).encode()
                 await asyncio.sleep(0)  # let the other tasks of this process run
@@ -166,7 +176,7 @@ class BulkCreditService:
                 table,
                 schema_name=schema,
                 source=copy_lines(),
-                columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error"],
+                columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error", "same_as_line"],
                 timeout=_COPY_SECONDS,
             )
             await _count(context.merchant_id, activity_id, counts)
@@ -197,7 +207,11 @@ def _retry(merchant_id: str, activity_id: str, now: datetime) -> Update[BulkCred
 
 def _count(merchant_id: str, activity_id: str, counts: Mapping[str, int]) -> Update[BulkCredits]:
     b = BulkCredits
-    values: dict[Column | str, Any] = {b.total: counts["total"], b.invalid: counts[INVALID], b.duplicates: counts[DUPLICATE]}
+    values: dict[Column | str, Any] = {
+        b.total: counts["total"],
+        b.invalid: counts[INVALID],
+        b.duplicates: counts["duplicates"],
+    }
     return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
 
 
@@ -231,11 +245,11 @@ def line_from_cursor(position: str) -> int:
 
 def _copy_line(prefix: str, row: Row) -> str:
     """Return a row in COPY's text format, https://www.postgresql.org/docs/current/sql-copy.html."""
-    error = "\\N" if row.error is None else row.error
     if row.status == INVALID:
         # Only invalid rows hold text from the file; the parser has replaced control characters such as tabs.
-        return f"{prefix}{row.line}\t{_escaped(row.user_id)}\t{_escaped(row.amount)}\t{row.status}\t{error}\n"
-    return f"{prefix}{row.line}\t{row.user_id}\t{row.amount}\t{row.status}\t{error}\n"
+        return f"{prefix}{row.line}\t{_escaped(row.user_id)}\t{_escaped(row.amount)}\t{row.status}\t{row.error}\t\\N\n"
+    same_as_line = "\\N" if row.same_as_line is None else row.same_as_line
+    return f"{prefix}{row.line}\t{row.user_id}\t{row.amount}\t{row.status}\t\\N\t{same_as_line}\n"
 
 
 def _escaped(text: str) -> str:

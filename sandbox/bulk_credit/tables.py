@@ -25,7 +25,10 @@ class BulkCredits(Table, db=ENGINE):
 
 
 class BulkCreditItems(Table, db=ENGINE):
-    """One row of an uploaded file. `user_id` and `amount` are text because the row may be INVALID."""
+    """One row of an uploaded file. `user_id` and `amount` are text because the row may be INVALID.
+
+    Its identity is its line: rows with the same user and amount are separate credits.
+    """
 
     merchant_id = UUID(primary_key=True, default=None)
     activity_id = UUID(primary_key=True, default=None)
@@ -35,3 +38,4 @@ class BulkCreditItems(Table, db=ENGINE):
     status = Text(primary_key=True, default=None)
     error = Text(null=True, default=None)
     transfer_id = UUID(null=True, default=None)
+    same_as_line = Integer(null=True, default=None)

@@ -37,6 +37,9 @@ def bulk_credit(
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List bulk credits, newest first.")] = False,
     status: Annotated[ItemStatus | None, typer.Option("--status", help="With --items: only rows in this state.")] = None,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="With --items: only rows that equal an earlier row.")
+    ] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for it to complete.")] = 600,
 ) -> Output:
     """Credit many wallets from a CSV file and wait until it is done, or show earlier bulk credits.
@@ -45,14 +48,14 @@ def bulk_credit(
     """
     if (file is None) + (retry is None) + (shown is None) + (items is None) + (not listed) != 4:
         raise typer.BadParameter("Give exactly one of FILE, --retry, --show, --items and --list.")
-    if status is not None and items is None:
-        raise typer.BadParameter("--status needs --items.")
+    if (status is not None or duplicates) and items is None:
+        raise typer.BadParameter("--status and --duplicates need --items.")
     if listed:
         page = client.get(_PATH, **paging)
-        return as_table(page, "activity_id", "status", "total", "succeeded", "failed", "invalid", "created_at")
+        return as_table(page, "activity_id", "status", "total", "succeeded", "failed", "invalid", "duplicates", "created_at")
     if items is not None:
-        page = client.get(f"{_PATH}/{items}/items", status=status, **paging)
-        return as_table(page, "line", "uuid", "amount", "status", "error")
+        page = client.get(f"{_PATH}/{items}/items", status=status, duplicates="only" if duplicates else None, **paging)
+        return as_table(page, "line", "uuid", "amount", "status", "same_as_line", "error")
     if shown is not None:
         activity = client.get(f"{_PATH}/{shown}")
         return Output(activity, _line(activity))
@@ -95,15 +98,26 @@ def watch(client: Client, activity_id: str, timeout: float) -> dict[str, Any]:
 def _outcome(client: Client, activity: dict[str, Any]) -> Output:
     bad = activity["invalid"] + activity["failed"]
     lines = [_line(activity)]
-    for status in ("FAILED", "INVALID", "DUPLICATE") if bad else ():
-        found = client.get(f"{_PATH}/{activity['activity_id']}/items", status=status, limit=_SHOWN)["data"]
-        lines += [f"  line {item['line']}: {item['uuid']},{item['amount']}: {item['error']}" for item in found]
+    for count, shown in (
+        ("failed", {"status": "FAILED"}),
+        ("invalid", {"status": "INVALID"}),
+        ("duplicates", {"duplicates": "only"}),
+    ):
+        if activity[count]:
+            found = client.get(f"{_PATH}/{activity['activity_id']}/items", limit=_SHOWN, **shown)["data"]
+            lines += [
+                _row(item, item["error"] if "status" in shown else f"equals line {item['same_as_line']}") for item in found
+            ]
     failure = refused(f"{bad} of {activity['total']} rows were not credited.") if bad else None
     return Output(activity, "\n".join(lines), failure)
+
+
+def _row(item: dict[str, Any], remark: str) -> str:
+    return f"  line {item['line']}: {item['uuid']},{item['amount']}: {remark}"
 
 
 def _line(activity: dict[str, Any]) -> str:
     return (
         f"{activity['status']}: {activity['succeeded']} of {activity['total']} rows credited, {activity['failed']} failed, "
-        f"{activity['invalid']} invalid ({activity['duplicates']} of them duplicates)."
+        f"{activity['invalid']} invalid, {activity['duplicates']} equal to an earlier row."
     )

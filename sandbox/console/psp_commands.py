@@ -88,7 +88,9 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "upload_bulk_credit": "bulk-credit {*:file=credits.csv}",
     "list_bulk_credits": f"bulk-credit --list {_PAGE}",
     "get_bulk_credit": "bulk-credit --show! {activity_id}",
-    "list_bulk_credit_items": f"bulk-credit --items! {{activity_id}} --status {{status}} {_PAGE}",
+    "list_bulk_credit_items": _either(
+        f"bulk-credit --items! {{activity_id}} --status {{status}} {_PAGE}", "", "--duplicates duplicates=only"
+    ),
     "retry_bulk_credit": "bulk-credit --retry! {activity_id}",
     # Sales
     "create_sale": "sales create {user_id} {brand} {earning}",

@@ -18,7 +18,7 @@ ITEM_STATUSES: Final[tuple[ItemStatus, ...]] = get_args(ItemStatus)
 
 
 class Counts(msgspec.Struct):
-    """Row counts by outcome. Duplicates are also counted as invalid."""
+    """Row counts by outcome. `duplicates` counts the rows that equal an earlier row, whatever their outcome."""
 
     total: int
     invalid: int
@@ -50,7 +50,7 @@ class Activity(msgspec.Struct):
 
 
 class Item(msgspec.Struct):
-    """A row of the file."""
+    """A row of the file. `same_as_line` is the first earlier line with the same user and amount, or null."""
 
     line: int
     uuid: str
@@ -58,6 +58,7 @@ class Item(msgspec.Struct):
     status: str
     error: str | None
     transfer_id: str | None
+    same_as_line: int | None
 
 
 COLUMNS: Final = (
@@ -71,7 +72,7 @@ def to_activity(record: Mapping[str, Any]) -> Activity:
     completed_at: datetime | None = record["completed_at"]
     counts = Counts(
         total=record["total"],
-        invalid=record["invalid"] + record["duplicates"],
+        invalid=record["invalid"],
         duplicates=record["duplicates"],
         succeeded=record["succeeded"],
         failed=record["failed"],

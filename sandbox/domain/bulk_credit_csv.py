@@ -18,24 +18,26 @@ _SHOWN: Final = 100
 
 PENDING: Final = "PENDING"
 INVALID: Final = "INVALID"
-DUPLICATE: Final = "DUPLICATE"
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A line of the file: its cells as the API shows them, its status (PENDING, INVALID, DUPLICATE), and the reason."""
+    """A line of the file: its cells as the API shows them, its status (PENDING or INVALID), and the reason.
+
+    `same_as_line` is the first earlier line with the same user and amount, if any. That does not affect the status.
+    """
 
     line: int
     user_id: str
     amount: str
     status: str
     error: str | None
+    same_as_line: int | None = None
 
 
 def read_rows(file: BinaryIO) -> Iterator[Row | None]:
     """Yield the rows after the header, and None for a blank line, so that the caller can pause after any number of lines.
 
-    A row with the same user and amount as an earlier row is a duplicate. Raises VALIDATION_ERROR if the header is missing,
-    PAYLOAD_TOO_LARGE for more than MAX_ROWS lines, including blank ones.
+    Raises VALIDATION_ERROR if the header is missing, PAYLOAD_TOO_LARGE for more than MAX_ROWS lines, including blank ones.
     """
     first = _read_line(file)
     header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
@@ -81,8 +83,7 @@ def _row(number: int, text: str, first_lines: dict[int, int]) -> Row:
     # One integer for user and paisas: a million rows take about 100 MB.
     user_and_amount = int(user_id.replace("-", ""), 16) << 48 | int(amount.replace(".", ""))
     first = first_lines.setdefault(user_and_amount, number)
-    status, error = (PENDING, None) if first == number else (DUPLICATE, f"is the same as line {first}")
-    return Row(number, user_id, amount, status, error)
+    return Row(number, user_id, amount, PENDING, None, None if first == number else first)
 
 
 def _invalid(number: int, cells: list[str], error: str) -> Row:

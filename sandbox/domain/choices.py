@@ -18,7 +18,7 @@ RecordedType = Literal["EARNED", "SPENT"]
 """The transactions that a merchant may record; the sandbox creates the others."""
 SaleStatus = Literal["PENDING", "APPROVED", "DECLINED"]
 Verdict = Literal["APPROVED", "DECLINED"]
-ItemStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID", "DUPLICATE"]
+ItemStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID"]
 DeliveryStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "PAUSED"]
 ErrorClass = Literal[
     "DNS", "DNS_TIMEOUT", "BLOCKED_ADDRESS", "CONNECTION_REFUSED", "CONNECT_FAILED", "TLS", "TIMEOUT", "CONNECTION_CLOSED",

@@ -100,7 +100,7 @@ def _account(row: Row) -> Iterator[FieldProblem]:
 
 
 def _bulk_credit_item(row: Row) -> Iterator[FieldProblem]:
-    if row["status"] not in ("INVALID", "DUPLICATE"):
+    if row["status"] != "INVALID":
         if not _CREDIT.match(row["amount"]):
             yield "amount", "must be an amount, because the row is not INVALID"
         if not is_uuid(row["user_id"]):

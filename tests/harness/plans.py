@@ -72,9 +72,10 @@ INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, crea
 INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at,
     updated_at) SELECT merchant_id, id, CASE WHEN n = 1 THEN 'PROCESSING' ELSE 'COMPLETED' END, 9, 0, 0, 0, 0, 'r', NOW, NOW
     FROM seed;
-INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, transfer_id)
+INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, transfer_id, same_as_line)
     SELECT merchant_id, one.id, n, s.id, '1.00', CASE WHEN n % 20 = 0 THEN 'PENDING' ELSE 'SUCCEEDED' END,
-        CASE WHEN n % 20 = 0 THEN NULL ELSE s.id END FROM seed s JOIN first one USING (merchant_id);
+        CASE WHEN n % 20 = 0 THEN NULL ELSE s.id END, CASE WHEN n % 20 = 1 AND n > 1 THEN 1 END
+        FROM seed s JOIN first one USING (merchant_id);
 INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, last_id, updated_at)
     SELECT merchant_id, 1, 0, NOW, id, NOW FROM one;
 INSERT INTO vendor_fetches (merchant_id, id, url, page, at, ended_by, outcome)

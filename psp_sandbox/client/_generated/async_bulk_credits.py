@@ -26,8 +26,9 @@ class AsyncBulkCreditsApi:
     async def upload(self, file: FileContent, *, idempotency_key: str | None = None) -> AcceptedBulkCredit:
         """Credit many wallets from a CSV file.
 
-        Each row succeeds or fails independently. Workers credit the rows in the background: poll the activity, or
-        subscribe to `bulk_credit.completed`.
+        Each row is a credit, and succeeds or fails independently. Rows with the same user and amount are separate
+        credits; `duplicates` counts those that equal an earlier row. Workers credit the rows in the background: poll
+        the activity, or subscribe to `bulk_credit.completed`.
 
         file: A CSV file of at most 50 MB with the header `uuid,amount`. Each row has a user's id and an amount. Bytes,
             text, or the path of a file.
@@ -69,13 +70,15 @@ class AsyncBulkCreditsApi:
         activity_id: str,
         *,
         limit: int | None = None,
-        status: Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID", "DUPLICATE"] | None = None,
+        status: Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID"] | None = None,
+        duplicates: Literal["only"] | None = None,
     ) -> AsyncIterator[BulkCreditItem]:
         """List the rows of a bulk credit, in file order.
 
         Requests each page when it is needed; `limit` is the number of items per page.
 
         status: Only rows with this status, in upper or lower case.
+        duplicates: Only rows that equal an earlier row.
 
         Raises NotFound.
         """
@@ -84,6 +87,6 @@ class AsyncBulkCreditsApi:
                 BulkCreditItem,
                 "GET",
                 f"/api/v1/wallet/bulk-credit/{segment(activity_id)}/items",
-                query=query({"limit": limit, "status": status}),
+                query=query({"limit": limit, "status": status, "duplicates": duplicates}),
             )
         )

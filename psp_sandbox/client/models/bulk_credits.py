@@ -16,7 +16,7 @@ class AcceptedBulkCredit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkCreditCounts:
-    """Row counts by outcome. Duplicates are also counted as invalid."""
+    """Row counts by outcome. `duplicates` counts the rows that equal an earlier row, whatever their outcome."""
 
     total: int
     invalid: int
@@ -43,7 +43,7 @@ class BulkCredit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkCreditItem:
-    """A row of the file."""
+    """A row of the file. `same_as_line` is the first earlier line with the same user and amount, or null."""
 
     line: int
     uuid: str
@@ -51,3 +51,4 @@ class BulkCreditItem:
     status: str
     error: str | None
     transfer_id: str | None
+    same_as_line: int | None

@@ -18,6 +18,7 @@ _CREDITS: Final = (
     Column("succeeded", "Credited", "number"),
     Column("failed", "Failed", "number"),
     Column("invalid", "Invalid", "number"),
+    Column("duplicates", "Equal rows", "number"),
     Column("completed_at", "Completed", "time"),
     Column("activity_id", "Id", "id", link=_TO_CREDIT),
 )
@@ -27,11 +28,14 @@ _ROWS: Final = (
     Column("amount", "Amount", "code"),
     Column("error", "Error"),
 )
+_SAME_AS: Final = Column("same_as_line", "Same as line", "number")
+_DUPLICATES: Final = (*_ROWS[:-1], _SAME_AS, Column("status", "Status", "status"))
 _ALL: Final = (
     Column("line", "Line", "number"),
     Column("uuid", "User", "id", link=TO_USER.replace("user_id", "uuid")),
     Column("amount", "Amount"),
     Column("status", "Status", "status"),
+    _SAME_AS,
     Column("error", "Error"),
     Column("transfer_id", "Transfer", "id"),
 )
@@ -55,14 +59,16 @@ async def bulk_credits(view: View) -> Response:
 
 @pages.page("/console/users/bulk-credit/{activity_id}")
 async def bulk_credit(view: View) -> Response:
-    """Show the progress of a bulk credit, and its rows, those with errors first."""
+    """Show the progress of a bulk credit, and its rows, those that a person should look at first."""
     path = {"activity_id": view.path_parameters["activity_id"]}
     activity = await view.call("get_bulk_credit", path=path)
     operation = "list_bulk_credit_items"
     failed, invalid, duplicate, rows = await asyncio.gather(
         view.table("failed-rows", "Failed rows", _ROWS, operation, path=path, query={"status": "FAILED"}),
         view.table("invalid-rows", "Invalid rows", _ROWS, operation, path=path, query={"status": "INVALID"}),
-        view.table("duplicate-rows", "Duplicates", _ROWS, operation, path=path, query={"status": "DUPLICATE"}),
+        view.table(
+            "duplicate-rows", "Rows that equal an earlier row", _DUPLICATES, operation, path=path, query={"duplicates": "only"}
+        ),
         view.table("rows", "All rows", _ALL, operation, path=path, empty="The file has no rows."),
     )
     return await view.render(

@@ -11,13 +11,16 @@ ID = "2026-11-22T20:30:00:000000"
 VERSION = "1.38.0"
 DESCRIPTION = "Public keys of webhook endpoints"
 
+STATEMENTS = ("ALTER TABLE webhook_endpoints ADD COLUMN IF NOT EXISTS public_key text",)
+
 
 async def forwards() -> MigrationManager:
     """Add the column if it does not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def add() -> None:
-        await ENGINE.run_ddl("ALTER TABLE webhook_endpoints ADD COLUMN IF NOT EXISTS public_key text")
+        for statement in STATEMENTS:
+            await ENGINE.run_ddl(statement)
 
     manager.add_raw(add)
     return manager

@@ -8,13 +8,16 @@ ID = "2026-11-22T20:40:00:000000"
 VERSION = "1.38.0"
 DESCRIPTION = "Traces of bulk credits"
 
+STATEMENTS = ("ALTER TABLE bulk_credits ADD COLUMN IF NOT EXISTS traceparent text",)
+
 
 async def forwards() -> MigrationManager:
     """Add the column."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def add() -> None:
-        await ENGINE.run_ddl("ALTER TABLE bulk_credits ADD COLUMN IF NOT EXISTS traceparent text")
+        for statement in STATEMENTS:
+            await ENGINE.run_ddl(statement)
 
     manager.add_raw(add)
     return manager
