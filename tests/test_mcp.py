@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import httpx2
@@ -21,7 +21,8 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent, Tool
 
-from sandbox.mcp import results
+from sandbox.domain.errors import CODES
+from sandbox.mcp import results, wording
 from sandbox.mcp.access import Access, Keys
 from sandbox.mcp.server import TOOLS, create_server
 from tests.harness.command import invoke
@@ -34,6 +35,8 @@ PAGE = Path(__file__).parent.parent / "docs/mcp.md"
 PSP = (sys.executable, "-m", "sandbox.cli.main", "mcp")
 SECRET = re.compile(r"sk_\w|whsec_\w|ak_\w")
 """What every key and secret of the sandbox begins with."""
+
+HTTP_TERMS: Final = re.compile(r"[Hh]eader|X-[A-Z]\w|\b(?:GET|POST|PATCH|PUT|DELETE) |/(?:api|sandbox)/v1|new idempotency key")
 
 
 @dataclass
@@ -161,7 +164,22 @@ async def _tell_the_story(agent: Agent, receiver: Receiver) -> None:
     assert (await agent("resume_clock", world=world))["clock"]["frozen"] is False
     assert (await agent("freeze_clock", world=world))["frozen"] is True
     calls = await _calls(agent, world, fault)
-    assert (calls[0]["status"], calls[0]["fault"]["id"]) == (503, fault)
+    assert (calls[0]["status"], calls[0]["fault"]["id"], calls[0]["own"]) == (503, fault, True)
+    assert (await agent("list_requests", world=world))["items"] == []
+    explained = await agent("explain_payout", payout_id=payout["id"], world=world)
+    assert [change.split(", by ")[0].split(": ")[1] for change in explained["changes"]][-1] == "SUCCESS → RETURNED"
+    assert explained["next"] == ["Nothing is scheduled."]
+    assert [webhook["status"] for webhook in explained["webhooks"]] == ["SUCCEEDED"] * 4
+    assert all(webhook["explanation"] for webhook in explained["webhooks"])
+    snapshot = (await agent("create_snapshot", name="before", world=world))["snapshot"]["id"]
+    changed = await agent("update_webhook_endpoint", endpoint_id=endpoint, status="DISABLED", world=world)
+    assert changed["endpoint"]["status"] == "DISABLED"
+    await agent("delete_webhook_endpoint", endpoint_id=endpoint, world=world)
+    assert (await agent("list_webhook_endpoints", world=world))["items"] == []
+    assert [item["id"] for item in (await agent("list_snapshots", world=world))["items"]] == [snapshot]
+    await agent("restore_snapshot", snapshot_id=snapshot, world=world)
+    restored = (await agent("list_webhook_endpoints", world=world))["items"]
+    assert [(item["id"], item["status"]) for item in restored] == [(endpoint, "ENABLED")]
     worlds = (await agent("list_worlds"))["items"]
     assert [item["usable"] for item in worlds if item["world"] == world] == [True]
     await agent("delete_world", world=world)
@@ -184,7 +202,7 @@ async def _until_hit(agent: Agent, code: str, **arguments: Any) -> dict[str, Any
 async def _calls(agent: Agent, world: str, fault: str) -> list[dict[str, Any]]:
     """Return the calls that a fault hit. The journal shows them within a second."""
     for _ in range(300):
-        items: list[dict[str, Any]] = (await agent("list_requests", fault_id=fault, world=world))["items"]
+        items: list[dict[str, Any]] = (await agent("list_requests", fault_id=fault, include_own=True, world=world))["items"]
         if items:
             return items
         await asyncio.sleep(0.1)
@@ -277,7 +295,7 @@ def test_over_http_other_hosts_and_origins_are_refused(http_url: str) -> None:
         ("create_payout", {"amount": "5.00", "account_suffix": "1"}, "INVALID_ARGUMENTS"),
         ("create_payout", {"amount": "5.001"}, "VALIDATION_ERROR"),
         ("create_payout", {"amount": "5.00", "scenario": "nonsense"}, "VALIDATION_ERROR"),
-        ("create_payout", {"amount": "5.00", "scenario": "a\r\nb: c"}, "UNREACHABLE"),
+        ("create_payout", {"amount": "5.00", "scenario": "a\r\nb: c"}, "INVALID_ARGUMENTS"),
         ("create_payout", {"amount": "5.00", "metadata": {"a": "\ud800"}}, "MALFORMED_JSON"),
         ("create_payout", {"amount": "5.00", "metadata": {"a": {"b": [[[]]]}}}, "INVALID_ARGUMENTS"),
         ("create_payout", {"amount": "9999999.00"}, "INSUFFICIENT_BALANCE"),
@@ -297,6 +315,12 @@ def test_over_http_other_hosts_and_origins_are_refused(http_url: str) -> None:
         ("inject_fault", {"kind": "drop", "method": "POST"}, "VALIDATION_ERROR"),
         ("delete_fault", {"fault_id": "none"}, "NOT_FOUND"),
         ("create_webhook_endpoint", {"url": "ftp://x"}, "VALIDATION_ERROR"),
+        ("update_webhook_endpoint", {"endpoint_id": "none", "status": "ENABLED"}, "NOT_FOUND"),
+        ("restore_snapshot", {"snapshot_id": "none"}, "NOT_FOUND"),
+        ("explain_payout", {"payout_id": "none"}, "NOT_FOUND"),
+        ("certify_receiver", {"url": "http://127.0.0.1:9"}, "INVALID_ARGUMENTS"),
+        ("certify_receiver", {"test_id": "none"}, "NOT_FOUND"),
+        ("inject_fault", {"kind": "latency", "milliseconds": 1, "hits": 10**9}, "VALIDATION_ERROR"),
         ("export_world", {"file": "/etc/passwd"}, "INVALID_ARGUMENTS"),
         ("get_status", {"world": "\ud800"}, "INVALID_ARGUMENTS"),
     ],
@@ -306,6 +330,8 @@ async def test_wrong_arguments_are_tool_errors(
 ) -> None:
     async with agent_with(stack, Keys(world.api_key)) as agent:
         assert await agent.refused(name, **arguments) == code
+        # An agent sends no headers, and knows no paths.
+        assert not HTTP_TERMS.search(agent.seen[-1]), agent.seen[-1]
         assert (await agent("list_payouts"))["items"] == []
 
 
@@ -316,6 +342,24 @@ async def test_a_lost_answer_can_be_asked_for_again_with_the_same_key(stack: Sta
         payout = (await agent("create_payout", **lost))["payout"]
         found = (await agent("list_payouts", merchant_reference=lost["merchant_reference"]))["items"]
         assert [item["id"] for item in found] == [payout["id"]]
+
+
+def test_the_advice_for_every_code_is_in_terms_of_tools() -> None:
+    for code in CODES:
+        assert not HTTP_TERMS.search(wording.advice(code)), code
+
+
+async def test_a_receiver_can_be_certified(stack: Stack, world: World, receiver: Receiver) -> None:
+    async with agent_with(stack, Keys(world.api_key)) as agent:
+        found = await agent("certify_receiver", url=receiver.url, secret=f"whsec_{'A' * 43}=", language="go")
+        while found["status"] == "RUNNING":
+            found = await agent("certify_receiver", test_id=found["test_id"])
+        # It accepts everything.
+        wrong = next(item for item in found["findings"] if item["outcome"] == "failed")
+        assert found["status"] == "FAILED"
+        assert wrong["fix"]
+        assert wrong["answered"]["status"] == 200
+        assert "func" in wrong["code"] or ":=" in wrong["code"]
 
 
 async def test_secrets_are_returned_only_when_asked_for(stack: Stack, world: World, receiver: Receiver) -> None:
@@ -443,10 +487,13 @@ async def test_every_tool_explains_itself(stack: Stack) -> None:
         for tool in (await agent.tools()).values():
             assert tool.title
             assert len(tool.description or "") > 25, tool.name
+            assert not HTTP_TERMS.search(tool.description or ""), tool.name
             assert tool.annotations is not None
             assert tool.input_schema["additionalProperties"] is False
             for name, schema in tool.input_schema["properties"].items():
                 assert schema.get("description") or "enum" in schema, (tool.name, name)
+                # A path is only that of the calls of the code under test.
+                assert name == "path" or not HTTP_TERMS.search(schema.get("description", "")), (tool.name, name)
                 assert {"type": "null"} not in schema.get("anyOf", ()) or "null" in schema["description"], (tool.name, name)
 
 

@@ -29,8 +29,9 @@ class Client(Nouns):
         timeout: float = 30.0,
         retries: int = 5,
         retry_seconds: float = 60.0,
+        user_agent: str | None = None,
     ) -> None:
-        address = Address.of(url, api_key, admin_key, timeout, retries, retry_seconds)
+        address = Address.of(url, api_key, admin_key, timeout, retries, retry_seconds, user_agent)
         super().__init__(Caller(address, Pool(address)))
 
     @property
@@ -85,8 +86,9 @@ class AsyncClient(AsyncNouns):
         timeout: float = 30.0,
         retries: int = 5,
         retry_seconds: float = 60.0,
+        user_agent: str | None = None,
     ) -> None:
-        address = Address.of(url, api_key, admin_key, timeout, retries, retry_seconds)
+        address = Address.of(url, api_key, admin_key, timeout, retries, retry_seconds, user_agent)
         super().__init__(AsyncCaller(address, AsyncPool(address)))
 
     @property

@@ -38,10 +38,19 @@ class Address:
     timeout: float
     retries: int
     retry_seconds: float
+    user_agent: str = "psp-sandbox-python"
+    """What the sandbox's journal shows of who called."""
 
     @classmethod
     def of(
-        cls, url: str | None, api_key: str | None, admin_key: str | None, timeout: float, retries: int, retry_seconds: float
+        cls,
+        url: str | None,
+        api_key: str | None,
+        admin_key: str | None,
+        timeout: float,
+        retries: int,
+        retry_seconds: float,
+        user_agent: str | None = None,
     ) -> "Address":
         """Return the address. What is None comes from the environment. Raises ValueError if the URL is not one."""
         found = (url or os.environ.get("PSP_URL") or DEFAULT_URL).rstrip("/")
@@ -53,7 +62,7 @@ class Address:
             "merchant": api_key or os.environ.get("PSP_API_KEY") or demo.get("merchant"),
             "operator": admin_key or os.environ.get("PSP_ADMIN_KEY") or demo.get("operator"),
         }
-        return cls(found, keys, timeout, retries, retry_seconds)
+        return cls(found, keys, timeout, retries, retry_seconds, user_agent or cls.user_agent)
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
         """Return the arguments of httpx for a call. Raises PspError if the call needs a key that is not known."""
@@ -71,7 +80,7 @@ class Address:
     def pool_options(self) -> dict[str, Any]:
         """Return the arguments of an httpx client."""
         # Loading the certificate authorities takes 30 ms, and plain HTTP does not need them.
-        return {"verify": self.url.startswith("https:"), "headers": {"User-Agent": "psp-sandbox-python"}}
+        return {"verify": self.url.startswith("https:"), "headers": {"User-Agent": self.user_agent}}
 
 
 def page_of(call: Call[T], cursor: str | None) -> Call[dict[str, Any]]:

@@ -9,6 +9,8 @@ from typing import Final
 from psp_sandbox.client import AsyncClient
 from sandbox.mcp.results import Refusal
 
+USER_AGENT: Final = "psp-sandbox-mcp"
+"""What this server's own calls have in the journal."""
 _SECONDS: Final = 30.0
 """The timeout of one call of the API."""
 _MAX_WORLDS: Final = 1000
@@ -30,7 +32,11 @@ class Keys:
         keys = cls(headers.get("x-api-key") or bearer or None, headers.get("x-admin-key") or None)
         for key in (keys.api_key, keys.admin_key):
             if key is not None and not (key.isascii() and key.isprintable()):
-                raise Refusal("INVALID_API_KEY", "A key consists of printable ASCII characters.", "Check the client's headers.")
+                raise Refusal(
+                    "INVALID_API_KEY",
+                    "A key consists of printable ASCII characters.",
+                    "Ask the user to check the configured keys.",
+                )
         return keys
 
 
@@ -69,11 +75,9 @@ class Access:
             raise Refusal(
                 "MISSING_API_KEY",
                 "No API key came with the call.",
-                "Give `world`, or configure the client to send a merchant's key as `Authorization: Bearer KEY` or `X-API-KEY`."
-                if self._own is None
-                else "Give `world`, or start `psp mcp` with PSP_API_KEY.",
+                "Give `world`, or ask the user to configure a merchant's key for this server.",
             )
-        return AsyncClient(self.url, api_key=api_key, timeout=_SECONDS, retries=0)
+        return AsyncClient(self.url, api_key=api_key, timeout=_SECONDS, retries=0, user_agent=USER_AGENT)
 
     def operator(self, keys: Keys) -> AsyncClient:
         """Return a client with the operator's key. Raises Refusal if the caller has none."""
@@ -81,9 +85,9 @@ class Access:
             raise Refusal(
                 "MISSING_ADMIN_KEY",
                 "Creating, listing and deleting worlds needs the operator's key.",
-                "Configure the client to send the operator's key as `X-ADMIN-KEY`. Other tools work without it.",
+                "Ask the user to configure the operator's key for this server. Other tools work without it.",
             )
-        return AsyncClient(self.url, admin_key=keys.admin_key, timeout=_SECONDS, retries=0)
+        return AsyncClient(self.url, admin_key=keys.admin_key, timeout=_SECONDS, retries=0, user_agent=USER_AGENT)
 
     def keep(self, keys: Keys, world: str, api_key: str) -> None:
         """Keep the key of a new world."""

@@ -1,12 +1,18 @@
 """Tools for faults, and for the journal of API calls."""
 
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from psp_sandbox.client.models import JournalEntry
 from sandbox.domain.choices import FaultKind, FaultTarget, Method
+from sandbox.mcp.access import USER_AGENT
 from sandbox.mcp.results import Refusal, Result, cut
 from sandbox.mcp.tool import Calling, Limit, count, first, tool
+
+_PAGE: Final = 100
+"""How many calls to read at once. Most may be this server's own."""
 
 
 @tool("Inject a fault")
@@ -30,14 +36,17 @@ async def inject_fault(
     status: Annotated[int | None, Field(ge=400, le=599, description="The status of kind error.")] = None,
     milliseconds: Annotated[float | None, Field(gt=0, description="For latency, slow_after_commit and delay.")] = None,
     seconds: Annotated[float | None, Field(description="The age of the timestamp, for stale_timestamp.")] = None,
-    retry_after: Annotated[int | None, Field(ge=0, description="The seconds of Retry-After, for rate_limit.")] = None,
+    retry_after: Annotated[
+        int | None, Field(ge=0, description="How many seconds the caller is told to wait, for rate_limit.")
+    ] = None,
     probability: Annotated[float, Field(gt=0, le=1, description="How likely a matching call is hit.")] = 1.0,
     ttl_seconds: Annotated[float | None, Field(gt=0, description="Stop after this many seconds of the world's time.")] = None,
 ) -> Result:
     """Make the API or the webhooks misbehave, once by default, to test how code copes. The ledger stays correct.
 
-    A fault of the API takes effect within a second, and hits this server's own calls, too. It never hits /sandbox/v1, so that
-    delete_fault always works. get_status shows the hits.
+    A fault of the API takes effect within a second, and hits this server's own calls to create and read payouts, balances and
+    webhooks, too. It never hits the tools for faults, clocks, snapshots and worlds, so that delete_fault always works.
+    get_status shows the hits.
     """
     match = _given(method=method, path=path, reference=reference, event_type=event_type, endpoint_id=endpoint_id)
     parameters = _given(status=status, milliseconds=milliseconds, seconds=seconds, retry_after=retry_after)
@@ -70,20 +79,38 @@ async def list_requests(
     status: Annotated[int | None, Field(ge=100, le=599, description="Only calls with this response status.")] = None,
     fault_id: Annotated[str | None, Field(description="Only calls that this fault hit.")] = None,
     search: Annotated[str | None, Field(description="Only calls whose path or bodies contain this text.")] = None,
+    include_own: Annotated[bool, Field(description="Also list the calls that these tools made; `own` marks them.")] = False,
     limit: Limit = 10,
 ) -> Result:
-    """List the API calls in the journal, newest first: those of your code and those of this server, with status, bodies and
-    faults.
+    """List the API calls of your code in the journal, newest first, with status, bodies and faults.
 
-    Use it to see what an integration really sent. A call appears within a second. Keys and secrets read `[redacted]`.
+    Use it to see what an integration really sent. The calls of these tools are left out. A call appears within a second. Keys
+    and secrets read `[redacted]`.
     """
     found = await first(
-        calling.psp.requests.list(method=method, path=path, status=status, fault_id=fault_id, q=search, limit=limit + 1),
+        _calls(
+            calling.psp.requests.list(method=method, path=path, status=status, fault_id=fault_id, q=search, limit=_PAGE),
+            include_own=include_own,
+        ),
         limit,
     )
-    items = [item | {name: cut(item[name]) for name in ("request_body", "response_body")} for item in found["items"]]
+    items = [
+        item | {"own": _is_own(item["request_headers"])} | {name: cut(item[name]) for name in ("request_body", "response_body")}
+        for item in found["items"]
+    ]
     hint = "" if items else " A call appears within a second."
     return Result(count(found, "call") + hint, found | {"items": items})
+
+
+async def _calls(entries: AsyncIterator[JournalEntry], *, include_own: bool) -> AsyncIterator[JournalEntry]:
+    """Yield the entries of the journal that are to be listed."""
+    async for entry in entries:
+        if include_own or not _is_own(entry.request_headers):
+            yield entry
+
+
+def _is_own(headers: Mapping[str, str]) -> bool:
+    return headers.get("user-agent") == USER_AGENT
 
 
 def _given(**values: Any) -> dict[str, Any]:

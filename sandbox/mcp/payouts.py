@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from psp_sandbox.client.models import CatalogueEntry, EventWithDeliveries, ExplainedStep
+from psp_sandbox.client.models import CatalogueEntry, EventWithDeliveries, ExplainedStep, TimelineEntry
 from sandbox.domain.choices import Account, PayoutStatus
 from sandbox.mcp.results import Result, plain
 from sandbox.mcp.tool import Calling, Limit, PayoutId, count, first, tool
@@ -33,7 +33,10 @@ async def create_payout(
     amount: _Amount,
     scenario: Annotated[
         str | None,
-        Field(description="The scenario that decides the outcome, such as `success` or `returned`; see list_scenarios."),
+        Field(
+            pattern=r"^[ -~]{1,100}$",
+            description="The scenario that decides the outcome, such as `success` or `returned`; see list_scenarios.",
+        ),
     ] = None,
     account_suffix: Annotated[
         str, Field(pattern=r"^\d{4}$", description="The last four digits of the account number; they select a scenario, too.")
@@ -110,6 +113,35 @@ async def get_payout(
     }
     why = f" ({payout.failure_code})" if payout.failure_code else ""
     return Result(f"Payout {payout.id} is {payout.status}{why}: {path}.", data)
+
+
+@tool("Explain a payout", reads=True)
+async def explain_payout(calling: Calling, payout_id: PayoutId) -> Result:
+    """Explain in sentences why a payout is as it is: what caused each change of its status, what happens next, and what became
+    of each of its webhooks. get_payout has the data behind it.
+    """
+    psp = calling.psp
+    payout, timeline, due, events = await asyncio.gather(
+        psp.payouts.get(payout_id),
+        psp.payouts.timeline(payout_id),
+        psp.clock.due(payout_id=payout_id),
+        first(psp.events.list(payout_id=payout_id, limit=_MOST_EVENTS + 1), _MOST_EVENTS),
+    )
+    details = await asyncio.gather(*(psp.events.get(event["id"]) for event in reversed(events["items"])))
+    ids = [delivery.id for event in details for delivery in event.deliveries][-_MOST_EVENTS:]
+    explained = await asyncio.gather(*(psp.deliveries.explain(delivery_id) for delivery_id in ids))
+    next_ = [f"{plain(item.due_at)}: {item.description}" for item in due.data]
+    why = f" because of {payout.failure_code}: {payout.failure_reason}" if payout.failure_code else ""
+    return Result(
+        f"Payout {payout.id} is {payout.status}{why}.",
+        {
+            "changes": [_change(entry) for entry in timeline],
+            "next": next_ or ["Nothing is scheduled."],
+            "webhooks": [
+                {"delivery_id": item.delivery_id, "status": item.status, "explanation": item.summary} for item in explained
+            ],
+        },
+    )
 
 
 @tool("List payouts", reads=True)
@@ -203,6 +235,22 @@ def _step(step: ExplainedStep) -> str:
     ]
     notes = ", ".join(filter(None, parts))
     return f"{step.to} ({notes})" if notes else step.to
+
+
+_CAUSES: Final = {
+    "api": "an API call",
+    "worker": "the sandbox, as the bank",
+    "ipn": "a callback of the bank",
+    "simulation": "a simulation",
+}
+
+
+def _change(entry: TimelineEntry) -> str:
+    """Return what changed a payout's status."""
+    path = f"{entry.from_} → {entry.to}" if entry.from_ else entry.to
+    step = f", step {entry.step + 1}" if entry.step is not None else ""
+    scenario = f" (scenario {entry.scenario}{step})" if entry.scenario else ""
+    return f"{plain(entry.at)}: {path}, by {_CAUSES[entry.cause]}{scenario}; request {entry.request_id}"
 
 
 def _event(event: EventWithDeliveries) -> dict[str, Any]:

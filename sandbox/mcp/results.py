@@ -11,7 +11,7 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import ValidationError
 
 from psp_sandbox.client import ProblemError, PspError, Unreachable
-from sandbox.domain.errors import CODES
+from sandbox.mcp.wording import FAULTS, advice, argument, in_tool_terms
 
 _MAX_TEXT: Final = 2000
 """Longer strings are cut."""
@@ -19,16 +19,6 @@ _MAX_BODY: Final = 500
 """The same for the bodies in lists of requests."""
 _MAX_RESULT: Final = 40_000
 """The size of a result's JSON, in characters. Longer lists are cut."""
-_FAULTS: Final = "If get_status shows a fault that you injected, this may be its effect."
-_ADVICE: Final = {
-    "FORBIDDEN": "The API key has the role `member`. Ask the user for a key with the role `admin`.",
-    "INVALID_API_KEY": "Ask the user to check the configured key: it is mistyped, revoked, or belongs to another sandbox.",
-    "INSUFFICIENT_BALANCE": "Call top_up_balance, or pay a smaller amount.",
-    "UNAVAILABLE": f"Call the tool again. {_FAULTS}",
-    "RATE_LIMITED": f"Wait a few seconds, then call the tool again. {_FAULTS}",
-    "INTERNAL_ERROR": f"Call the tool again. {_FAULTS}",
-}
-"""What to do, where an agent does something else than a program."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,7 +77,8 @@ def failed(error: Exception, secrets: Iterable[str]) -> CallToolResult | None:
         return None
     problem = _clean(found, set(secrets))
     lines = [f"{problem['code']}: {problem['detail']}"]
-    lines += [f"  {item['field']}: {item['message']}" for item in problem.get("errors", ())]
+    items = [f"{item['field']}: {item['message']}" for item in problem.get("errors", ())]
+    lines += [f"  {item}" for item in items if item.rstrip(".") not in problem["detail"]]
     lines.append(f"What to do: {problem['what_to_do']}")
     return CallToolResult(
         content=[TextContent(type="text", text="\n".join(lines))], structured_content={"error": problem}, is_error=True
@@ -109,21 +100,19 @@ def _problem(error: Exception) -> dict[str, Any] | None:
         detail = "The arguments do not match the tool's input schema."
         return {"code": "INVALID_ARGUMENTS", "detail": detail, "errors": wrong, "what_to_do": "Correct them and call it again."}
     if isinstance(error, ProblemError):
-        kind = CODES.get(error.code)
-        advice = _ADVICE.get(error.code) or (kind.resolution if kind is not None else f"Read `detail`. {_FAULTS}")
         problem = {
             "code": error.code,
             "status": error.status,
             "title": error.title,
-            "detail": error.detail or error.title,
+            "detail": in_tool_terms(error.detail or error.title),
             "request_id": error.request_id,
-            "what_to_do": advice,
+            "what_to_do": advice(error.code),
         }
-        errors = plain(error.errors)
+        errors = [{"field": argument(item.field), "message": in_tool_terms(item.message)} for item in error.errors]
         return problem | ({"errors": errors} if errors else {})
     if isinstance(error, Unreachable):
-        advice = f"Check that the sandbox runs (`psp up`). {_FAULTS}"
-        return {"code": "UNREACHABLE", "detail": str(error), "what_to_do": advice}
+        cure = f"Check that the sandbox runs (`psp up`). {FAULTS}"
+        return {"code": "UNREACHABLE", "detail": in_tool_terms(str(error)), "what_to_do": cure}
     if isinstance(error, TimeoutError):
         detail = "The sandbox did not finish in time."
         return {"code": "TIMEOUT", "detail": detail, "what_to_do": "Look at get_status, then repeat the call with less to do."}

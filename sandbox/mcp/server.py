@@ -12,7 +12,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError
 from mcp.server.transport_security import TransportSecuritySettings
 
-from sandbox.mcp import clock, faults, payouts, webhooks, worlds
+from sandbox.mcp import clock, faults, payouts, receivers, snapshots, webhooks, worlds
 from sandbox.mcp.access import Access, Keys
 from sandbox.mcp.tool import Definition, serve
 from sandbox.server.protocol import Limits
@@ -25,6 +25,7 @@ TOOLS: Final[tuple[Definition, ...]] = (
     payouts.list_scenarios,
     payouts.create_payout,
     payouts.get_payout,
+    payouts.explain_payout,
     payouts.list_payouts,
     payouts.simulate_payout,
     payouts.list_ledger_entries,
@@ -35,12 +36,19 @@ TOOLS: Final[tuple[Definition, ...]] = (
     clock.resume_clock,
     clock.drain,
     webhooks.create_webhook_endpoint,
+    webhooks.list_webhook_endpoints,
+    webhooks.update_webhook_endpoint,
+    webhooks.delete_webhook_endpoint,
     webhooks.list_deliveries,
     webhooks.resend_webhook,
+    receivers.certify_receiver,
     faults.inject_fault,
     faults.delete_fault,
     faults.list_requests,
     worlds.audit,
+    snapshots.create_snapshot,
+    snapshots.list_snapshots,
+    snapshots.restore_snapshot,
     worlds.export_world,
 )
 """All tools, in the order in which agents see them."""

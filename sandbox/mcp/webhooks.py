@@ -6,17 +6,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from psp_sandbox.client.models import Attempt, DeliveryWithAttempts, EventPattern
-from sandbox.domain.choices import DeliveryStatus, RetryProfile
+from sandbox.domain.choices import DeliveryStatus, EndpointStatus, RetryProfile
 from sandbox.mcp.results import Result, cut, plain
 from sandbox.mcp.tool import Calling, Limit, count, first, tool
 
 _MOST_ATTEMPTS: Final = 10
+EndpointId = Annotated[str, Field(description="The endpoint's id, from create_webhook_endpoint or list_webhook_endpoints.")]
 
 
 @tool("Register a webhook endpoint")
 async def create_webhook_endpoint(
     calling: Calling,
-    url: Annotated[str, Field(description="Where to POST webhooks, such as http://127.0.0.1:9000/webhooks.")],
+    url: Annotated[str, Field(description="Where to deliver webhooks, such as http://127.0.0.1:9000/webhooks.")],
     event_types: Annotated[
         list[EventPattern] | None, Field(description="Only these types, such as payout.failed or payout.*. Default: payout.*.")
     ] = None,
@@ -39,6 +40,45 @@ async def create_webhook_endpoint(
     if not show_secret:
         data.pop("secret", None)
     return Result(f"Endpoint {created.id} receives webhooks at {created.url}.", {"endpoint": data})
+
+
+@tool("List the webhook endpoints", reads=True)
+async def list_webhook_endpoints(calling: Calling, limit: Limit = 20) -> Result:
+    """List the webhook endpoints, newest first, with their event types, status, and why one was disabled."""
+    found = await first(calling.psp.webhook_endpoints.list(limit=limit + 1), limit)
+    return Result(count(found, "endpoint"), found)
+
+
+@tool("Change a webhook endpoint")
+async def update_webhook_endpoint(
+    calling: Calling,
+    endpoint_id: EndpointId,
+    url: Annotated[str | None, Field(description="A new URL to deliver to.")] = None,
+    event_types: Annotated[
+        list[EventPattern] | None, Field(description="Only these types from now on, such as payout.failed or payout.*.")
+    ] = None,
+    status: Annotated[
+        EndpointStatus | None, Field(description="DISABLED keeps new events back; ENABLED sends what is due.")
+    ] = None,
+    ordered: Annotated[
+        bool | None, Field(description="Whether a failing delivery holds back later events of the same payout.")
+    ] = None,
+    retry_profile: Annotated[
+        RetryProfile | None, Field(description="standard retries for 75 hours, fast for half a minute.")
+    ] = None,
+) -> Result:
+    """Change a webhook endpoint, or disable or enable it. What is left out stays as it is, and so does the secret."""
+    changed = await calling.psp.webhook_endpoints.change(
+        endpoint_id, url=url, event_types=event_types, status=status, ordered=ordered, retry_profile=retry_profile
+    )
+    return Result(f"Endpoint {changed.id} is {changed.status}.", {"endpoint": changed})
+
+
+@tool("Delete a webhook endpoint", destroys=True)
+async def delete_webhook_endpoint(calling: Calling, endpoint_id: EndpointId) -> Result:
+    """Delete a webhook endpoint. Its deliveries stay in the list, but cannot be sent any more."""
+    await calling.psp.webhook_endpoints.delete(endpoint_id)
+    return Result(f"Deleted {endpoint_id}.", {"deleted": endpoint_id})
 
 
 @tool("List webhook deliveries", reads=True)
