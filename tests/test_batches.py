@@ -15,7 +15,7 @@ from sandbox.domain.payout_commands import CreatePayout, NewPayout
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.payouts.steps import take_due_steps_together
-from sandbox.unit_of_work.batches import MAX_SOLO_MERCHANTS
+from sandbox.unit_of_work.batches import CONTENDED_LIMIT, MAX_SOLO_MERCHANTS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliver import Deliverer
@@ -61,7 +61,7 @@ async def work(pool: None, units: list[UnitOfWork]) -> AsyncIterator[UnitOfWorkR
     async def committed(unit: UnitOfWork) -> None:
         units.append(unit)
 
-    work = units_of_work(committed, batch_limit=64, queue_limit=100)
+    work = units_of_work(committed, batch_limit=64, queue_limit=200)
     yield work
     await work.close()
 
@@ -80,13 +80,15 @@ async def test_commands_in_flight_commit_together(world: World, work: UnitOfWork
     assert [len(unit.posted) for unit in units] == [64, 1]
 
 
-async def test_the_queue_is_bounded(world: World, work: UnitOfWorkRunner) -> None:
-    results = await asyncio.gather(
-        *(work.submit(Probe(request_of(world.merchant_id))) for _ in range(150)), return_exceptions=True
-    )
+async def test_a_merchants_queue_is_bounded_and_leaves_room_for_others(world: World, work: UnitOfWorkRunner) -> None:
+    with World.create(world.stack) as other:
+        busy = [work.submit(Probe(request_of(world.merchant_id))) for _ in range(150)]
+        quiet = [work.submit(Probe(request_of(other.merchant_id))) for _ in range(25)]
+        results = await asyncio.gather(*busy, *quiet, return_exceptions=True)
     refused = [result for result in results if isinstance(result, Problem)]
+    assert refused == [result for result in results[:150] if isinstance(result, Problem)]
     assert len(refused) == 50
-    assert {(problem.code, problem.headers["Retry-After"]) for problem in refused} == {("UNAVAILABLE", "1")}
+    assert {(problem.code, problem.headers["Retry-After"]) for problem in refused} == {("RATE_LIMITED", "1")}
     assert await available(world) == Decimal("1000100.00")
     # Refused commands leave the queue empty.
     assert (await work.submit(Probe(request_of(world.merchant_id)))).status == 200
@@ -232,7 +234,7 @@ async def test_a_busy_merchant_does_not_delay_quiet_ones(
     await asyncio.gather(*(work.submit(command) for command in commands))
     rounds = [unit.merchant_id for unit in units]
     assert set(rounds[: len(worlds)]) == {world.merchant_id for world in worlds}
-    assert len(units[rounds.index(busy.merchant_id)].posted) == 64 - len(quiet), (
+    assert len(units[rounds.index(busy.merchant_id)].posted) == CONTENDED_LIMIT - len(quiet), (
         "the busy merchant must get the capacity that the others leave"
     )
 

@@ -1,7 +1,7 @@
 """Decode request bodies strictly: report all errors at once, and never guess what the client meant. Pure."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final, TypeVar
@@ -41,6 +41,17 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None 
     if _has_hidden_errors(body) if items is None else _repeats_items_field(body, items):
         raise _refusal(kind, body, check, "")
     return value
+
+
+def decode_items(field: str, raws: Iterable[msgspec.Raw], read: Callable[[bytes], T]) -> list[T | Problem]:
+    """Return what `read` makes of each item of a batch, or the problem that it raises, which then names the item's place."""
+    items: list[T | Problem] = []
+    for position, raw in enumerate(raws):
+        try:
+            items.append(read(bytes(raw)))
+        except Problem as problem:
+            items.append(problem.within(f"{field}[{position}]"))
+    return items
 
 
 def amount_of(raw: msgspec.Raw, field: str = "amount", *, zero: bool = False) -> Decimal:

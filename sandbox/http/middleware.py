@@ -21,6 +21,7 @@ from sandbox.http.operation import JSON, MULTIPART, Operation
 from sandbox.http.paging import cursor_errors
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.request import ApiKeyLookup, Request
+from sandbox.infrastructure.large_work import LARGE_BODY, compute
 from sandbox.infrastructure.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS, Settings
 from sandbox.infrastructure.tasks import end_tasks
 
@@ -218,7 +219,13 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
             request.json = request.fingerprinted_body = await request.read()
         else:
             request.fingerprinted_body = b"{}"
-        request.body = decode(decoder, request.fingerprinted_body, operation.check)
+        content = request.fingerprinted_body
+
+        def decoded() -> Any:
+            request.compute_fingerprint()
+            return decode(decoder, content, operation.check)
+
+        request.body = await compute(request.merchant_id, decoded, is_large=len(content) > LARGE_BODY)
         request.is_validated = True
         return await proceed(request)
 

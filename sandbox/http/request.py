@@ -70,6 +70,7 @@ class Request:
     __slots__ = (
         "_body_limit",
         "_body_size",
+        "_fingerprint",
         "_header_by_name",
         "_key",
         "_more_body",
@@ -132,6 +133,7 @@ class Request:
         self._more_body = True
         self._raw: bytes | None = None
         self._key: str | None = None
+        self._fingerprint: bytes | None = None
         # Reversed, so that the first of duplicate headers wins.
         self._header_by_name = dict(reversed(self.headers))
 
@@ -162,8 +164,16 @@ class Request:
     def _idempotency_key(self) -> IdempotencyKey | None:
         if self._key is None:
             return None
-        of_body = fingerprint if self.operation.receive is None else digest
-        return IdempotencyKey(self._key, of_body(self.method, self.path, self.query_string, self.fingerprinted_body))
+        if self._fingerprint is None:
+            self.compute_fingerprint()
+        assert self._fingerprint is not None
+        return IdempotencyKey(self._key, self._fingerprint)
+
+    def compute_fingerprint(self) -> None:
+        """Compute the fingerprint for the request's idempotency key, if it has one. For a large body, this takes long."""
+        if self._key is not None:
+            of_body = fingerprint if self.operation.receive is None else digest
+            self._fingerprint = of_body(self.method, self.path, self.query_string, self.fingerprinted_body)
 
     def set_key(self, key: str) -> None:
         """Set the request's idempotency key."""

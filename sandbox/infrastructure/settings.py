@@ -80,7 +80,7 @@ class Settings:
             own_hosts=read.host_names("SANDBOX_ALLOWED_HOSTS", ipn_url, public_url),
             webhook_allow=read.networks("SANDBOX_WEBHOOK_ALLOW"),
             batch_limit=read.integer("SANDBOX_BATCH_LIMIT", 256, 1, 1000),
-            queue_limit=read.integer("SANDBOX_QUEUE_LIMIT", 2048, 1, 100_000),
+            queue_limit=read.integer("SANDBOX_QUEUE_LIMIT", 20_000, 1, 1_000_000),
             merchants_per_transaction=read.integer("SANDBOX_MERCHANTS_PER_TRANSACTION", 64, 1, 1000),
             pool_size=read.integer("SANDBOX_POOL_SIZE", 8, 2, 100),
             log_level=read.choice("SANDBOX_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),

@@ -7,7 +7,7 @@ import msgspec
 
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key
-from sandbox.domain.body import decode
+from sandbox.domain.body import decode, decode_items
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
@@ -19,6 +19,7 @@ from sandbox.domain.query_errors import entries
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.large_work import LARGE_BATCH, compute
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_errors, new_payout
 from sandbox.payouts.search import BY_REFERENCE, search_payouts
@@ -129,12 +130,12 @@ class PayoutService:
         scenario_header: str | None = None,
     ) -> CommandResult:
         """Create up to 1000 payouts independently; return the result of each, in order."""
-        items: list[NewPayout | Problem] = []
-        for position, raw in enumerate(body.payouts):
-            try:
-                items.append(new_payout(decode(self._item_decoder, bytes(raw), self.check), self._directory, scenario_header))
-            except Problem as problem:
-                items.append(problem.within(f"payouts[{position}]"))
+
+        def read(raw: bytes) -> NewPayout:
+            return new_payout(decode(self._item_decoder, raw, self.check), self._directory, scenario_header)
+
+        is_large = len(body.payouts) > LARGE_BATCH
+        items = await compute(context.merchant_id, lambda: decode_items("payouts", body.payouts, read), is_large=is_large)
         return await self._work.submit(CreatePayouts(context, items))
 
     async def transition(self, context: RequestContext, payout_id: str, action: str) -> CommandResult:

@@ -4,15 +4,20 @@ There is no timer: while one round commits, the next one fills.
 
 A merchant has at most one batch running in this process, so its commands run in order of arrival. Merchants take turns: with
 M merchants waiting, each gets a batch in one of the next ⌈M / merchants_at_once⌉ rounds. A busy merchant gets the capacity that
-the others leave. Heavy commands (batches of payouts) can fill a round before all its merchants have had their turn. The others
-then come first in the next round, so each merchant always gets a batch in one of the next M rounds.
+the others leave. Batches of payouts can fill a round before all its merchants have had their turn. The others then come
+first in the next round, so each merchant always gets a batch in one of the next M rounds.
+
+While several merchants wait, rounds are short (CONTENDED_LIMIT), so that none waits for long.
+
+A large command (of more than LARGE_BATCH payouts) runs in a transaction of its own, and one of them at a time, so that it
+delays other merchants' rounds as little as possible. Merchants take turns at this too.
 
 A merchant that is locked elsewhere leaves its round and runs on its own. It waits for its lock for LOCK_TURN seconds at a time.
 With L merchants on their own, each waits for at most ⌈L / MAX_SOLO_MERCHANTS⌉ turns.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +28,7 @@ from asyncpg import LockNotAvailableError
 from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.domain.errors import CONTENTION, Problem, unavailable
 from sandbox.domain.unit import Command, CommandResult
+from sandbox.infrastructure.large_work import LARGE_BATCH, too_many_waiting
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE
 from sandbox.unit_of_work.in_flight import release, reserve
 from sandbox.unit_of_work.transaction import with_retries
@@ -38,6 +44,8 @@ ROUNDS: Final = 2
 """Number of rounds running at once. While PostgreSQL works on one, Python prepares the other."""
 MAX_SOLO_MERCHANTS: Final = 4
 """Maximum number of single-merchant transactions running at once. Each one may wait for a lock, and holds a connection."""
+CONTENDED_LIMIT: Final = 32
+"""Maximum weight of a round if several merchants wait, unless there are more merchants than that."""
 _MAX_LOCK_SECONDS: Final = 60.0
 """Maximum time that a batch waits for a lock, over all its turns."""
 _SLOT_TIMEOUT: Final = 0.05
@@ -51,12 +59,20 @@ class _QueuedCommand:
     weight: int
     result: "asyncio.Future[CommandResult]"
 
+    @property
+    def is_large(self) -> bool:
+        return self.weight > LARGE_BATCH
+
 
 _Batch = list[_QueuedCommand]
 
 
 class Batches:
-    """The command queues of one process. `queue_limit` bounds the total weight of all queued commands."""
+    """The command queues of one process.
+
+    `queue_limit` is the total weight for which there is room. A merchant may have commands of as much weight as is left free,
+    so a single merchant can use half of the room, and two of them a third each. An empty queue takes any command.
+    """
 
     def __init__(
         self,
@@ -80,33 +96,40 @@ class Batches:
         """The queued commands of each merchant that has any queued or running."""
         self._ready: deque[str] = deque()
         """Merchants with queued commands and none running, in the order of their turns."""
-        self._weight = 0
+        self._weights: Counter[str] = Counter()
+        """The weight of each merchant's queued and running commands."""
+        self._total_weight = 0
         self._rounds = 0
-        self._solo_slots: dict[Hashable, asyncio.Semaphore] = {}
-        """By node, whose connections they use: merchants on a node that does not respond leave the other nodes' slots alone."""
+        self._solo_slots: dict[tuple[Hashable, bool], asyncio.Semaphore] = {}
+        """By node, whose connections they use: merchants on a node that does not respond leave the other nodes' slots alone.
+        And by whether the command is large."""
         self._dispatch_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, command: Command) -> CommandResult:
         """Queue the command behind its merchant's other commands, and return its result.
 
-        Raises IDEMPOTENCY_KEY_IN_FLIGHT if a request with its key is in progress in this process, and UNAVAILABLE if the queue
-        is full or PostgreSQL is unavailable. Cancelling the caller does not cancel the command: it still commits or fails.
+        Raises IDEMPOTENCY_KEY_IN_FLIGHT if a request with its key is in progress in this process, RATE_LIMITED if the
+        merchant's queue is full, and UNAVAILABLE if PostgreSQL is unavailable. Cancelling the caller does not cancel the
+        command: it still commits or fails.
         """
         merchant_id, weight = command.context.merchant_id, command.needs.weight
-        if self._weight + weight > self._queue_limit and self._weight > 0:
-            raise unavailable("Too many requests are waiting. Nothing was done: retry.")
+        own = self._weights[merchant_id]
+        if own and own + weight > self._queue_limit - self._total_weight:
+            raise too_many_waiting()
         reserve(merchant_id, command.context.key)
         future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
         # Even if the caller is cancelled, the key stays reserved until the batch ends.
         future.add_done_callback(_retrieve_exception)
-        self._weight += weight
+        self._weights[merchant_id] += weight
+        self._total_weight += weight
+        queued = _QueuedCommand(command, weight, future)
         queue = self._queues.get(merchant_id)
         if queue is None:
-            queue = self._queues[merchant_id] = deque()
-            self._ready.append(merchant_id)
-        queue.append(_QueuedCommand(command, weight, future))
-        self._dispatch_soon()
+            self._queues[merchant_id] = deque((queued,))
+            self._make_ready(merchant_id)
+        else:
+            queue.append(queued)
         # Cancelling the caller cancels only this future: the command stays in its queue or its round.
         return await future
 
@@ -115,6 +138,15 @@ class Batches:
         while self._queues:
             self._dispatch()
             await asyncio.wait(self._tasks)
+
+    def _make_ready(self, merchant_id: str) -> None:
+        """Begin the merchant's next command if it is large; otherwise queue the merchant for a turn."""
+        queue = self._queues[merchant_id]
+        if queue[0].is_large:
+            self._begin(self._run_alone(merchant_id, [queue.popleft()]))
+        else:
+            self._ready.append(merchant_id)
+            self._dispatch_soon()
 
     def _dispatch_soon(self) -> None:
         """Start a round after this iteration of the event loop, so that commands arriving together run together."""
@@ -137,19 +169,20 @@ class Batches:
     def _next_round(self) -> dict[str, _Batch]:
         """Return the batches of the merchants whose turn it is: a fair share each, then what capacity remains, in order."""
         turn = self._next_turn()
-        share = max(1, self._batch_limit // len(turn))
+        limit = self._batch_limit if len(turn) == 1 else min(self._batch_limit, max(CONTENDED_LIMIT, len(turn)))
+        share = max(1, limit // len(turn))
         batches: dict[str, _Batch] = {}
         displaced: list[str] = []
         total = 0
         for merchant_id in turn:
-            if total >= self._batch_limit:  # a heavy command took more than its share
+            if total >= limit:  # a heavy command took more than its share
                 displaced.append(merchant_id)
                 continue
             batches[merchant_id] = []
             total += self._fill(merchant_id, batches[merchant_id], share)
         self._ready.extendleft(reversed(displaced))
         for merchant_id, batch in batches.items():
-            total += self._fill(merchant_id, batch, self._batch_limit - total)
+            total += self._fill(merchant_id, batch, limit - total)
         BATCH_SIZE.labels("api").observe(total)
         return batches
 
@@ -164,13 +197,14 @@ class Batches:
         self._ready.extendleft(reversed(skipped))
         return turn
 
-    def _slots_of(self, merchant_id: str) -> asyncio.Semaphore:
-        return self._solo_slots.setdefault(self._node_of(merchant_id), asyncio.Semaphore(MAX_SOLO_MERCHANTS))
+    def _slots_of(self, merchant_id: str, *, is_large: bool = False) -> asyncio.Semaphore:
+        slots = asyncio.Semaphore(1 if is_large else MAX_SOLO_MERCHANTS)
+        return self._solo_slots.setdefault((self._node_of(merchant_id), is_large), slots)
 
     def _fill(self, merchant_id: str, batch: _Batch, capacity: int) -> int:
         """Move queued commands into the batch while they fit, but always one into an empty batch. Return their weight."""
         queue, taken = self._queues[merchant_id], 0
-        while queue and (not batch or taken + queue[0].weight <= capacity):
+        while queue and not queue[0].is_large and (not batch or taken + queue[0].weight <= capacity):
             queued = queue.popleft()
             taken += queued.weight
             batch.append(queued)
@@ -235,8 +269,11 @@ class Batches:
     async def _run_in_halves(self, merchant_id: str, batch: _Batch) -> None:
         """Run a batch. If it fails because of its data, split it in half until the failing command is isolated."""
         commands = [queued.command for queued in batch]
+        slots = self._slots_of(merchant_id, is_large=batch[0].is_large)
         try:
-            results = await with_retries(lambda: self._in_turns(merchant_id, commands), retry_safe=_is_retry_safe(commands))
+            results = await with_retries(
+                lambda: self._in_turns(merchant_id, commands, slots), retry_safe=_is_retry_safe(commands)
+            )
         except Problem as problem:
             if isinstance(problem.__cause__, CONNECTION_ERRORS):
                 _log.warning("batch_interrupted", merchant_id=merchant_id, size=len(batch), error=repr(problem.__cause__)[:300])
@@ -253,7 +290,9 @@ class Batches:
             BATCH_MERCHANTS.labels("api").observe(1)
             _set_results(batch, results)
 
-    async def _in_turns(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
+    async def _in_turns(
+        self, merchant_id: str, commands: Sequence[Command], slots: asyncio.Semaphore
+    ) -> Sequence[CommandResult]:
         """Run a merchant's commands. While it is locked elsewhere, give up the slot after each turn and wait for the next one.
 
         Otherwise a few merchants that stay locked would hold all slots. Raises UNAVAILABLE after _MAX_LOCK_SECONDS.
@@ -262,7 +301,7 @@ class Batches:
         deadline = clock() + _MAX_LOCK_SECONDS
         while True:
             try:
-                async with self._slots_of(merchant_id):
+                async with slots:
                     return await self._run_solo(merchant_id, commands)
             except LockNotAvailableError:
                 if clock() >= deadline:
@@ -271,13 +310,13 @@ class Batches:
     def _end_batch(self, merchant_id: str, batch: _Batch) -> None:
         """Release the keys of a finished batch, and queue its merchant for another turn if it has more commands."""
         for queued in batch:
-            self._weight -= queued.weight
+            self._weights[merchant_id] -= queued.weight
+            self._total_weight -= queued.weight
             release(merchant_id, queued.command.context.key)
         if self._queues[merchant_id]:
-            self._ready.append(merchant_id)
-            self._dispatch_soon()
+            self._make_ready(merchant_id)
         else:
-            del self._queues[merchant_id]
+            del self._queues[merchant_id], self._weights[merchant_id]
 
     def _end_round(self) -> None:
         self._rounds -= 1

@@ -15,6 +15,7 @@ from sandbox.domain.idempotency import checkpoint, execute, lookup, refuse, stor
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.scenario_runner import run_due_inline
 from sandbox.domain.unit import Command, CommandResult, RequestContext, UnitOfWork
+from sandbox.infrastructure.large_work import LARGE_BATCH, compute
 from sandbox.unit_of_work.batches import Batches
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.in_flight import in_flight
@@ -146,7 +147,8 @@ class UnitOfWorkRunner:
 
     async def _run_batch(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
         async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Sequence[CommandResult]:
-            return _execute_all(unit, commands)
+            is_large = any(command.needs.weight > LARGE_BATCH for command in commands)
+            return await compute(merchant_id, lambda: _execute_all(unit, commands), is_large=is_large)
 
         return await self.run_transaction(_claim_of(merchant_id, commands), decide, lock_timeout=LOCK_TURN)
 

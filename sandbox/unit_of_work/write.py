@@ -12,10 +12,13 @@ from sandbox.db.rows import as_json
 from sandbox.domain.ledger import Posted
 from sandbox.domain.payout import PayoutRow, metadata_pair_id
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.large_work import compute
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
+_LARGE_WRITE: Final = 300
+"""Events. A full round of other commands has no more."""
 KEY_LIFETIME: Final = timedelta(hours=24)
 _RowBuilder = Callable[[UnitOfWork], Iterable[object]]
 
@@ -30,7 +33,12 @@ async def write(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -
         raise RuntimeError("write() must be called inside a transaction")
     # The events' bodies are JSON texts. As strings in JSON rows, they would be escaped, which PostgreSQL parses slowly.
     bodies: list[str] = []
-    rows = [_rows_per_unit(units, build) for build in (*_ROW_BUILDERS, lambda unit: _events(unit, bodies))]
+
+    def build_rows() -> list[list[str] | None]:
+        return [_rows_per_unit(units, build) for build in (*_ROW_BUILDERS, lambda unit: _events(unit, bodies))]
+
+    is_large = sum(len(unit.events) for unit in units) > _LARGE_WRITE
+    rows = await compute(units[0].merchant_id, build_rows, is_large=is_large)
     if any(part is not None for part in rows):
         await conn.execute(_WRITE, [unit.merchant_id for unit in units], [unit.now for unit in units], *rows, bodies)
 

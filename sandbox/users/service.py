@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
-from sandbox.domain.body import decode
+from sandbox.domain.body import decode, decode_items
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
@@ -20,6 +20,7 @@ from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, U
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.domain.user_commands import RecordTransaction, RequestPayout
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.large_work import LARGE_BATCH, compute
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.creation import insert_users
 from sandbox.users.history import transactions, wallet_entries
@@ -167,12 +168,13 @@ class UserService:
 
     async def create_many(self, context: RequestContext, body: CreateUsersBody) -> CommandResult:
         """Create up to 1000 users independently: 200 with the result of each, in order."""
-        items: list[NewUser | Problem] = []
-        for position, raw in enumerate(body.users):
-            try:
-                items.append(new_user(decode(self._item_decoder, bytes(raw), self.check), self._directory))
-            except Problem as problem:
-                items.append(problem.within(f"users[{position}]"))
+
+        def read(raw: bytes) -> NewUser:
+            return new_user(decode(self._item_decoder, raw, self.check), self._directory)
+
+        items = await compute(
+            context.merchant_id, lambda: decode_items("users", body.users, read), is_large=len(body.users) > LARGE_BATCH
+        )
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             results: list[dict[str, object]] = []
