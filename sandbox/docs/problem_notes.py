@@ -164,6 +164,7 @@ NOTES: Final[Mapping[str, Note]] = {
             "The merchant has a `rate_limit`, and made more calls than that in a minute.",
             "The vendor feed allows 5 calls per minute and key.",
             "Too many streams, listeners or receiver tests are open at the same time.",
+            "The merchant's requests arrive faster than they can be executed, and its own queue is full.",
             "A fault of the kind `rate_limit` hit the request.",
         ),
         "Yes, after the seconds in the Retry-After header, with the same idempotency key.",
@@ -177,7 +178,7 @@ NOTES: Final[Mapping[str, Note]] = {
     "UNAVAILABLE": Note(
         (
             "PostgreSQL or Redis does not answer. `/health/ready` says which.",
-            "The sandbox is starting, stopping, or has too many waiting requests.",
+            "The sandbox is starting or stopping.",
             "Many requests kept changing the same data at the same time.",
             "A fault of the kind `error` hit the request. The journal shows which.",
         ),

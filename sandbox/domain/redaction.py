@@ -254,6 +254,9 @@ def _union(options: list[Shape]) -> Shape:
     return Shape("nested", fields, _union(others) if others else None, _union(items) if items else None)
 
 
+_MAX_TOKENS: Final = 1500
+"""A payout of 4000 bytes has 700 tokens."""
+_MAX_DEPTH: Final = 64
 _JSON_TOKEN: Final = re.compile(
     rb'[ \t\r\n]*(?:("(?:[^"\\\x00-\x1f]|\\.)*")|([{}\[\],:])|(-?[0-9][0-9.eE+-]*|true|false|null)(?![^ \t\r\n{}\[\],:]))'
 )
@@ -262,8 +265,9 @@ _CLOSING_STATES: Final = (_NAME_OR_END, _VALUE_OR_END, _COMMA_OR_END)
 
 
 def json_body(raw: bytes, shape: Shape) -> bytes:
-    """Return a JSON body, which may be cut off, with only the parts that `shape` allows. Hide everything after a syntax error.
+    """Return a JSON body, which may be cut off, with only the parts that `shape` allows.
 
+    Hide everything after a syntax error, after _MAX_TOKENS, and below _MAX_DEPTH: each token takes time on the event loop.
     A string that is cut off is hidden, because only its missing part might show that it is a secret.
     """
     out: list[bytes] = []
@@ -271,7 +275,7 @@ def json_body(raw: bytes, shape: Shape) -> bytes:
     current, state, at = shape, _VALUE, 0
     while state != _DONE or raw[at:].strip():
         found = _JSON_TOKEN.match(raw, at)
-        if found is None or state == _DONE:
+        if found is None or state == _DONE or len(out) > 2 * _MAX_TOKENS or len(stack) > _MAX_DEPTH:
             return b"".join(out) + _HIDDEN
         string, mark, atom = found.groups()
         space = raw[at : found.start(found.lastindex or 0)]

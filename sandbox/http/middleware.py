@@ -21,7 +21,7 @@ from sandbox.http.operation import JSON, MULTIPART, Operation
 from sandbox.http.paging import cursor_errors
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.request import ApiKeyLookup, Request
-from sandbox.infrastructure.large_work import LARGE_BODY, compute
+from sandbox.infrastructure.large_work import LARGE_BODY, REQUESTS, compute
 from sandbox.infrastructure.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS, Settings
 from sandbox.infrastructure.tasks import end_tasks
 
@@ -232,7 +232,17 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
     return json
 
 
-PARSING: Final = (idempotency_key, query_parameters, request_body)
+def turns(operation: Operation, proceed: Handler) -> Handler:
+    """Wait for the merchant's turn, if the operation takes turns. Raises RATE_LIMITED if too many of its requests wait."""
+
+    async def wait_for_turn(request: Request) -> Any:
+        async with REQUESTS.place(request.merchant_id):
+            return await proceed(request)
+
+    return wait_for_turn if operation.takes_turns else proceed
+
+
+PARSING: Final = (idempotency_key, query_parameters, request_body, turns)
 """Checks shared by all applications. In the API, authentication comes before them."""
 
 

@@ -27,12 +27,13 @@ MAX_WAITING: Final = 64
 
 
 class Turns:
-    """A number of places that merchants take in turn. A merchant's own requests take its turns in order of arrival."""
+    """A number of places that merchants take in turn, one each. A merchant's own requests take it in order of arrival."""
 
     def __init__(self, places: int, max_waiting: int = MAX_WAITING) -> None:
         """At most `max_waiting` requests of one merchant wait for a place."""
-        self._free = places
+        self._places = places
         self._max_waiting = max_waiting
+        self._holders: set[str] = set()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """The merchants that wait, in the order of their turns."""
 
@@ -43,11 +44,11 @@ class Turns:
         try:
             yield
         finally:
-            self._pass_on()
+            self._give_back(merchant_id)
 
     async def _take(self, merchant_id: str) -> None:
-        if self._free:
-            self._free -= 1
+        if len(self._holders) < self._places and merchant_id not in self._holders:
+            self._holders.add(merchant_id)
             return
         queue = self._waiting.setdefault(merchant_id, deque())
         if len(queue) >= self._max_waiting:
@@ -58,24 +59,27 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._pass_on()  # the turn came, and nobody will use it
+                self._give_back(merchant_id)  # its turn came, and it will not use it
             raise
 
-    def _pass_on(self) -> None:
-        """Give a place to the merchant whose turn it is."""
-        while self._waiting:
-            merchant_id = next(iter(self._waiting))
-            queue = self._waiting.pop(merchant_id)
-            while queue and queue[0].done():  # cancelled meanwhile
-                queue.popleft()
-            if not queue:
+    def _give_back(self, merchant_id: str) -> None:
+        """Free the merchant's place, and give it to the next merchant that has none."""
+        self._holders.discard(merchant_id)
+        for waiting_id in list(self._waiting):
+            if waiting_id in self._holders:
                 continue
-            turn = queue.popleft()
+            queue = self._waiting.pop(waiting_id)
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():  # otherwise it was cancelled
+                    break
+            else:
+                continue
             if queue:
-                self._waiting[merchant_id] = queue  # behind the others
+                self._waiting[waiting_id] = queue  # behind the others
+            self._holders.add(waiting_id)
             turn.set_result(None)
             return
-        self._free += 1
 
 
 def too_many_waiting() -> Problem:
@@ -87,6 +91,8 @@ def too_many_waiting() -> Problem:
     )
 
 
+REQUESTS: Final = Turns(3)
+"""The places of requests to operations that keep the database busy for long. Most connections stay free for others."""
 _turns: Final = Turns(1)
 _thread: Final = ThreadPoolExecutor(1, "large-work")
 

@@ -25,6 +25,7 @@ class JournalApi:
         "/sandbox/v1/requests",
         "List API calls from the journal, newest first",
         {200: list[JournalEntry]},
+        takes_turns=True,
         query=(
             LIMIT,
             CURSOR,

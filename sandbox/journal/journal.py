@@ -39,6 +39,8 @@ NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests", "/sandbox/
 """Paths that are not in the journal. The live stream has no end, and neither reading the journal nor a waiting listener
 must fill it. A world bundle contains the journal, so moving a world must not change it."""
 _MAX_QUEUE_LENGTH: Final = 1000
+_PART: Final = 50
+"""Calls that are read from Redis at a time."""
 _PAUSE_SECONDS: Final = 0.2
 _TTL_SECONDS: Final = 86_400
 _ID_SIZE: Final = 36
@@ -193,23 +195,34 @@ class Journal:
         """Return at most `limit` calls that match, newest first, from before the call `before`. Raises UNAVAILABLE."""
         found: list[JournalEntry] = []
         has_passed = before == MAX_ID
-        for value in await self._read(merchant_id):
-            if not has_passed:
-                has_passed = value.startswith(before.encode())
-            elif matches(entry := _to_journal_entry(value)):
-                found.append(entry)
-                if len(found) == limit:
-                    break
+        seen: set[bytes] = set()
+        # In parts: all calls together can have 8 MB. New calls shift the list meanwhile, so a part can repeat calls.
+        for newest in range(0, ENTRIES_KEPT, _PART):
+            values = await self._read(merchant_id, newest, newest + _PART)
+            for value in values:
+                entry_id = value[:_ID_SIZE]
+                if entry_id in seen:
+                    continue
+                seen.add(entry_id)
+                if not has_passed:
+                    has_passed = entry_id == before.encode()
+                elif matches(entry := _to_journal_entry(value)):
+                    found.append(entry)
+                    if len(found) == limit:
+                        return found
+            if len(values) < _PART:
+                break
         return found
 
     async def get(self, merchant_id: str, entry_id: str) -> JournalEntry | None:
         """Return a call, or None if the journal does not contain it. Raises UNAVAILABLE."""
-        values = await self._read(merchant_id)
-        return next((_to_journal_entry(value) for value in values if value.startswith(entry_id.encode())), None)
+        found = await self.page(merchant_id, MAX_ID, 1, lambda entry: entry.id == entry_id)
+        return found[0] if found else None
 
-    async def _read(self, merchant_id: str) -> list[bytes]:
+    async def _read(self, merchant_id: str, newest: int = 0, end: int = ENTRIES_KEPT) -> list[bytes]:
+        """Return the calls from the one at `newest`, where 0 is the last one, to before the one at `end`, newest first."""
         try:
-            values: list[bytes] = await self._redis.lrange(_key(merchant_id), 0, -1)  # type: ignore[misc]  # redis-py types one method for both of its clients
+            values: list[bytes] = await self._redis.lrange(_key(merchant_id), -end, -newest - 1)  # type: ignore[misc]  # redis-py types one method for both of its clients
         except REDIS_ERRORS as error:
             raise unavailable("Redis is unavailable, so the journal cannot be read.") from error
         return values[::-1]

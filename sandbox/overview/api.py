@@ -15,6 +15,7 @@ class OverviewApi:
         "/sandbox/v1/overview",
         "Get statistics of payouts, balance and webhooks",
         {200: Overview},
+        takes_turns=True,
         description="Covers the newest 1000 payouts, the newest 1000 transfers of the balance and the newest 1000 webhook "
         "deliveries, so it costs the same however many there are. `covers` says how far back each part goes.",
     )

@@ -19,7 +19,7 @@ from sandbox.domain.query_errors import entries
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.infrastructure.large_work import LARGE_BATCH, compute
+from sandbox.infrastructure.large_work import LARGE_BATCH, REQUESTS, compute
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_errors, new_payout
 from sandbox.payouts.search import BY_REFERENCE, search_payouts
@@ -194,7 +194,8 @@ class PayoutService:
         match all of them.
         """
         if text := filters.get("q", "").strip():
-            return await search_payouts(merchant_id, window, text, statuses, dest_types, filters)
+            async with REQUESTS.place(merchant_id):
+                return await search_payouts(merchant_id, window, text, statuses, dest_types, filters)
         fetch_limit = window.limit + 1
         bounds = (window.before, window.since)
         reference, user_id = filters.get("merchant_reference"), filters.get("user_id")

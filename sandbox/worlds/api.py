@@ -38,6 +38,7 @@ class WorldApi:
         EmptyBody,
         errors=("INVALID_STATE",),
         idempotency="optional",
+        takes_turns=True,
         description="Affects this merchant only, in one transaction. Payouts, users, sales, bulk credits, the ledger, "
         "events, deliveries, idempotency keys, scenarios of your own, faults, aggregated data and the journal are deleted. "
         "The balance is the opening balance again. The clock shows the host's time, or is frozen if the merchant was created "
@@ -54,6 +55,7 @@ class WorldApi:
         TakeSnapshotBody,
         errors=("INVALID_STATE",),
         idempotency="optional",
+        takes_turns=True,
         links=_LINKS,
         example={"name": "before the refunds"},
         description="A snapshot contains everything that a reset deletes, and also webhook endpoints, the clock and the id "
@@ -77,6 +79,7 @@ class WorldApi:
         EmptyBody,
         errors=("NOT_FOUND", "INVALID_STATE"),
         idempotency="optional",
+        takes_turns=True,
         description="Affects this merchant only, in one transaction, and can be repeated. A frozen clock returns to its time; "
         "a running clock gets back its offset from the host's clock. Webhooks that were undelivered at the snapshot are "
         "delivered now.",
@@ -90,6 +93,7 @@ class WorldApi:
         {204: None},
         errors=("NOT_FOUND",),
         idempotency="optional",
+        takes_turns=True,
     )
     async def delete_snapshot(self, request: Request, snapshot_id: str) -> CommandResult:
         return await self._worlds.delete(request.context, snapshot_id)

@@ -1,6 +1,5 @@
 """`/sandbox/v1/world`: parse, call the service, render."""
 
-import asyncio
 from typing import Any, Final
 
 from sandbox.domain.ledger import MERCHANT_ACCOUNTS
@@ -8,6 +7,7 @@ from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import get, put
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
+from sandbox.infrastructure.large_work import LARGE_BODY, compute
 from sandbox.worlds.bundle import BUNDLED, FORMAT, MAX_BYTES, MEDIA_TYPE, VERSION, Bundle
 from sandbox.worlds.bundle_service import BundleService, Imported
 from sandbox.worlds.reading import Uploaded, parse_bundle
@@ -44,8 +44,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
 
 async def _receive(request: Request) -> Uploaded:
     content = await request.read()
-    # Parsing a large bundle takes a second.
-    return await asyncio.to_thread(parse_bundle, content)
+    return await compute(request.merchant_id, lambda: parse_bundle(content), is_large=len(content) > LARGE_BODY)
 
 
 class BundleApi:
@@ -60,6 +59,7 @@ class BundleApi:
         {200: Bundle},
         errors=("INVALID_STATE",),
         media_type=MEDIA_TYPE,
+        takes_turns=True,
         description="One file with the merchant's clock, seed, settings, scenarios, faults, journal and books. It has no "
         "keys, no secrets and no query values of URLs, no snapshots and no receiver tests. At most 100,000 rows and 64 MB.",
     )
@@ -77,6 +77,7 @@ class BundleApi:
         receive=_receive,
         received_media_type=MEDIA_TYPE,
         body_limit=MAX_BYTES,
+        takes_turns=True,
         example=_EXAMPLE,
         description="In one transaction, everything that the merchant had is replaced, also its name, seed and webhook "
         "endpoints. Its API keys and snapshots stay. An endpoint with an id that the merchant already has keeps its secret. "
