@@ -1,17 +1,40 @@
 """A merchant that another session keeps locked does not delay other merchants. Its own requests succeed after the release."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import httpx
 import pytest
 
+from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
 from tests.harness.locks import ACCOUNTS, WORLDS, locked_elsewhere
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
 MAX_LOCKED = 10
+
+
+@pytest.fixture
+async def pool(stack: Stack) -> AsyncIterator[None]:
+    await open_pool(stack.database_url, 1)
+    yield
+    await close_pool()
+
+
+async def test_a_process_that_stops_in_a_transaction_loses_its_locks(stack: Stack, pool: None) -> None:
+    with World.create(stack) as world:
+
+        async def stop_in_a_transaction() -> None:
+            async with transaction(world.merchant_id) as conn:
+                await conn.execute(WORLDS, [world.merchant_id])
+                # From here on, this process does nothing, as if it were stopped. The API waits for the lock.
+                await asyncio.to_thread(world.create_payout)
+                await conn.execute(WORLDS, [world.merchant_id])
+
+        with pytest.raises(CONNECTION_ERRORS):
+            await stop_in_a_transaction()
+        world.assert_clean()
 
 
 @pytest.fixture

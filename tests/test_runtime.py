@@ -277,6 +277,27 @@ def test_a_child_that_died_early_does_not_count_as_started_even_if_noticed_late(
         assert (child.was_up, child.deaths, child.exit_status) == (False, deaths, 0)
 
 
+@pytest.mark.parametrize("limit", ["-Sn 128", "-n 128"])
+def test_a_low_limit_of_open_files_is_raised_or_named(start: Starter, limit: str) -> None:
+    run = start(prefix=["/bin/sh", "-c", f'ulimit {limit} && exec "$@"', "sh"], has_stores=False)
+    if "S" in limit:
+        run.ready()
+    else:
+        assert "at most 128 files here (ulimit -n), but the sandbox needs 512" in run.output()
+        assert run.process.returncode == 1
+
+
+def test_a_start_right_after_a_kill_waits_for_the_old_runs_ports(start: Starter, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"has_stores": False, "data": str(tmp_path / "data")}
+    run = start(**options, programs={"api": SERVER.replace("follow_lifeline()", "")})
+    port = int(run.ready()["api_url"].rpartition(":")[2])
+    run.process.kill()
+    run.process.wait()
+    again = start(**options, port=port)
+    assert again.ready()["api_url"].endswith(f":{port}")
+    run.assert_nothing_left()
+
+
 def test_doctor_reports_every_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
@@ -287,4 +308,4 @@ def test_doctor_reports_every_problem(tmp_path: Path, monkeypatch: pytest.Monkey
     wrong = {finding.check: finding.detail for finding in findings if not finding.ok}
     assert set(wrong) == {"settings", "data", "port", "redis"}
     assert "SANDBOX_BATCH_LIMIT" in wrong["settings"]
-    assert {finding.check for finding in findings if finding.ok} == {"python", "ipn port", "postgres"}
+    assert {finding.check for finding in findings if finding.ok} == {"python", "open files", "ipn port", "postgres"}

@@ -57,6 +57,7 @@ def run_checks(data: Path, host: str, port: int, ipn_port: int) -> list[Finding]
         ("python", _python),
         ("settings", lambda: _settings(host, port, ipn_port)),
         ("data", lambda: _data(data)),
+        ("open files", _open_files),
         ("port", lambda: _port(host, port, "--port")),
         ("ipn port", lambda: _port(host, ipn_port, "--ipn-port")),
     ]
@@ -98,6 +99,8 @@ def _settings(host: str, port: int, ipn_port: int) -> str:
 
 
 def _data(data: Path) -> str:
+    from sandbox.infrastructure.disk import is_full
+
     directory = data.expanduser().resolve()
     while not directory.exists():
         directory = directory.parent
@@ -108,7 +111,15 @@ def _data(data: Path) -> str:
             pass
     except OSError as error:
         raise RuntimeError(f"{directory} is not writable ({error.strerror}); choose another one with --data.") from error
+    if is_full(directory):
+        raise RuntimeError(f"The disk of {directory} is full: free some space on it, or choose another one with --data.")
     return f"{directory} is writable"
+
+
+def _open_files() -> str:
+    from sandbox.runtime.open_files import require_open_files
+
+    return f"a process may open {require_open_files()}"
 
 
 def _port(host: str, port: int, option: str) -> str:

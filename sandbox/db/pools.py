@@ -22,6 +22,10 @@ _UNREACHABLE: Final = (OSError, asyncpg.CannotConnectNowError)
 """Errors of a node that does not serve: it cannot be reached, or it is starting or shutting down."""
 _SHARD_SETTINGS: Final = {"citus.override_table_visibility": "off", "citus.enable_manual_changes_to_shards": "on"}
 
+_IDLE_SECONDS: Final = 5
+"""How long a transaction may wait for its process. Transactions do nothing else between their statements, so after that the
+process is stopped or hangs, and PostgreSQL rolls back and releases the merchants' locks."""
+
 
 class Pools:
     """Opens pools when they are first used, and finds out whether the database is distributed."""
@@ -34,7 +38,12 @@ class Pools:
         self._database_url = database_url
         self._size = size
         self._role = role
-        self._settings = {"role": role, "application_name": "psp-sandbox", **settings}
+        self._settings = {
+            "role": role,
+            "application_name": "psp-sandbox",
+            "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
+            **settings,
+        }
         self._cluster: Cluster | None = None
         self._is_discovered = False
         self._discovery: asyncio.Task[Cluster | None] | None = None

@@ -35,6 +35,24 @@ SALE_PAYMENTS: Final = Counter(
 SALES_RUNS: Final = Counter("psp_sales_runs", "Runs that paid sales, by kind and cause (api, cron).", ("kind", "cause"))
 SALES_RUNS_ABORTED: Final = Counter("psp_sales_runs_lost", "Scheduled runs of a merchant's sales that were aborted.", ("kind",))
 
+_KINDS: Final = ("counter", "gauge_livemax", "histogram")
+"""The kinds of files that the library writes for the metrics above."""
+_FILE_BYTES: Final = 1024 * 1024
+"""More than all metrics of one kind need: their labels have few values."""
+
+
+def reserve_files() -> None:
+    """Reserve space for the files of this process's metrics. Raises OSError if the disk is full.
+
+    The library maps sparse files into memory. If the disk were full when a page is first written, SIGBUS would end the process.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None or not hasattr(os, "posix_fallocate"):
+        return
+    for kind in _KINDS:
+        with open(Path(folder) / f"{kind}_{os.getpid()}.db", "ab") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size or _FILE_BYTES)
+
 
 def exposition() -> bytes:
     """Return all metrics in the Prometheus text format."""

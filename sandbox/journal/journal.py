@@ -1,5 +1,8 @@
 """The journal of API calls: the newest 1000 calls of each merchant, kept in Redis for a day.
 
+All journals together leave a quarter of Redis's memory to the rest, such as rate limits: beyond that, the journals to which
+nothing was written for the longest time are deleted.
+
 If Redis or an entry is lost, no money is. Entries are written in the background, in batches. The queue is bounded and drops the
 oldest entries, so the journal never slows down a request or makes it fail.
 
@@ -43,6 +46,11 @@ _PART: Final = 50
 """Calls that are read from Redis at a time."""
 _PAUSE_SECONDS: Final = 0.2
 _TTL_SECONDS: Final = 86_400
+_MEMORY_SHARE: Final = 0.75
+"""The part of Redis's memory that may be in use while there are journals to delete."""
+_JOURNALS: Final = "psp:journals"
+"""The merchants with a journal, each with the time of its last write."""
+_DELETED_AT_ONCE: Final = 10
 _ID_SIZE: Final = 36
 """Bytes of the id before each entry. With it, an entry is found without decoding the others."""
 _MAX_HEADERS: Final = 100
@@ -176,10 +184,8 @@ class Journal:
             return
         values = [call.id.encode() + _encode(_to_entry(call, number)) for number, call in enumerate(calls)]
         with contextlib.suppress(*REDIS_ERRORS):
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.rpush(_key(merchant_id), *values[-ENTRIES_KEPT:])
-            pipeline.expire(_key(merchant_id), _TTL_SECONDS)
-            await pipeline.execute()
+            await self._make_room()
+            await self._push({merchant_id: values[-ENTRIES_KEPT:]})
 
     async def forget(self, merchant_id: str) -> None:
         """Delete a merchant's journal. Other processes can still write entries that they have queued."""
@@ -254,14 +260,33 @@ class Journal:
         for merchant_id, entry_id, entry in entries:
             values.setdefault(merchant_id, []).append(entry_id.encode() + _encode(entry))
             calls.setdefault(merchant_id, []).append(_summary(entry_id, entry))
+        await self._make_room()
+        await self._push(values)
+        for merchant_id, summaries in calls.items():
+            self._on_recorded(merchant_id, [Note("request", call) for call in summaries])
+
+    async def _push(self, values: Mapping[str, Sequence[bytes]]) -> None:
+        now = time.time()
         pipeline = self._redis.pipeline(transaction=False)
         for merchant_id, pushed in values.items():
             pipeline.rpush(_key(merchant_id), *pushed)
             pipeline.ltrim(_key(merchant_id), -ENTRIES_KEPT, -1)
             pipeline.expire(_key(merchant_id), _TTL_SECONDS)
+        pipeline.zadd(_JOURNALS, dict.fromkeys(values, now))
+        pipeline.zremrangebyscore(_JOURNALS, "-inf", now - _TTL_SECONDS)
         await pipeline.execute()
-        for merchant_id, summaries in calls.items():
-            self._on_recorded(merchant_id, [Note("request", call) for call in summaries])
+
+    async def _make_room(self) -> None:
+        """Delete journals, those not written for the longest time first, until Redis has memory left for everything else."""
+        while True:
+            memory = await self._redis.info("memory")
+            if memory["used_memory"] <= memory["maxmemory"] * _MEMORY_SHARE or not memory["maxmemory"]:
+                return
+            oldest = await self._redis.zpopmin(_JOURNALS, _DELETED_AT_ONCE)
+            if not oldest:
+                return
+            await self._redis.delete(*(_key(merchant_id.decode()) for merchant_id, _ in oldest))
+            _log.warning("journals_deleted", count=len(oldest), note="Redis has little memory left")
 
 
 def _summary(entry_id: str, entry: Entry) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import threading
 import time
 
 LIFELINE_FD = "SANDBOX_LIFELINE_FD"
-_GRACE_SECONDS = 10.0
+GRACE_SECONDS = 2.0
+"""Short, because clients are refused until the next run starts, and every process may be killed at any time anyway."""
 
 
 class Lifeline:
@@ -29,7 +30,7 @@ class Lifeline:
 
 
 def follow_lifeline() -> None:
-    """End this process when its supervisor dies: SIGTERM at once, a hard exit ten seconds later.
+    """End this process when its supervisor dies: SIGTERM at once, a hard exit GRACE_SECONDS later.
 
     Call it once, at the start of a child's main. Without a supervisor it does nothing.
     """
@@ -54,5 +55,5 @@ def _end_with_supervisor(reader: int) -> None:
     except OSError:
         return
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE_SECONDS)
+    time.sleep(GRACE_SECONDS)
     os._exit(1)

@@ -4,8 +4,26 @@ import contextlib
 import resource
 from typing import Final
 
+from sandbox.runtime.run_directories import StartError
+
 TARGET: Final = 8192
 """Enough for the maximum number of webhook calls, the same number of idle connections, and all other files."""
+
+
+MINIMUM: Final = 512
+"""What a process needs. With fewer, the API could accept hardly any connections besides those to the stores."""
+
+
+def require_open_files() -> int:
+    """Raise the soft limit, and return it. Raises StartError if it is lower than MINIMUM."""
+    raise_open_file_limit()
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < MINIMUM:
+        raise StartError(
+            f"A process may open at most {soft} files here (ulimit -n), but the sandbox needs {MINIMUM}. Raise the hard limit, "
+            "for example in /etc/security/limits.conf or with docker run --ulimit nofile=1024."
+        )
+    return soft
 
 
 def raise_open_file_limit() -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from sandbox.infrastructure import tracing
 from sandbox.infrastructure.logs import configure_logs
+from sandbox.infrastructure.metrics import reserve_files
 from sandbox.infrastructure.settings import Settings, SettingsError
 from sandbox.runtime.lifeline import follow_lifeline
 
@@ -22,7 +23,7 @@ _OBJECTS_PER_COLLECTION: Final = 20_000
 def start_process(name: str) -> Settings:
     """Follow the supervisor's lifeline, load the settings, and configure logging and tracing under `name`.
 
-    Exits with code 1 and a message if a setting is not valid.
+    Exits with code 1 and a message if a setting is not valid, or the disk is full.
     """
     follow_lifeline()
     try:
@@ -32,6 +33,10 @@ def start_process(name: str) -> Settings:
     configure_logs(settings.log_level, settings.log_format, name)
     if settings.exports_traces:
         tracing.start(name)
+    try:
+        reserve_files()
+    except OSError as error:
+        sys.exit(f"metrics: no space for their files ({error.strerror}): free some space on the disk of the data directory")
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     return settings
 

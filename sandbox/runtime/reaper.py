@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sandbox.runtime.lifeline import GRACE_SECONDS
 from sandbox.runtime.processes import end_processes, postgres_processes, processes_of_run, redis_processes
 from sandbox.runtime.run_directories import delete_trees
 
@@ -50,7 +51,7 @@ def clean_up(arguments: ReaperArguments) -> None:
     # The sandbox's own processes follow the lifeline themselves; the signals are for any that hang.
     end_processes(
         lambda: processes_of_run(arguments.run_id, arguments.lifeline),
-        [(None, 0.5), (signal.SIGTERM, 10.5), (signal.SIGKILL, 5)],
+        [(None, 0.5), (signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 5)],
     )
     if arguments.redis is not None:
         socket = Path(arguments.redis)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # the package has no types
 
+from sandbox.infrastructure.disk import is_full
+
 _SHARED_HOME = Path("/var/lib/psp-sandbox")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+\Z")
 _MAX_SOCKET_PATH_LENGTH = 100  # the kernel's limit is 107 bytes on Linux and 103 on macOS
@@ -153,6 +155,12 @@ def open_directories(data: Path | None, embedded_postgres: bool) -> RunDirectori
         delete_trees(directories.remove)
         raise
     return directories
+
+
+def require_disk_space(directories: RunDirectories) -> None:
+    """Raise StartError if a disk is full. PostgreSQL would not start, and its message would not say why."""
+    if is_full(directories.home) or is_full(directories.data):
+        raise StartError(f"The disk of {directories.data} is full: free some space on it, or choose another one with --data.")
 
 
 def empty_metrics(directories: RunDirectories) -> None:

@@ -16,13 +16,22 @@ from sandbox.runtime.environment import child_environment, store_environment
 from sandbox.runtime.forking import CAN_FORK, module_of, preload
 from sandbox.runtime.lifeline import LIFELINE_FD, Lifeline
 from sandbox.runtime.listening import Probe, http_url, listen_all
+from sandbox.runtime.open_files import require_open_files
 from sandbox.runtime.options import Options, run_module
 from sandbox.runtime.postgres import Postgres
 from sandbox.runtime.process_start import UP_FILE
 from sandbox.runtime.ready import Ready, SeedKeys, prepare_ready_file, read_seed_keys, write_ready_file
 from sandbox.runtime.reaper import ReaperArguments, delete_ready_file
 from sandbox.runtime.redis_server import RedisServer
-from sandbox.runtime.run_directories import RunDirectories, StartError, delete_trees, empty_metrics, lock_data, open_directories
+from sandbox.runtime.run_directories import (
+    RunDirectories,
+    StartError,
+    delete_trees,
+    empty_metrics,
+    lock_data,
+    open_directories,
+    require_disk_space,
+)
 from sandbox.runtime.signals import Signals, StopRequested
 from sandbox.runtime.user_command import UserCommand
 
@@ -87,13 +96,16 @@ class Supervisor:
         options = self._options
         if options.ready_file is not None:
             prepare_ready_file(options.ready_file)
+        require_open_files()
+        embedded = not os.environ.get("DATABASE_URL", "").strip()
+        directories = self._directories = open_directories(options.data, embedded)
+        require_disk_space(directories)
+        self._lock = lock_data(directories, self._pause)
+        # Not before: until a killed run has released the lock, its API may still have the port.
         api_socket, ipn_socket = self._listeners = listen_all(
             options.host, {"--port": options.port, "--ipn-port": options.ipn_port}
         )
         port, ipn_port = (int(listener.getsockname()[1]) for listener in (api_socket, ipn_socket))
-        embedded = not os.environ.get("DATABASE_URL", "").strip()
-        directories = self._directories = open_directories(options.data, embedded)
-        self._lock = lock_data(directories, self._pause)
         empty_metrics(directories)
         if directories.notice:
             self._say(directories.notice)

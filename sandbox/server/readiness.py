@@ -1,19 +1,23 @@
-"""Check readiness: PostgreSQL and Redis are available, all migrations have run, and a worker is running.
+"""Check readiness: PostgreSQL and Redis are available and can write, all migrations have run, and a worker is running.
 
 Each check has a timeout of CHECK_TIMEOUT. A check that hangs is not started again; later calls wait for the same one.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Final, Literal
 
 import asyncpg
 import msgspec
+from redis.exceptions import OutOfMemoryError
 
 from sandbox.db.cluster import Node
 from sandbox.db.engine import CONNECTION_ERRORS, cluster_nodes, every_shard, probe, shared_connection
 from sandbox.db.migrate import completed_migrations, migration_ids
 from sandbox.domain.errors import Problem
+from sandbox.infrastructure.disk import is_full
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.wake import WORKER_SEEN
 
@@ -25,8 +29,20 @@ _REDIS_TIMEOUT: Final = 5.0
 _NODE_TIMEOUT: Final = 1.5
 """Seconds for the nodes of a distributed database, which are checked side by side."""
 
+_WRITTEN: Final = "psp:readiness"
+_WRITTEN_BYTES: Final = 64 * 1024
+"""About as much as the journal writes at once. Less may still fit when that does not."""
+_OUT_OF_MEMORY: Final = (
+    "Redis is out of memory, so calls are not journaled, rate limits do not count and workers start late: raise its maxmemory, "
+    "or delete what else is in it"
+)
+
 Unavailable = Mapping[str, str]
-"""Part → error message. The parts are `database`, `migrated`, `redis` and `worker`."""
+"""Part → error message. The parts are `database`, `migrated`, `redis`, `worker` and `disk`."""
+
+# Writes a fifth of a megabyte to a temporary file of PostgreSQL, on the disk of its data, and commits nothing.
+_WRITE: Final = "SELECT count(*) FROM generate_series(1, 10000)"
+_FULL: Final = "is full: free some space on it, and the sandbox continues by itself"
 
 
 class NodeStatus(msgspec.Struct):
@@ -65,7 +81,7 @@ class Readiness:
             self._run("database", _check_database, "PostgreSQL is unavailable"),
             self._run("redis", self._check_redis, "Redis is unavailable"),
         )
-        return {**database, **redis}
+        return {**database, **redis, **_check_disk()}
 
     async def require(self) -> Ready:
         """Return the state of a process that can serve requests. Raises UNAVAILABLE, naming each unavailable part."""
@@ -97,10 +113,19 @@ class Readiness:
 
     async def _check_redis(self) -> Unavailable:
         try:
+            await self._redis.set(_WRITTEN, bytes(_WRITTEN_BYTES), px=1000)
             has_worker = bool(await self._redis.exists(WORKER_SEEN))
+        except OutOfMemoryError:
+            return {"redis": _OUT_OF_MEMORY}
         except REDIS_ERRORS:
             return {"redis": "Redis is unavailable"}
         return {} if has_worker or not self._with_worker else {"worker": "no worker has been seen in the last 5 seconds"}
+
+
+def _check_disk() -> Unavailable:
+    """Check the disk of the data directory, as far as this process knows it. It also has the logs and the metrics."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return {"disk": f"the disk of the data directory {_FULL}"} if folder and is_full(Path(folder)) else {}
 
 
 async def _check_nodes() -> list[NodeStatus]:
@@ -134,6 +159,11 @@ async def _check_database() -> Unavailable:
     try:
         async with shared_connection() as conn:
             completed = await completed_migrations(conn)
+            async with conn.transaction(readonly=True):
+                await conn.execute("SET LOCAL work_mem = '64kB'")
+                await conn.execute(_WRITE)
+    except asyncpg.DiskFullError:
+        return {"database": f"PostgreSQL cannot write, because its disk {_FULL}"}
     except (*CONNECTION_ERRORS, asyncpg.InvalidAuthorizationSpecificationError):
         return {"database": "PostgreSQL is unavailable or rejects the connection"}
     except asyncpg.PostgresError:
