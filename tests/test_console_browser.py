@@ -104,7 +104,7 @@ def test_signing_in_and_out_by_keyboard(world: World, browsing: Browsing) -> Non
     check_accessibility(page)
     page.keyboard.type(world.api_key)  # the field has the focus
     page.keyboard.press("Enter")
-    page.wait_for_url("**/console")
+    page.wait_for_url("**/console/m/*")
     assert world.api_key not in page.content()
     page.get_by_text("Account", exact=True).click()
     page.get_by_role("button", name="Sign out", exact=True).click()
@@ -121,7 +121,7 @@ def test_keys_go_to_pages_and_list_themselves(world: World, browsing: Browsing) 
     page.keyboard.press("Escape")
     page.keyboard.press("g")
     page.keyboard.press("p")
-    page.wait_for_url("**/console/payouts")
+    page.wait_for_url("**/console/m/*/payouts")
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.type") == "search"
 

@@ -15,9 +15,9 @@ def test_the_ledger_has_debits_and_credits_in_columns_and_filters_in_its_url(wor
     locked = rows.filter(has_text="LOCKED").last
     assert locked.locator("td[data-label=Credit]").inner_text() == "1,500.00"
     assert locked.locator("td[data-label=Debit]").inner_text() == "—"
-    assert locked.locator(f'a[href="/console/payouts/{payout["id"]}"]').count() == 1
+    assert locked.locator(f'a[href="{world.console}/payouts/{payout["id"]}"]').count() == 1
     page.get_by_label("Account", exact=True).select_option("LOCKED")
-    page.wait_for_url("**/console/ledger?account=LOCKED")
+    page.wait_for_url("**/console/m/*/ledger?account=LOCKED")
     rows.filter(has_text="AVAILABLE").first.wait_for(state="detached")
     page.get_by_label("Payout id").fill("12")
     page.get_by_role("alert").get_by_text("payout_id").wait_for()
@@ -51,12 +51,12 @@ def test_a_request_shows_what_it_caused_and_how_to_repeat_it(world: World, brows
     row = page.locator("#table-requests tbody tr").filter(has_text="/api/v1/payouts")
     row.first.wait_for()
     page.get_by_label("Search").fill(body["merchant_reference"])
-    page.wait_for_url("**/console/requests?q=*")
+    page.wait_for_url("**/console/m/*/requests?q=*")
     row.get_by_role("link", name="/api/v1/payouts").first.click()
-    page.wait_for_url("**/console/requests/*-*")
+    page.wait_for_url("**/console/m/*/requests/*-*")
     caused = page.locator("#table-caused")
     assert caused.get_by_text("FAILED", exact=True).count() == 1
-    assert caused.locator(f'a[href="/console/payouts/{created["id"]}"]').count() >= 1
+    assert caused.locator(f'a[href="{world.console}/payouts/{created["id"]}"]').count() >= 1
     again = page.locator("section", has=page.get_by_role("heading", name="Send it again"))
     same = again.locator("pre", has_text="same-key-7")
     assert body["merchant_reference"] in same.inner_text()
@@ -106,12 +106,12 @@ def test_the_catalogue_is_searched_while_typing_and_leads_to_a_payout(world: Wor
     check_page(browsing, "/console/catalogue", world.api_key, "catalogue")
     page.keyboard.press("/")
     page.keyboard.type("account_closed")
-    page.wait_for_url("**/console/catalogue?q=account_closed")
+    page.wait_for_url("**/console/m/*/catalogue?q=account_closed")
     cards.nth(1).wait_for(state="detached")
     assert "12345678900007" in cards.inner_text()
     assert cards.locator("button[data-copy='12345678900007']").count() == 1
     cards.get_by_role("link", name="Create a payout").click()
-    page.wait_for_url("**/console/payouts/new?account_number=12345678900007**")
+    page.wait_for_url("**/console/m/*/payouts/new?account_number=12345678900007**")
     assert "FAILED" in page.locator("main").inner_text()
 
 

@@ -10,7 +10,7 @@ def test_an_empty_merchant_has_an_overview(stack: Stack, browsing: Browsing) -> 
         page = browsing.open("/console", empty.api_key)
         page.get_by_text("No payouts yet.").wait_for()
         check_width(page)
-        assert page.get_by_role("link", name="Create the first one.").get_attribute("href") == "/console/payouts/new"
+        assert page.get_by_role("link", name="Create the first one.").get_attribute("href") == f"{empty.console}/payouts/new"
 
 
 def test_the_overview_changes_live(world: World, receiver: Receiver, browsing: Browsing) -> None:

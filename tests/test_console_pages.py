@@ -11,7 +11,7 @@ from tests.harness.console_world import fill
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World
 
-PATHS = [page.path for page in PAGES if page.audience == "merchant" and not page.path.endswith("/junit")]
+PATHS = [f"/console{page.path}" for page in PAGES if page.audience == "merchant" and not page.path.endswith("/junit")]
 """Every page of a merchant, without the download of a report."""
 
 

@@ -36,18 +36,18 @@ def test_the_list_has_filters_in_its_url(world: World, browsing: Browsing) -> No
     rows = page.locator("#table-payouts tbody tr")
     assert rows.count() == 2
     page.get_by_label("FAILED").check()
-    page.wait_for_url("**/console/payouts?status=FAILED")
-    page.locator(f'#table-payouts a[href="/console/payouts/{good}"]').first.wait_for(state="detached")
+    page.wait_for_url("**/console/m/*/payouts?status=FAILED")
+    page.locator(f'#table-payouts a[href="{world.console}/payouts/{good}"]').first.wait_for(state="detached")
     page.get_by_label("RETRY").check()
     page.wait_for_url("**status=RETRY&status=FAILED")
     assert rows.count() == 1
     page.goto("/console/payouts")
     page.keyboard.press("/")
     page.keyboard.type(world.get(f"/api/v1/payouts/{good}").json()["merchant_reference"])
-    page.locator(f'#table-payouts a[href="/console/payouts/{closed}"]').first.wait_for(state="detached")
+    page.locator(f'#table-payouts a[href="{world.console}/payouts/{closed}"]').first.wait_for(state="detached")
     assert rows.count() == 1
     page.goto("/console/payouts?metadata=order%3D17")
-    assert page.locator(f'#table-payouts a[href="/console/payouts/{closed}"]').first.is_visible()
+    assert page.locator(f'#table-payouts a[href="{world.console}/payouts/{closed}"]').first.is_visible()
     assert rows.count() == 1
     page.goto("/console/payouts?user_id=123")
     assert "user_id" in page.get_by_role("alert").inner_text()
@@ -68,10 +68,10 @@ def test_a_payout_shows_each_change_with_its_money_event_and_attempts(
     last = rows.nth(2)
     assert "−1,500.00" in last.inner_text()
     assert "+1,500.00" in last.inner_text()
-    assert last.locator(f'a[href="/console/webhooks/{endpoint}"]').inner_text() == receiver.url
+    assert last.locator(f'a[href="{world.console}/webhooks/{endpoint}"]').inner_text() == receiver.url
     assert last.locator(".attempt").first.inner_text().startswith("503")
     event = world.get("/api/v1/events", payout_id=payout_id).json()["data"][0]
-    assert last.locator(f'a[href="/console/webhooks/events/{event["id"]}"]').inner_text() == "payout.failed"
+    assert last.locator(f'a[href="{world.console}/webhooks/events/{event["id"]}"]').inner_text() == "payout.failed"
 
 
 def test_run_now_advances_the_clock_to_what_happens_next(world: World, browsing: Browsing) -> None:
@@ -136,7 +136,7 @@ def test_a_first_time_user_fails_a_payout_finds_its_webhook_and_returns_another_
     page.get_by_role("link", name="New payout").click()
     page.get_by_role("radio", name="account_closed").check()
     page.get_by_role("button", name="Create payout").click()
-    page.wait_for_url("**/console/payouts/*-*")
+    page.wait_for_url("**/console/m/*/payouts/*-*")
     page.locator("#payout-failure", has_text="ACCOUNT_CLOSED").wait_for()
     reported = page.locator(".flow tbody tr", has_text="payout.failed")
     reported.locator(".attempt", has_text="200").wait_for()
@@ -170,27 +170,27 @@ def test_the_same_by_keyboard_only(world: World, receiver: Receiver, browsing: B
     page = browsing.open("/console", world.api_key)
     for key in ("g", "p"):
         page.keyboard.press(key)
-    page.wait_for_url("**/console/payouts")
+    page.wait_for_url("**/console/m/*/payouts")
     page.keyboard.press("n")
-    page.wait_for_url("**/console/payouts/new")
+    page.wait_for_url("**/console/m/*/payouts/new")
     page.locator("input[type=radio]:focus").wait_for()
     for _ in range(6):
         page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    page.wait_for_url("**/console/payouts/*-*")
+    page.wait_for_url("**/console/m/*/payouts/*-*")
     page.locator("#payout-failure", has_text="ACCOUNT_CLOSED").wait_for()
     page.locator(".flow tbody tr", has_text="payout.failed").locator(".attempt", has_text="200").wait_for()
     for key in ("j", "j", "j"):
         page.keyboard.press(key)
     page.keyboard.press("Enter")
-    page.wait_for_url("**/console/webhooks/deliveries/*-*")
+    page.wait_for_url("**/console/m/*/webhooks/deliveries/*-*")
     press_button(page, "Resend")
     page.get_by_text("Attempt 2", exact=True).first.wait_for()
     for key in ("g", "p"):
         page.keyboard.press(key)
-    page.wait_for_url("**/console/payouts")
+    page.wait_for_url("**/console/m/*/payouts")
     page.keyboard.press("n")
-    page.wait_for_url("**/console/payouts/new")
+    page.wait_for_url("**/console/m/*/payouts/new")
     page.locator("input[type=radio]:focus").wait_for()
     page.keyboard.press("Enter")
     page.locator(".head .badge", has_text="SUCCESS").wait_for()
@@ -242,7 +242,7 @@ def test_a_refused_payout_keeps_its_form(world: World, browsing: Browsing) -> No
     assert page.get_by_label("Needs approval").is_checked()
     page.get_by_label("Your reference").fill("ANOTHER")
     page.get_by_role("button", name="Create payout").click()
-    page.wait_for_url("**/console/payouts/*-*")
+    page.wait_for_url("**/console/m/*/payouts/*-*")
     found = world.get("/api/v1/payouts", merchant_reference="ANOTHER").json()["data"][0]
     assert (found["metadata"], found["status"]) == ({"order": "17", "note": "<b>x</b>"}, "REQUESTED")
     page.get_by_role("link", name="Create another like this").click()
@@ -274,7 +274,7 @@ def test_a_batch_shows_the_result_of_each_row_and_keeps_the_input(world: World, 
     assert refused.splitlines() == [line for line in file.read_text().splitlines() if not line.startswith("B-1")]
     found = world.get("/api/v1/payouts").json()["data"]
     assert [(payout["merchant_reference"], payout["metadata"]) for payout in found] == [("B-1", {"order": "1"})]
-    assert rows.nth(2).get_by_role("link").get_attribute("href") == f"/console/payouts/{found[0]['id']}"
+    assert rows.nth(2).get_by_role("link").get_attribute("href") == f"{world.console}/payouts/{found[0]['id']}"
     check_accessibility(page)
 
 
@@ -291,6 +291,6 @@ def test_a_batch_that_is_not_csv_says_where(world: World) -> None:
 def test_a_link_of_the_catalogue_fills_in_its_account(world: World, browsing: Browsing) -> None:
     page = browsing.open("/console/catalogue?q=ACCOUNT_CLOSED", world.api_key)
     page.get_by_role("link", name="Create a payout").first.click()
-    page.wait_for_url("**/console/payouts/new?**")
+    page.wait_for_url("**/console/m/*/payouts/new?**")
     assert page.locator('input[name="account_number"]').input_value().endswith("0007")
     page.locator("#fragment-new-payout").get_by_text("ACCOUNT_CLOSED").first.wait_for()

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import unquote
 
 import httpx
 import pytest
 
 from sandbox.console import session as sessions
+from sandbox.console.paths import to_sign_in
 from sandbox.console.session import OPERATOR, Session, SessionCodec
 from tests.harness.console import ConsoleClient
 from tests.harness.waiting import until
@@ -20,7 +22,7 @@ CODEC = SessionCodec(b"k" * 32, "operator's key")
 def console(world: World) -> Iterator[ConsoleClient]:
     """Yield a session of the world's admin key."""
     with ConsoleClient(world.stack.api_url) as client:
-        assert client.sign_in(world.api_key).url.path == "/console"
+        assert client.sign_in(world.api_key).url.path == world.console
         yield client
 
 
@@ -42,11 +44,12 @@ def payouts_of(world: World) -> int:
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_need_a_session(stack: Stack, path: str) -> None:
     response = httpx.get(stack.api_url + path)
-    assert (response.status_code, response.headers["location"]) == (303, "/console/sign-in")
+    assert (response.status_code, unquote(response.headers["location"])) == (303, to_sign_in(path))
+    assert "set-cookie" not in response.headers
 
 
 def test_live_updates_need_a_session(stack: Stack) -> None:
-    assert httpx.get(f"{stack.api_url}/console/live").status_code == 403
+    assert httpx.get(f"{stack.api_url}/console/m/{stack.merchant_id}/live").status_code == 403
 
 
 def test_a_wrong_key_opens_nothing(stack: Stack) -> None:
@@ -66,7 +69,7 @@ def test_the_cookie_is_locked_down_and_does_not_contain_the_key(world: World) ->
         )
     cookie = response.headers["set-cookie"]
     assert "; HttpOnly" in cookie
-    assert "; SameSite=Strict" in cookie
+    assert "; SameSite=Lax" in cookie
     assert "; Path=/console" in cookie
     assert world.api_key not in cookie
     assert world.api_key not in response.headers["location"]
@@ -80,13 +83,13 @@ def test_a_public_url_with_https_makes_the_cookie_secure() -> None:
 
 
 def test_a_forged_or_changed_cookie_is_nobody(console: ConsoleClient) -> None:
-    name, value = next(iter(console.http.cookies.items()))
+    name, value = next((name, value) for name, value in console.http.cookies.items() if name.endswith(console.home[-36:]))
     other = SessionCodec(b"x" * 32, "operator's key").write(
         Session(id="1", csrf="t", started=time.time(), seen=int(time.time()), subject=OPERATOR)
     )
     for forged in (value[:-4] + "AAAA", other, "x" * 5000, "{}"):
-        response = httpx.get(f"{console.url}/console", headers={"Cookie": f"{name}={forged}"})
-        assert response.headers["location"] == "/console/sign-in"
+        response = httpx.get(f"{console.url}{console.home}", headers={"Cookie": f"{name}={forged}"})
+        assert response.headers["location"].startswith("/console/sign-in?")
 
 
 def test_a_session_ends_when_idle_and_after_its_maximum() -> None:
@@ -108,24 +111,24 @@ def test_signing_out_ends_this_session_for_copies_of_its_cookie_too(world: World
     with ConsoleClient(world.stack.api_url) as other, ConsoleClient(world.stack.api_url) as copy:
         other.sign_in(world.api_key)
         copy.http.cookies.update(console.http.cookies)
-        assert copy.get("/console/payouts").url.path == "/console/payouts"
-        console.post("/console/sign-out")
+        assert copy.get("/console/payouts").url.path == f"{world.console}/payouts"
+        console.post(f"{console.home}/sign-out")
         assert copy.get("/console/payouts").url.path == "/console/sign-in"
-        assert other.get("/console/payouts").url.path == "/console/payouts"
+        assert other.get("/console/payouts").url.path == f"{world.console}/payouts"
 
 
 def test_signing_out_everywhere_ends_all_sessions_of_the_key_but_not_later_ones(world: World, console: ConsoleClient) -> None:
     with ConsoleClient(world.stack.api_url) as other:
         other.sign_in(world.api_key)
-        other.post("/console/sign-out", everywhere="true")
+        other.post(f"{other.home}/sign-out", everywhere="true")
         assert console.get("/console").url.path == "/console/sign-in"
-        assert console.sign_in(world.api_key).url.path == "/console"
+        assert console.sign_in(world.api_key).url.path == world.console
 
 
 def test_revoking_a_key_ends_its_sessions(world: World) -> None:
     key = world.post("/sandbox/v1/keys", {"role": "member", "name": "qa"}).json()
     with ConsoleClient(world.stack.api_url) as client:
-        assert client.sign_in(key["api_key"]).url.path == "/console"
+        assert client.sign_in(key["api_key"]).url.path == world.console
         world.client.delete(f"/sandbox/v1/keys/{key['id']}")
         assert client.get("/console").url.path == "/console/sign-in"
 
@@ -147,7 +150,7 @@ def test_a_form_needs_this_sessions_token(world: World, console: ConsoleClient) 
         console.token = token
         assert top_up(console).status_code == 403
     console.token = stale
-    console.post("/console/sign-out")
+    console.post(f"{console.home}/sign-out")
     console.sign_in(world.api_key)
     console.token = stale
     assert top_up(console).status_code == 403
@@ -212,7 +215,7 @@ def test_a_member_may_not_do_through_the_console_what_its_key_may_not(world: Wor
         client.sign_in(key)
         assert client.act("create_key", role="admin").status_code == 403
         assert client.act("create_merchant", name="x").status_code in (401, 403)
-        assert client.get("/console/merchants").url.path == "/console"
+        assert client.get("/console/merchants").url.path == world.console
         assert client.post("/console/enter", merchant_id=world.stack.merchant_id).status_code == 403
 
 
@@ -236,12 +239,15 @@ def test_a_path_parameter_cannot_reach_another_operation(world: World, console: 
 
 def test_the_operator_enters_and_leaves_a_merchant(world: World, operator: ConsoleClient) -> None:
     entered = operator.keep_token(operator.post("/console/enter", merchant_id=world.merchant_id))
-    assert entered.url.path == "/console", entered.text
+    assert entered.url.path == world.console, entered.text
+    operator.home = world.console
     assert operator.act("top_up_balance", amount="5.00").status_code == 200
     calls = until(lambda: world.client.get("/sandbox/v1/requests", params={"path": "*/top-up"}).json()["data"])
     assert calls[0]["api_key_id"] is None
-    assert operator.keep_token(operator.post("/console/enter", merchant_id="")).url.path == "/console/merchants"
-    assert operator.post("/console/enter", merchant_id="00000000-0000-7000-8000-000000000000").status_code == 404
+    assert operator.get("/console").url.path == "/console/merchants"
+    for unknown in ("00000000-0000-7000-8000-000000000000", "x", "", world.merchant_id.upper() + "/"):
+        assert operator.post("/console/enter", merchant_id=unknown).status_code == 404
+        assert operator.get(f"/console/m/{unknown}/payouts").status_code == 404
 
 
 def test_an_api_fault_does_not_lock_its_owner_out(world: World, console: ConsoleClient) -> None:
@@ -267,13 +273,17 @@ def test_every_page_forbids_framing_inline_script_and_caching(console: ConsoleCl
 
 
 def test_a_redirect_after_a_form_stays_in_the_console(console: ConsoleClient) -> None:
-    for done in ("https://evil.example/", "//evil.example", "/console.evil", "javascript:alert(1)", "/api/v1/balance"):
+    another = "/console/m/00000000-0000-7000-8000-000000000000"
+    for done in ("https://evil.example/", "//evil.example", "/console.evil", "javascript:alert(1)", "/api/v1/balance", another):
         response = console.http.post(
-            "/console/actions/top_up_balance",
-            data={"_csrf": console.token, "_page": "/console", "_done": done, "amount": "1.00"},
+            f"{console.home}/actions/top_up_balance",
+            data={"_csrf": console.token, "_page": console.home, "_done": done, "amount": "1.00"},
             follow_redirects=False,
         )
-        assert response.headers["location"] == "/console", done
+        assert response.headers["location"] == console.home, done
+    fields = {"_csrf": console.token, "_page": console.home, "_done": f"{console.home}/a\r\nX-Evil: 1", "amount": "1.00"}
+    response = console.http.post(f"{console.home}/actions/top_up_balance", data=fields, follow_redirects=False)
+    assert response.headers["location"] == f"{console.home}/a%0D%0AX-Evil:%201"
 
 
 def test_csv_cells_are_not_formulas(world: World, console: ConsoleClient) -> None:
@@ -288,14 +298,12 @@ def test_csv_cells_are_not_formulas(world: World, console: ConsoleClient) -> Non
 
 def test_bad_forms_get_a_page_that_says_why(console: ConsoleClient) -> None:
     refuse: Callable[..., httpx.Response] = console.http.post
-    assert (
-        refuse("/console/actions/top_up_balance", content=b"{}", headers={"content-type": "application/json"}).status_code
-        == 415
-    )
+    action = f"{console.home}/actions/top_up_balance"
+    assert refuse(action, content=b"{}", headers={"content-type": "application/json"}).status_code == 415
     many = "&".join(f"a{number}=1" for number in range(1000))
     form = {"content-type": "application/x-www-form-urlencoded"}
-    assert refuse("/console/actions/top_up_balance", content=many, headers=form).status_code == 400
-    assert refuse("/console/actions/top_up_balance", content=b"\xff\xfe=1", headers=form).status_code == 400
+    assert refuse(action, content=many, headers=form).status_code == 400
+    assert refuse(action, content=b"\xff\xfe=1", headers=form).status_code == 400
     page = console.act("top_up_balance", amount="lots")
     assert page.status_code == 400
     assert "text/html" in page.headers["content-type"]
@@ -319,10 +327,10 @@ def test_bad_forms_get_a_page_that_says_why(console: ConsoleClient) -> None:
     ids=lambda fields: next(iter(fields))[:30],
 )
 def test_no_form_causes_an_internal_error(console: ConsoleClient, fields: dict[str, str]) -> None:
-    page = {"_csrf": console.token, "_page": "/console/payouts/new", "_form": "new-payout"}
+    page = {"_csrf": console.token, "_page": console.path("/console/payouts/new"), "_form": "new-payout"}
     operations = ("create_payout", "create_payouts", "explain_scenario", "upload_bulk_credit", "reconcile_sales")
-    paths = ["/console/fragments/new-payout", *(f"/console/actions/{name}" for name in operations)]
+    paths = ["fragments/new-payout", *(f"actions/{name}" for name in operations)]
     for path in paths:
-        response = console.http.post(path, data={**page, **fields})
+        response = console.http.post(f"{console.home}/{path}", data={**page, **fields})
         assert response.status_code < 500, (path, response.text[-500:])
         assert "text/html" in response.headers["content-type"]

@@ -41,14 +41,14 @@ def test_freeze_advance_an_hour_and_see_the_return(world: World, browsing: Brows
     page.get_by_role("button", name="1 hour").click()
     returned = page.locator("#ran").get_by_role("row").filter(has_text="RETURNED")
     returned.wait_for()
-    assert returned.locator(f'a[href="/console/payouts/{created["id"]}"]').count() == 1
+    assert returned.locator(f'a[href="{world.console}/payouts/{created["id"]}"]').count() == 1
     assert world.get(f"/api/v1/payouts/{created['id']}").json()["status"] == "RETURNED"
     world.post("/api/v1/payouts", world.payout_body("0012"))
     page.locator("#table-due tbody tr").filter(has_text="RETURNED").wait_for()
     page.get_by_role("button", name="To the next thing due").click()
     page.get_by_role("heading", name="1 step ran").wait_for()
     # The address is the page's, so that reloading does not advance the clock again.
-    assert page.url.endswith("/console/world")
+    assert page.url.endswith(f"{world.console}/world")
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("heading", name="The clock is running").wait_for()
 
@@ -101,7 +101,7 @@ def test_the_api_accepts_every_form_of_a_fault_with_its_example_values(world: Wo
     with ConsoleClient(world.stack.api_url) as console:
         console.sign_in(world.api_key)
         for kind in KINDS:
-            page = console.get(kind.href).text
+            page = console.get(console.path(kind.href)).text
             assert all(f'name="{field.name}"' in page for field in kind.fields), kind
             own = {field.name: field.placeholder for field in kind.fields}
             limits = {"count:int": "3", "probability:int": "0.5", "ttl_seconds:int": "60", "seed:int": "7"}
@@ -109,7 +109,7 @@ def test_the_api_accepts_every_form_of_a_fault_with_its_example_values(world: Wo
             shown = console.act("create_fault", kind.href, _done="/console/world/faults/{id}", _said="Fault added.", **fields)
             assert "Fault added." in shown.text, (kind, shown.text)
         for example in EXAMPLES:
-            page = console.get(example.href).text
+            page = console.get(console.path(example.href)).text
             filled = re.findall(r'<input id="new-fault-[^"]*" name="([^":]*)(?::int)?"[^>]*value="([^"]+)"', page)
             fields = {name: value for name, value in example.fields.items() if name not in ("kind", "target", "match.method")}
             assert dict(filled) == fields
@@ -216,7 +216,7 @@ def test_a_key_is_shown_once_and_revoking_the_sessions_key_signs_out(world: Worl
     page.get_by_role("row").filter(has_text="this session").get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_text("you will be signed out").wait_for()
     page.get_by_role("dialog").get_by_role("button", name="Yes").click()
-    page.wait_for_url("**/console/sign-in")
+    page.wait_for_url("**/console/sign-in?next=**")
 
 
 def test_a_member_sees_why_it_may_not_manage_keys(world: World) -> None:

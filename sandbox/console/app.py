@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import secrets
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,17 +18,30 @@ from sandbox.console.data_table import value_at
 from sandbox.console.forms import FormState, UnreadableField, body_of, failed, parameters_of
 from sandbox.console.live import LivePages
 from sandbox.console.pages import FRAGMENTS, PAGES
+from sandbox.console.paths import (
+    HOME,
+    MERCHANT,
+    SIGN_IN,
+    home_of,
+    in_header,
+    in_merchant,
+    is_inside,
+    landing,
+    merchant_in,
+    to_sign_in,
+)
 from sandbox.console.rendering import create_templates
 from sandbox.console.routing import Fragment, Page
-from sandbox.console.security import add, cookie, cookie_of, require_own_host, require_own_origin
-from sandbox.console.session import OPERATOR, Flash, Session, SessionCodec, is_token_of, without_flash
-from sandbox.console.store import end_session, signed_in
+from sandbox.console.security import add, require_own_host, require_own_origin
+from sandbox.console.session import Session, holder_of, is_token_of
+from sandbox.console.sessions import Sessions
+from sandbox.console.store import Visitor, end_session, visitor_of
 from sandbox.console.submission import Submission
 from sandbox.console.view import Kit, View, query_of
 from sandbox.db.engine import CONNECTION_ERRORS, database_unavailable
 from sandbox.domain.errors import CODES, Problem, invalid
 from sandbox.http.operation import Operation
-from sandbox.http.request import ANONYMOUS, Request, SignedIn
+from sandbox.http.request import Request
 from sandbox.http.responses import Response
 from sandbox.infrastructure.settings import (
     DEVELOPMENT_ADMIN_KEY,
@@ -41,9 +53,6 @@ from sandbox.infrastructure.settings import (
 )
 from sandbox.live.listener import LiveListener
 
-HOME: Final = "/console"
-SIGN_IN: Final = "/console/sign-in"
-MERCHANTS: Final = "/console/merchants"
 _STATIC: Final = Path(__file__).parent / "static"
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _DEMO_KEYS: Final = {
@@ -53,6 +62,12 @@ _DEMO_KEYS: Final = {
     "operator": DEVELOPMENT_ADMIN_KEY,
 }
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_.]+)\}")
+_RELOAD: Final = "This page is out of date: you signed in or out since it was opened. Reload it."
+_FAILURES: Final = (Problem, *CONNECTION_ERRORS)
+_OUT_OF_DATE: Final = {
+    "title": "This page was out of date, so nothing was changed",
+    "detail": "You signed in again since the page was opened. Check the form, and send it again.",
+}
 
 
 class Console:
@@ -60,10 +75,9 @@ class Console:
 
     def __init__(self, operations: Sequence[Operation], settings: Settings, listener: LiveListener) -> None:
         self.calls = ApiCalls(operations)
-        self._codec = SessionCodec(settings.secret_key, settings.admin_key)
+        self._sessions = Sessions(settings, self.calls)
         self._live = LivePages(listener)
         self._public_url = settings.public_url
-        self._is_secure = settings.public_url.startswith("https:")
         files = {path.name: path.read_bytes() for path in sorted(_STATIC.iterdir()) if path.suffix in _MEDIA_TYPES}
         self._files = files
         version = hashlib.sha256(b"".join(files.values())).hexdigest()[:12]
@@ -74,94 +88,101 @@ class Console:
             settings.public_url,
             settings.host in LOOPBACK_HOSTS,
         )
-        # /console/payouts/new is also a /console/payouts/{payout_id}.
+        # /payouts/new is also a /payouts/{payout_id}.
         exact_first = sorted(PAGES, key=lambda page: page.path.count("{"))
-        self._pages = [(re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", page.path) + r"\Z"), page) for page in exact_first]
+        self._pages = [(re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", page.route) + r"\Z"), page) for page in exact_first]
 
     def routes(self) -> list[Operation]:
         """Return the console's own operations, which are not part of the API."""
         found = [self._page_route(page) for page in PAGES]
         for method, path, handler, limit in (
-            ("POST", "/console/actions/{operation_id}", self._act, submission.MAX_SIZE),
+            ("GET", HOME, self._home, None),
             ("POST", SIGN_IN, self._sign_in, None),
-            ("POST", "/console/sign-out", self._sign_out, None),
-            ("POST", "/console/enter", self._enter, None),
-            ("POST", "/console/fragments/{name}", self._fragment, None),
-            ("GET", "/console/live", self._open_live, None),
-            ("GET", "/console/static/{name}", self._static, None),
-            ("GET", "/console/{page}", self._not_found, None),
-            ("GET", "/console/{page}/{part}", self._not_found, None),
+            ("POST", f"{HOME}/enter", self._enter, None),
+            ("GET", f"{HOME}/static/{{name}}", self._static, None),
+            ("GET", f"{HOME}/{{page:path}}", self._old_link, None),
+            ("POST", f"{MERCHANT}/fragments/{{name}}", self._fragment, None),
+            ("GET", f"{MERCHANT}/live", self._open_live, None),
+            ("GET", f"{MERCHANT}/{{page:path}}", self._not_found, None),
+            *(
+                found
+                for start in (HOME, MERCHANT)
+                for found in (
+                    ("POST", f"{start}/actions/{{operation_id}}", self._act, submission.MAX_SIZE),
+                    ("POST", f"{start}/sign-out", self._sign_out, None),
+                )
+            ),
         ):
-            name = "console_" + re.sub(r"\W+", "_", path.removeprefix("/console/")).strip("_")
-            found.append(_route(method, path, name, handler, limit))
+            found.append(_route(method, path, handler, limit))
         return found
 
     def _page_route(self, page: Page) -> Operation:
-        async def show(request: Request, **path_parameters: str) -> Response:
-            return await self._show(page, request, path_parameters)
+        async def show(request: Request, merchant_id: str = "", **path_parameters: str) -> Response:
+            return await self._show(page, request, merchant_id, path_parameters)
 
-        name = "console_" + (re.sub(r"\W+", "_", page.path.removeprefix("/console")).strip("_") or "home")
-        return _route("GET", page.path, name, show, None)
+        return _route("GET", page.route, show, None)
 
     # ------------------------------------------------------------------------------------------------ sessions
 
-    async def _session(self, request: Request) -> tuple[Session, SignedIn | None]:
-        """Return the request's session and its caller. Without a valid session, a new one of nobody."""
-        now = int(time.time())
-        found = self._codec.read(cookie_of(request, self._codec.cookie), now)
-        if found.session is not None:
-            caller = await signed_in(found.session) if found.session.subject else None
-            if caller is not None or not found.session.subject:
-                return found.session, caller
-        flash = Flash("Your session has ended. Sign in again.") if found.is_expired else None
-        return Session(id=str(uuid.uuid4()), csrf=secrets.token_urlsafe(24), started=time.time(), seen=now, flash=flash), None
-
-    def _keep(self, response: Response, session: Session) -> Response:
-        response.add_header("set-cookie", cookie(self._codec.cookie, self._codec.write(session), is_secure=self._is_secure))
-        return response
-
-    def _redirect(self, path: str, session: Session | None) -> Response:
-        response = Response(303, headers=add([("location", path)]))
-        return response if session is None else self._keep(response, session)
-
-    async def _submitted(self, request: Request) -> tuple[Session, SignedIn | None, Submission]:
-        """Return the session and the form of a POST. Raises FORBIDDEN unless the form is one of this session's pages."""
+    async def _visitor(self, request: Request, merchant_id: str) -> Visitor:
         require_own_host(request, self._public_url)
+        if merchant_id and not _is_id(merchant_id):
+            raise Problem("NOT_FOUND", "The console has no such merchant.")
+        return await self._sessions.visitor(request, merchant_id)
+
+    def _redirect(self, path: str, session: Session | None = None) -> Response:
+        response = Response(303, headers=add([("location", in_header(path))]))
+        return response if session is None else self._sessions.keep(response, session)
+
+    def _to_sign_in(self, request: Request, wanted: str, notice: str = "") -> Response:
+        """Lead to the sign-in form, and then back. The browser's sessions stay as they are."""
+        if not notice:
+            return self._redirect(to_sign_in(wanted))
+        return self._redirect(
+            to_sign_in(wanted), self._sessions.nobody(request).saying(notice, int(time.time()), is_error=True)
+        )
+
+    @staticmethod
+    def _require_token(visitor: Visitor, form: Submission) -> None:
+        if not is_token_of(visitor.session, form.last("_csrf")):
+            raise Problem("FORBIDDEN", _RELOAD)
+
+    async def _submitted(self, request: Request, merchant_id: str) -> tuple[Visitor, Submission]:
+        """Return the visitor and the form of a POST. Raises FORBIDDEN for a form on another site's page."""
         require_own_origin(request)
-        session, caller = await self._session(request)
-        form = await submission.read(request)
-        if not is_token_of(session, form.last("_csrf")):
-            raise Problem("FORBIDDEN", "This page is out of date: you signed in or out since it was opened. Reload it.")
-        return session, caller, form
+        return await self._visitor(request, merchant_id), await submission.read(request)
 
     # ------------------------------------------------------------------------------------------------ pages
 
-    async def _show(self, page: Page, request: Request, path_parameters: Mapping[str, str]) -> Response:
+    async def _show(self, page: Page, request: Request, merchant_id: str, path_parameters: Mapping[str, str]) -> Response:
         try:
-            require_own_host(request, self._public_url)
-            session, caller = await self._session(request)
-        except (Problem, *CONNECTION_ERRORS) as error:
-            return await self._failure(request, error, None, None)
-        redirect = _redirect_for(page, session, caller)
-        if redirect is not None:
-            return self._redirect(redirect, session)
+            visitor = await self._visitor(request, merchant_id)
+            others = await self._sessions.merchants(request) if page.audience == "anyone" else []
+        except _FAILURES as error:
+            return await self._failure(request, error)
+        if page.audience == "anyone":
+            visitor = Visitor(self._sessions.nobody(request))
+        elif visitor.signed_in is None:
+            if page.audience == "operator":
+                return await self._home(request)
+            return self._to_sign_in(request, _url_of(request), self._sessions.notice_of_end(request, merchant_id))
         query = query_of(request.query_string.decode("latin-1"))
-        view = View(self._kit, request, session, caller, request.path, path_parameters, query)
+        view = View(self._kit, request, visitor, request.path, path_parameters, query, others=others)
         response = await self._build(page, view)
         # A page that fetches itself again after a change is not activity of the person who left it open.
         if request.header("x-live") is None:
-            self._keep(response, without_flash(session, int(time.time())))
+            self._sessions.keep(response, visitor.session.after_page(int(time.time())))
         return response
 
     async def _build(self, page: Page | Fragment, view: View) -> Response:
         try:
             return await page.build(view)
         except UnreadableField as error:
-            return await self._failure(view.request, invalid("form", str(error)), view.session, view.signed_in)
-        except (Refused, Problem, *CONNECTION_ERRORS) as error:
-            return await self._failure(view.request, error, view.session, view.signed_in)
+            return await self._failure(view.request, invalid("form", str(error)), view.visitor)
+        except (Refused, *_FAILURES) as error:
+            return await self._failure(view.request, error, view.visitor)
 
-    async def _failure(self, request: Request, error: Exception, session: Session | None, caller: SignedIn | None) -> Response:
+    async def _failure(self, request: Request, error: Exception, visitor: Visitor | None = None) -> Response:
         """Return a page that says what went wrong."""
         if isinstance(error, Refused):
             status, problem = error.status, error.problem
@@ -169,40 +190,62 @@ class Console:
             found = error if isinstance(error, Problem) else database_unavailable(error)
             status = found.status
             problem = msgspec.json.decode(found.body(self._public_url, request.path, request.request_id))
-        if session is None:
-            session = Session(id="", csrf="", started=0, seen=0)
-        view = View(self._kit, request, session, caller, request.path, {}, {}, status=status)
+        visitor = visitor or Visitor(Session(id="", csrf="", started=0, seen=0))
+        view = View(self._kit, request, visitor, request.path, {}, {}, status=status)
         kind = CODES.get(problem.get("code", ""))
         return await view.render("error.html", problem=problem, cure="" if kind is None else kind.resolution)
 
-    async def _not_found(self, request: Request, **_: str) -> Response:
+    async def _not_found(self, request: Request, merchant_id: str = "", **_: str) -> Response:
         try:
-            session, caller = await self._session(request)
-        except (Problem, *CONNECTION_ERRORS) as error:
-            return await self._failure(request, error, None, None)
-        return await self._failure(request, Problem("NOT_FOUND", "The console has no such page."), session, caller)
+            visitor = await self._visitor(request, merchant_id)
+        except _FAILURES as error:
+            return await self._failure(request, error)
+        return await self._failure(request, Problem("NOT_FOUND", "The console has no such page."), visitor)
+
+    async def _home(self, request: Request) -> Response:
+        """Lead to the merchant that the browser is signed in to. With several, the sign-in page lets the visitor choose."""
+        try:
+            require_own_host(request, self._public_url)
+            known = await self._sessions.merchants(request)
+        except _FAILURES as error:
+            return await self._failure(request, error)
+        wanted = _url_of(request)
+        return self._redirect(landing(known[0].session, wanted) if len(known) == 1 else to_sign_in(wanted))
+
+    async def _old_link(self, request: Request, page: str) -> Response:
+        """Lead from a link that names no merchant, such as `/console/payouts`, to the page of a merchant."""
+        path = MERCHANT.format(merchant_id="-") + f"/{page.strip('/')}"
+        is_page = any(pattern.match(path) for pattern, _ in self._pages)
+        return await (self._home(request) if is_page else self._not_found(request))
 
     # ------------------------------------------------------------------------------------------------ forms
 
-    async def _act(self, request: Request, operation_id: str) -> Response:
+    async def _act(self, request: Request, operation_id: str, merchant_id: str = "") -> Response:
         try:
-            session, caller, form = await self._submitted(request)
-            if caller is None:
-                return self._redirect(SIGN_IN, session)
+            visitor, form = await self._submitted(request, merchant_id)
             operation = self.calls.operation(operation_id)
             if operation.method == "GET" or operation.access == "public":
                 raise Problem("NOT_FOUND", "The console has no such action.")
-        except (Problem, *CONNECTION_ERRORS) as error:
-            return await self._failure(request, error, None, None)
+        except _FAILURES as error:
+            return await self._failure(request, error)
+        caller = visitor.signed_in
+        if caller is None:
+            page = form.last("_page")
+            notice = "You are not signed in here any more, so nothing was changed."
+            return self._to_sign_in(request, page if is_inside(page, home_of(merchant_id)) else home_of(merchant_id), notice)
+        state = FormState(form.last("_form") or operation_id, form.values())
+        if not is_token_of(visitor.session, form.last("_csrf")):
+            if not is_inside(form.last("_page"), home_of(merchant_id)):
+                problem = Problem("FORBIDDEN", "This form is on the page of another merchant, so nothing was changed.")
+                return await self._failure(request, problem, visitor)
+            return await self._return_to(form.last("_page"), request, visitor, failed(state, _OUT_OF_DATE), 403)
         path, query = parameters_of(form.fields, "path."), parameters_of(form.fields, "query.")
         if set(operation.path_parameters) != set(path):
-            problem = Problem("NOT_FOUND", "Enter the id first.")
-            return await self._failure(request, problem, session, caller)
-        state = FormState(form.last("_form") or operation_id, form.values())
+            return await self._failure(request, Problem("NOT_FOUND", "Enter the id first."), visitor)
         try:
             body = body_of(form.fields)
         except UnreadableField as error:
-            return await self._return_to(form.last("_page"), request, session, caller, failed(state, error.problem), 400)
+            return await self._return_to(form.last("_page"), request, visitor, failed(state, error.problem), 400)
         call = ApiCall(operation_id, path, query, body, form.file, form.last("_key") or None)
         headers = {"x-sandbox-scenario": form.last("_scenario")} if form.last("_scenario") else None
         reply = await self.calls.send(call, caller, headers)
@@ -210,113 +253,101 @@ class Console:
             problem_body = (
                 reply.data if isinstance(reply.data, dict) else {"title": "The request failed", "status": reply.status}
             )
-            return await self._return_to(
-                form.last("_page"), request, session, caller, failed(state, problem_body), reply.status
-            )
+            return await self._return_to(form.last("_page"), request, visitor, failed(state, problem_body), reply.status)
         if form.last("_then") == "stay":
             state.result = reply.data if reply.data is not None else {}
-            return await self._return_to(form.last("_page"), request, session, caller, state, 200)
-        said = Flash(form.last("_said")[:200] or "Done.")
-        done = _filled(form.last("_done") or form.last("_page"), reply.data)
-        return self._redirect(done, msgspec.structs.replace(session, flash=said, seen=int(time.time())))
+            return await self._return_to(form.last("_page"), request, visitor, state, 200)
+        done = _filled(form.last("_done") or form.last("_page"), reply.data, home_of(merchant_id))
+        return self._redirect(done, visitor.session.saying(form.last("_said")[:200] or "Done.", int(time.time())))
 
-    async def _return_to(
-        self, url: str, request: Request, session: Session, caller: SignedIn, state: FormState, status: int
-    ) -> Response:
+    async def _return_to(self, url: str, request: Request, visitor: Visitor, state: FormState, status: int) -> Response:
         """Return the page that a form was on, with the form as it was submitted."""
         parts = urlsplit(url)
         for pattern, page in self._pages:
-            if found := pattern.match(parts.path):
-                session = without_flash(session, int(time.time()))
-                view = View(
-                    self._kit, request, session, caller, parts.path, found.groupdict(), query_of(parts.query), state, status
-                )
-                return self._keep(await self._build(page, view), session)
-        return await self._failure(request, Problem("NOT_FOUND", "The form does not name its page."), session, caller)
+            found = pattern.match(parts.path)
+            if found is None:
+                continue
+            parameters = found.groupdict()
+            if parameters.pop("merchant_id", "") == visitor.session.merchant_id:
+                view = View(self._kit, request, visitor, parts.path, parameters, query_of(parts.query), state, status)
+                return self._sessions.keep(await self._build(page, view), visitor.session.after_page(int(time.time())))
+        return await self._failure(request, Problem("NOT_FOUND", "The form does not name its page."), visitor)
 
-    async def _fragment(self, request: Request, name: str) -> Response:
+    async def _fragment(self, request: Request, name: str, merchant_id: str) -> Response:
         """Return a part of a page for a form that is being filled in."""
         try:
-            session, caller, form = await self._submitted(request)
+            visitor, form = await self._submitted(request, merchant_id)
             fragment = next((found for found in FRAGMENTS if found.name == name), None)
-            if fragment is None or caller is None:
+            self._require_token(visitor, form)
+            if visitor.signed_in is None:
+                raise Problem("FORBIDDEN", _RELOAD)
+            if fragment is None:
                 raise Problem("NOT_FOUND")
-        except (Problem, *CONNECTION_ERRORS) as error:
-            return await self._failure(request, error, None, None)
-        view = View(self._kit, request, session, caller, request.path, {}, {}, FormState(name, form.values()))
+        except _FAILURES as error:
+            return await self._failure(request, error)
+        view = View(self._kit, request, visitor, request.path, {}, {}, FormState(name, form.values()))
         return await self._build(fragment, view)
 
     # ------------------------------------------------------------------------------------------------ sign-in
 
     async def _sign_in(self, request: Request) -> Response:
         try:
-            session, _, form = await self._submitted(request)
+            require_own_host(request, self._public_url)
+            require_own_origin(request)
+            form = await submission.read(request)
+            nobody = self._sessions.nobody(request)
+            if not is_token_of(nobody, form.last("_csrf")):
+                raise Problem("FORBIDDEN", "This sign-in form is out of date, or the browser keeps no cookies. Open it again.")
             demo = _DEMO_KEYS.get(form.last("demo"), "") if self._kit.is_local else ""
-            opened = await self._open_session(demo or form.last("api_key").strip())
-        except (Problem, *CONNECTION_ERRORS) as error:
-            return await self._failure(request, error, None, None)
+            opened = await self._sessions.open(demo or form.last("api_key").strip())
+        except _FAILURES as error:
+            return await self._failure(request, error)
+        wanted, now = form.last("_next") or HOME, int(time.time())
         if opened is None:
-            flash = Flash("This key is not valid. Check it: it may be mistyped or revoked, or belong to another sandbox.", True)
-            return self._redirect(SIGN_IN, msgspec.structs.replace(session, flash=flash))
-        return self._redirect(MERCHANTS if opened.is_operator else HOME, opened)
+            text = "This key is not valid. Check it: it may be mistyped or revoked, or belong to another sandbox."
+            return self._redirect(to_sign_in(wanted), nobody.saying(text, now, is_error=True))
+        if not opened.is_operator and merchant_in(wanted) not in ("", opened.merchant_id):
+            text = "This key opens this merchant. The link that you followed is to another one, which needs another key."
+            opened = opened.saying(text, now, is_error=True)
+        return self._sessions.keep_new(request, self._redirect(landing(opened, wanted)), opened)
 
-    async def _open_session(self, key: str) -> Session | None:
-        """Return a new session for a merchant's API key or the operator's key; None if the key is neither."""
-        now = int(time.time())
-        session = Session(id=str(uuid.uuid4()), csrf=secrets.token_urlsafe(24), started=time.time(), seen=now)
-        if not key:
-            return None
-        reply = await self.calls.send(ApiCall("get_clock", {}, {}), None, {"x-api-key": key})
-        if reply.caller is not ANONYMOUS:
-            caller = reply.caller
-            return msgspec.structs.replace(session, subject=caller.key_id, merchant_id=caller.merchant_id, role=caller.role)
-        reply = await self.calls.send(ApiCall("list_merchants", {}, {"limit": "1"}), None, {"x-admin-key": key})
-        return msgspec.structs.replace(session, subject=OPERATOR) if reply.is_success else None
-
-    async def _sign_out(self, request: Request) -> Response:
+    async def _sign_out(self, request: Request, merchant_id: str = "") -> Response:
+        """End one session of the browser: the merchant's, or the operator's. The others stay."""
         try:
-            session, caller, form = await self._submitted(request)
-            if caller is not None:
-                await end_session(session, time.time(), everywhere=form.last("everywhere") == "true")
-        except (Problem, *CONNECTION_ERRORS) as error:
-            return await self._failure(request, error, None, None)
-        response = self._redirect(SIGN_IN, None)
-        response.add_header("set-cookie", cookie(self._codec.cookie, "", is_secure=self._is_secure))
-        return response
+            visitor, form = await self._submitted(request, merchant_id)
+            if visitor.signed_in is None:
+                return self._redirect(SIGN_IN)
+            self._require_token(visitor, form)
+            await end_session(visitor.session, time.time(), everywhere=form.last("everywhere") == "true")
+        except _FAILURES as error:
+            return await self._failure(request, error)
+        return self._sessions.forget(self._redirect(SIGN_IN), holder_of(visitor.session))
 
     async def _enter(self, request: Request) -> Response:
-        """Let the operator enter a merchant or, with an empty id, leave it."""
+        """Let the operator enter a merchant. A session of the merchant's own key in the same browser gives way."""
         try:
-            session, caller, form = await self._submitted(request)
-            if caller is None or not caller.is_operator:
+            visitor, form = await self._submitted(request, "")
+            if visitor.signed_in is None:
                 raise Problem("FORBIDDEN", "Only the sandbox's operator can enter other merchants.")
-            entered = session.entering(form.last("merchant_id"))
-            if entered.merchant_id:
-                inside = await signed_in(entered)
-                reply = await self.calls.send(ApiCall("get_clock", {}, {}), inside)
-                if not reply.is_success:
-                    raise Problem("NOT_FOUND", "This merchant does not exist; it may have been deleted.")
-        except (Problem, *CONNECTION_ERRORS) as error:
-            return await self._failure(request, error, None, None)
-        return self._redirect(HOME if entered.merchant_id else MERCHANTS, entered)
+            self._require_token(visitor, form)
+            merchant_id = form.last("merchant_id")
+            if not _is_id(merchant_id):
+                raise Problem("NOT_FOUND", "The console has no such merchant.")
+            await visitor_of(visitor.session.within(merchant_id))
+        except _FAILURES as error:
+            return await self._failure(request, error)
+        return self._sessions.forget(self._redirect(in_merchant(form.last("_next") or HOME, merchant_id)), merchant_id)
 
     # ------------------------------------------------------------------------------------------------ the rest
 
-    async def _open_live(self, request: Request) -> Any:
-        require_own_host(request, self._public_url)
-        session, caller = await self._session(request)
-        if caller is None or not caller.caller.merchant_id:
-            raise Problem("FORBIDDEN", "Sign in first.")
-
-        async def is_valid() -> bool:
-            try:
-                return self._codec.read(cookie_of(request, self._codec.cookie), int(time.time())).session is not None and (
-                    await signed_in(session) is not None
-                )
-            except (Problem, *CONNECTION_ERRORS):
-                return True  # without PostgreSQL no session can be ended, and nothing can change
-
-        return self._live.open(caller.caller.merchant_id, is_valid)
+    async def _open_live(self, request: Request, merchant_id: str) -> Any:
+        """Open the live updates of a page. They end with the session of which the page is."""
+        visitor = await self._visitor(request, merchant_id)
+        session = visitor.session
+        given = query_of(request.query_string.decode("latin-1")).get("session")
+        if visitor.signed_in is None or given not in (None, session.id):
+            raise Problem("FORBIDDEN", _RELOAD)
+        return self._live.open(merchant_id, lambda: self._sessions.is_valid(session))
 
     async def _static(self, request: Request, name: str) -> Response:
         content = self._files.get(name)
@@ -326,24 +357,28 @@ class Console:
         return Response(200, content, _MEDIA_TYPES[Path(name).suffix], headers)
 
 
-def _route(method: str, path: str, name: str, handler: Any, limit: int | None) -> Operation:
+def _route(method: str, path: str, handler: Any, limit: int | None) -> Operation:
+    words = re.sub(r"\W+", "_", path.removeprefix("/")).strip("_")
+    name = f"{words}_{method.lower()}" if method != "GET" else words
     return Operation(
         method, path, "Console", {200: str}, access="public", is_documented=False, body_limit=limit, id=name, handler=handler
     )
 
 
-def _redirect_for(page: Page, session: Session, caller: SignedIn | None) -> str | None:
-    """Return where to go instead of a page that this session cannot open, or None."""
-    if page.audience == "anyone":
-        return None
-    if caller is None:
-        return SIGN_IN
-    if page.audience == "operator":
-        return None if caller.is_operator else HOME
-    return None if session.merchant_id else MERCHANTS
+def _url_of(request: Request) -> str:
+    query = request.query_string.decode("latin-1")
+    return request.path + (f"?{query}" if query else "")
 
 
-def _filled(path: str, data: Any) -> str:
-    """Return a path of the console with fields of the API's response in place of its placeholders."""
+def _is_id(text: str) -> bool:
+    """Return whether a text is a UUID as the API writes it."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _filled(path: str, data: Any, home: str) -> str:
+    """Return a page's path with fields of the API's response in place of its placeholders; `home` for a path outside of it."""
     found = _PLACEHOLDER.sub(lambda match: quote(str(value_at(data, match[1]) or ""), safe=""), path)
-    return found if found == HOME or found.startswith(("/console/", "/console?")) else HOME
+    return found if is_inside(found, home) else home

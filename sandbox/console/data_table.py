@@ -22,7 +22,7 @@ class Column:
     heading: str
     kind: Kind = "text"
     link: str = ""
-    """A path with fields in braces, such as `/console/payouts/{payout_id}`. There is no link if one of them is empty."""
+    """A page of the merchant with fields in braces, such as `/payouts/{payout_id}`. No link if one of them is empty."""
     is_csv_only: bool = False
     """Whether only the CSV has the column: the page shows the same in another way, such as an id as a link."""
     value: Callable[[Row], Any] | None = None
@@ -32,12 +32,12 @@ class Column:
         """Return the value that the cell shows; None for an empty cell."""
         return value_at(row, self.field) if self.value is None else self.value(row)
 
-    def href(self, row: Row) -> str:
-        """Return the path that the cell links to, or an empty string."""
+    def href(self, row: Row, home: str) -> str:
+        """Return the path that the cell links to, or an empty string. `home` is the path of the merchant's first page."""
         if not self.link:
             return ""
         start, *rest = self.link.split("{")
-        path = start
+        path = home + start
         for part in rest:
             name, _, text = part.partition("}")
             value = value_at(row, name)

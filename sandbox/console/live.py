@@ -131,19 +131,18 @@ class LiveUpdates:
         self._changes = _Changes({"*"})
         self._has_changes = asyncio.Event()
         self._has_changes.set()
+        self._has_ended = False
+        """Whether the session has ended."""
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Send changes until the client disconnects, the session ends or the process shuts down."""
         self._pages.add(self._merchant_id, self)
-        tasks = [
-            asyncio.create_task(self._write(send)),
-            asyncio.create_task(_wait_for_disconnect(receive)),
-            asyncio.create_task(self._wait_for_end_of_session()),
-        ]
+        tasks = [asyncio.create_task(self._write(send)), asyncio.create_task(_wait_for_disconnect(receive))]
+        session = asyncio.create_task(self._wait_for_end_of_session())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end_tasks(*tasks)
+            await end_tasks(*tasks, session)
             await self._pages.remove(self._merchant_id, self)
 
     def add(self, changes: _Changes) -> None:
@@ -155,7 +154,7 @@ class LiveUpdates:
         headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
         headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        while not self._listener.closing:
+        while not self._listener.closing and not self._has_ended:
             try:
                 async with asyncio.timeout(HEARTBEAT):
                     await self._has_changes.wait()
@@ -165,11 +164,14 @@ class LiveUpdates:
             except TimeoutError:
                 chunk = b": heartbeat\n\n"
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        end = b"event: ended\ndata: {}\n\n" if self._has_ended else b""
+        await send({"type": "http.response.body", "body": end, "more_body": False})
 
     async def _wait_for_end_of_session(self) -> None:
         while await self._is_valid():  # noqa: ASYNC110 -- the end of a session has no event in this process
             await asyncio.sleep(_CHECK_SECONDS)
+        self._has_ended = True
+        self._has_changes.set()
 
 
 async def _wait_for_disconnect(receive: "Receive") -> None:

@@ -16,15 +16,15 @@ _SENT_AGAIN: Final = ("x-sandbox-scenario", "accept", "content-type")
 _IDS: Final = re.compile(r'"(\w*id)"\s*:\s*"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"')
 _PAYOUT_PATH: Final = re.compile(r"/(?:api|sandbox)/v1/payouts/([0-9a-f-]{36})(?:/|\Z)")
 _PAGES: Final = {
-    "payout_id": "/console/payouts/",
-    "user_id": "/console/users/",
-    "endpoint_id": "/console/webhooks/",
-    "delivery_id": "/console/webhooks/deliveries/",
-    "event_id": "/console/webhooks/events/",
-    "sale_id": "/console/users/sales/",
-    "activity_id": "/console/users/bulk-credit/",
+    "payout_id": "/payouts/",
+    "user_id": "/users/",
+    "endpoint_id": "/webhooks/",
+    "delivery_id": "/webhooks/deliveries/",
+    "event_id": "/webhooks/events/",
+    "sale_id": "/users/sales/",
+    "activity_id": "/users/bulk-credit/",
 }
-"""The name of an id → its page."""
+"""The name of an id → its page, from the merchant's first page on."""
 _OWN_IDS: Final = (
     ("/api/v1/users", "user_id"),
     ("/api/v1/webhook-endpoints", "endpoint_id"),
@@ -56,7 +56,7 @@ class Mention:
     name: str
     value: str
     page: str
-    """Its page in the console."""
+    """Its page in the console, from the merchant's first page on."""
 
 
 def replay(entry: Mapping[str, Any], public_url: str) -> Replay:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from sandbox.console.paths import MERCHANT
 from sandbox.console.view import View
 from sandbox.http.responses import Response
 
@@ -14,11 +15,19 @@ Audience = Literal["anyone", "merchant", "operator"]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: its path, with parameters in braces, and the function that builds it."""
+    """A page: its path, with parameters in braces, and the function that builds it.
+
+    The path of a merchant's page begins after that of the merchant's first page, whose path is empty.
+    """
 
     path: str
     build: Build
     audience: Audience = "merchant"
+
+    @property
+    def route(self) -> str:
+        """The whole path, with parameters in braces."""
+        return MERCHANT + self.path if self.audience == "merchant" else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class Pages:
         return declare
 
     def fragment(self, name: str) -> Callable[[Build], Build]:
-        """Declare a fragment, which a form fetches from `/console/fragments/NAME` (attribute `data-fragment`)."""
+        """Declare a fragment, which a form fetches from `HOME/fragments/NAME` (attribute `data-fragment`)."""
 
         def declare(build: Build) -> Build:
             self.fragments.append(Fragment(name, build))

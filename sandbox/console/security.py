@@ -25,20 +25,25 @@ HEADERS: Final = {
 
 
 def cookie(name: str, value: str, *, is_secure: bool) -> str:
-    """Return the Set-Cookie header for a session; an empty value deletes the cookie."""
+    """Return the Set-Cookie header for a session; an empty value deletes the cookie.
+
+    A link on another site opens the console signed in (SameSite=Lax). Forms of other sites are refused by their origin, and for
+    lack of a token.
+    """
     lifetime = MAX_SECONDS if value else 0
     secure = "; Secure" if is_secure else ""
-    return f"{name}={value}; Path=/console; Max-Age={lifetime}; HttpOnly; SameSite=Strict{secure}"
+    return f"{name}={value}; Path=/console; Max-Age={lifetime}; HttpOnly; SameSite=Lax{secure}"
 
 
-def cookie_of(request: Request, name: str) -> str:
-    """Return the value of a cookie, or an empty string."""
+def cookies_of(request: Request, prefix: str) -> dict[str, str]:
+    """Return the cookies whose names begin with `prefix`. If a name is there twice, the first counts: its path is longer."""
+    found: dict[str, str] = {}
     for header in request.header_list(b"cookie"):
         for part in header.split(";"):
-            known, _, value = part.strip().partition("=")
-            if known == name:
-                return value
-    return ""
+            name, _, value = part.strip().partition("=")
+            if name.startswith(prefix):
+                found.setdefault(name, value)
+    return found
 
 
 def require_own_host(request: Request, public_url: str) -> None:

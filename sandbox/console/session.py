@@ -1,4 +1,8 @@
-"""Console sessions: a signed and encrypted cookie that says who signed in. It does not contain the key."""
+"""Console sessions: encrypted cookies that say who signed in. They do not contain the key.
+
+A browser has one cookie for each merchant that it signed in to, and one for the operator, so several merchants can be open in
+its tabs at once. The URL of a page names the merchant, and thereby the cookie that counts.
+"""
 
 import base64
 import hashlib
@@ -17,6 +21,8 @@ MAX_SECONDS: Final = 12 * 3600
 """How long a session lasts at most."""
 OPERATOR: Final = "operator"
 MAX_COOKIE_SIZE: Final = 4000
+MAX_MERCHANTS: Final = 10
+"""How many merchants a browser can be signed in to at once. Proxies refuse requests whose cookies exceed 8 KB."""
 
 
 class Flash(msgspec.Struct, frozen=True):
@@ -24,6 +30,8 @@ class Flash(msgspec.Struct, frozen=True):
 
     text: str
     is_error: bool = False
+    merchant_id: str = ""
+    """The merchant whose pages show it; empty for pages outside of merchants."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +39,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     csrf: str
-    """The token that every form of this session carries."""
+    """The secret of the tokens that this session's forms carry. No page contains it."""
     started: float
     """Host time in seconds. With fractions, so that signing out everywhere does not end a session that starts right after."""
     seen: int
@@ -47,9 +55,27 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the operator's key was used."""
         return self.subject == OPERATOR
 
-    def entering(self, merchant_id: str) -> "Session":
+    @property
+    def token(self) -> str:
+        """The token of forms on this session's pages in this merchant. The operator has another in each merchant."""
+        return hmac.new(self.csrf.encode(), self.merchant_id.encode(), "sha256").hexdigest()
+
+    @property
+    def message(self) -> Flash | None:
+        """The message for the pages of this merchant."""
+        return self.flash if self.flash is not None and self.flash.merchant_id == self.merchant_id else None
+
+    def within(self, merchant_id: str) -> "Session":
         """Return the operator's session in a merchant; with an empty id, outside of merchants."""
         return msgspec.structs.replace(self, merchant_id=merchant_id, role="admin" if merchant_id else "")
+
+    def saying(self, text: str, now: int, *, is_error: bool = False) -> "Session":
+        """Return the session with a message for its next page in this merchant, at the host time `now`."""
+        return msgspec.structs.replace(self, flash=Flash(text, is_error, self.merchant_id), seen=now)
+
+    def after_page(self, now: int) -> "Session":
+        """Return the session after a page at the host time `now` has shown its message."""
+        return msgspec.structs.replace(self, flash=None if self.message else self.flash, seen=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +93,15 @@ class SessionCodec:
     def __init__(self, secret_key: bytes, admin_key: str) -> None:
         derived = HKDF(hashes.SHA256(), 32, salt=admin_key.encode(), info=b"console sessions").derive(secret_key)
         self._fernet = Fernet(base64.urlsafe_b64encode(derived))
-        # Browsers send a host's cookies to all its ports, so each sandbox on a machine needs a name of its own.
-        self.cookie = f"psp_console_{hashlib.sha256(derived).hexdigest()[:8]}"
+        # Browsers send a host's cookies to all its ports, so each sandbox on a machine needs names of its own.
+        self.prefix = f"psp_console_{hashlib.sha256(derived).hexdigest()[:8]}_"
 
     def __repr__(self) -> str:
         return "SessionCodec(key=<hidden>)"
+
+    def cookie(self, holder: str) -> str:
+        """Return the name of the cookie of a holder: a merchant's id, OPERATOR, or an empty string for nobody."""
+        return f"{self.prefix}{holder or 'nobody'}"
 
     def write(self, session: Session) -> str:
         """Return the session as the value of a cookie."""
@@ -85,16 +115,21 @@ class SessionCodec:
             session = msgspec.json.decode(self._fernet.decrypt(value.encode()), type=Session)
         except (InvalidToken, msgspec.MsgspecError, ValueError):
             return _Read(None)
-        if now - session.seen > IDLE_SECONDS or now - session.started > MAX_SECONDS:
+        if is_expired(session, now):
             return _Read(None, is_expired=True)
         return _Read(session)
 
 
+def holder_of(session: Session) -> str:
+    """Return whose cookie the session is in: a merchant's id, OPERATOR, or an empty string for nobody."""
+    return OPERATOR if session.is_operator else session.merchant_id
+
+
+def is_expired(session: Session, now: int) -> bool:
+    """Return whether the session has ended by itself at the host time `now`, in seconds."""
+    return now - session.seen > IDLE_SECONDS or now - session.started > MAX_SECONDS
+
+
 def is_token_of(session: Session, given: str) -> bool:
-    """Return whether a form's token belongs to the session."""
-    return hmac.compare_digest(session.csrf.encode(), given.encode("utf-8", "surrogatepass"))
-
-
-def without_flash(session: Session, now: int) -> Session:
-    """Return the session after a page at the host time `now` has shown its message."""
-    return msgspec.structs.replace(session, flash=None, seen=now)
+    """Return whether a form's token belongs to the session and its merchant."""
+    return hmac.compare_digest(session.token.encode(), given.encode("utf-8", "surrogatepass"))

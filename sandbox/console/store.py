@@ -1,5 +1,6 @@
 """Whether a session is still valid: its key is not revoked, and it was not ended. PostgreSQL knows which ones were ended."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -8,6 +9,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from sandbox.console.session import MAX_SECONDS, Session
 from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.domain.errors import Problem
 from sandbox.http.request import Caller, SignedIn
 from sandbox.unit_of_work.transaction import write_rows
 
@@ -15,9 +17,11 @@ _ENDED: Final = """EXISTS (
     SELECT 1 FROM console_sign_outs WHERE merchant_id = $1 AND subject = $2 AND session IN ('', $3) AND at >= $4
 )"""
 _IS_ENDED: Final = f"SELECT {_ENDED}"
-_ROLE: Final = f"""
-SELECT role FROM api_keys WHERE merchant_id = $1 AND id = $5 AND revoked_at IS NULL AND NOT {_ENDED}
+_KEY: Final = f"""
+SELECT k.role, m.name FROM api_keys k JOIN merchants m ON m.merchant_id = k.merchant_id
+WHERE m.merchant_id = $1 AND k.merchant_id = $1 AND k.id = $5 AND k.revoked_at IS NULL AND NOT {_ENDED}
 """  # noqa: S608 -- constants
+_NAME: Final = "SELECT name FROM merchants WHERE merchant_id = $1"
 _END: Final = """
 INSERT INTO console_sign_outs (merchant_id, subject, session, at) VALUES ($1, $2, $3, $4)
 ON CONFLICT (merchant_id, subject, session) DO UPDATE SET at = EXCLUDED.at
@@ -27,20 +31,45 @@ _OPERATORS: Final = str(UUID(int=0))
 """Stands for the merchant in sign-outs of the operator, who may enter any merchant in the same session."""
 
 
-async def signed_in(session: Session) -> SignedIn | None:
-    """Return the caller that a session stands for; None if it was ended or its key was revoked. Raises UNAVAILABLE.
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who makes a request: the session and its caller, None if nobody is signed in."""
 
+    session: Session
+    signed_in: SignedIn | None = None
+    merchant_name: str = ""
+    """The name of the session's merchant."""
+
+
+async def visitor_of(session: Session) -> Visitor | None:
+    """Return the visitor that a session stands for; None if it was ended or its key was revoked.
+
+    Raises NOT_FOUND if the operator's session is in a merchant that does not exist, UNAVAILABLE.
     Neither the merchant's rate limit nor its API faults apply to the console: they are for the integrator's calls, and with
     them it could become impossible to delete a fault.
     """
     started = datetime.fromtimestamp(session.started, UTC)
+    known = (_owner_of(session), session.subject, session.id, started)
     async with db_errors_as_503(), connection(_owner_of(session)) as conn:
-        known = (_owner_of(session), session.subject, session.id, started)
-        if session.is_operator:
-            is_ended = await conn.fetchval(_IS_ENDED, *known)
-            return None if is_ended else SignedIn(Caller(session.merchant_id, "", session.role), is_operator=True)
-        role = await conn.fetchval(_ROLE, *known, session.subject)
-    return None if role is None else SignedIn(Caller(session.merchant_id, session.subject, role))
+        if not session.is_operator:
+            key = await conn.fetchrow(_KEY, *known, session.subject)
+            if key is None:
+                return None
+            return Visitor(session, SignedIn(Caller(session.merchant_id, session.subject, key["role"])), key["name"])
+        if await conn.fetchval(_IS_ENDED, *known):
+            return None
+    caller = Caller(session.merchant_id, "", session.role)
+    return Visitor(session, SignedIn(caller, is_operator=True), await _name_of(session.merchant_id))
+
+
+async def _name_of(merchant_id: str) -> str:
+    if not merchant_id:
+        return ""
+    async with db_errors_as_503(), connection(merchant_id) as conn:
+        name: str | None = await conn.fetchval(_NAME, merchant_id)
+    if name is None:
+        raise Problem("NOT_FOUND", "This merchant does not exist; it may have been deleted.")
+    return name
 
 
 async def end_session(session: Session, now: float, *, everywhere: bool) -> None:

@@ -12,8 +12,10 @@ from sandbox.console.calls import ApiCall, ApiCalls, Refused
 from sandbox.console.commands import Command, Commands
 from sandbox.console.data_table import Column, Table
 from sandbox.console.forms import FormFields, FormState, body_of
+from sandbox.console.paths import home_of
 from sandbox.console.security import add
 from sandbox.console.session import Session
+from sandbox.console.store import Visitor
 from sandbox.http.operation import Operation
 from sandbox.http.request import Request, SignedIn
 from sandbox.http.responses import Response
@@ -49,8 +51,7 @@ class View:
 
     kit: Kit
     request: Request
-    session: Session
-    signed_in: SignedIn | None
+    visitor: Visitor
     path: str
     """The path of the page. A form that fails shows its page again, so this can differ from the request's path."""
     path_parameters: Mapping[str, str]
@@ -59,6 +60,18 @@ class View:
     status: int = 200
     commands: list[Command] = field(default_factory=list)
     """The commands that show what the page shows."""
+    others: Sequence[Visitor] = ()
+    """On the sign-in page: the sessions that the browser has."""
+
+    @property
+    def session(self) -> Session:
+        """The session, in the merchant whose world the page shows."""
+        return self.visitor.session
+
+    @property
+    def signed_in(self) -> SignedIn | None:
+        """The caller of the page's API calls; None if nobody is signed in."""
+        return self.visitor.signed_in
 
     @property
     def operator(self) -> bool:
@@ -69,6 +82,11 @@ class View:
     def merchant_id(self) -> str:
         """The id of the merchant whose world the page shows; empty outside of merchants."""
         return "" if self.signed_in is None else self.signed_in.caller.merchant_id
+
+    @property
+    def home(self) -> str:
+        """The path of the merchant's first page, with which the paths of all its pages begin."""
+        return home_of(self.merchant_id)
 
     @property
     def url(self) -> str:
@@ -201,7 +219,12 @@ class View:
         if self.merchant_id:
             clock = await self.call_if_found("get_clock", shown=False)
         html = self.kit.templates.get_template(template).render(
-            view=self, session=self.session, clock=clock, tables={table.name: table for table in tables}, **context
+            view=self,
+            session=self.session,
+            merchant_name=self.visitor.merchant_name,
+            clock=clock,
+            tables={table.name: table for table in tables},
+            **context,
         )
         return Response(self.status, html.encode("utf-8", "replace"), "text/html", add())
 

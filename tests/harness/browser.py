@@ -74,7 +74,8 @@ class Browsing:
             with ConsoleClient(self._url) as client:
                 client.sign_in(key)
                 cookies = [
-                    {"name": name, "value": value, "url": f"{self._url}/console"} for name, value in client.http.cookies.items()
+                    {"name": known.name, "value": known.value, "domain": known.domain, "path": known.path}
+                    for known in client.http.cookies.jar
                 ]
         if cookies:
             context.add_cookies(cookies)

@@ -17,6 +17,8 @@ class ConsoleClient:
         self.url = api_url
         self.http = httpx.Client(base_url=api_url, headers={"Origin": api_url}, follow_redirects=True, timeout=60)
         self.token = ""
+        self.home = "/console"
+        """The path of the first page of the merchant that was signed in to last."""
 
     def __enter__(self) -> "ConsoleClient":
         return self
@@ -27,7 +29,9 @@ class ConsoleClient:
     def sign_in(self, key: str) -> httpx.Response:
         """Sign in with a key, and return the page that follows."""
         self.get("/console/sign-in")
-        return self.keep_token(self.post("/console/sign-in", api_key=key))
+        page = self.keep_token(self.post("/console/sign-in", api_key=key))
+        self.home = page.url.path if page.url.path.startswith("/console/m/") else "/console"
+        return page
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """Open a page, and keep the token of its forms."""
@@ -44,6 +48,12 @@ class ConsoleClient:
         data = {"_csrf": self.token, **{name.replace("__", "."): value for name, value in fields.items()}}
         return self.http.post(path, data={name: value for name, value in data.items() if value is not None}, headers=headers)
 
+    def path(self, page: str) -> str:
+        """Return the path of the signed-in merchant's page, such as `/console/payouts`."""
+        return page if page.startswith(self.home) else self.home + page.removeprefix("/console")
+
     def act(self, operation_id: str, page: str = "/console", **fields: str) -> httpx.Response:
-        """Submit a form that calls an API operation."""
-        return self.post(f"/console/actions/{operation_id}", _page=page, **fields)
+        """Submit a form of a page, such as `/console/payouts`, that calls an API operation."""
+        if "_done" in fields:
+            fields["_done"] = self.path(fields["_done"])
+        return self.post(f"{self.home}/actions/{operation_id}", _page=self.path(page), **fields)

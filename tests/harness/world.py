@@ -89,6 +89,11 @@ class World:
         self.ipn_secret: str = created["ipn_secret"]
         self.client = httpx.Client(base_url=stack.api_url, headers={"X-API-KEY": self.api_key}, timeout=60)
 
+    @property
+    def console(self) -> str:
+        """The path of its first page in the console."""
+        return f"/console/m/{self.merchant_id}"
+
     @classmethod
     def create(cls, stack: Stack, **body: Any) -> "World":
         """Create a merchant. `body` has further fields for `POST /sandbox/v1/merchants`."""

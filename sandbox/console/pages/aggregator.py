@@ -10,7 +10,7 @@ from sandbox.http.responses import Response
 
 pages = Pages()
 _LOOK_UP: Final = "vendor_user_id"
-_TO_BALANCE: Final = "/console/users/aggregator?vendor_user_id={user_id}"
+_TO_BALANCE: Final = "/users/aggregator?vendor_user_id={user_id}"
 _WAITING: Final = (
     Column("user_id", "Vendor's user id", "code", link=_TO_BALANCE),
     Column("requested_payout", "Requested, not paid", "money"),
@@ -34,7 +34,7 @@ _DEAD_LETTERS: Final = (
 )
 
 
-@pages.page("/console/users/aggregator")
+@pages.page("/users/aggregator")
 async def aggregator(view: View) -> Response:
     """Show the source, who waits for money, the calls and the dead letters."""
     user_id = view.query.get(_LOOK_UP, "").strip()

@@ -11,7 +11,7 @@ from sandbox.http.responses import Response
 
 pages = Pages()
 _WAITING: Final = (
-    Column("merchant_reference", "Reference", "id", link="/console/payouts/{id}"),
+    Column("merchant_reference", "Reference", "id", link="/payouts/{id}"),
     Column("amount", "Amount", "money"),
     Column("status", "Status", "status"),
     Column("user_id", "User", "id", link=TO_USER),
@@ -24,7 +24,7 @@ _TOTALS: Final = (
 )
 
 
-@pages.page("/console/users/approvals")
+@pages.page("/users/approvals")
 async def approvals(view: View) -> Response:
     """List payouts that wait for approval, and what each user has requested."""
     status = view.query.get("status") or "REQUESTED,IN_REVIEW"

@@ -10,7 +10,7 @@ from sandbox.console.view import View
 from sandbox.http.responses import Response
 
 pages = Pages()
-_TO_CREDIT: Final = "/console/users/bulk-credit/{activity_id}"
+_TO_CREDIT: Final = "/users/bulk-credit/{activity_id}"
 _CREDITS: Final = (
     Column("created_at", "Uploaded", "time", link=_TO_CREDIT),
     Column("status", "Status", "status", link=_TO_CREDIT),
@@ -42,7 +42,7 @@ _ALL: Final = (
 _EXAMPLE_USERS: Final = 3
 
 
-@pages.page("/console/users/bulk-credit")
+@pages.page("/users/bulk-credit")
 async def bulk_credits(view: View) -> Response:
     """Upload a file, and list the files uploaded before."""
     table, users = await asyncio.gather(
@@ -57,7 +57,7 @@ async def bulk_credits(view: View) -> Response:
     return await view.render("bulk_credits.html", tables=[table], example=example)
 
 
-@pages.page("/console/users/bulk-credit/{activity_id}")
+@pages.page("/users/bulk-credit/{activity_id}")
 async def bulk_credit(view: View) -> Response:
     """Show the progress of a bulk credit, and its rows, those that a person should look at first."""
     path = {"activity_id": view.path_parameters["activity_id"]}

@@ -49,7 +49,7 @@ _WHEN: Final = {
 _DEFAULT_BANK: Final = "HBL"
 
 
-@pages.page("/console/catalogue")
+@pages.page("/catalogue")
 async def catalogue(view: View) -> Response:
     """List all scenarios with an account number for each, and all failure and problem codes."""
     found, directory, problems = await asyncio.gather(
@@ -86,7 +86,7 @@ def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
         "path": " → ".join(_step(step) for step in steps),
         "steps": [{**step, "in_words": in_words(step["after_seconds"]) if step["after_seconds"] else ""} for step in steps],
         "codes": list(dict.fromkeys(step["failure_code"] for step in steps if step["failure_code"])),
-        "create": f"/console/payouts/new?{urlencode(query)}",
+        "create": f"/payouts/new?{urlencode(query)}",
     }
 
 

@@ -13,7 +13,7 @@ from sandbox.http.responses import Response
 pages = Pages()
 _SIGNINGS: Final = get_args(ReceiverSigning)
 _LANGUAGES: Final = (("python", "Python"), ("node", "Node.js"), ("php", "PHP"), ("go", "Go"), ("java", "Java"))
-TO_TEST: Final = "/console/webhooks/certify/{id}"
+TO_TEST: Final = "/webhooks/certify/{id}"
 COLUMNS: Final = (
     Column("created_at", "Started", "time", link=TO_TEST),
     Column("url", "URL", "url", link=TO_TEST),
@@ -27,7 +27,7 @@ COLUMNS: Final = (
 )
 
 
-@pages.page("/console/webhooks/certify")
+@pages.page("/webhooks/certify")
 async def certify(view: View) -> Response:
     """Ask which receiver to test, and list the tests."""
     table = await view.table(
@@ -36,14 +36,14 @@ async def certify(view: View) -> Response:
     return await view.render("certify.html", tables=[table], signings=_SIGNINGS)
 
 
-@pages.page("/console/webhooks/certify/{test_id}")
+@pages.page("/webhooks/certify/{test_id}")
 async def test(view: View) -> Response:
     """Show a test's progress and findings."""
     found = await view.call("get_receiver_test", path={"test_id": view.path_parameters["test_id"]})
     return await view.render("receiver_test.html", test=found, languages=_LANGUAGES, header_lines=header_lines)
 
 
-@pages.page("/console/webhooks/certify/{test_id}/junit")
+@pages.page("/webhooks/certify/{test_id}/junit")
 async def junit(view: View) -> Response:
     """Return a finished test as a file in JUnit's format."""
     test_id = view.path_parameters["test_id"]

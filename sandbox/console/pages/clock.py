@@ -19,15 +19,15 @@ RAN: Final = (
     Column("what", "What ran"),
     Column("result", "Result", "status"),
     Column("detail", "Detail"),
-    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
-    Column("delivery_id", "Delivery", "id", link="/console/webhooks/deliveries/{delivery_id}"),
-    Column("event_id", "Event", "id", link="/console/webhooks/events/{event_id}"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
+    Column("delivery_id", "Delivery", "id", link="/webhooks/deliveries/{delivery_id}"),
+    Column("event_id", "Event", "id", link="/webhooks/events/{event_id}"),
 )
 DUE: Final = (
     Column("due_at", "Due at", "time"),
     Column("description", "What happens"),
-    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
-    Column("delivery_id", "Delivery", "id", link="/console/webhooks/deliveries/{delivery_id}"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
+    Column("delivery_id", "Delivery", "id", link="/webhooks/deliveries/{delivery_id}"),
 )
 SHOWN_STEPS: Final = 25
 """Number of steps that are shown at once after an advance; the others unfold."""
@@ -54,7 +54,7 @@ class Ran:
     """The fields of the same request."""
 
 
-@pages.page("/console/world")
+@pages.page("/world")
 async def clock(view: View) -> Response:
     """Show the clock, with forms to move it, and what the last of them ran."""
     state, (due, has_more) = await asyncio.gather(view.call("get_clock"), _due(view))

@@ -14,7 +14,7 @@ from sandbox.http.responses import Response
 
 pages = Pages()
 STATUSES: Final[tuple[str, ...]] = get_args(DeliveryStatus)
-TO_DELIVERY: Final = "/console/webhooks/deliveries/{id}"
+TO_DELIVERY: Final = "/webhooks/deliveries/{id}"
 _AFTER_TYPE: Final = (
     Column("status", "Status", "status", link=TO_DELIVERY),
     Column("attempt_count", "Attempts", "number"),
@@ -23,12 +23,12 @@ _AFTER_TYPE: Final = (
 )
 _START: Final = (
     Column("created_at", "Created", "time", link=TO_DELIVERY),
-    Column("event_type", "Event", link="/console/webhooks/events/{event_id}"),
+    Column("event_type", "Event", link="/webhooks/events/{event_id}"),
 )
 COLUMNS_OF_ENDPOINT: Final = (*_START, *_AFTER_TYPE)
-COLUMNS: Final = (*_START, Column("url", "Endpoint", "url", link="/console/webhooks/{endpoint_id}"), *_AFTER_TYPE)
+COLUMNS: Final = (*_START, Column("url", "Endpoint", "url", link="/webhooks/{endpoint_id}"), *_AFTER_TYPE)
 COLUMNS_OF_EVENT: Final = (
-    Column("url", "Endpoint", "url", link="/console/webhooks/{endpoint_id}"),
+    Column("url", "Endpoint", "url", link="/webhooks/{endpoint_id}"),
     *_AFTER_TYPE,
 )
 _PHASES: Final = (("dns_ms", "DNS", 2), ("connect_ms", "Connect", 3), ("tls_ms", "TLS", 4), ("first_byte_ms", "First byte", 1))
@@ -47,7 +47,7 @@ class Phase:
     """The number of its colour in charts; 0 for the rest of the bar."""
 
 
-@pages.page("/console/webhooks/deliveries")
+@pages.page("/webhooks/deliveries")
 async def deliveries(view: View) -> Response:
     """List deliveries, with filters in the URL."""
     urls = await urls_by_id(view)
@@ -61,7 +61,7 @@ async def deliveries(view: View) -> Response:
     return await view.render("deliveries.html", tables=[table], statuses=STATUSES, endpoints=choices)
 
 
-@pages.page("/console/webhooks/deliveries/{delivery_id}")
+@pages.page("/webhooks/deliveries/{delivery_id}")
 async def delivery(view: View) -> Response:
     """Show a delivery: why it happened, each attempt, and what happens next."""
     path = {"delivery_id": view.path_parameters["delivery_id"]}

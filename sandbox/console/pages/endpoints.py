@@ -60,23 +60,23 @@ CHOICES: Final = {
 """The choices of the forms."""
 
 COLUMNS: Final = (
-    Column("url", "URL", "url", link="/console/webhooks/{id}"),
-    Column("status", "Status", "status", link="/console/webhooks/{id}"),
+    Column("url", "URL", "url", link="/webhooks/{id}"),
+    Column("status", "Status", "status", link="/webhooks/{id}"),
     Column("trouble", "Trouble", value=lambda row: _trouble(row)),
     Column("event_types", "Event types", "list"),
     Column("signing", "Signing", "code"),
     Column("description", "Description"),
-    Column("id", "Id", "id", link="/console/webhooks/{id}"),
+    Column("id", "Id", "id", link="/webhooks/{id}"),
 )
 _PREVIEW: Final = (
     Column("matches", "Sent", "status", value=lambda row: "sent" if row["matches"] else "not sent"),
-    Column("type", "Event", link="/console/webhooks/events/{event_id}"),
+    Column("type", "Event", link="/webhooks/events/{event_id}"),
     Column("reason", "Because"),
-    Column("event_id", "Id", "id", link="/console/webhooks/events/{event_id}"),
+    Column("event_id", "Id", "id", link="/webhooks/events/{event_id}"),
 )
 
 
-@pages.page("/console/webhooks")
+@pages.page("/webhooks")
 async def endpoints(view: View) -> Response:
     """List webhook endpoints."""
     table = await view.table(
@@ -86,13 +86,13 @@ async def endpoints(view: View) -> Response:
     return await view.render("endpoints.html", tables=[table])
 
 
-@pages.page("/console/webhooks/new")
+@pages.page("/webhooks/new")
 async def new(view: View) -> Response:
     """Ask for an endpoint, and show its secret once."""
     return await view.render("endpoint_new.html", choices=CHOICES, rows=filter_rows([]))
 
 
-@pages.page("/console/webhooks/{endpoint_id}")
+@pages.page("/webhooks/{endpoint_id}")
 async def endpoint(view: View) -> Response:
     """Show an endpoint: its state, its deliveries, and what can be done with it."""
     path = {"endpoint_id": view.path_parameters["endpoint_id"]}

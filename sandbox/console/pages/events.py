@@ -9,20 +9,20 @@ from sandbox.console.view import View
 from sandbox.http.responses import Response
 
 pages = Pages()
-TO_EVENT: Final = "/console/webhooks/events/{id}"
+TO_EVENT: Final = "/webhooks/events/{id}"
 COLUMNS: Final = (
     Column("created_at", "Created", "time", link=TO_EVENT),
     Column("type", "Type", link=TO_EVENT),
     Column("previous_status", "From", "status"),
     Column("data.status", "To", "status"),
     Column("data.amount", "Amount", "money"),
-    Column("data.merchant_reference", "Reference", link="/console/payouts/{payout_id}"),
-    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
+    Column("data.merchant_reference", "Reference", link="/payouts/{payout_id}"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
     Column("id", "Id", "id", link=TO_EVENT),
 )
 
 
-@pages.page("/console/webhooks/events")
+@pages.page("/webhooks/events")
 async def events(view: View) -> Response:
     """List events; of one payout, if the URL names it."""
     table = await view.table(
@@ -32,7 +32,7 @@ async def events(view: View) -> Response:
     return await view.render("events.html", tables=[table])
 
 
-@pages.page("/console/webhooks/events/{event_id}")
+@pages.page("/webhooks/events/{event_id}")
 async def event(view: View) -> Response:
     """Show an event: its body as endpoints receive it, and its deliveries."""
     found = await view.call("get_event", path={"event_id": view.path_parameters["event_id"]})

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from sandbox.domain.choices import FaultKind, FaultTarget
 
-NEW: Final = "/console/world/faults/new"
+NEW: Final = "/world/faults/new"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 COLUMNS: Final = (
-    Column("kind", "Fault", link="/console/world/faults/{id}", value=_title),
+    Column("kind", "Fault", link="/world/faults/{id}", value=_title),
     Column("target", "Target", value=lambda row: "API" if row["target"] == "api" else "webhooks"),
     Column("match", "Only", value=lambda row: _pairs(row["match"]) or "all"),
     Column("parameters", "With", value=lambda row: _pairs(row["parameters"])),
@@ -39,12 +39,12 @@ HITS: Final = (
     Column("path", "Path or URL"),
     Column("status", "Status", "number", value=lambda row: row["status"] or "none"),
     Column("duration_ms", "Milliseconds", "number"),
-    Column("event_id", "Event", "id", link="/console/webhooks/events/{event_id}"),
-    Column("id", "Request", "id", link="/console/requests/{id}"),
+    Column("event_id", "Event", "id", link="/webhooks/events/{event_id}"),
+    Column("id", "Request", "id", link="/requests/{id}"),
 )
 
 
-@pages.page("/console/world/faults")
+@pages.page("/world/faults")
 async def faults(view: View) -> Response:
     """List faults, newest first."""
     empty = "No fault: everything works. Add one, and see how your integration copes with it."
@@ -52,7 +52,7 @@ async def faults(view: View) -> Response:
     return await view.render("faults.html", tables=[table])
 
 
-@pages.page("/console/world/faults/new")
+@pages.page("/world/faults/new")
 async def new_fault(view: View) -> Response:
     """Offer the kinds of faults and examples or, if the query names a kind, its form. Other parameters fill in the form."""
     kind = find_kind(view.query.get("kind", ""), view.query.get("target", ""))
@@ -71,7 +71,7 @@ async def new_fault(view: View) -> Response:
     )
 
 
-@pages.page("/console/world/faults/{fault_id}")
+@pages.page("/world/faults/{fault_id}")
 async def fault(view: View) -> Response:
     """Show a fault and the calls that it hit."""
     fault_id = view.path_parameters["fault_id"]

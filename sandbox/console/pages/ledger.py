@@ -20,7 +20,7 @@ ENTRIES: Final = (
     Column("balance_after", "Balance after", "money"),
     Column("reason", "Reason", "code"),
     Column("description", "Description"),
-    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
     Column("transfer_id", "Transfer", "id"),
 )
 _CHECKS: Final = (
@@ -34,7 +34,7 @@ _FILTERED: Final = "No entry matches. Change the filters."
 _EMPTY: Final = "No money has moved yet. Top up the balance, or create a payout."
 
 
-@pages.page("/console/ledger")
+@pages.page("/ledger")
 async def ledger(view: View) -> Response:
     """Show the balance, and list its entries, with filters in the URL."""
     query = view.given("account", "payout_id")
@@ -58,7 +58,7 @@ async def ledger(view: View) -> Response:
     return await view.render("ledger.html", tables=[table], balance=balance, problem=problem, accounts=get_args(Account))
 
 
-@pages.page("/console/ledger/audit")
+@pages.page("/ledger/audit")
 async def audit(view: View) -> Response:
     """Show each check of the ledger in words. It reads every entry, so it runs only when someone asks for it."""
     if "run" not in view.query:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from sandbox.console.data_table import Column
+from sandbox.console.paths import MERCHANTS
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.http.responses import Response
@@ -16,7 +17,7 @@ COLUMNS: Final = (
 )
 
 
-@pages.page("/console/merchants", "operator")
+@pages.page(MERCHANTS, "operator")
 async def merchants(view: View) -> Response:
     """List, create, enter and delete merchants."""
     table = await view.table("merchants", "Merchants, newest first", COLUMNS, "list_merchants")

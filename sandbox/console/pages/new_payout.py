@@ -38,7 +38,7 @@ _REASONS: Final = {
 }
 
 
-@pages.page("/console/payouts/new")
+@pages.page("/payouts/new")
 async def new_payout(view: View) -> Response:
     """Show the form, filled in with an example, with values of the query, or with those of another payout (`like=ID`)."""
     scenarios, directory = await asyncio.gather(

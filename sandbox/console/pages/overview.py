@@ -12,21 +12,21 @@ from sandbox.http.responses import Response
 pages = Pages()
 DUE: Final = (
     Column("due_at", "Due", "time"),
-    Column("description", "What", link="/console/webhooks/deliveries/{delivery_id}"),
-    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
+    Column("description", "What", link="/webhooks/deliveries/{delivery_id}"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
 )
 EVENTS: Final = (
     Column("created_at", "At", "time"),
-    Column("type", "Event", "code", link="/console/webhooks/events/{id}"),
-    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
+    Column("type", "Event", "code", link="/webhooks/events/{id}"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
 )
 BY_STATUS: Final = (
-    Column("status", "Status", "status", link="/console/payouts?status={status}"),
+    Column("status", "Status", "status", link="/payouts?status={status}"),
     Column("count", "Payouts", "number"),
     Column("amount", "Amount", "money"),
 )
 FAILURES: Final = (
-    Column("failure_code", "Failure code", "code", link="/console/catalogue"),
+    Column("failure_code", "Failure code", "code", link="/catalogue"),
     Column("count", "Payouts", "number"),
     Column("amount", "Amount", "money"),
 )
@@ -40,7 +40,7 @@ ATTEMPTS: Final = (
 )
 
 
-@pages.page("/console")
+@pages.page("")
 async def overview(view: View) -> Response:
     """Show the merchant's statistics, and live what happens."""
     found, balance, due, events = await asyncio.gather(

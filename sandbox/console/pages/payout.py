@@ -29,10 +29,10 @@ ENTRY_COLUMNS: Final = (
 REQUEST_COLUMNS: Final = (
     Column("at", "Time", "time"),
     Column("method", "Method", "code"),
-    Column("path", "Path", link="/console/requests/{id}"),
+    Column("path", "Path", link="/requests/{id}"),
     Column("status", "Status", "number"),
     Column("duration_ms", "Duration (ms)", "number"),
-    Column("id", "Id", "id", link="/console/requests/{id}"),
+    Column("id", "Id", "id", link="/requests/{id}"),
 )
 _CAUSES: Final = {
     "api": "a request",
@@ -42,7 +42,7 @@ _CAUSES: Final = {
 }
 
 
-@pages.page("/console/payouts/{payout_id}")
+@pages.page("/payouts/{payout_id}")
 async def payout(view: View) -> Response:
     """Show a payout with everything that belongs to it."""
     payout_id = view.path_parameters["payout_id"]

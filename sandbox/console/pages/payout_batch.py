@@ -22,14 +22,14 @@ BATCH-3,99.00,WALLET,,JAZZCASH,03001234560012,SANA MALIK,19
 """
 COLUMNS: Final = (
     Column("row", "Row", "number"),
-    Column("reference", "Reference", link="/console/payouts/{id}"),
+    Column("reference", "Reference", link="/payouts/{id}"),
     Column("amount", "Amount", "money"),
     Column("status", "Status", "status"),
     Column("problem", "Problem"),
 )
 
 
-@pages.page("/console/payouts/batch")
+@pages.page("/payouts/batch")
 async def payout_batch(view: View) -> Response:
     """Show the form and, once it was submitted, the result of each row."""
     result = view.fields(FORM).result

@@ -21,12 +21,12 @@ def destination(row: Row) -> str:
 
 
 COLUMNS: Final = (
-    Column("merchant_reference", "Reference", link="/console/payouts/{id}"),
+    Column("merchant_reference", "Reference", link="/payouts/{id}"),
     Column("amount", "Amount", "money"),
     Column("status", "Status", "status"),
     Column("failure_code", "Failure", "code"),
     Column("account_number", "Account", "code", value=destination),
-    Column("user_id", "User", "id", link="/console/users/{user_id}"),
+    Column("user_id", "User", "id", link="/users/{user_id}"),
     Column("created_at", "Created", "time"),
     Column("id", "Id", is_csv_only=True),
 )
@@ -35,7 +35,7 @@ _DEST_TYPES: Final[tuple[tuple[DestType, str], ...]] = (("BANK", "Bank"), ("WALL
 _CAPTION: Final = "Payouts, newest first"
 
 
-@pages.page("/console/payouts")
+@pages.page("/payouts")
 async def payouts(view: View) -> Response:
     """List payouts, newest first, with filters in the URL."""
     query = view.given(*_FILTERS)

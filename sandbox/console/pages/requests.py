@@ -17,30 +17,30 @@ MAX_PAYOUTS: Final = 10
 """Payouts whose timelines are read to find what a call caused."""
 CALLS: Final = (
     Column("at", "Time", "time"),
-    Column("status", "Status", "status", link="/console/requests/{id}"),
+    Column("status", "Status", "status", link="/requests/{id}"),
     Column("method", "Method", "code"),
-    Column("path", "Path", link="/console/requests/{id}"),
+    Column("path", "Path", link="/requests/{id}"),
     Column("duration_ms", "ms", "number"),
     Column("replayed", "Replayed", value=lambda row: "replayed" if row["replayed"] else None),
-    Column("fault.kind", "Fault", "code", link="/console/world/faults/{fault.id}"),
+    Column("fault.kind", "Fault", "code", link="/world/faults/{fault.id}"),
     Column("idempotency_key", "Idempotency key", "id"),
     Column("id", "Id", is_csv_only=True),
 )
 CAUSED: Final = (
     Column("at", "Time", "time"),
-    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
     Column("from", "From", "status"),
     Column("to", "To", "status"),
     Column("cause", "By"),
     Column("scenario", "Scenario"),
-    Column("event_id", "Event", "id", link="/console/webhooks/events/{event_id}"),
+    Column("event_id", "Event", "id", link="/webhooks/events/{event_id}"),
 )
 _CAPTION: Final = "API calls, newest first"
 _FILTERED: Final = "No call in the journal matches. It keeps the newest 1000 calls for a day."
 _EMPTY: Final = "No API call yet. Each call with a valid key appears here: try the command below."
 
 
-@pages.page("/console/requests")
+@pages.page("/requests")
 async def requests(view: View) -> Response:
     """List API calls, newest first, with filters in the URL."""
     query = view.given("q", "method", "path", "status", "request_id")
@@ -57,7 +57,7 @@ async def requests(view: View) -> Response:
     return await view.render("requests.html", tables=[table], problem=problem, methods=get_args(Method))
 
 
-@pages.page("/console/requests/{entry_id}")
+@pages.page("/requests/{entry_id}")
 async def request(view: View) -> Response:
     """Show one call: what was sent and returned, what it caused, and how to send it again."""
     entry = await view.call("get_request", path={"entry_id": view.path_parameters["entry_id"]})

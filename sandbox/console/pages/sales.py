@@ -12,7 +12,7 @@ from sandbox.console.view import View
 from sandbox.http.responses import Response
 
 pages = Pages()
-_TO_SALE: Final = "/console/users/sales/{id}"
+_TO_SALE: Final = "/users/sales/{id}"
 _USERS: Final = 100
 """The number of newest users that a new sale's form offers."""
 _SALES: Final = (
@@ -34,7 +34,7 @@ _PAYMENTS: Final = (
 )
 
 
-@pages.page("/console/users/sales")
+@pages.page("/users/sales")
 async def sales(view: View) -> Response:
     """List sales; record, pay and reconcile them."""
     query = view.given("status", "user_id", "created_from", "created_to")
@@ -69,7 +69,7 @@ def _with_decisions(sale: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**sale, "decisions": items}
 
 
-@pages.page("/console/users/sales/{sale_id}")
+@pages.page("/users/sales/{sale_id}")
 async def sale(view: View) -> Response:
     """Show a sale and its payments."""
     found = await view.call("get_sale", path={"sale_id": view.path_parameters["sale_id"]})

@@ -62,10 +62,10 @@ _WHAT: Final = (
 )
 OWN: Final = (
     Column("position", "Order", "number"),
-    Column("name", "Name", link="/console/world/scenarios/{id}"),
+    Column("name", "Name", link="/world/scenarios/{id}"),
     *_WHAT,
 )
-BUILT_IN: Final = (Column("name", "Name", link="/console/catalogue"), *_WHAT)
+BUILT_IN: Final = (Column("name", "Name", link="/catalogue"), *_WHAT)
 EXPLAINED: Final = (
     Column("to", "Status", "status"),
     Column("at", "After creation", value=lambda row: "uncertain" if row["at"] is None else f"{row['at']:g} s"),
@@ -77,7 +77,7 @@ EXPLAINED: Final = (
 )
 
 
-@pages.page("/console/world/scenarios")
+@pages.page("/world/scenarios")
 async def scenarios(view: View) -> Response:
     """List the scenarios in the order in which they are tried, with a form that explains what a payout would do."""
     found, directory = await asyncio.gather(view.call("list_scenarios"), view.call("get_directory", shown=False))
@@ -98,13 +98,13 @@ async def scenarios(view: View) -> Response:
     )
 
 
-@pages.page("/console/world/scenarios/new")
+@pages.page("/world/scenarios/new")
 async def new_scenario(view: View) -> Response:
     """Show an empty form for a scenario."""
     return await _form(view, None)
 
 
-@pages.page("/console/world/scenarios/{rule_id}")
+@pages.page("/world/scenarios/{rule_id}")
 async def scenario(view: View) -> Response:
     """Show a scenario of the merchant's own with its form."""
     return await _form(view, await view.call("get_scenario", path={"rule_id": view.path_parameters["rule_id"]}))

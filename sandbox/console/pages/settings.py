@@ -18,7 +18,7 @@ KEYS: Final = (
 )
 
 
-@pages.page("/console/world/settings")
+@pages.page("/world/settings")
 async def settings(view: View) -> Response:
     """Show the settings and the API keys with their forms. Only admins may list keys."""
     found, keys = await asyncio.gather(view.call("get_settings"), _keys(view))

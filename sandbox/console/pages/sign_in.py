@@ -1,5 +1,6 @@
-"""The page on which a key is entered."""
+"""The page on which a key is entered, or one of the merchants chosen that the browser is signed in to."""
 
+from sandbox.console.paths import HOME, SIGN_IN, landing, merchant_in
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.http.responses import Response
@@ -7,7 +8,23 @@ from sandbox.http.responses import Response
 pages = Pages()
 
 
-@pages.page("/console/sign-in", "anyone")
+@pages.page(SIGN_IN, "anyone")
 async def sign_in(view: View) -> Response:
-    """Ask for a key; on loopback, offer the demo merchants."""
-    return await view.render("sign_in.html")
+    """Ask for a key; on loopback, offer the demo merchants. The query's `next` is the page to open then."""
+    wanted = view.query.get("next", HOME)
+    of_merchant = merchant_in(wanted)
+    known = {visitor.session.merchant_id for visitor in view.others}
+    return await view.render(
+        "sign_in.html",
+        next=wanted,
+        wanted=of_merchant if of_merchant not in known else "",
+        signed_in=[
+            {
+                "name": visitor.merchant_name or "All merchants",
+                "merchant_id": visitor.session.merchant_id,
+                "role": visitor.session.role or "operator",
+                "href": landing(visitor.session, wanted),
+            }
+            for visitor in view.others
+        ],
+    )

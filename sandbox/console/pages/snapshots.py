@@ -17,7 +17,7 @@ COLUMNS: Final = (
 )
 
 
-@pages.page("/console/world/snapshots")
+@pages.page("/world/snapshots")
 async def snapshots(view: View) -> Response:
     """List snapshots, with forms to take, restore and delete them, to reset the world, and to top up the balance."""
     table = await view.table(

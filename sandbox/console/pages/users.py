@@ -14,9 +14,9 @@ from sandbox.http.responses import Response
 pages = Pages()
 _SHORT: Final = 10
 """Rows of each table on a user's page, which has several."""
-TO_USER: Final = "/console/users/{user_id}"
-TO_PAYOUT: Final = "/console/payouts/{payout_id}"
-_TO_CAUSE: Final = "/console/users/{section}/{cause_id}"
+TO_USER: Final = "/users/{user_id}"
+TO_PAYOUT: Final = "/payouts/{payout_id}"
+_TO_CAUSE: Final = "/users/{section}/{cause_id}"
 _CAUSE: Final = re.compile(r"(sale|bulk credit) ([0-9a-f-]{36})( line \d+)?")
 """What the API says about a transfer to a wallet that a sale or a file caused."""
 _SECTIONS: Final = {"sale": "sales", "bulk credit": "bulk-credit"}
@@ -29,19 +29,19 @@ def account(row: Mapping[str, Any]) -> str | None:
 
 
 COLUMNS: Final = (
-    Column("name", "Name", link="/console/users/{id}"),
-    Column("external_id", "External id", "code", link="/console/users/{id}"),
+    Column("name", "Name", link="/users/{id}"),
+    Column("external_id", "External id", "code", link="/users/{id}"),
     Column("destination", "Destination", "code", value=lambda row: account(row["destination"] or {})),
     Column("created_at", "Created", "time"),
-    Column("id", "Id", "id", link="/console/users/{id}"),
+    Column("id", "Id", "id", link="/users/{id}"),
 )
 _PAYOUTS: Final = (
-    Column("created_at", "Created", "time", link="/console/payouts/{id}"),
+    Column("created_at", "Created", "time", link="/payouts/{id}"),
     Column("amount", "Amount", "money"),
-    Column("status", "Status", "status", link="/console/payouts/{id}"),
+    Column("status", "Status", "status", link="/payouts/{id}"),
     Column("failure_code", "Failure", "code"),
     Column("account", "Destination", "code", value=account),
-    Column("id", "Id", "id", link="/console/payouts/{id}"),
+    Column("id", "Id", "id", link="/payouts/{id}"),
 )
 _ENTRIES: Final = (
     Column("created_at", "At", "time"),
@@ -62,17 +62,17 @@ _TRANSACTIONS: Final = (
     Column("id", "Id", "id"),
 )
 _SALES: Final = (
-    Column("brand", "Brand", link="/console/users/sales/{id}"),
+    Column("brand", "Brand", link="/users/sales/{id}"),
     Column("earning", "Earning", "money"),
     Column("status", "Status", "status"),
     Column("advance_amount", "Advance", "money"),
     Column("final_amount", "Final", "money"),
     Column("created_at", "Created", "time"),
-    Column("id", "Id", "id", link="/console/users/sales/{id}"),
+    Column("id", "Id", "id", link="/users/sales/{id}"),
 )
 
 
-@pages.page("/console/users")
+@pages.page("/users")
 async def users(view: View) -> Response:
     """List and create users."""
     table, directory = await asyncio.gather(
@@ -86,7 +86,7 @@ async def users(view: View) -> Response:
     return await view.render("users.html", tables=[table], destinations=destinations(directory))
 
 
-@pages.page("/console/users/{user_id}")
+@pages.page("/users/{user_id}")
 async def user(view: View) -> Response:
     """Show a user: the wallet, its history, payouts and sales."""
     path = {"user_id": view.path_parameters["user_id"]}

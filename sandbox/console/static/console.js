@@ -15,7 +15,7 @@ function isChanged(field) {
 function isBusy(region) {
   const focused = document.activeElement;
   if (focused && focused !== document.body && region.contains(focused) && focused.matches("input, select, textarea")) return true;
-  if (region.querySelector("details[open]")) return true;
+  if (region.querySelector("details[open], form[data-asked], form[data-sent]")) return true;
   if ([...region.querySelectorAll("input, select, textarea")].some(isChanged)) return true;
   const selection = document.getSelection();
   return Boolean(selection && !selection.isCollapsed && region.contains(selection.anchorNode));
@@ -46,6 +46,26 @@ function swap(fresh, keepBusy) {
   }
 }
 
+// ---- A tab belongs to one merchant and one session. It never shows anything of another.
+
+const own = document.body.dataset;
+const isOfThisPage = ({ body }) => body.dataset.merchant === own.merchant && body.dataset.session === own.session;
+
+// Say why the page does not change any more. What was typed stays.
+function refuse(text, href, action) {
+  const notice = Object.assign(document.createElement("p"), { id: "refused", className: "flash bad", textContent: `${text} ` });
+  notice.setAttribute("role", "alert");
+  notice.append(Object.assign(document.createElement("a"), { href, textContent: action }));
+  const known = document.getElementById("refused");
+  known ? known.replaceWith(notice) : document.getElementById("main").prepend(notice);
+}
+
+// The session has ended. A page without anything typed leads to the sign-in form at once, and from there back.
+function leave(url) {
+  if ([...document.querySelectorAll("main input, main select, main textarea")].some(isChanged)) return refuse("You are signed out here.", url, "Sign in");
+  location.assign(url);
+}
+
 let generation = 0;
 async function load(url, { live = false } = {}) {
   const mine = ++generation;
@@ -55,15 +75,17 @@ async function load(url, { live = false } = {}) {
   } catch {
     return; // the sandbox is restarting; the live connection comes back and loads the page again
   }
-  if (response.redirected && new URL(response.url).pathname === "/console/sign-in") return location.assign(response.url);
+  if (response.redirected && new URL(response.url).pathname === "/console/sign-in") return leave(response.url);
   if (!response.ok || mine !== generation) return;
-  swap(parse(await response.text()), live);
+  const fresh = parse(await response.text());
+  if (isOfThisPage(fresh)) swap(fresh, live);
+  else refuse("You signed in again since this page was opened, so it shows nothing new.", location.href, "Open it again");
 }
 
 // ---- Live updates: the server says what has changed, at most twice a second; the page then fetches itself.
 
 const wanted = (document.body.dataset.refresh || "").split(/\s+/).filter(Boolean);
-let pending = false, timer = 0, pause = 500;
+let pending = false, timer = 0, rested = 0;
 
 function isAboutThisPage(change) {
   const kinds = change.kinds.some((kind) => kind === "*" || wanted.some((want) => (want.endsWith(".") ? kind.startsWith(want) : kind === want)));
@@ -78,35 +100,42 @@ function refreshSoon() {
     pending = false;
     const started = performance.now();
     await load(location.href, { live: true });
-    // A busy sandbox gets longer pauses: each open page takes at most a hundredth of its time.
-    pause = Math.min(15000, Math.max(500, 100 * (performance.now() - started)));
+    // The first change shows at once, the next ones after a pause. A busy sandbox gets longer pauses: each open page takes at
+    // most a twentieth of its time.
+    const ended = performance.now();
+    rested = ended + Math.min(15000, Math.max(500, 20 * (ended - started)));
     timer = 0;
     if (pending) refreshSoon();
-  }, pause);
+  }, Math.max(0, rested - performance.now()));
 }
 
 function listen() {
-  const url = document.body.dataset.live;
-  if (!url || wanted.length === 0) return;
-  let source, retry = 1000;
+  if (!own.live || wanted.length === 0) return;
+  let source = null, retry = 1000;
+  const close = () => { source?.close(); source = null; };
   const open = () => {
-    source = new EventSource(url);
+    // A browser has few connections to a host, which many tabs would use up: a tab that nobody sees gives its one back.
+    if (source || document.hidden) return;
+    source = new EventSource(own.live);
     source.addEventListener("changed", (event) => {
       retry = 1000;
-      document.body.dataset.listening = "yes";
+      own.listening = "yes";
       // The first message comes with the connection: what changed since the page was built may be missing in it.
       const change = JSON.parse(event.data);
       if (isAboutThisPage(change)) refreshSoon();
     });
+    source.addEventListener("ended", () => { close(); load(location.href, { live: true }); }); // leads to the sign-in form
     source.addEventListener("error", () => {
-      if (source.readyState !== EventSource.CLOSED) return;
+      if (source?.readyState !== EventSource.CLOSED) return;
+      close();
+      load(location.href, { live: true }); // says so if the session has ended
       setTimeout(open, retry);
       retry = Math.min(30000, retry * 2);
     });
   };
   open();
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && pending) refreshSoon(); });
-  addEventListener("pagehide", () => source.close());
+  document.addEventListener("visibilitychange", () => { document.hidden ? close() : open(); });
+  addEventListener("pagehide", close);
 }
 
 // ---- The clock in the header runs with the merchant's clock.
@@ -141,7 +170,8 @@ const fetchFragment = debounce(async (form) => {
   if (!target) return;
   const mine = (form.fragmentNumber = (form.fragmentNumber || 0) + 1);
   const fields = new URLSearchParams([...new FormData(form)].filter(([, value]) => typeof value === "string"));
-  const response = await fetch(`/console/fragments/${form.dataset.fragment}`, { method: "POST", body: fields });
+  const response = await fetch(`${own.home}/fragments/${form.dataset.fragment}`, { method: "POST", body: fields });
+  if (response.status === 403) return load(location.href, { live: true });
   if (!response.ok || mine !== form.fragmentNumber) return;
   const fresh = parse(await response.text()).body;
   // Parts belong elsewhere in the page: errors beside fields, for example.
@@ -205,7 +235,8 @@ document.addEventListener("submit", (event) => {
   }
   if (form.dataset.confirm && !form.dataset.confirmed) {
     event.preventDefault();
-    ask(form.dataset.confirm, () => { form.dataset.confirmed = "yes"; form.requestSubmit(event.submitter); });
+    form.dataset.asked = "yes";
+    ask(form.dataset.confirm, () => { form.dataset.confirmed = "yes"; form.requestSubmit(event.submitter); }, () => { delete form.dataset.asked; });
     return;
   }
   // A second click does nothing. The idempotency key in the form protects even without this script.
@@ -214,7 +245,7 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => { for (const form of document.forms) { delete form.dataset.sent; delete form.dataset.confirmed; } });
 
-function ask(question, proceed) {
+function ask(question, proceed, end) {
   const dialog = document.createElement("dialog");
   const text = document.createElement("p");
   text.textContent = question;
@@ -226,7 +257,7 @@ function ask(question, proceed) {
   const no = Object.assign(document.createElement("button"), { textContent: "Cancel", type: "button" });
   yes.addEventListener("click", () => { dialog.close(); proceed(); });
   no.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => { dialog.remove(); end(); });
   buttons.append(yes, no);
   dialog.append(text, buttons);
   document.body.append(dialog);
@@ -298,9 +329,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 // A form can show its page again. The address is then the page's too, so that reloading and live updates fetch the page.
-if (location.pathname.startsWith("/console/actions/")) history.replaceState(null, "", document.body.dataset.page);
+if (location.pathname.startsWith(`${own.home}/actions/`)) history.replaceState(null, "", document.body.dataset.page);
 
-// On a phone, the sections are one line that scrolls.
-document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+// On a phone, the sections are one line that scrolls. Not scrollIntoView: the first Tab would then start from there.
+const current = document.querySelector(".side [aria-current]");
+if (current) current.closest(".side").scrollLeft = current.offsetLeft - (document.documentElement.clientWidth - current.offsetWidth) / 2;
 startClock();
 listen();
