@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.ids import IdSource
 from sandbox.domain.money import ZERO
 from sandbox.domain.unit import CommandResult, IdempotencyKey, UnitOfWork
+from sandbox.infrastructure.large_work import Turns
 from sandbox.scenarios.builtin import load_catalogue
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
@@ -204,38 +206,36 @@ def test_a_form_with_two_files_is_refused(world: World, second: bytes) -> None:
 
 
 @pytest.mark.usefixtures("pool")
-async def test_two_files_are_read_at_a_time_and_further_ones_wait(world: World) -> None:
+async def test_two_merchants_files_are_read_at_a_time_and_further_ones_wait(world: World) -> None:
     service = BulkCreditService(units_of_work())
-    files = [EndlessFile() for _ in range(3)]
-    first, second, third = files
-    tasks = [asyncio.create_task(store(service, world, file)) for file in (first, second)]
-    await asyncio.gather(first.reading_started.wait(), second.reading_started.wait())
-    tasks.append(asyncio.create_task(store(service, world, third)))
-    await first.wait_for_lines(30_000)
-    assert not third.reading_started.is_set()
-    first.is_ended = True
-    await third.reading_started.wait()
-    second.is_ended = third.is_ended = True
-    assert [result.status for result in await asyncio.gather(*tasks)] == [202, 202, 202]
+    with World.create(world.stack) as other, World.create(world.stack) as waiting:
+        first, second, third, again = (EndlessFile() for _ in range(4))
+        tasks = [asyncio.create_task(store(service, *pair)) for pair in ((world, first), (other, second))]
+        await asyncio.gather(first.reading_started.wait(), second.reading_started.wait())
+        tasks += [asyncio.create_task(store(service, *pair)) for pair in ((waiting, third), (world, again))]
+        await first.wait_for_lines(30_000)
+        assert not third.reading_started.is_set()
+        first.is_ended = True
+        await third.reading_started.wait()
+        second.is_ended = third.is_ended = again.is_ended = True
+        assert [result.status for result in await asyncio.gather(*tasks)] == [202] * 4
 
 
 @pytest.mark.usefixtures("pool")
-async def test_an_upload_that_waits_too_long_for_others_gets_503_with_retry_after(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service_module, "_WAIT_SECONDS", 0)
+async def test_a_merchant_with_too_many_waiting_uploads_gets_429(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "Turns", partial(Turns, max_waiting=1))
     service = BulkCreditService(units_of_work())
-    files = [EndlessFile(), EndlessFile()]
-    tasks = [asyncio.create_task(store(service, world, file)) for file in files]
-    await asyncio.gather(*(file.reading_started.wait() for file in files))
+    file = EndlessFile()
+    tasks = [asyncio.create_task(store(service, world, file))]
+    await file.reading_started.wait()
+    tasks.append(asyncio.create_task(store(service, world, io.BytesIO(HEADER))))
+    await file.wait_for_lines(30_000)
     with pytest.raises(Problem) as caught:
         await store(service, world, io.BytesIO(HEADER))
-    assert (caught.value.status, caught.value.code) == (503, "UNAVAILABLE")
+    assert (caught.value.status, caught.value.code) == (429, "RATE_LIMITED")
     assert int(caught.value.headers["Retry-After"]) > 0
-    for file in files:
-        file.is_ended = True
+    file.is_ended = True
     assert [result.status for result in await asyncio.gather(*tasks)] == [202, 202]
-    assert (await store(service, world, io.BytesIO(HEADER))).status == 202, "the refused upload must not occupy a slot"
 
 
 @given(st.lists(st.text(max_size=60) | st.binary(max_size=3000).map(lambda b: b.decode("latin-1"))))

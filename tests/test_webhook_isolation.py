@@ -277,15 +277,31 @@ def test_an_endpoint_that_only_fails_gets_pauses_until_it_succeeds() -> None:
     for _ in range(MAX_FAILURES_IN_A_ROW - 1):
         assert capacity.failed("merchant", "endpoint", 0.0) is None
     assert (capacity.free_capacity("merchant", 0.0), capacity.paused("merchant", 0.0)) == (usual, set())
-    assert capacity.failed("merchant", "endpoint", 0.0) == PAUSE_SECONDS
+    pause = capacity.failed("merchant", "endpoint", 0.0)
+    assert pause is not None
+    assert PAUSE_SECONDS <= pause <= 2 * PAUSE_SECONDS
     assert capacity.failed("merchant", "endpoint", PAUSE_SECONDS / 2) is None
     assert capacity.free_capacity("merchant", PAUSE_SECONDS / 2).by_endpoint == {"endpoint": 0}
     assert capacity.paused("merchant", PAUSE_SECONDS / 2) == {"endpoint"}
     assert capacity.free_capacity("twin", PAUSE_SECONDS / 2) == usual
-    assert capacity.free_capacity("merchant", PAUSE_SECONDS).by_endpoint == {"endpoint": MAX_CALLS_WHEN_FAILING}
-    assert capacity.paused("merchant", PAUSE_SECONDS) == set()
+    assert capacity.free_capacity("merchant", pause).by_endpoint == {"endpoint": MAX_CALLS_WHEN_FAILING}
+    assert capacity.paused("merchant", pause) == set()
     capacity.succeeded("merchant", "endpoint")
-    assert capacity.free_capacity("merchant", PAUSE_SECONDS) == usual
+    assert capacity.free_capacity("merchant", pause) == usual
+
+
+def test_a_merchants_failing_endpoints_share_few_calls_and_wake_one_after_the_other() -> None:
+    capacity, endpoints = Capacity(limit=10 * CALLS), [f"endpoint {number}" for number in range(12)]
+    for endpoint_id in endpoints:
+        for _ in range(MAX_FAILURES_IN_A_ROW):
+            capacity.failed("merchant", endpoint_id, 0.0)
+    free = capacity.free_capacity("merchant", 2 * PAUSE_SECONDS).by_endpoint
+    assert 0 < sum(free.values()) <= MAX_CALLS_WHEN_FAILING
+    assert min(free.values()) >= 1
+    milliseconds = range(int(2000 * PAUSE_SECONDS) + 1)
+    ends = [next(ms for ms in milliseconds if id_ not in capacity.paused("merchant", ms / 1000)) for id_ in endpoints]
+    assert max(ends) - min(ends) > 300 * PAUSE_SECONDS
+    assert max(sum(start <= end < start + 50 for end in ends) for start in milliseconds) <= 4
 
 
 async def test_localhost_is_resolved_without_a_name_server() -> None:

@@ -1,9 +1,7 @@
 """Accept bulk credit files, report their progress, and retry failed rows."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -19,11 +17,12 @@ from sandbox.db.copy_target import copy_target
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.domain.bulk_credit_csv import INVALID, Row, read_rows
-from sandbox.domain.errors import Problem, unavailable
+from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import lookup
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.large_work import Turns, compute
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -34,8 +33,6 @@ _COPY_SECONDS: Final = 300.0
 _LINES_PER_PART: Final = 500
 _CONCURRENT_FILES: Final = 2
 """Maximum number of files that a process stores at the same time. Each needs a connection and, for a million rows, 100 MB."""
-_WAIT_SECONDS: Final = 30
-"""How long an upload waits for its turn."""
 
 _ITEM: Final = "line, user_id AS uuid, amount, status, error, transfer_id::text AS transfer_id, same_as_line"
 # Each status is a range of one index, ordered by line. So a page reads at most `limit` rows of each status.
@@ -60,19 +57,19 @@ class BulkCreditService:
 
     def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
-        self._turns = asyncio.Semaphore(_CONCURRENT_FILES)
+        self._turns = Turns(_CONCURRENT_FILES)
 
     async def upload(self, context: RequestContext, upload: Upload) -> CommandResult:
         """Store a file for the workers to credit: 202 with the activity. Rows, counts and key commit together.
 
-        Raises VALIDATION_ERROR if the file has no header, PAYLOAD_TOO_LARGE if it has too many rows, UNAVAILABLE if it has to
-        wait too long for other uploads.
+        Raises VALIDATION_ERROR if the file has no header, PAYLOAD_TOO_LARGE if it has too many rows, RATE_LIMITED if
+        too many of the merchant's uploads wait.
         """
         async with db_errors_as_503():
             activity_id, now, earlier_result = await self._start(context)
             if earlier_result is not None:
                 return earlier_result
-            async with self._turn():
+            async with self._turns.place(context.merchant_id):
                 return await self._store(context, activity_id, now, upload)
 
     async def get(self, merchant_id: str, activity_id: str) -> Activity:
@@ -136,33 +133,23 @@ class BulkCreditService:
 
         return await self._work.run_transaction(ClaimRequest(context.merchant_id, keys=(context.key.key,)), decide)
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(_WAIT_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise unavailable(
-                "Too many files are being uploaded at the same time. Nothing was stored; retry later.", 10
-            ) from None
-        try:
-            yield
-        finally:
-            self._turns.release()
-
     async def _store(self, context: RequestContext, activity_id: str, now: datetime, upload: Upload) -> CommandResult:
         counts: Counter[str] = Counter()
         prefix = f"{context.merchant_id}\t{activity_id}\t"
 
         async def copy_lines() -> AsyncIterator[bytes]:
             rows = read_rows(upload.file)
-            while lines := list(islice(rows, _LINES_PER_PART)):
+
+            def next_part() -> bytes | None:
+                lines = list(islice(rows, _LINES_PER_PART))
                 part = [row for row in lines if row is not None]
                 counts["total"] += len(part)
                 counts["duplicates"] += sum(row.same_as_line is not None for row in part)
                 counts.update(row.status for row in part)
-                yield "".join(_copy_line(prefix, row) for row in part).encode()
-                await asyncio.sleep(0)  # let the other tasks of this process run
+                return "".join(_copy_line(prefix, row) for row in part).encode() if lines else None
+
+            while (part := await compute(context.merchant_id, next_part, is_large=bool(counts))) is not None:
+                yield part
 
         async def copy(conn: "PoolConnectionProxy[Any]") -> None:
             # This runs before the merchant's lock is taken, so that no other request waits for the file.

@@ -6,7 +6,9 @@ half of what its merchant has left. Hanging calls therefore always leave capacit
 each endpoint's limit. An endpoint that responds promptly needs few calls. (Network switches share their buffers by the same
 dynamic thresholds: Choudhury and Hahne, 1998.)
 
-An endpoint that only fails gets pauses, and one that asks to slow down gets few calls.
+An endpoint that only fails gets pauses, and one that asks to slow down gets few calls. A merchant's failing endpoints share few
+calls, and their pauses end at different times. Otherwise a dozen of them would get hundreds of calls in the same moment, and
+other merchants' calls would wait.
 """
 
 from collections import Counter
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+from zlib import crc32
 
 CALLS: Final = 2000
 """Maximum number of calls in progress in one process."""
@@ -24,8 +27,9 @@ MAX_CALLS_WHEN_SLOWED: Final = 2
 MAX_FAILURES_IN_A_ROW: Final = 64
 """After this many failed calls without a successful one, an endpoint gets pauses."""
 MAX_CALLS_WHEN_FAILING: Final = 32
-"""Maximum number of calls in progress to an endpoint that gets pauses."""
+"""Maximum number of calls in progress to a merchant's endpoints that get pauses, each of which may have one in any case."""
 PAUSE_SECONDS: Final = 0.5
+"""The shortest pause; the longest is twice as long."""
 _MAX_ENDPOINTS: Final = 16
 """Maximum number of endpoints per merchant; all of them can use their capacity at once."""
 _MIN_CALLS: Final = 8
@@ -93,11 +97,11 @@ class Capacity:
             by_endpoint[endpoint_id] = max(
                 0, min(MAX_CALLS_WHEN_SLOWED - calls, by_endpoint.get(endpoint_id, default_capacity))
             )
-        for endpoint_id, failures in self._failures.get(merchant_id, {}).items():
-            if failures.count >= MAX_FAILURES_IN_A_ROW:
-                calls = merchant.calls.get(endpoint_id, 0)
-                free = min(MAX_CALLS_WHEN_FAILING - calls, by_endpoint.get(endpoint_id, default_capacity))
-                by_endpoint[endpoint_id] = 0 if now < failures.paused_until else max(0, free)
+        failing = self._failing(merchant_id)
+        for endpoint_id, failures in failing.items():
+            limit = max(1, MAX_CALLS_WHEN_FAILING // len(failing))
+            free = min(limit - merchant.calls.get(endpoint_id, 0), by_endpoint.get(endpoint_id, default_capacity))
+            by_endpoint[endpoint_id] = 0 if now < failures.paused_until else max(0, free)
         return FreeCapacity(by_endpoint, default_capacity)
 
     @contextmanager
@@ -175,8 +179,10 @@ class Capacity:
         # Calls that were in progress together fail together: they begin one pause, not one each.
         if failures.count < MAX_FAILURES_IN_A_ROW or now < failures.paused_until:
             return None
-        failures.paused_until = now + PAUSE_SECONDS
-        return PAUSE_SECONDS
+        # Up to twice as long, by the endpoint's id, so that several endpoints are not called in the same moment.
+        pause = PAUSE_SECONDS * (1 + crc32(endpoint_id.encode()) / 2**32)
+        failures.paused_until = now + pause
+        return pause
 
     def paused(self, merchant_id: str, now: float) -> frozenset[str]:
         """Return the merchant's endpoints whose pause has not ended."""
@@ -184,6 +190,11 @@ class Capacity:
         if failures is None:
             return frozenset()
         return frozenset(endpoint_id for endpoint_id, found in failures.items() if now < found.paused_until)
+
+    def _failing(self, merchant_id: str) -> dict[str, _Failures]:
+        """Return the merchant's endpoints that get pauses."""
+        found = self._failures.get(merchant_id, {})
+        return {id_: failures for id_, failures in found.items() if failures.count >= MAX_FAILURES_IN_A_ROW}
 
     def _still_slowed(self, merchant_id: str, now: float) -> list[str]:
         slowed = self._slowed.get(merchant_id)
