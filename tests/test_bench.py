@@ -15,8 +15,9 @@ from sandbox.bench.load import LoadRun, open_load
 from sandbox.bench.machine import Machine
 from sandbox.bench.pgbench import parse_pgbench
 from sandbox.bench.receiver import Received
-from sandbox.bench.report import create_json
+from sandbox.bench.report import bulk_credit_json, create_json
 from sandbox.bench.stack import BenchError, Stack, create_merchant, open_stack
+from sandbox.bench.wallets import BulkCreditResult
 from sandbox.bench.wrk import WrkRun, parse_wrk, run_wrk
 from sandbox.cli.main import create_app
 from sandbox.domain.webhook_signing import headers
@@ -42,6 +43,11 @@ def test_the_figures_of_pgbench_are_parsed_unless_transactions_failed() -> None:
     assert parse_pgbench(output.format(0)) == 1751.25
     assert parse_pgbench(output.format(3)) is None
     assert parse_pgbench("pgbench: error: Run was aborted\n") is None
+
+
+def test_the_cpu_time_of_a_bulk_credit_is_named_by_what_it_is_divided_by() -> None:
+    found = bulk_credit_json(BulkCreditResult(MACHINE, 10, 0.5, 2.0, {"total": 12.34}))
+    assert (found["cpu_us_per_row"], "cpu_us_per_payout" in found) == ({"total": 12.3}, False)
 
 
 def test_a_ratio_compares_medians_at_the_better_number_of_clients() -> None:

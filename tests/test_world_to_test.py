@@ -116,6 +116,16 @@ def test_without_a_file_it_is_printed(stack: Stack, tmp_path: Path) -> None:
     assert invoke("world", "to-test", str(tmp_path / "none.json")).exit_code == 2
 
 
+def test_variables_are_named_after_one_of_what_the_path_lists(stack: Stack) -> None:
+    with seeded(stack, name="Names") as world, Receiver() as receiver:
+        world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+        world.create_payout("0004")
+        delivery = world.get("/api/v1/webhook-deliveries").json()["data"][0]["id"]
+        world.get(f"/api/v1/webhook-deliveries/{delivery}")
+        source = to_test(exported(world), "world.json")
+    assert "webhook_delivery = world.call(" in source
+
+
 def test_a_test_of_failed_deliveries_fails_as_the_original_did(stack: Stack, tmp_path: Path) -> None:
     with Receiver() as receiver, seeded(stack, name="Refused") as world:
         receiver.respond = lambda got: (500 if got.event["type"] == "payout.failed" else 200, {}, b"")
@@ -126,7 +136,8 @@ def test_a_test_of_failed_deliveries_fails_as_the_original_did(stack: Stack, tmp
         world.client.post("/sandbox/v1/drain")
         bundle = exported(world)
     file = write(tmp_path, bundle)
-    assert "payout.failed is PENDING after 1 attempts" in (output := run_pytest(stack, file)), output
+    assert "1 webhook delivery failed:" in (output := run_pytest(stack, file)), output
+    assert "payout.failed is PENDING after 1 attempt\n" in (output := run_pytest(stack, file)), output
     assert "1 failed" in output
     # With a receiver that works, as after the mistake is corrected, it passes.
     file.write_text(file.read_text().replace('{"payout.failed": [500]}', "{}"))

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 
 from psp_sandbox.client.models import Delivery
+from psp_sandbox.testing.counted import counted
 
 if TYPE_CHECKING:
     from psp_sandbox.testing.world import World
@@ -41,7 +42,7 @@ def _deliveries(world: "World") -> Iterator[str]:
         lines += [f"and {len(failed) - _MAX_LISTED} more"] if len(failed) > _MAX_LISTED else []
         hint = "If the test expects that, use @pytest.mark.psp(allow_failed_deliveries=True), or set it on psp."
         yield _list(
-            f"{_count(len(failed), 'webhook delivery', 'webhook deliveries')} failed, and no later attempt succeeded.",
+            f"{counted(len(failed), 'webhook delivery', 'webhook deliveries')} failed, and no later attempt succeeded.",
             lines,
             _why_unreachable(world) or hint,
         )
@@ -74,7 +75,7 @@ def _unsuccessful(world: "World") -> list[Delivery]:
 def describe_delivery(world: "World", delivery: Delivery) -> str:
     """Return one line about a delivery: its event, its status and its last attempt."""
     attempts = world.client.deliveries.get(delivery.id).attempts
-    line = f"{delivery.event_type} is {delivery.status} after {_count(delivery.attempt_count, 'attempt')}"
+    line = f"{delivery.event_type} is {delivery.status} after {counted(delivery.attempt_count, 'attempt')}"
     if not attempts:
         return line
     last = attempts[-1]
@@ -90,7 +91,7 @@ def _invalid_webhooks(world: "World") -> Iterator[str]:
     invalid = [one for one in world.received.all() if one.problem is not None]
     if invalid:
         yield _list(
-            f"{_count(len(invalid), 'webhook')} arrived that did not verify.",
+            f"{counted(len(invalid), 'webhook')} arrived that did not verify.",
             [f"{one.headers.get('webhook-id', 'without an id')}: {one.problem}" for one in invalid[:_MAX_LISTED]],
         )
 
@@ -103,17 +104,13 @@ def _faults(world: "World") -> Iterator[str]:
     unhit += [f"{one.kind} on {' '.join(one.match.values()) or one.target}" for one in active if not one.hits]
     if unhit:
         yield _list(
-            f"{_count(len(unhit), 'fault')} never took effect, so the test has not tested what it was for.", unhit,
+            f"{counted(len(unhit), 'fault')} never took effect, so the test has not tested what it was for.", unhit,
             "If that is intended, use psp.fault(..., allow_unhit=True) or @pytest.mark.psp(allow_unhit_faults=True).",
         )  # fmt: skip
 
 
 def _list(title: str, lines: list[str], hint: str = "") -> str:
     return "\n".join([title, *(f"  - {line}" for line in lines), *([f"  {hint}"] if hint else [])])
-
-
-def _count(number: int, singular: str, plural: str | None = None) -> str:
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 def _short(text: str, length: int = 200) -> str:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from psp_sandbox.testing.counted import counted
 from psp_sandbox.testing.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -95,8 +96,10 @@ class FreshWorld:
             page = self.call("GET", f"/api/v1/webhook-deliveries?{query}")
             found += [one for one in page["data"] if one["status"] != "SUCCEEDED" and one["attempt_count"]]
             query = f"limit=100&cursor={page['next_cursor']}" if page["next_cursor"] else ""
-        lines = [f"{one['event_type']} is {one['status']} after {one['attempt_count']} attempts" for one in found[:10]]
-        assert not found, "\n".join([f"{len(found)} webhook deliveries failed:", *lines])
+        lines = [
+            f"{one['event_type']} is {one['status']} after {counted(one['attempt_count'], 'attempt')}" for one in found[:10]
+        ]
+        assert not found, "\n".join([f"{counted(len(found), 'webhook delivery', 'webhook deliveries')} failed:", *lines])
 
     def send(self, method: str, path: str, **options: Any) -> "httpx.Response":
         """Send a request with the admin key, unless `headers` has another one."""

@@ -188,7 +188,7 @@ class _Writer:
     def _name(self, path: str) -> str:
         words = [part for part in path.split("/")[1:] if not _UUID.fullmatch(part) and not _VERSION.match(part)]
         noun = re.sub(r"\W+", "_", words[-1]) if words else "answer"
-        noun = noun.removesuffix("es") if noun.endswith("ches") else noun.removesuffix("s")
+        noun = _singular(noun)
         self._names[noun] += 1
         return noun if self._names[noun] == 1 else f"{noun}_{self._names[noun]}"
 
@@ -265,6 +265,14 @@ def _is_whole(text: str) -> bool:
         return not parse(text)[1]
     except ValueError:
         return False
+
+
+def _singular(noun: str) -> str:
+    """Return the singular of a plural that the API's paths have."""
+    for plural, singular in (("ies", "y"), ("ches", "ch"), ("ss", "ss"), ("us", "us"), ("s", "")):
+        if noun.endswith(plural):
+            return noun.removesuffix(plural) + singular
+    return noun
 
 
 def _ids(value: Any, path: str) -> Iterator[tuple[str, str]]:

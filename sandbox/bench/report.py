@@ -24,9 +24,9 @@ from sandbox.bench.world import WorldResult
 METHOD_NAMES = {"statements": "separate prepared statements", "function": "one server-side function"}
 
 
-def cpu_json(cpu_us: Mapping[str, float], machine: Machine) -> dict[str, Any]:
-    """Return the figures that every bench reports in addition to its own."""
-    return {"cpu_us_per_payout": _rounded(cpu_us), "loop_s": machine.loop_s}
+def cpu_json(cpu_us: Mapping[str, float], machine: Machine, unit: str = "payout") -> dict[str, Any]:
+    """Return the figures that every bench reports in addition to its own. `unit` is what the CPU time is divided by."""
+    return {f"cpu_us_per_{unit}": _rounded(cpu_us), "loop_s": machine.loop_s}
 
 
 def cpu_line(cpu_us: Mapping[str, float], unit: str = "payout") -> Text:
@@ -287,7 +287,7 @@ def bulk_credit_json(result: BulkCreditResult) -> dict[str, Any]:
         "upload_seconds": round(result.upload_seconds, 3),
         "seconds": round(result.seconds, 3),
         "rows_per_second": round(result.rows / result.seconds, 1),
-        **cpu_json(result.cpu_us, result.machine),
+        **cpu_json(result.cpu_us, result.machine, "row"),
     }
 
 

@@ -293,7 +293,7 @@ def bulk_credit(
 ) -> None:
     """Credit many wallets from one CSV file. The users are created first, outside the measurement.
 
-    This bench has no payouts: its `cpu_us_per_payout` is the CPU time per row.
+    `cpu_us_per_row` is the CPU time of the sandbox's processes per row.
     """
     from sandbox.bench import report
     from sandbox.bench.wallets import BulkCreditBench
