@@ -1,5 +1,6 @@
 """Recover an endpoint's events: failed and kept ones, or all, in bounded transactions."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from sandbox.domain.unit import IdempotencyKey
 from sandbox.webhooks import recovery
 from sandbox.webhooks.recovery import RecoveryService
 from sandbox.webhooks.requests import RecoverBody
-from tests.harness.receiver import Receiver
+from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
@@ -87,6 +88,39 @@ def test_failed_and_kept_events_are_sent_again_once_and_in_order(frozen: World, 
     until(lambda: all_sent(frozen))
     assert payouts_received(receiver) == [failed, kept, succeeded]
     frozen.assert_clean()
+
+
+def test_retries_that_are_due_and_wait_for_their_turn_are_counted_and_sent(frozen: World, receiver: Receiver) -> None:
+    gate = threading.Event()
+    receiver.respond = lambda _: (500, {}, b"")
+    id_ = endpoint(frozen, receiver.url)["id"]
+    for _ in range(3):
+        frozen.create_payout("0004")
+    until(lambda: [delivery["attempt_count"] for delivery in deliveries(frozen)] == [1, 1, 1])
+    frozen.patch(f"/api/v1/webhook-endpoints/{id_}", {"max_in_flight": 1})
+    started = threading.Event()
+
+    def respond(_: Received) -> tuple[int, dict[str, str], bytes]:
+        started.set()
+        gate.wait(30)
+        return 200, {}, b""
+
+    receiver.respond = respond
+    advancing = threading.Thread(target=frozen.post, args=("/sandbox/v1/clock/advance", {"seconds": 600}))
+    advancing.start()
+    started.wait(30)
+    frozen.stack.execute(
+        "UPDATE webhook_deliveries SET next_attempt_at = $2::text::timestamptz WHERE merchant_id = $1 AND leased_until IS NULL",
+        frozen.merchant_id,
+        AT,
+    )
+    try:
+        assert recover(frozen, id_, dry_run=True) == created(2)
+        assert recover(frozen, id_) == created(2)
+    finally:
+        gate.set()
+        advancing.join()
+    until(lambda: len(deliveries(frozen, status="SUCCEEDED")) == 3)
 
 
 def test_replaying_all_also_sends_events_that_an_endpoint_would_have_received(frozen: World, receiver: Receiver) -> None:

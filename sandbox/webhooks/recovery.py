@@ -31,16 +31,16 @@ ROWS_PER_TRANSACTION: Final = 1000
 _FAILED_STATUSES: Final = ("FAILED", "PAUSED", "PENDING")
 """The states of `failed` deliveries, in the order of recovery. PENDING ones count only if they wait for a retry."""
 
-# A delivery that waits for its next attempt: it is due later, so no worker is sending it at the moment.
-_WAITS: Final = "(status = 'PENDING' AND scheduled > 0 AND next_attempt_at > {now})"
+# A delivery that waits for its next attempt: no worker is sending it at the moment. It may be due already, and wait its turn.
+_WAITS: Final = "(status = 'PENDING' AND scheduled > 0 AND leased_until IS NULL)"
 
 _FAILED: Final = f"""
 SELECT d.id::text AS id, d.event_id::text AS event_id, v.type, v.is_sample
 FROM (
-    SELECT w.id, w.event_id, w.status <> 'PENDING' OR {_WAITS.format(now="$6")} AS may_be_sent FROM webhook_deliveries w
+    SELECT w.id, w.event_id, w.status <> 'PENDING' OR {_WAITS} AS may_be_sent FROM webhook_deliveries w
     WHERE w.merchant_id = $1 AND w.status <> '' AND (w.endpoint_id, w.status, w.id) > ($2, $3, $4::uuid)
         AND (w.endpoint_id, w.status, w.id) < ($2, $3, $5::uuid)
-    ORDER BY w.merchant_id, w.endpoint_id, w.status, w.id LIMIT $7
+    ORDER BY w.merchant_id, w.endpoint_id, w.status, w.id LIMIT $6
 ) d LEFT JOIN LATERAL (
     SELECT type, {IS_SAMPLE} AS is_sample FROM events WHERE d.may_be_sent AND {by_key("events", "id", "d.event_id")} OFFSET 0
 ) v ON true ORDER BY d.id
@@ -52,9 +52,9 @@ SELECT v.id::text AS id, v.type, v.is_sample, d.id::text AS delivery_id, d.may_b
     CASE WHEN d.id IS NULL THEN v.body END AS body
 FROM (
     SELECT id, type, body, {IS_SAMPLE} AS is_sample FROM events WHERE merchant_id = $1 AND events.id > $3 AND events.id < $4
-    ORDER BY merchant_id, events.id LIMIT $6
+    ORDER BY merchant_id, events.id LIMIT $5
 ) v LEFT JOIN LATERAL (
-    SELECT w.id, w.status <> 'PENDING' OR {_WAITS.format(now="$5")} AS may_be_sent FROM webhook_deliveries w
+    SELECT w.id, w.status <> 'PENDING' OR {_WAITS} AS may_be_sent FROM webhook_deliveries w
     WHERE w.merchant_id = $1 AND w.event_id >= v.id AND w.event_id <= v.id AND w.endpoint_id = $2
     ORDER BY w.merchant_id, w.event_id OFFSET 0
 ) d ON true ORDER BY v.id
@@ -75,7 +75,7 @@ _SEND_AGAIN: Final = update_by_key(
     },
     kept=("event_id", "endpoint_id", "attempts", "created_at"),
     # A worker may have sent it since it was read.
-    where=f"status <> 'PENDING' OR {_WAITS.format(now='$4')}",
+    where=f"status <> 'PENDING' OR {_WAITS}",
     lock=True,
     returning="t.id::text AS id",
 )
@@ -171,7 +171,7 @@ async def _recover_failed(
     before = first_id_at(milliseconds(progress.started_at) + 1)
     while room and progress.phase < len(_FAILED_STATUSES):
         status = _FAILED_STATUSES[progress.phase]
-        records = await conn.fetch(_FAILED, unit.merchant_id, endpoint.id, status, progress.position, before, unit.now, room)
+        records = await conn.fetch(_FAILED, unit.merchant_id, endpoint.id, status, progress.position, before, room)
         wanted |= {
             record["id"]: record["type"]
             for record in records
@@ -193,9 +193,7 @@ async def _recover_all(
 
     Events that the endpoint would receive now get a delivery if they have none, because the endpoint is newer, for example.
     """
-    records = await conn.fetch(
-        _EVENTS, unit.merchant_id, endpoint.id, progress.position, progress.until, unit.now, ROWS_PER_TRANSACTION
-    )
+    records = await conn.fetch(_EVENTS, unit.merchant_id, endpoint.id, progress.position, progress.until, ROWS_PER_TRANSACTION)
     filters = to_text(endpoint.filters)
     again: dict[str, str] = {}
     missing: dict[str, str] = {}
