@@ -53,6 +53,22 @@ def test_events_can_be_triggered_in_a_frozen_world(world: World) -> None:
     world.assert_clean()
 
 
+@pytest.mark.parametrize(
+    ("event", "account", "scenario", "failure_code"),
+    [
+        ("payout.failed", "12345678900007", "account_closed", "ACCOUNT_CLOSED"),
+        ("payout.reinitiated", "12345678900006", "account_not_found", None),
+        ("payout.failed", "12345678900001", "failed", "BANK_REJECTED"),
+        ("payout.cancelled", "12345678900007", "pending", None),
+    ],
+)
+def test_an_account_number_keeps_its_meaning_if_it_leads_to_the_event(
+    world: World, event: str, account: str, scenario: str, failure_code: str | None
+) -> None:
+    found = run_json(world, "trigger", event, "--set", f"account_number={account}")
+    assert (found["type"], found["data"]["scenario"], found["data"]["failure_code"]) == (event, scenario, failure_code)
+
+
 def test_a_completed_bulk_credit_can_be_triggered(world: World) -> None:
     found = run_json(world, "trigger", "bulk_credit.completed", "--amount", "12.50")
     assert (found["type"], found["payout_id"], found["data"]["succeeded"]) == ("bulk_credit.completed", None, 1)

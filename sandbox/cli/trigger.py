@@ -4,6 +4,7 @@ import io
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 import typer
@@ -75,6 +76,8 @@ def trigger(
 
     For example: psp trigger payout.failed --set amount=250.00 --set metadata.order=7
 
+    An account number that means an outcome, such as ...0007, keeps its meaning if the outcome is the event's.
+
     A worker processes it like any other: a payout passes through PROCESSING before payout.failed. The exit code is 4 if the
     event does not happen in time.
     """
@@ -114,7 +117,8 @@ def _move_payout_to(client: Client, event: EventType, fields: Mapping[str, str])
     if metadata:
         body["metadata"] = metadata
     path = "/api/v1/payouts"
-    payout_id = client.post(path, body, headers={"X-Sandbox-Scenario": route.scenario})["id"]
+    scenario = _scenario_of_account(body["account_number"], route.until) or route.scenario
+    payout_id = client.post(path, body, headers={"X-Sandbox-Scenario": scenario})["id"]
     # The API responds at once if the payout has already passed through the state.
     payout = client.get(f"{path}/{payout_id}", wait_for=route.until, timeout=_MAX_WAIT_SECONDS)
     for action in route.actions:
@@ -127,6 +131,19 @@ def _move_payout_to(client: Client, event: EventType, fields: Mapping[str, str])
     if found is None:
         raise not_met(f"Payout {payout_id} is {payout['status']} and has no {event} event.")
     return found
+
+
+def _scenario_of_account(account_number: str, state: str) -> str | None:
+    """Return the built-in scenario that an account number chooses, if a payout reaches the state with it while we wait."""
+    from sandbox.scenarios.builtin import load_catalogue
+
+    for scenario in load_catalogue().scenarios:
+        suffix, states = scenario.match.suffix, [step.to for step in scenario.steps]
+        if suffix is not None and account_number.endswith(suffix) and state in states:
+            before = scenario.steps[: states.index(state) + 1]
+            if sum((step.after for step in before), timedelta(0)) < timedelta(seconds=_MAX_WAIT_SECONDS):
+                return scenario.name
+    return None
 
 
 def _credit_new_user(client: Client, amount: str) -> dict[str, Any]:
