@@ -240,10 +240,11 @@ class WebhookEndpointsApi:
 
         `failed` sends events whose last attempt failed, also if a retry is scheduled, and events that were kept while
         the endpoint was disabled. `all` replays every event of the period, also those that the endpoint has received
-        and those that it would have received if it had existed. Events that are already due are not counted. `since` is
-        inclusive, `until` exclusive; both are in the merchant's time. Each webhook keeps its webhook-id, and its retry
-        schedule starts over. A dry run only counts. 409 if the endpoint is disabled, except for a dry run. After an
-        interruption, the same request with the same key continues where it stopped.
+        and those that it would have received if it had existed. Events whose first attempt is due, or that are being
+        sent, are not counted. `since` is inclusive, `until` exclusive; both are in the merchant's time. Each webhook
+        keeps its webhook-id, and its retry schedule starts over. A dry run only counts. 409 if the endpoint is
+        disabled, except for a dry run. After an interruption, the same request with the same key continues where it
+        stopped.
 
         event_types: The event types to send; patterns such as `payout.*` are allowed.
 
