@@ -48,6 +48,7 @@ def test_a_ratio_compares_the_noise_with_the_mean_of_the_calm_before_and_after()
                     "quiet_statuses": {"201": 100},
                     "quiet_statuses_in_calm": [{"201": 100}, {"201": 100}],
                     "noise_statuses": {"400": 70},
+                    "noise_unanswered": 0,
                     "cores": {"api": 0.25, "total": 0.5},
                     "cores_in_calm": [0.5, 0.5],
                     "noise_process_cores": 0.1,
@@ -67,7 +68,7 @@ def test_a_ratio_compares_the_noise_with_the_mean_of_the_calm_before_and_after()
         (kind(measured(3, {201: 99, 503: 1}), {400: 1}), ["the quiet merchant got 1 x 503 with noise"]),
         (
             kind(measured(3), {0: 2, 400: 1, 503: 4}, reasons={400: "bad", 503: "full"}),
-            ["the noise got 2 x no response", "the noise got 4 x 503 full"],
+            ["the noise got 2 x no response", "the noise got 4 x 503 (full)"],
         ),
         (
             kind(measured(3), {200: 1}, (measured(3), measured(3, {429: 1, 201: 1}, missing=2))),

@@ -80,8 +80,8 @@ class KindResult:
                 found.append(f"{phase.felt.missing} webhooks of the quiet merchant did not arrive {name}")
         for status, count in sorted(self.made.statuses.items()):
             if status == 0 or status >= 500:
-                reason = self.made.reasons.get(status, "")
-                found.append(f"the noise got {count} x {describe_status(status)} {reason}".rstrip())
+                reason = self.made.reasons.get(status)
+                found.append(f"the noise got {count} x {describe_status(status)}" + (f" ({reason})" if reason else ""))
         return found
 
 
@@ -161,7 +161,8 @@ class NeighborsBench:
             return Failed(kind, str(error))
         finally:
             self.progress(kind, 1)
-        if not KINDS[kind].expected & found.made.statuses.keys():
+        # The upload of a large file may take longer than the phase.
+        if not KINDS[kind].expected & found.made.statuses.keys() and (found.made.statuses or not found.made.unanswered):
             return Failed(kind, f"the noise had none of the expected responses: {dict(found.made.reasons)}")
         return found
 

@@ -41,6 +41,7 @@ def _kind_figures(found: KindResult | Failed) -> dict[str, Any]:
         "quiet_statuses": _statuses(found.noise.felt.statuses),
         "quiet_statuses_in_calm": [_statuses(phase.felt.statuses) for phase in (found.before, found.after)],
         "noise_statuses": _statuses(found.made.statuses),
+        "noise_unanswered": found.made.unanswered,
         "cores": {kind: round(cores, 3) for kind, cores in found.noise.cores.items()},
         "cores_in_calm": [round(phase.cores["total"], 3) for phase in (found.before, found.after)],
         "noise_process_cores": round(found.noise_cores, 3),
@@ -57,7 +58,8 @@ def render(result: NeighborsResult, command: str) -> Group:
         Text(
             f"The latency of the quiet merchant in milliseconds, in calm (the mean before and after) → next to {NEIGHBORS} "
             "noisy merchants, and their ratio. For webhooks, the time from a create to its webhook. Responses are counted by "
-            "status. Cores are CPU seconds per second while there was noise: of the API processes / of the whole sandbox."
+            "status (late: none came in time). Cores are CPU seconds per second while there was noise: of the API processes / "
+            "of the whole sandbox."
         ),
         Text(f"Limits: {limits}; only 201 for the quiet merchant; no 5xx and no lost connection for the noise."),
         *(Text(line, "bold red") for line in result.exceeded or ()),
@@ -82,7 +84,7 @@ def _table(run: Run) -> Table:
             cells.append(f"{_short(found.calm_ms(percent))} → {_short(found.noise.ms(percent))}")
             cells.append(Text(f"{ratio:.1f}", "bold red" if ratio > limit else "bold"))
         cores = f"{found.noise.cores.get('api', 0.0):.2f}/{found.noise.cores['total']:.2f}"
-        statuses = (_lines(found.noise.felt.statuses), _lines(found.made.statuses))
+        statuses = (_lines(found.noise.felt.statuses), _lines(found.made.statuses) or f"late: {found.made.unanswered}")
         table.add_row(found.kind, *cells, *statuses, cores)
     return table
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ _PREPARE_SECONDS: Final = 600.0
 _STOP_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.05
 """The pause after a connection was refused."""
-_REASON_BYTES: Final = 400
+_REASON_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ class Made:
     cpu_seconds: float
     """The CPU time of the process that made it."""
     reasons: Mapping[int, str] = field(default_factory=dict)
-    """The beginning of the first response of each status."""
+    """Why: from the first response of each status."""
+    unanswered: int = 0
+    """Requests that had no response yet when the noise ended."""
 
 
 class Noise:
@@ -98,13 +101,12 @@ async def _serve(pipe: Pipe, site: Site, scripts: Sequence[Script]) -> None:
     driver = _Driver(site.stack)
     tasks = [asyncio.create_task(driver.drive(script)) for script in scripts]
     await messages.get()
-    for task in tasks:
-        task.cancel()
+    unanswered = sum(task.cancel() for task in tasks)
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Exception):
             raise BenchError(f"The noise failed: {result!r}") from result
     await driver.connections.close()
-    pipe.send(Made(dict(driver.statuses), time.process_time() - cpu, driver.reasons))
+    pipe.send(Made(dict(driver.statuses), time.process_time() - cpu, driver.reasons, unanswered))
 
 
 class _Driver:
@@ -127,7 +129,7 @@ class _Driver:
                 response = Response(0, str(error).encode())
             self.statuses[response.status] += 1
             if response.status not in self.reasons:
-                self.reasons[response.status] = response.body[:_REASON_BYTES].decode("utf-8", "replace")
+                self.reasons[response.status] = _reason(response.body)
             try:
                 # A connection that can be used again has put itself there.
                 self.connections.free.remove(connection)  # type: ignore[arg-type]  # None is in no queue
@@ -150,6 +152,14 @@ class _Driver:
 
         connection.send(request.encode(), on_response)
         return await arrived
+
+
+def _reason(body: bytes) -> str:
+    """Return the detail of a problem, or else the beginning of the body."""
+    try:
+        return str(json.loads(body)["detail"])[:_REASON_CHARACTERS]
+    except (ValueError, TypeError, KeyError):
+        return body[:_REASON_CHARACTERS].decode("utf-8", "replace")
 
 
 class _Answer(ServedConnection):

@@ -50,4 +50,7 @@ def neighbors(
     figures = report.figures(result)
     print_result(figures, asdict(result) | figures, report.render, result, as_json, output)
     if result.exceeded:
-        raise check_failed("psp bench neighbors: " + "; ".join(result.exceeded))
+        count = len(result.exceeded)
+        raise check_failed(
+            f"psp bench neighbors: {count} {'figures exceed their limits' if count > 1 else 'figure exceeds its limit'}."
+        )
