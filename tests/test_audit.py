@@ -139,8 +139,8 @@ async def add_user(merchant_id: str) -> str:
         )  # fmt: skip
         await open_accounts(conn, merchant_id, unit.now, [wallet_of(user_id)])
         await conn.execute(
-            "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at) "
-            "VALUES ($1, $2, $2, 'B', 40, 'PENDING', true, false, $3)",
+            "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, due_at, created_at) "
+            "VALUES ($1, $2, $2, 'B', 40, 'PENDING', true, false, $3, $3)",
             merchant_id, user_id, unit.now,
         )  # fmt: skip
         await conn.execute(

@@ -66,7 +66,7 @@ EVERY_MERCHANT = (
     "ipn.callback._FIND_OF_MERCHANT_BY_REFERENCE",  # every merchant with this reference: the index is by reference
     "sandbox.aggregator.poll.DUE_OWN",  # every merchant with transactions
     "sandbox.merchants.service._page_of_merchants",
-    "sandbox.sales.service._MERCHANTS",
+    "sandbox.sales.scheduled._MERCHANTS",
     "worker.sweep._EXPIRED",
     "worker.sweep._TO_CREDIT",  # every merchant with an unfinished file
     "worker.sweep._FROZEN_WITH_DUE_DELIVERIES",
@@ -280,7 +280,7 @@ WITHOUT_ROWS = {
     "sandbox.console.store._FORGET",
     "sandbox.console.store._IS_ENDED",
     "sandbox.unit_of_work.operator._READ",
-    "sandbox.sales.payments._DUE[FINAL]",
+    "sandbox.sales.payments._OPEN[FINAL]",
     "sandbox.users.history._HISTORY",
     "sandbox.users.history._HISTORY_BY_PAYOUT",
     "worker.sweep._PURGE_OPERATOR_KEYS",

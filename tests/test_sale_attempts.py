@@ -1,7 +1,6 @@
 """When sales are paid, what makes a payment attempt fail, and how the sale, the log and the metrics show it."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 from tests.test_sales import ADVANCE, FINAL, REFUSED, reconcile, run, sales, sell, world
 from tests.test_users import DESTINATION, make_user, summary
-from worker import main
 
 __all__ = ["world"]
 
@@ -39,22 +37,6 @@ def rule(world: World, match: dict[str, Any], *statuses: str, **step_fields: Any
     }
     response = world.post("/sandbox/v1/scenarios", body)
     assert response.status_code == 201, response.text
-
-
-async def test_advances_are_paid_on_the_hour_and_finals_at_half_past(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[tuple[datetime, str]] = []
-
-    async def record_run(self: SalesService, kind: str) -> None:
-        runs.append((job.next_run, kind))
-
-    monkeypatch.setattr(SalesService, "run_for_all", record_run)
-    for now in (datetime(2026, 3, 1, 11, 59, 59, tzinfo=UTC), datetime(2026, 3, 1, 12, 0, 1, tzinfo=UTC)):
-        for job in main.cron_jobs():
-            job.calculate_next(now)
-            await job.coroutine({"sales": SalesService(units_of_work())})
-    assert sorted((at.hour, at.minute, at.second, kind) for at, kind in runs) == [
-        (12, 0, 0, "ADVANCE"), (12, 30, 0, "FINAL"), (12, 30, 0, "FINAL"), (13, 0, 0, "ADVANCE"),
-    ]  # fmt: skip
 
 
 def test_a_sale_shows_its_failed_attempt_and_the_next_run_pays_once_the_destination_is_corrected(world: World) -> None:

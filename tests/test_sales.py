@@ -10,16 +10,14 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.domain.errors import unavailable
 from sandbox.domain.sale import advance_of, final_of
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import IdempotencyKey, UnitOfWork
 from sandbox.sales.service import CHUNK, SalesService
 from sandbox.unit_of_work import runner
 from tests.harness.work import request_of, units_of_work
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 from tests.test_users import DESTINATION, make_user, summary
 
 ADVANCE, FINAL = "/api/v1/payouts/advance/run", "/api/v1/payouts/final/run"
@@ -29,24 +27,9 @@ REFUSED = {**DESTINATION, "account_number": "12345678900003"}
 
 @pytest.fixture
 def world(world: World) -> World:
-    """Return the test's merchant with a frozen clock.
-
-    At :00 and :30 the sandbox itself pays due sales, but only of merchants whose clock is running.
-    """
+    """Return the test's merchant with a frozen clock, so that the sandbox itself pays no sales."""
     assert world.post("/sandbox/v1/clock/freeze").status_code == 200
     return world
-
-
-class Cron(SalesService):
-    """The half-hourly run, limited to the given merchants. Other tests own the other merchants' sales."""
-
-    def __init__(self, *worlds: World) -> None:
-        super().__init__(units_of_work())
-        self._merchant_ids = {world.merchant_id for world in worlds}
-
-    async def run(self, context: RequestContext, kind: str) -> CommandResult:
-        """Pay the merchant's sales if it is one of the given merchants."""
-        return await super().run(context, kind) if context.merchant_id in self._merchant_ids else CommandResult(200, b"{}")
 
 
 def sell(world: World, user_id: str, earning: str) -> str:
@@ -151,8 +134,8 @@ def test_concurrent_runs_pay_each_sale_once(world: World) -> None:
 def test_a_run_pays_more_sales_than_one_chunk_and_is_replayed(world: World) -> None:
     user_id = make_user(world)
     world.stack.execute(
-        "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at) "
-        "SELECT $1, gen_random_uuid(), $2, 'b', 10, 'PENDING', true, false, now() FROM generate_series(1, $3)",
+        "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, due_at, created_at) "
+        "SELECT $1, gen_random_uuid(), $2, 'b', 10, 'PENDING', true, false, now(), now() FROM generate_series(1, $3)",
         world.merchant_id,
         user_id,
         CHUNK + 7,
@@ -201,55 +184,6 @@ async def pool(database_url: str) -> AsyncIterator[None]:
     await open_pool(database_url, 2)
     yield
     await close_pool()
-
-
-@pytest.mark.usefixtures("pool")
-async def test_the_cron_job_pays_every_merchant_whose_clock_is_running(stack: Stack, world: World) -> None:
-    with World.create(stack) as running:
-        users = {merchant: make_user(merchant) for merchant in (running, world)}
-        for merchant, user_id in users.items():
-            sell(merchant, user_id, "40")
-        await Cron(running, world).run_for_all("FINAL")
-        assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "0.00", (
-            "no final payment must be made yet"
-        )
-        await Cron(running, world).run_for_all("ADVANCE")
-        assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "4.00"
-        assert world.get(f"/api/v1/users/{users[world]}/balance").json()["balance"] == "0.00", (
-            "a frozen merchant must not be paid"
-        )
-
-
-@pytest.mark.usefixtures("pool")
-async def test_a_failed_merchant_does_not_stop_the_run_for_other_merchants(stack: Stack) -> None:
-    with (
-        World.create(stack) as deleted, World.create(stack) as contended, World.create(stack) as broken,
-        World.create(stack) as last,
-    ):  # fmt: skip
-        for merchant in (deleted, contended, broken):
-            # These are never paid, so they are still due if the sandbox's own run happens during the test.
-            sell(merchant, make_user(merchant, destination=REFUSED), "40")
-        user_id = make_user(last)
-        sell(last, user_id, "40")
-
-        class Failing(Cron):
-            async def run(self, context: RequestContext, kind: str) -> CommandResult:
-                merchant_id = context.merchant_id
-                if merchant_id == deleted.merchant_id:
-                    headers = {"X-ADMIN-KEY": stack.admin_key}
-                    deleted.client.delete(f"/sandbox/v1/merchants/{merchant_id}", headers=headers)
-                if merchant_id == contended.merchant_id:
-                    raise unavailable("Too much contention; retry.")
-                if merchant_id == broken.merchant_id:
-                    raise ArithmeticError
-                return await super().run(context, kind)
-
-        with capture_logs() as logs:
-            await Failing(deleted, last).run_for_all("ADVANCE")
-        assert last.get(f"/api/v1/users/{user_id}/balance").json()["balance"] == "4.00"
-        assert {log["merchant_id"] for log in logs if log["event"] == "sales_run_failed"} == {
-            contended.merchant_id, broken.merchant_id,
-        }  # fmt: skip
 
 
 @pytest.mark.usefixtures("pool")

@@ -40,8 +40,8 @@ def merchant_with_many_rows(stack: Stack) -> Iterator[tuple[World, str]]:
             "INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, "
             "credit_balance_after, reason, description, created_at) SELECT $1, uuidv7(), 'USER_FUNDS', 'WALLET:' || $2::uuid, "
             "1, 0, 0, 'WALLET_CREDIT', '', $3 FROM generate_series(1, $4::int)",
-            "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at) "
-            "SELECT $1, uuidv7(), $2, 'b', 10, 'PENDING', true, false, $3 FROM generate_series(1, $4::int)",
+            "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, due_at, created_at) "
+            "SELECT $1, uuidv7(), $2, 'b', 10, 'PENDING', true, false, $3, $3 FROM generate_series(1, $4::int)",
             "INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, created_at) "
             "SELECT $1, uuidv7(), $2, 'EARNED', 1, uuidv7(), $3 FROM generate_series(1, $4::int)",
             # With only the few payments of other tests, the planner would rightly scan that whole table for each sale.
@@ -66,11 +66,12 @@ QUERIES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "sales": (sales._LIST, (STATUSES, MAX_ID, MIN_ID, 21)),
     "sales of a user": (sales._LIST_BY_USER, (STATUSES, MAX_ID, MIN_ID, 21, "USER")),
     "sales to reconcile": (sales._TO_RECONCILE, (TEN,)),
-    "advances due": (payments._DUE["ADVANCE"], (MIN_ID, 100)),
-    "finals due": (payments._DUE["FINAL"], (MIN_ID, 100)),
-    "record advance attempts": (payments._RECORD_ATTEMPTS["ADVANCE"], (TEN, [1] * 10, [None] * 10)),
-    "record final attempts": (payments._RECORD_ATTEMPTS["FINAL"], (TEN, [1] * 10, [None] * 10)),
-    "reconcile sales": (sales._RECONCILE, (NOW, TEN, ["APPROVED"] * 10)),
+    "open advances": (payments._OPEN["ADVANCE"], (MIN_ID, 100)),
+    "open finals": (payments._OPEN["FINAL"], (MIN_ID, 100)),
+    "sales due": (payments._DUE, (NOW, 100)),
+    "record advance attempts": (payments._RECORD_ATTEMPTS["ADVANCE"], (TEN, [1] * 10, [None] * 10, NOW)),
+    "record final attempts": (payments._RECORD_ATTEMPTS["FINAL"], (TEN, [1] * 10, [None] * 10, NOW)),
+    "reconcile sales": (sales._RECONCILE, (NOW, TEN, ["APPROVED"] * 10, NOW)),
 }
 
 

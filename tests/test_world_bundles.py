@@ -286,6 +286,10 @@ def test_errors_name_the_table_the_row_and_the_column(stack: Stack) -> None:
         payouts["rows"] = [payouts["rows"][1]] * 2
         payouts["rows"][0][payouts["columns"].index("amount")] = "100.00"
         assert [error["message"] for error in put(world, bundle).json()["errors"]] == ["violates the constraint payouts_pkey"]
+        payouts["rows"][0][payouts["columns"].index("due_at")] = "infinity"
+        assert {error["field"] for error in put(world, bundle).json()["errors"]} == {
+            "tables.payouts.rows[0].due_at", "tables.payouts.rows[1].due_at",
+        }  # fmt: skip
 
 
 def test_a_bundle_with_too_many_rows_or_bytes_is_refused(stack: Stack) -> None:

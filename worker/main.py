@@ -20,7 +20,6 @@ from arq.cron import CronJob, cron
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool
-from sandbox.domain.sale import ADVANCE, FINAL
 from sandbox.feed.service import FeedService
 from sandbox.infrastructure import tracing, wake
 from sandbox.infrastructure.backoff import backoff
@@ -34,7 +33,7 @@ from sandbox.journal.journal import Journal
 from sandbox.live.feed import LiveFeed
 from sandbox.runtime.open_files import raise_open_file_limit
 from sandbox.runtime.process_start import report_ready, start_process
-from sandbox.sales.service import SalesService
+from sandbox.sales.scheduled import ScheduledSales
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.server.readiness import Readiness
 from sandbox.unit_of_work.notifier import Notifier
@@ -52,8 +51,10 @@ from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
-_PAYMENT_SECONDS: Final = 1500
-"""Time limit of a job that pays advances or final payments. Shorter than the half hour between the two."""
+_SECONDS_BETWEEN_PAYMENTS: Final = 10
+"""How often workers look for sales that are due. Each merchant's clock has its own :00 and :30."""
+_PAYMENT_SECONDS: Final = 600
+"""Time limit of a job that pays sales. The next job continues."""
 _STABLE_SECONDS: Final = 10.0
 """A connection to Redis that lasted this long resets the backoff: its loss is a new outage."""
 WakeHandlers = Mapping[str, Callable[[str], None]]
@@ -75,38 +76,25 @@ async def take_wake_ups(ctx: dict[str, Any]) -> None:
             handler(merchant_id)
 
 
-async def pay_advances(ctx: dict[str, Any]) -> None:
-    """Pay the advances that are due (arq cron job, on the hour).
+async def pay_sales(ctx: dict[str, Any]) -> None:
+    """Pay the sales that are due (arq cron job).
 
-    arq runs it in one worker. Even if two workers ran it, each advance would be paid only once.
+    arq runs it in one worker. Even if two workers ran it, each sale would be paid only once.
     """
-    await _pay_sales(ctx["sales"], ADVANCE)
-
-
-async def pay_finals(ctx: dict[str, Any]) -> None:
-    """Pay the final payments that are due (arq cron job, at half past).
-
-    arq runs it in one worker. Even if two workers ran it, each final payment would be paid only once.
-    """
-    await _pay_sales(ctx["sales"], FINAL)
-
-
-async def _pay_sales(sales: SalesService, kind: str) -> None:
+    sales: ScheduledSales = ctx["sales"]
     try:
-        await sales.run_for_all(kind)
+        await sales.pay_all()
     except CONNECTION_ERRORS as error:
-        _log.warning("sales_run_interrupted", kind=kind, error=repr(error)[:300], note="the next run pays the rest")
+        _log.warning("sales_run_interrupted", error=repr(error)[:300], note="the next run pays the rest")
 
 
 def cron_jobs() -> list[CronJob]:
     """Return the cron jobs, which run at fixed times of the host's clock."""
-    return [
-        cron(job, minute=minute, second=0, timeout=_PAYMENT_SECONDS, max_tries=1, keep_result=0)
-        for job, minute in ((pay_advances, 0), (pay_finals, 30))
-    ]
+    seconds = set(range(0, 60, _SECONDS_BETWEEN_PAYMENTS))
+    return [cron(pay_sales, second=seconds, timeout=_PAYMENT_SECONDS, max_tries=1, keep_result=0)]
 
 
-async def listen_forever(settings: Settings, wake_handlers: WakeHandlers, sales: SalesService) -> None:
+async def listen_forever(settings: Settings, wake_handlers: WakeHandlers, sales: ScheduledSales) -> None:
     """Run the jobs that arrive through Redis.
 
     arq's worker ends when Redis becomes unavailable. It is restarted, with an increasing delay.
@@ -124,7 +112,7 @@ async def listen_forever(settings: Settings, wake_handlers: WakeHandlers, sales:
             attempt.retry_state.attempt_number = 1
 
 
-async def _listen(settings: Settings, wake_handlers: WakeHandlers, sales: SalesService) -> None:
+async def _listen(settings: Settings, wake_handlers: WakeHandlers, sales: ScheduledSales) -> None:
     worker = JobNotificationWorker(
         functions=[take_wake_ups],
         cron_jobs=cron_jobs(),
@@ -194,7 +182,7 @@ async def run_worker(settings: Settings) -> None:
         step_runner.wake_deliveries(merchant_id)
 
     tasks = [
-        asyncio.create_task(listen_forever(settings, wake_handlers, SalesService(runner))),
+        asyncio.create_task(listen_forever(settings, wake_handlers, ScheduledSales(runner))),
         asyncio.create_task(sweep_forever(wake_all, bulk_credit_tasks.wake)),
         asyncio.create_task(aggregate.run()),
     ]

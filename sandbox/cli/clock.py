@@ -36,7 +36,7 @@ def due(
         str | None, typer.Option("--payout", help="Only what happens to the payout with this id or reference."), PAYOUT
     ] = None,
 ) -> Output:
-    """List the payout steps and webhook attempts that happen next, soonest first."""
+    """List the payout steps, payments of sales and webhook attempts that happen next, soonest first."""
     found = client.get("/sandbox/v1/clock/due", limit=limit, payout_id=payout_id)
     lines = [f"{item['due_at']}  {_subject(item)}: {item['description']}" for item in found["data"]]
     if found["has_more"]:
@@ -110,16 +110,22 @@ def seconds_of(span: str) -> float:
 
 
 def _output(run: dict[str, Any]) -> Output:
-    lines = [f"{_line(run)} Steps taken: {run['steps']}."]
-    for item in run["ran"]:
-        what = f"{item['payout_id']} to {item['to']}" if item["kind"] == "payout_step" else f"webhook {item['outcome']}"
-        lines.append(f"  {item['at']}  {what}")
+    lines = [f"{_line(run)} Steps taken: {run['steps']}.", *(f"  {item['at']}  {_what_ran(item)}" for item in run["ran"])]
     failure = None if run["complete"] else not_met(f"Some due work is not done: {run['stopped_because']}.")
     return Output(run, "\n".join(lines), failure)
 
 
+def _what_ran(item: dict[str, Any]) -> str:
+    if item["kind"] == "payout_step":
+        return f"{item['payout_id']} to {item['to']}"
+    if item["kind"] == "sale_payment":
+        return f"sale {item['sale_id']}: {item['error'] or item['payment'] + ' of ' + item['amount']}"
+    return f"webhook {item['outcome']}"
+
+
 def _subject(item: dict[str, Any]) -> str:
-    return f"payout {item['payout_id']}" if item["kind"] == "payout_step" else f"delivery {item['delivery_id']}"
+    name = {"payout_step": "payout", "sale_payment": "sale", "delivery_attempt": "delivery"}[item["kind"]]
+    return f"{name} {item[f'{name}_id']}"
 
 
 def _line(clock: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """Advance a merchant's clock, running due work one instant at a time.
 
 Each instant is one transaction. Under the merchant's lock it finds the earliest time at which work falls due, sets the clock
-to that time, runs the payout steps that are due, and claims the webhooks that are due. The webhooks are then sent outside of
-any transaction, and their results are recorded before the clock advances further. If the process dies, the clock stays at the
-last instant. The next run continues from there, and repeats only webhooks that were being sent.
+to that time, runs the payout steps and pays the sales that are due, and claims the webhooks that are due. The webhooks are then
+sent outside of any transaction, and their results are recorded before the clock advances further. If the process dies, the
+clock stays at the last instant. The next run continues from there, and repeats only webhooks that were being sent.
 """
 
 import asyncio
@@ -11,15 +11,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from sandbox.bulk_credit.process import credit_chunk, read_user_ids_to_fail
+from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.clock import RUNNING, Clock, render, round_up
 from sandbox.domain.unit import UnitOfWork
 from sandbox.domain.webhook_schedule import classify_response
 from sandbox.payouts.steps import BATCH, take_claimed_steps
+from sandbox.sales.payments import CHUNK, WEIGHT, Attempt, pay_due
+from sandbox.sales.reporting import record_scheduled
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim_due
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
 from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
@@ -44,6 +48,7 @@ SENT_BY_WORKERS: Final = "e.status = 'ENABLED' AND e.relayed IS NOT TRUE"
 _NEXT_DUE: Final = f"""
 SELECT
     (SELECT due_at FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS payouts,
+    (SELECT due_at FROM sales WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS sales,
     (SELECT min(l.due) FROM webhook_endpoints e CROSS JOIN LATERAL (
         SELECT d.next_attempt_at AS due FROM webhook_deliveries d
         WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
@@ -64,6 +69,16 @@ class PayoutStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"s
     to: str
 
 
+class SaleAttempt(msgspec.Struct, tag_field="kind", tag="sale_payment"):
+    """An attempt to pay a sale that fell due. `error` says why it failed; null if it succeeded."""
+
+    at: str
+    sale_id: str
+    payment: SalePaymentKind
+    amount: Decimal
+    error: str | None
+
+
 class DeliveryAttempt(msgspec.Struct, tag_field="kind", tag="delivery_attempt"):
     """A webhook delivery attempt that fell due. `status` is the HTTP status, null without a response."""
 
@@ -74,6 +89,10 @@ class DeliveryAttempt(msgspec.Struct, tag_field="kind", tag="delivery_attempt"):
     attempt: int
     outcome: str
     status: int | None
+
+
+Step = PayoutStep | SaleAttempt | DeliveryAttempt
+"""One thing that fell due and was done."""
 
 
 @dataclass(slots=True)
@@ -87,9 +106,9 @@ class AdvanceResult:
     clock: Clock
     stopped_because: str | None = None
     steps: int = 0
-    executed: list[PayoutStep | DeliveryAttempt] = field(default_factory=list)
+    executed: list[Step] = field(default_factory=list)
 
-    def add(self, done: Sequence[PayoutStep | DeliveryAttempt]) -> None:
+    def add(self, done: Sequence[Step]) -> None:
         """Count all steps, and list the first MAX_LISTED_STEPS."""
         self.steps += len(done)
         self.executed += done[: MAX_LISTED_STEPS - len(self.executed)]
@@ -101,7 +120,13 @@ class _Instant:
     is_last: bool
     has_steps: bool
     has_deliveries: bool
+    paid: Sequence[Attempt] = ()
     claimed: Sequence[ClaimedDelivery] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no more payout steps and sales are due at this instant."""
+        return not self.unit.more_due and len(self.paid) < CHUNK
 
 
 class ClockAdvancer:
@@ -135,8 +160,10 @@ class ClockAdvancer:
         while True:
             instant = await self._run_instant(merchant_id, target)
             result.now, result.clock = instant.unit.now, instant.unit.clock
-            if instant.has_steps and (since is None or result.now > since):
+            record_scheduled(merchant_id, "clock", instant.paid)
+            if since is None or result.now > since:
                 result.add(_steps(instant.unit))
+                result.add([_payment(instant.unit, attempt) for attempt in instant.paid])
             if instant.claimed:
                 sending = asyncio.create_task(self._send(merchant_id, instant.claimed))
                 self._sending.add(sending)
@@ -148,7 +175,7 @@ class ClockAdvancer:
                 result.add([_attempt(attempt) for attempt in sending.result() if since is None or attempt.at > since])
             if instant.is_last:
                 return result
-            if instant.has_steps or instant.claimed:
+            if instant.has_steps or instant.paid or instant.claimed:
                 delay = 0.002
             else:
                 # A worker is sending the deliveries that are due at this instant. Wait for it.
@@ -174,23 +201,25 @@ class ClockAdvancer:
             goal = unit.now if target is None else max(unit.now, target)
             due = await conn.fetchrow(_NEXT_DUE, merchant_id)
             assert due is not None
-            is_last = not _is_due(due["payouts"], goal) and not _is_due(due["deliveries"], goal)
-            due_times = [at for at in (due["payouts"], due["deliveries"]) if at is not None]
+            due_times = [at for at in due.values() if at is not None]
+            is_last = not any(at <= goal for at in due_times)
             moment = goal if is_last else max(unit.now, round_up(min(due_times)))  # overdue work does not set the clock back
             moved = moment > unit.now
             if moved:
                 unit.set_time(moment, await move_clock(conn, merchant_id, unit.clock, moment, datetime.now(UTC)))
-            has_steps, has_deliveries = _is_due(due["payouts"], unit.now), _is_due(due["deliveries"], unit.now)
+            has_steps, has_sales, has_deliveries = (_is_due(due[kind], unit.now) for kind in ("payouts", "sales", "deliveries"))
             instant = _Instant(unit, is_last, has_steps, has_deliveries)
-            if has_steps:
-                await claim_due(conn, unit, BATCH)
+            if has_steps or has_sales:
+                await claim_due(conn, unit, BATCH if has_steps else 0, WEIGHT if has_sales else 0)
                 take_claimed_steps(unit)
+                if has_sales and not unit.more_due:
+                    instant.paid = await pay_due(conn, unit)
             elif not moved and not has_deliveries:
                 raise NothingToDoError(instant)
             return instant
 
         async def claim_deliveries(conn: "PoolConnectionProxy[Any]", instant: _Instant) -> None:
-            if not instant.unit.more_due and (instant.has_deliveries or instant.unit.deliveries):
+            if instant.is_done and (instant.has_deliveries or instant.unit.deliveries):
                 # Claim the deliveries in the same transaction. Otherwise a worker could claim them while the clock is frozen.
                 with self._require_attempts().reserve_capacity(merchant_id) as free:
                     instant.claimed = await claim_in_transaction(conn, merchant_id, free.default)
@@ -226,7 +255,7 @@ def _is_due(at: datetime | None, now: datetime) -> bool:
     return at is not None and at <= now
 
 
-def _steps(unit: UnitOfWork) -> list[PayoutStep | DeliveryAttempt]:
+def _steps(unit: UnitOfWork) -> list[Step]:
     return [
         PayoutStep(unit.now_text, event.payout_id, event.id, event.from_status, event.to_status)
         for event in unit.events
@@ -234,7 +263,11 @@ def _steps(unit: UnitOfWork) -> list[PayoutStep | DeliveryAttempt]:
     ]
 
 
-def _attempt(result: AttemptResult) -> PayoutStep | DeliveryAttempt:
+def _payment(unit: UnitOfWork, attempt: Attempt) -> Step:
+    return SaleAttempt(unit.now_text, attempt.sale_id, attempt.kind, attempt.amount, attempt.error)
+
+
+def _attempt(result: AttemptResult) -> Step:
     claimed, response = result.claimed, result.exchange.result
     outcome = classify_response(response.status) if response.error is None or result.gone else "failed"
     return DeliveryAttempt(

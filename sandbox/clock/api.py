@@ -55,10 +55,10 @@ class ClockApi:
         "List what happens next, soonest first",
         {200: DueWork},
         query=(LIMIT, parameter("payout_id", "Only what happens to this payout.", type="string", format="uuid")),
-        description="The payout steps and webhook attempts that the merchant's clock will run, if no request changes them "
-        "first. Times before the clock's `now` are overdue: the work is in progress, or starts as soon as a worker is free. "
-        "Payouts that wait for a decision without a time limit, deliveries to disabled endpoints, and deliveries that a "
-        "listener sends are not listed.",
+        description="The payout steps, payments of sales and webhook attempts that the merchant's clock will run, if no "
+        "request changes them first. Times before the clock's `now` are overdue: the work is in progress, or starts as soon as "
+        "a worker is free. Payouts that wait for a decision without a time limit, deliveries to disabled endpoints, and "
+        "deliveries that a listener sends are not listed.",
     )
     async def list_due(self, request: Request) -> DueWork:
         return await self._due.list(request.merchant_id, window(request.query).limit, request.query.get("payout_id"))

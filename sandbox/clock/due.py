@@ -1,7 +1,8 @@
-"""List what a merchant's clock will run next: the payout steps and webhook attempts that are scheduled."""
+"""List what a merchant's clock will run next: the payout steps, payments of sales and webhook attempts that are scheduled."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -10,9 +11,10 @@ from sandbox.clock.advancer import SENT_BY_WORKERS
 from sandbox.db.engine import consistent_read, db_errors_as_503
 from sandbox.db.rows import by_key
 from sandbox.domain import redaction
-from sandbox.domain.choices import EventType, PayoutStatus
+from sandbox.domain.choices import EventType, PayoutStatus, SalePaymentKind
 from sandbox.domain.clock import render, round_up
 from sandbox.domain.payout_states import DEFAULT_FAILURE_CODES
+from sandbox.domain.sale import COLUMNS, due_kind, payment_of, to_sale
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.scenario_runner import decide_due
 from sandbox.domain.scenario_selection import named_or_stored
@@ -27,6 +29,10 @@ ORDER BY merchant_id, due_at, payouts.id LIMIT $2
 """  # noqa: S608 -- constants
 _STEP_OF_PAYOUT: Final = f"""
 SELECT {_STEP_COLUMNS} FROM (SELECT * FROM payouts WHERE {by_key("payouts", "id", "$2")} OFFSET 0) p WHERE due_at IS NOT NULL
+"""  # noqa: S608 -- constants
+_SALES: Final = f"""
+SELECT {COLUMNS}, due_at FROM sales WHERE merchant_id = $1 AND due_at IS NOT NULL
+ORDER BY merchant_id, due_at, sales.id LIMIT $2
 """  # noqa: S608 -- constants
 
 _DELIVERY_COLUMNS: Final = (
@@ -73,6 +79,17 @@ class DueStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"sour
     description: str
 
 
+class DueSale(msgspec.Struct, tag_field="kind", tag="sale_payment", kw_only=True):
+    """A scheduled payment of a sale: its advance, or its final payment, which is negative if it takes back the advance."""
+
+    due_at: str
+    sale_id: str
+    user_id: str
+    payment: SalePaymentKind
+    amount: Decimal
+    description: str
+
+
 class DueDelivery(msgspec.Struct, tag_field="kind", tag="delivery_attempt", kw_only=True):
     """A scheduled attempt at a webhook delivery. `attempt` is its number. `payout_id` is null for an event without a payout."""
 
@@ -88,13 +105,13 @@ class DueDelivery(msgspec.Struct, tag_field="kind", tag="delivery_attempt", kw_o
 
 
 class DueWork(msgspec.Struct):
-    """What happens next, soonest first. Of what is due at the same time, payouts come first.
+    """What happens next, soonest first. Of what is due at the same time, payouts come first, then sales.
 
     A request for `clock/advance` to an item's `due_at` runs it. There are no further pages: `next_cursor` is always null, and
     `has_more` says whether there is more than `limit`.
     """
 
-    data: list[DueStep | DueDelivery]
+    data: list[DueStep | DueSale | DueDelivery]
     has_more: bool
     next_cursor: str | None = None
 
@@ -111,13 +128,15 @@ class DueService:
         async with db_errors_as_503(), consistent_read(merchant_id) as conn:
             if payout_id is None:
                 steps = await conn.fetch(_STEPS, merchant_id, fetch_limit)
+                sales = await conn.fetch(_SALES, merchant_id, fetch_limit)
                 deliveries = await conn.fetch(_DELIVERIES, merchant_id, fetch_limit)
             else:
-                steps = await conn.fetch(_STEP_OF_PAYOUT, merchant_id, payout_id)
+                steps, sales = await conn.fetch(_STEP_OF_PAYOUT, merchant_id, payout_id), []
                 deliveries = await conn.fetch(_DELIVERIES_OF_PAYOUT, merchant_id, fetch_limit, payout_id, _MAX_CHANGES)
-        found: Sequence[tuple[datetime, int, str, DueStep | DueDelivery]] = [
+        found: Sequence[tuple[datetime, int, str, DueStep | DueSale | DueDelivery]] = [
             *((record["due_at"], 0, record["id"], self._step(record)) for record in steps),
-            *((record["due_at"], 1, record["id"], _delivery(record)) for record in deliveries),
+            *((record["due_at"], 1, record["id"], _sale(record)) for record in sales),
+            *((record["due_at"], 2, record["id"], _delivery(record)) for record in deliveries),
         ]
         ordered = [item for *_, item in sorted(found, key=lambda entry: entry[:3])]
         return DueWork(ordered[:limit], len(ordered) > limit)
@@ -142,6 +161,21 @@ class DueService:
             failure_code=failure_code,
             description=path if failure_code is None else f"{path} ({failure_code})",
         )
+
+
+def _sale(record: Mapping[str, Any]) -> DueSale:
+    sale = to_sale(record)
+    kind = due_kind(sale)
+    assert kind is not None, "the table's CHECKs allow a due time only for an open sale"
+    amount = payment_of(sale, kind)
+    return DueSale(
+        due_at=_time(record["due_at"]),
+        sale_id=sale.id,
+        user_id=sale.user_id,
+        payment=kind,
+        amount=amount,
+        description=f"{kind} of {amount} for {sale.brand}",
+    )
 
 
 def _delivery(record: Mapping[str, Any]) -> DueDelivery:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from piccolo.query.methods.select import First
 
-from sandbox.clock.advancer import AdvanceResult, ClockAdvancer, DeliveryAttempt, PayoutStep, move_clock
+from sandbox.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
 from sandbox.clock.lease import ClockLeasedError, clock_lease
 from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503
 from sandbox.db.rows import by_key
@@ -64,7 +64,7 @@ class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
     complete: bool
     stopped_because: str | None
     steps: int
-    ran: list[PayoutStep | DeliveryAttempt]
+    ran: list[Step]
 
 
 class Drained(msgspec.Struct):
@@ -74,7 +74,7 @@ class Drained(msgspec.Struct):
     now: str
     stopped_because: str | None
     steps: int
-    ran: list[PayoutStep | DeliveryAttempt]
+    ran: list[Step]
 
 
 class ClockService:

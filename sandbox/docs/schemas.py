@@ -116,7 +116,6 @@ _FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
         "status": {"type": "string", "enum": list(get_args(SaleStatus))},
         "attempts": {"type": "integer", "minimum": 0},
     },
-    "SalePayment": {"kind": {"type": "string", "enum": ["ADVANCE", "FINAL"]}},
     "Transaction": {
         "type": {"type": "string", "enum": list(get_args(TransactionType))},
     },

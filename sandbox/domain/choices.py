@@ -17,6 +17,7 @@ TransactionType = Literal["EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PA
 RecordedType = Literal["EARNED", "SPENT"]
 """The transactions that a merchant may record; the sandbox creates the others."""
 SaleStatus = Literal["PENDING", "APPROVED", "DECLINED"]
+SalePaymentKind = Literal["ADVANCE", "FINAL"]
 Verdict = Literal["APPROVED", "DECLINED"]
 ItemStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID"]
 DeliveryStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "PAUSED"]

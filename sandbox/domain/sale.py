@@ -1,13 +1,13 @@
 """Sales and their payments: an advance while the sale is pending, and a final payment once it is reconciled. Pure."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, get_args
 
 import msgspec
 
-from sandbox.domain.choices import SaleStatus
+from sandbox.domain.choices import SalePaymentKind, SaleStatus
 from sandbox.domain.clock import render
 from sandbox.domain.money import ZERO, round_half_up
 from sandbox.domain.payout_states import CANCELLED, FAILED, RETURNED
@@ -20,6 +20,8 @@ STATUSES: Final[tuple[SaleStatus, ...]] = get_args(SaleStatus)
 
 ADVANCE: Final = "ADVANCE"
 FINAL: Final = "FINAL"
+RUN_MINUTES: Final[Mapping[SalePaymentKind, int]] = {ADVANCE: 0, FINAL: 30}
+"""Kind of payment → the minute of each hour of the merchant's time at which the sandbox makes such payments."""
 
 _ADVANCE_SHARE: Final = Decimal("0.10")
 _FAILING_SUFFIX: Final = "0003"
@@ -31,7 +33,7 @@ _UNPAID: Final = {FAILED: "BANK_REJECTED", CANCELLED: "CANCELLED", RETURNED: "RE
 class SalePayment(msgspec.Struct):
     """A payment for a sale. `kind` is ADVANCE or FINAL. A negative FINAL takes money back; one of 0.00 moves no money."""
 
-    kind: str
+    kind: SalePaymentKind
     amount: Decimal
     transfer_id: str | None
     created_at: str
@@ -96,6 +98,24 @@ def to_sale(record: Mapping[str, Any]) -> Sale:
     )
 
 
+def due_kind(sale: Sale) -> SalePaymentKind | None:
+    """Return the payment that the sale waits for; None if it needs none, until it is reconciled or for good."""
+    if sale.status == PENDING:
+        return ADVANCE if sale.advance_amount is None else None
+    return FINAL if sale.final_amount is None else None
+
+
+def next_run(kind: SalePaymentKind, after: datetime) -> datetime:
+    """Return the first time after `after` at which the sandbox makes payments of this kind. `after` is in UTC."""
+    run = after.replace(minute=RUN_MINUTES[kind], second=0, microsecond=0)
+    return run if run > after else run + timedelta(hours=1)
+
+
+def payment_of(sale: Sale, kind: SalePaymentKind) -> Decimal:
+    """Return the amount of a sale's advance or final payment."""
+    return advance_of(sale.earning) if kind == ADVANCE else final_of(sale.earning, sale.advance_amount, sale.status)
+
+
 def advance_of(earning: Decimal) -> Decimal:
     """Return the advance: a tenth of the earning, rounded half up to the paisa."""
     return round_half_up(earning * _ADVANCE_SHARE)
@@ -123,4 +143,4 @@ def failure_of(facts: Facts, rules: Sequence[Scenario], draw_key: str) -> tuple[
     return (code or _UNPAID[status], rule.name) if status in _UNPAID else None
 
 
-_decode_payment: Final = msgspec.json.Decoder(tuple[str, Decimal, str | None, datetime]).decode
+_decode_payment: Final = msgspec.json.Decoder(tuple[SalePaymentKind, Decimal, str | None, datetime]).decode

@@ -32,8 +32,12 @@ DELIVERY_SECONDS: Final = Histogram(
 SALE_PAYMENTS: Final = Counter(
     "psp_sale_payments", "Attempts to pay a sale, by kind (ADVANCE, FINAL) and outcome (paid, failed).", ("kind", "outcome")
 )
-SALES_RUNS: Final = Counter("psp_sales_runs", "Runs that paid sales, by kind and cause (api, cron).", ("kind", "cause"))
-SALES_RUNS_ABORTED: Final = Counter("psp_sales_runs_lost", "Scheduled runs of a merchant's sales that were aborted.", ("kind",))
+SALES_RUNS: Final = Counter("psp_sales_runs", "Runs that paid sales, by kind and cause (api, clock, cron).", ("kind", "cause"))
+SALES_RUNS_ABORTED: Final = Counter(
+    "psp_sales_runs_lost",
+    "Scheduled runs of a merchant's sales that were aborted, by reason (error, unavailable).",
+    ("reason",),
+)
 
 _KINDS: Final = ("counter", "gauge_livemax", "histogram")
 """The kinds of files that the library writes for the metrics above."""

@@ -59,7 +59,7 @@ async def advance_clock(
         str | None, Field(description="The time to advance to, such as 2030-01-01T00:00:00Z, instead of seconds.")
     ] = None,
 ) -> Result:
-    """Advance the world's clock, and run all payout steps and webhook attempts that fall due on the way, in order.
+    """Advance the world's clock, and run all payout steps, payments of sales and webhook attempts due on the way, in order.
 
     Days pass in less than a second. `seconds` 0 runs what is due now. `ran` lists what happened. If `complete` is false,
     `stopped_because` says why work remains; call it again to continue.

@@ -3,8 +3,9 @@
 from typing import Final
 
 from sandbox.domain.body import amount_of
+from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.fields import EmptyBody
-from sandbox.domain.sale import ADVANCE, FINAL, STATUSES, RunResult, Sale
+from sandbox.domain.sale import ADVANCE, FINAL, RUN_MINUTES, STATUSES, RunResult, Sale
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, get, parameter, post
 from sandbox.http.paging import Page, selected, window
@@ -15,15 +16,15 @@ from sandbox.sales.service import Reconciled, SalesService
 _ID: Final = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
 
 
-def _run(kind: str, summary: str, minute: str) -> Operation:
+def _run(kind: SalePaymentKind, summary: str) -> Operation:
     return post(
-        f"/api/v1/payouts/{kind}/run", summary, {200: RunResult}, EmptyBody, idempotency="required",
+        f"/api/v1/payouts/{kind.lower()}/run", summary, {200: RunResult}, EmptyBody, idempotency="required",
         description="Each sale is paid exactly once, however often this runs. An attempt fails if the user's account "
         "number ends in 0003, or if a scenario of your own matches (by destination, amount, user_id, or the metadata "
         "`kind` (ADVANCE, FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed attempt "
         "moves no money, counts in the sale's `attempts`, sets its `last_error`, and is retried by the next run. Runs "
-        f"automatically at {minute} of each hour of the host's time, for every merchant whose clock is not frozen. If your "
-        "clock is frozen, only this call pays sales.",
+        f"automatically at :{RUN_MINUTES[kind]:02} of each hour of the merchant's time, also when a clock is advanced over "
+        "that time. This call does not wait for it.",
     )  # fmt: skip
 
 
@@ -80,10 +81,10 @@ class SaleApi:
     async def reconcile_sales(self, request: Request, body: ReconcileBody) -> CommandResult:
         return await self._sales.reconcile(request.context, body)
 
-    @_run("advance", "Pay advances", ":00")
+    @_run(ADVANCE, "Pay advances")
     async def run_advances(self, request: Request) -> CommandResult:
         return await self._sales.run(request.context, ADVANCE)
 
-    @_run("final", "Settle reconciled sales", ":30")
+    @_run(FINAL, "Settle reconciled sales")
     async def run_finals(self, request: Request) -> CommandResult:
         return await self._sales.run(request.context, FINAL)

@@ -1,20 +1,33 @@
-"""Pay the due sales of one merchant, one chunk at a time, under the merchant's lock.
+"""Pay the open sales of one merchant, one chunk at a time, under the merchant's lock.
 
-Each sale records whether its advance or its final payment is due. So no sale is paid twice, even if a run is repeated or its
-process dies.
+Each sale records whether its advance or its final payment is open, and when it is due. So no sale is paid twice, even if a run
+is repeated or its process dies. A run that a request starts pays all open sales; a scheduled one pays those that are due.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.rows import update_by_key
 from sandbox.domain import ledger as ledger
+from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.money import ZERO
-from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, RunResult, Sale, advance_of, failure_of, final_of, to_sale
+from sandbox.domain.sale import (
+    ADVANCE,
+    COLUMNS,
+    FINAL,
+    RunResult,
+    Sale,
+    due_kind,
+    failure_of,
+    next_run,
+    payment_of,
+    to_sale,
+)
 from sandbox.domain.scenario_engine import Facts
-from sandbox.domain.unit import UnitOfWork
+from sandbox.domain.unit import IDS_PER_PAYOUT, UnitOfWork
 from sandbox.domain.user import UserRow
 from sandbox.unit_of_work.users import read_users
 
@@ -23,15 +36,21 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1000
 """Maximum number of sales paid in one transaction. It bounds how long the merchant's other requests wait for the lock."""
+WEIGHT: Final = CHUNK // IDS_PER_PAYOUT + 1
+"""The weight of a claim whose unit pays a chunk: each payment needs one id."""
 
-_DUE: Final = {
+_OPEN: Final = {
     kind: f"""
     SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND {due} AND id > $2
     ORDER BY merchant_id, sales.id LIMIT $3
     """  # noqa: S608 -- constants
     for kind, due in ((ADVANCE, "advance_due"), (FINAL, "final_due"))
 }
-# A sale whose attempt failed stays due: the next run retries it.
+_DUE: Final = f"""
+SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND due_at IS NOT NULL AND due_at <= $2
+ORDER BY merchant_id, due_at, sales.id LIMIT $3
+"""  # noqa: S608 -- constants
+# A sale whose attempt failed stays open: the next run retries it. `$5` is the time of the next scheduled run.
 _RECORD_ATTEMPTS: Final = {
     kind: update_by_key(
         "sales",
@@ -40,6 +59,7 @@ _RECORD_ATTEMPTS: Final = {
         changes={
             paid: f"coalesce(n.amount, k.{paid})",
             due: "n.error IS NOT NULL",
+            "due_at": "CASE WHEN n.error IS NOT NULL THEN $5::timestamptz END",
             "attempts": "coalesce(k.attempts, 0) + 1",
             "last_error": "n.error",
         },
@@ -62,6 +82,7 @@ FROM unnest($4::uuid[], $5::numeric[], $6::uuid[]) AS p (sale_id, amount, transf
 class Attempt:
     """One attempt to pay for a sale. `error` says why it failed; None means that it succeeded."""
 
+    kind: SalePaymentKind
     sale_id: str
     user_id: str
     amount: Decimal
@@ -69,36 +90,57 @@ class Attempt:
     error: str | None
 
 
-async def pay_chunk(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, kind: str, after_id: str, chunk: int
+async def pay_open(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, kind: SalePaymentKind, after_id: str, chunk: int
 ) -> tuple[list[Attempt], str | None]:
-    """Try to pay the next `chunk` due sales with ids above `after_id`.
+    """Try to pay the next `chunk` open sales with ids above `after_id`, whether they are due or not.
 
     Return the attempts and the last id, from which the next chunk continues, or None after the last chunk. The caller holds
     the merchant's lock, has read the unit's rules, and writes the unit.
     """
-    sales = [to_sale(record) for record in await conn.fetch(_DUE[kind], unit.merchant_id, after_id, chunk)]
-    await read_users(conn, unit, [sale.user_id for sale in sales])
-    attempts = [_try(unit, unit.users[sale.user_id], sale, kind) for sale in sales]
-    if attempts:
-        await conn.execute(
-            _RECORD_ATTEMPTS[kind],
-            unit.merchant_id,
-            [attempt.sale_id for attempt in attempts],
-            [attempt.amount if attempt.error is None else None for attempt in attempts],
-            [attempt.error for attempt in attempts],
-        )
-        paid = [attempt for attempt in attempts if attempt.error is None]
-        await conn.execute(
-            _PAYMENTS,
-            unit.merchant_id,
-            kind,
-            unit.now,
-            [attempt.sale_id for attempt in paid],
-            [attempt.amount for attempt in paid],
-            [attempt.transfer_id for attempt in paid],
-        )
+    sales = [to_sale(record) for record in await conn.fetch(_OPEN[kind], unit.merchant_id, after_id, chunk)]
+    attempts = await _pay(conn, unit, kind, sales) if sales else []
     return attempts, sales[-1].id if len(sales) == chunk else None
+
+
+async def pay_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> list[Attempt]:
+    """Try to pay the sales that are due at the unit's time, earliest first. If there are CHUNK attempts, more may be due.
+
+    The caller holds the merchant's lock, and writes the unit, whose ids must suffice for WEIGHT.
+    """
+    sales = [to_sale(record) for record in await conn.fetch(_DUE, unit.merchant_id, unit.now, CHUNK)]
+    attempts: list[Attempt] = []
+    for kind, group in groupby(sales, due_kind):
+        assert kind is not None, "the table's CHECKs allow a due time only for an open sale"
+        attempts += await _pay(conn, unit, kind, [*group])
+    return attempts
+
+
+async def _pay(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, kind: SalePaymentKind, sales: Sequence[Sale]
+) -> list[Attempt]:
+    # Users that the unit has already may have changed in it.
+    await read_users(conn, unit, {sale.user_id for sale in sales}.difference(unit.users))
+    attempts = [_try(unit, unit.users[sale.user_id], sale, kind) for sale in sales]
+    await conn.execute(
+        _RECORD_ATTEMPTS[kind],
+        unit.merchant_id,
+        [attempt.sale_id for attempt in attempts],
+        [attempt.amount if attempt.error is None else None for attempt in attempts],
+        [attempt.error for attempt in attempts],
+        next_run(kind, unit.now),
+    )
+    paid = [attempt for attempt in attempts if attempt.error is None]
+    await conn.execute(
+        _PAYMENTS,
+        unit.merchant_id,
+        kind,
+        unit.now,
+        [attempt.sale_id for attempt in paid],
+        [attempt.amount for attempt in paid],
+        [attempt.transfer_id for attempt in paid],
+    )
+    return attempts
 
 
 def add_attempts(total: RunResult, attempts: Sequence[Attempt]) -> RunResult:
@@ -107,8 +149,8 @@ def add_attempts(total: RunResult, attempts: Sequence[Attempt]) -> RunResult:
     return RunResult(total.paid + len(paid), total.failed + len(attempts) - len(paid), total.total_amount + sum(paid, ZERO))
 
 
-def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: str) -> Attempt:
-    amount = advance_of(sale.earning) if kind == ADVANCE else final_of(sale.earning, sale.advance_amount, sale.status)
+def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: SalePaymentKind) -> Attempt:
+    amount = payment_of(sale, kind)
     facts = Facts(
         amount=abs(amount),
         account_number=user.account_number or "",
@@ -121,7 +163,7 @@ def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: str) -> Attempt:
     failure = failure_of(facts, unit.custom_scenarios, f"{sale.id}:{kind}:{sale.attempts}")
     if failure is not None:
         code, scenario = failure
-        return Attempt(sale.id, user.id, amount, None, f"{kind} failed: {code} (scenario {scenario})")
+        return Attempt(kind, sale.id, user.id, amount, None, f"{kind} failed: {code} (scenario {scenario})")
     if kind == ADVANCE:
         user.advances += amount
     else:
@@ -131,4 +173,4 @@ def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: str) -> Attempt:
         movement = ledger.ADVANCE if kind == ADVANCE else ledger.FINAL if amount > ZERO else ledger.CLAW_BACK
         transfer_id = unit.transfer(movement, abs(amount), None, f"sale {sale.id}", user.id)
         unit.touch_user(user)
-    return Attempt(sale.id, user.id, amount, transfer_id, None)
+    return Attempt(kind, sale.id, user.id, amount, transfer_id, None)

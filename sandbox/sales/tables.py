@@ -23,6 +23,7 @@ class Sales(Table, db=ENGINE):
     reconciled_at = Timestamptz(null=True, default=None)
     attempts = Integer(null=True, default=None)
     last_error = Text(null=True, default=None)
+    due_at = Timestamptz(null=True, default=None)
 
 
 class SalePayments(Table, db=ENGINE):

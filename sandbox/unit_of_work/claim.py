@@ -67,9 +67,12 @@ async def claim(
     return [_unit(record, catalogue) for record in await _call(conn, claims, wait)]
 
 
-async def claim_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, limit: int) -> None:
-    """Reserve ids for `limit` payouts in a unit that was claimed with RESERVE_NO_IDS, and load the payouts that are due."""
-    (record,) = await _call(conn, [ClaimRequest(unit.merchant_id, limit, due_limit=limit)], wait=True)
+async def claim_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, limit: int, extra_weight: int = 0) -> None:
+    """Load up to `limit` due payouts into a unit that was claimed with RESERVE_NO_IDS, and reserve ids for their steps.
+
+    `extra_weight` reserves ids for other work, as the weight of a `ClaimRequest` does.
+    """
+    (record,) = await _call(conn, [ClaimRequest(unit.merchant_id, limit + extra_weight, due_limit=limit)], wait=True)
     unit.ids = _ids(unit.now, record["counter"], record["seed"])
     _read_due(unit, record)
 

@@ -28,6 +28,8 @@ LAST_YEAR: Final = 9000
 FOREVER: Final = "infinity"
 _FOREVER: Final = datetime.max  # noqa: DTZ901 -- what the driver returns and compares with
 """How the driver represents PostgreSQL's infinity, also where a column's other times have a zone."""
+_CAN_BE_FOREVER: Final = {("idempotency_keys", "expires_at")}
+"""Columns (table, name) whose times can be infinite. In others, such a time could not be compared with a clock's."""
 _NUMERIC: Final = re.compile(r"numeric\(([0-9]+),2\)\Z")
 _MONEY: Final = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{2}\Z")
 
@@ -54,6 +56,7 @@ class Column:
     type: str
     is_optional: bool
     is_key: bool
+    can_be_forever: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,10 @@ async def read_tables(conn: "PoolConnectionProxy[Any]") -> Mapping[str, Table]:
             found[record["table"]].append(record)
     tables = {}
     for name, records in found.items():
-        columns = tuple(Column(r["name"], r["type"], r["is_optional"], r["key"] is not None) for r in records)
+        columns = tuple(
+            Column(r["name"], r["type"], r["is_optional"], r["key"] is not None, (name, r["name"]) in _CAN_BE_FOREVER)
+            for r in records
+        )
         keys = sorted((r for r in records if r["key"] is not None), key=lambda r: r["key"])
         tables[name] = Table(name, columns, tuple(r["name"] for r in keys))
     return tables
@@ -120,6 +126,8 @@ def read_value(column: Column, raw: msgspec.Raw) -> Any:
         raise InvalidValueError("must not be null")
     if column.type.startswith("numeric"):
         return _money(column, raw)
+    if column.can_be_forever and _text(raw) == FOREVER:
+        return _FOREVER
     return _READERS[column.type](raw)
 
 
@@ -203,11 +211,6 @@ def _contains_nul(value: Any) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
-def _moment(raw: msgspec.Raw) -> datetime:
-    text = _text(raw)
-    return _FOREVER if text == FOREVER else read_time(text)
-
-
 def _texts(raw: msgspec.Raw) -> list[str]:
     texts: list[str] = _decoded(raw, list[str], "a list of strings")
     if any("\0" in text for text in texts):
@@ -223,7 +226,7 @@ _READERS: Final[Mapping[str, Callable[[msgspec.Raw], Any]]] = {
     "boolean": lambda raw: _decoded(raw, bool, "true or false"),
     "real": _float,
     "double precision": _float,
-    "timestamp with time zone": _moment,
+    "timestamp with time zone": lambda raw: read_time(_text(raw)),
     "jsonb": _json,
     "bytea": _bytes,
     "text[]": _texts,

@@ -65,8 +65,10 @@ INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expir
     SELECT merchant_id, id::text, 'x', 201, 'x', CASE WHEN n % 20 = 0 THEN NOW ELSE 'infinity' END FROM seed;
 INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, created_at)
     SELECT merchant_id, id, id, 'EARNED', 1, id, NOW FROM seed;
-INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_amount, advance_due, final_due, created_at)
-    SELECT merchant_id, id, id, 'B', 1, 'PENDING', CASE WHEN n % 20 = 0 THEN NULL ELSE 1 END, n % 20 = 0, false, NOW FROM seed;
+INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_amount, advance_due, final_due, due_at,
+    created_at)
+    SELECT merchant_id, id, id, 'B', 1, 'PENDING', CASE WHEN n % 20 = 0 THEN NULL ELSE 1 END, n % 20 = 0, false,
+        CASE WHEN n % 20 = 0 THEN NOW END, NOW FROM seed;
 INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, created_at)
     SELECT merchant_id, id, 'ADVANCE', 1, id, NOW FROM seed;
 INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at,

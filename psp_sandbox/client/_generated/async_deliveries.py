@@ -8,10 +8,7 @@ from typing import Literal
 
 from psp_sandbox.client._callers import AsyncCaller
 from psp_sandbox.client._calls import Call, given, new_key, query, segment
-from psp_sandbox.client.models.deliveries import (
-    DeliveryExplanation,
-    DeliveryWithAttempts,
-)
+from psp_sandbox.client.models.deliveries import DeliveryExplanation, DeliveryWithAttempts
 from psp_sandbox.client.models.shared import Delivery
 
 

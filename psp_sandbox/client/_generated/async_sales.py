@@ -29,8 +29,8 @@ class AsyncSalesApi:
         0003, or if a scenario of your own matches (by destination, amount, user_id, or the metadata `kind` (ADVANCE,
         FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed attempt moves no money,
         counts in the sale's `attempts`, sets its `last_error`, and is retried by the next run. Runs automatically at
-        :00 of each hour of the host's time, for every merchant whose clock is not frozen. If your clock is frozen, only
-        this call pays sales.
+        :00 of each hour of the merchant's time, also when a clock is advanced over that time. This call does not wait
+        for it.
         """
         return await self._caller.send(
             Call(RunResult, "POST", "/api/v1/payouts/advance/run", body=given({}), idempotency_key=idempotency_key or new_key())
@@ -43,8 +43,8 @@ class AsyncSalesApi:
         0003, or if a scenario of your own matches (by destination, amount, user_id, or the metadata `kind` (ADVANCE,
         FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed attempt moves no money,
         counts in the sale's `attempts`, sets its `last_error`, and is retried by the next run. Runs automatically at
-        :30 of each hour of the host's time, for every merchant whose clock is not frozen. If your clock is frozen, only
-        this call pays sales.
+        :30 of each hour of the merchant's time, also when a clock is advanced over that time. This call does not wait
+        for it.
         """
         return await self._caller.send(
             Call(RunResult, "POST", "/api/v1/payouts/final/run", body=given({}), idempotency_key=idempotency_key or new_key())

@@ -44,10 +44,10 @@ class ClockApi:
     def due(self, *, limit: int | None = None, payout_id: str | None = None) -> DueWork:
         """List what happens next, soonest first.
 
-        The payout steps and webhook attempts that the merchant's clock will run, if no request changes them first.
-        Times before the clock's `now` are overdue: the work is in progress, or starts as soon as a worker is free.
-        Payouts that wait for a decision without a time limit, deliveries to disabled endpoints, and deliveries that a
-        listener sends are not listed.
+        The payout steps, payments of sales and webhook attempts that the merchant's clock will run, if no request
+        changes them first. Times before the clock's `now` are overdue: the work is in progress, or starts as soon as a
+        worker is free. Payouts that wait for a decision without a time limit, deliveries to disabled endpoints, and
+        deliveries that a listener sends are not listed.
 
         limit: The maximum number of results.
         payout_id: Only what happens to this payout.

@@ -9,7 +9,7 @@ from psp_sandbox.client.literals import ErrorClass, EventPattern, EventType, Pay
 if TYPE_CHECKING:
     from psp_sandbox.client.models.aggregator import DeadLetter, Fetch, Replayed, Source, UnpaidRequests, VendorBalance
     from psp_sandbox.client.models.bulk_credits import AcceptedBulkCredit, BulkCredit, BulkCreditCounts, BulkCreditItem
-    from psp_sandbox.client.models.clock import ClockRun, ClockState, DueDelivery, DueStep, DueWork
+    from psp_sandbox.client.models.clock import ClockRun, ClockState, DueDelivery, DueSale, DueStep, DueWork
     from psp_sandbox.client.models.deliveries import (
         Attempt,
         AttemptRequest,
@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         PrefixFilter,
         Problem,
         RefusedItem,
+        SaleAttempt,
         StatusChange,
     )
     from psp_sandbox.client.models.snapshots import Restored, Snapshot
@@ -149,6 +150,7 @@ _MODULES = {
     "Directory": "directory",
     "Drained": "root",
     "DueDelivery": "clock",
+    "DueSale": "clock",
     "DueStep": "clock",
     "DueWork": "clock",
     "Endpoint": "webhook_endpoints",
@@ -214,6 +216,7 @@ _MODULES = {
     "RotatedSecret": "webhook_endpoints",
     "RunResult": "sales",
     "Sale": "sales",
+    "SaleAttempt": "shared",
     "SalePayment": "sales",
     "ScenarioCatalogue": "scenarios",
     "ScenarioMatch": "scenarios",
@@ -280,6 +283,7 @@ __all__ = [
     "Directory",
     "Drained",
     "DueDelivery",
+    "DueSale",
     "DueStep",
     "DueWork",
     "Endpoint",
@@ -349,6 +353,7 @@ __all__ = [
     "RotatedSecret",
     "RunResult",
     "Sale",
+    "SaleAttempt",
     "SalePayment",
     "ScenarioCatalogue",
     "ScenarioMatch",

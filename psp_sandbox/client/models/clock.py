@@ -4,12 +4,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from psp_sandbox.client.literals import EventType, PayoutStatus
 from psp_sandbox.client.models.shared import (
     DeliveryAttempt,
     PayoutStep,
+    SaleAttempt,
 )
 
 
@@ -30,7 +32,7 @@ class ClockRun:
     complete: bool
     stopped_because: str | None
     steps: int
-    ran: list[PayoutStep | DeliveryAttempt]
+    ran: list[PayoutStep | SaleAttempt | DeliveryAttempt]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,21 @@ class DueDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DueSale:
+    """A scheduled payment of a sale: its advance, or its final payment, which is negative if it takes back the
+    advance.
+    """
+
+    kind: Literal["sale_payment"]
+    due_at: datetime
+    sale_id: str
+    user_id: str
+    payment: Literal["ADVANCE", "FINAL"]
+    amount: Decimal
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DueStep:
     """A payout's scheduled status change, or several that happen at the same time.
 
@@ -80,12 +97,12 @@ class DueStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueWork:
-    """What happens next, soonest first. Of what is due at the same time, payouts come first.
+    """What happens next, soonest first. Of what is due at the same time, payouts come first, then sales.
 
     A request for `clock/advance` to an item's `due_at` runs it. There are no further pages: `next_cursor` is always
     null, and `has_more` says whether there is more than `limit`.
     """
 
-    data: list[DueStep | DueDelivery]
+    data: list[DueStep | DueSale | DueDelivery]
     has_more: bool
     next_cursor: str | None = None

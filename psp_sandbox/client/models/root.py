@@ -12,6 +12,7 @@ from psp_sandbox.client.models.shared import (
     Balance,
     DeliveryAttempt,
     PayoutStep,
+    SaleAttempt,
 )
 
 
@@ -127,7 +128,7 @@ class Drained:
     now: datetime
     stopped_because: str | None
     steps: int
-    ran: list[PayoutStep | DeliveryAttempt]
+    ran: list[PayoutStep | SaleAttempt | DeliveryAttempt]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

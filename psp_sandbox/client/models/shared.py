@@ -35,6 +35,18 @@ class PayoutStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SaleAttempt:
+    """An attempt to pay a sale that fell due. `error` says why it failed; null if it succeeded."""
+
+    kind: Literal["sale_payment"]
+    at: datetime
+    sale_id: str
+    payment: Literal["ADVANCE", "FINAL"]
+    amount: Decimal
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryAttempt:
     """A webhook delivery attempt that fell due. `status` is the HTTP status, null without a response."""
 

@@ -20,6 +20,7 @@ RAN: Final = (
     Column("result", "Result", "status"),
     Column("detail", "Detail"),
     Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
+    Column("sale_id", "Sale", "id", link="/users/sales/{sale_id}"),
     Column("delivery_id", "Delivery", "id", link="/webhooks/deliveries/{delivery_id}"),
     Column("event_id", "Event", "id", link="/webhooks/events/{event_id}"),
 )
@@ -27,11 +28,14 @@ DUE: Final = (
     Column("due_at", "Due at", "time"),
     Column("description", "What happens"),
     Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
+    Column("sale_id", "Sale", "id", link="/users/sales/{sale_id}"),
     Column("delivery_id", "Delivery", "id", link="/webhooks/deliveries/{delivery_id}"),
 )
 SHOWN_STEPS: Final = 25
 """Number of steps that are shown at once after an advance; the others unfold."""
 SHOWN_DUE: Final = 15
+_NO_IDS: Final = {"payout_id": None, "sale_id": None, "delivery_id": None, "event_id": None}
+"""Each kind of step has only some of these."""
 _OPERATIONS: Final = {"run-drain": "drain", "run-freeze": "freeze_clock"}
 """Form → the operation that it calls; all other forms advance the clock."""
 
@@ -76,7 +80,7 @@ async def _due(view: View) -> tuple[Table, bool]:
     items = found["data"]
     # One advance runs everything that is due at the same time, so only the first of these rows has a button.
     rows = [
-        {"delivery_id": None, **item, "is_first": number == 0 or items[number - 1]["due_at"] != item["due_at"]}
+        {**_NO_IDS, **item, "is_first": number == 0 or items[number - 1]["due_at"] != item["due_at"]}
         for number, item in enumerate(items)
     ]
     empty = "Nothing is due. Create a payout to an account that ends in 0012: it is returned a minute later."
@@ -111,9 +115,14 @@ def _ran(form: FormState | None) -> Ran | None:
 
 
 def _step(step: Row) -> dict[str, Any]:
+    step = {**_NO_IDS, **step}
     if step["kind"] == "payout_step":
         source = step["from"]
         return {**step, "what": "Payout step", "result": step["to"], "detail": f"from {source}" if source else ""}
+    if step["kind"] == "sale_payment":
+        result = "succeeded" if step["error"] is None else "failed"
+        detail = step["error"] or f"{step['payment']} of {step['amount']}"
+        return {**step, "what": "Payment of a sale", "result": result, "detail": detail}
     status = step["status"]
     detail = "no response" if status is None else f"HTTP {status}"
     return {**step, "what": f"Webhook attempt {step['attempt']}", "result": step["outcome"], "detail": detail}
