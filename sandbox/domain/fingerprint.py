@@ -1,6 +1,8 @@
 """Compute a request's fingerprint. Two requests with the same idempotency key must have the same fingerprint. Pure.
 
-It covers the method, the path, the query and the meaning of the body.
+It covers the method, the path, the query and the meaning of the body, as the client sent it and not as it was decoded, so that
+new fields and defaults change no fingerprint. Stored fingerprints must stay valid: a retry after an upgrade compares with
+them. tests/test_idempotency.py has examples that must not change.
 """
 
 import hashlib
@@ -16,9 +18,10 @@ _MAX_INTEGER_DIGITS: Final = 18
 def fingerprint(method: str, path: str, query: bytes, body: bytes) -> bytes:
     """Return the SHA-256 of a request with a JSON body, ignoring field order, white space and the spelling of numbers.
 
-    A body that is not JSON is compared byte by byte. Such a request is refused, and nothing is stored.
+    No body means `{}`, whether or not the operation has one. A body that is not JSON is compared byte by byte. Such a request
+    is refused, and nothing is stored.
     """
-    return digest(method, path, query, _canonical(body))
+    return digest(method, path, query, _canonical(body or b"{}"))
 
 
 def digest(method: str, path: str, query: bytes, content: bytes) -> bytes:
