@@ -92,7 +92,10 @@ def test_stripe_has_one_v1_for_each_secret(keys: list[str], event_id: str, now: 
 @given(secrets, ids, times, bodies)
 def test_github_has_the_current_secrets_signature(keys: list[str], event_id: str, now: int, body: bytes) -> None:
     headers = signature_headers("github", keys, event_id, now, body)
-    assert headers == {"webhook-id": event_id, "X-Hub-Signature-256": f"sha256={by_hand(keys[0], body).hex()}"}
+    signature = f"sha256={by_hand(keys[0], body).hex()}"
+    assert headers == {"webhook-id": event_id, "X-GitHub-Delivery": event_id, "X-Hub-Signature-256": signature}
+    typed = signature_headers("github", keys, event_id, now, b'{"type": "payout.failed"}')
+    assert typed["X-GitHub-Event"] == "payout.failed"
 
 
 def test_github_matches_the_example_in_its_documentation() -> None:

@@ -39,6 +39,8 @@ from sandbox.domain.webhook_signing import (
 
 STRIPE_HEADER: Final = "Stripe-Signature"
 GITHUB_HEADER: Final = "X-Hub-Signature-256"
+GITHUB_EVENT_HEADER: Final = "X-GitHub-Event"
+GITHUB_DELIVERY_HEADER: Final = "X-GitHub-Delivery"
 
 _SIGNATURE_HEADERS: Final = MappingProxyType(
     {"v1": SIGNATURE_HEADER, "v1a": SIGNATURE_HEADER, "stripe": STRIPE_HEADER, "github": GITHUB_HEADER}
@@ -159,7 +161,7 @@ def signature_headers(
         signatures = "".join([f",v1={_hex(secret, content)}" for secret in secrets])
         return {ID_HEADER: event_id, name: f"t={timestamp}{signatures}"}
     if custom is None:
-        return {ID_HEADER: event_id, name: f"sha256={_hex(secrets[0], content)}"}
+        return {ID_HEADER: event_id, **_github_names(event_id, body), name: f"sha256={_hex(secrets[0], content)}"}
     named = {ID_HEADER: event_id}
     stamp_header = _timestamp_header(custom)
     if stamp_header is not None:
@@ -167,6 +169,21 @@ def signature_headers(
     raw = hmac.digest(secrets[0].encode(), content, custom.algorithm)
     named[name] = custom.prefix.replace("{timestamp}", str(timestamp)) + _encoded(raw, custom.encoding)
     return named
+
+
+class _Typed(msgspec.Struct):
+    type: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.]{1,100}\Z")]
+
+
+_typed: Final = msgspec.json.Decoder(_Typed)
+
+
+def _github_names(event_id: str, body: bytes) -> dict[str, str]:
+    """Return the headers by which receivers written for GitHub recognize a delivery and choose a handler."""
+    try:
+        return {GITHUB_DELIVERY_HEADER: event_id, GITHUB_EVENT_HEADER: _typed.decode(body).type}
+    except msgspec.MsgspecError:  # a body of your own, in a signing example
+        return {GITHUB_DELIVERY_HEADER: event_id}
 
 
 def signature_header(signing: str, custom: CustomSigning | None = None) -> str:
