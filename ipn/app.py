@@ -14,11 +14,12 @@ from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
 from sandbox.http.middleware import PARSING
 from sandbox.http.operation import operations_of, post
-from sandbox.http.request import Request
+from sandbox.http.request import Caller, Request
 from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
+from sandbox.journal.journal import Journal
 from sandbox.live.feed import LiveFeed
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.server.health import HealthApi
@@ -59,16 +60,19 @@ class CallbackApi:
         return await self._receive(request, body, merchant_id)
 
     async def _receive(self, request: Request, body: CallbackBody, merchant_id: str | None) -> CommandResult:
+        def on_signed(signer: str) -> None:
+            request.caller = Caller(signer, "", "")  # the call then appears in the merchant's journal
+
         headers = {name: request.header(name) or "" for name in _HEADERS}
-        return await self._callbacks.receive(body, request.json, headers, request.context, merchant_id)
+        return await self._callbacks.receive(body, request.json, headers, request.context, merchant_id, on_signed)
 
 
 def create_app(settings: Settings) -> ASGIApp:
     """Return the IPN application. It connects to no store before its lifespan starts."""
     waker = Waker(settings.redis_url)
     summaries = SummaryCache(settings.redis_url)
-
     feed = LiveFeed(settings.redis_url)
+    journal = Journal(settings.redis_url, feed.notes)
     notifier = Notifier()
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, feed.committed]
@@ -83,15 +87,17 @@ def create_app(settings: Settings) -> ASGIApp:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
         feed.start()
+        journal.start()
         try:
             yield
         finally:
             await asyncio.wait_for(work.close(), 20)
             await summaries.close()
+            await journal.close()
             await feed.close()
             await waker.close()
             await readiness.close()
             await close_pool()
 
     operations = operations_of(CallbackApi(service), HealthApi(readiness))
-    return RequestLog(create_litestar(operations, PARSING, settings.public_url, BODY_LIMIT, lifespan))
+    return RequestLog(create_litestar(operations, PARSING, settings.public_url, BODY_LIMIT, lifespan), journal)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -95,9 +95,11 @@ class CallbackService:
         headers: Mapping[str, str],
         context: RequestContext,
         merchant_id: str | None = None,
+        on_signed: Callable[[str], None] = lambda merchant_id: None,
     ) -> CommandResult:
         """Apply the bank's status to the payout, which is one of this merchant's, or, for None, of any merchant's.
 
+        Calls `on_signed` with the merchant whose secret verifies the signature, also if there is no such payout.
         Returns 200 with the payout, including for a repeated `webhook-id` or an unchanged status.
         Raises VALIDATION_ERROR, INVALID_SIGNATURE, NOT_FOUND if the merchant has no such payout, DUPLICATE_REFERENCE if the
         psp_reference does not identify one payout, or INVALID_STATE if the payout cannot change to the status.
@@ -105,7 +107,7 @@ class CallbackService:
         errors = callback_errors(msgspec.structs.asdict(body))
         if errors:
             raise invalid_fields(errors)
-        merchant_id, payout_id = await self._find_payout(body, raw, headers, merchant_id)
+        merchant_id, payout_id = await self._find_payout(body, raw, headers, merchant_id, on_signed)
         # Banks may repeat a message, so its id is the idempotency key. The signature covers the id, so a known id means the
         # same message; the fingerprint therefore uses only the id. The key never expires, because the merchant's clock may jump
         # by days while the signature is still valid. A concurrent duplicate waits for the first one's response; it is not an
@@ -130,7 +132,12 @@ class CallbackService:
         )
 
     async def _find_payout(
-        self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], merchant_id: str | None
+        self,
+        body: CallbackBody,
+        raw: bytes,
+        headers: Mapping[str, str],
+        merchant_id: str | None,
+        on_signed: Callable[[str], None],
     ) -> tuple[str, str]:
         """Return the ids of the merchant whose secret verifies the signature, and of its payout.
 
@@ -145,6 +152,8 @@ class CallbackService:
                 found = await on_every_shard(lambda conn: conn.fetch(_NEWEST_MERCHANTS, _MAX_CANDIDATES))
                 newest = sorted(found.rows, key=lambda row: row["merchant_id"], reverse=True)
                 signer = self._signer_among(newest[:_MAX_CANDIDATES], raw, headers, skips_sealed=True)
+        if signer is not None:
+            on_signed(signer["merchant_id"])
         if signer is not None and signer["payout_ids"]:
             return signer["merchant_id"], _only(signer["payout_ids"])
         if found.unavailable:

@@ -19,6 +19,7 @@ from ipn.callback import CallbackBody, CallbackService
 from sandbox.db.engine import AllShards
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.secrets_at_rest import SecretBox
+from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 
@@ -31,6 +32,7 @@ def send(
     secret: str | None = None,
     at: int | None = None,
     url: str | None = None,
+    request_id: str | None = None,
 ) -> httpx.Response:
     """Sign a callback according to Standard Webhooks, and send it. `at` is the Unix time of its timestamp, by default now.
 
@@ -46,6 +48,7 @@ def send(
         "webhook-timestamp": timestamp,
         "webhook-signature": f"v1,{signature}",
         "content-type": "application/json",
+        **({} if request_id is None else {"x-request-id": request_id}),
     }
     return httpx.post(url or f"{world.stack.ipn_url}/ipn/callback", content=raw, headers=headers, timeout=60)
 
@@ -177,6 +180,27 @@ def test_without_a_merchants_signature_nothing_tells_which_payouts_exist(world: 
         assert [(status, code) for status, code, _ in details] == [(401, "INVALID_SIGNATURE")]
     missing = send(world, unknown, url=address)
     assert (missing.status_code, missing.json()["code"]) == (404, "NOT_FOUND")
+
+
+def test_a_signed_callback_is_in_the_merchants_journal(world: World, stack: Stack) -> None:
+    payout = world.create_payout("0004")["id"]
+    request_id = str(uuid.uuid4())
+    body = {"payout_id": payout, "status": "SUCCESS"}
+    send(world, body, secret="whsec_" + base64.b64encode(b"x" * 32).decode())
+    send(world, {**body, "payout_id": str(uuid.uuid4())})
+    send(world, body, request_id=request_id)
+
+    def calls() -> list[dict[str, Any]]:
+        return [call for call in world.get("/sandbox/v1/requests").json()["data"] if call["path"] == "/ipn/callback"]
+
+    until(lambda: len(calls()) == 2, 30)
+    newest, unknown = calls()
+    assert (newest["status"], newest["request_id"], json.loads(newest["request_body"])) == (200, request_id, body)
+    assert newest["api_key_id"] is None
+    assert newest["request_headers"]["webhook-signature"] == "[redacted]"
+    assert unknown["status"] == 404
+    # What the timeline names can be found in the journal.
+    assert world.get(f"/api/v1/payouts/{payout}/timeline").json()["data"][-1]["request_id"] == request_id
 
 
 def test_another_merchants_signature_does_not_tell_that_a_payout_exists(world: World, stack: Stack) -> None:

@@ -214,6 +214,8 @@ def why_not(call: Mapping[str, Any]) -> str | None:
     """Return why a call cannot be repeated, or None."""
     body, path = call["request_body"], call["path"]
     length = call["request_headers"].get("content-length", "0")
+    if path.startswith("/ipn/"):
+        return "a bank sent it, with a signature"
     if call["method"] not in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
         return "its method is not in the journal"
     is_invalid = call["status"] == 400  # it was not executed, and would not be with another value either

@@ -36,7 +36,8 @@ class JournalApi:
             parameter("fault_id", "Only calls that this fault hit.", type="string", format="uuid"),
             parameter("q", "Only calls whose path or bodies contain this.", type="string", minLength=1, maxLength=200),
         ),
-        description="Keeps the newest 1000 calls for a day, and only those with a valid key. A call appears within a "
+        description="Keeps the newest 1000 calls for a day, and only those with a valid key or, for a bank's callback, a valid "
+        "signature. A call appears within a "
         "second. Bodies are cut to 4000 bytes. Keys, secrets and anything that the operation does not declare (other "
         "headers, query parameters and fields) read `[redacted]`. `fault` names the fault that hit the call, if any.",
     )

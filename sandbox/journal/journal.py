@@ -37,7 +37,7 @@ ENTRIES_KEPT: Final = 1000
 BODY_LIMIT: Final = 4000
 HEADERS_LIMIT: Final = 8000
 """Maximum bytes of a call's headers, names and values together."""
-JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
+JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/", "/ipn/")
 NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests", "/sandbox/v1/listeners/", "/sandbox/v1/world")
 """Paths that are not in the journal. The live stream has no end, and neither reading the journal nor a waiting listener
 must fill it. A world bundle contains the journal, so moving a world must not change it."""

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final, NamedTuple
-from zlib import crc32
 
 CALLS: Final = 2000
 """Maximum number of calls in progress in one process."""
@@ -180,7 +180,7 @@ class Capacity:
         if failures.count < MAX_FAILURES_IN_A_ROW or now < failures.paused_until:
             return None
         # Up to twice as long, by the endpoint's id, so that several endpoints are not called in the same moment.
-        pause = PAUSE_SECONDS * (1 + crc32(endpoint_id.encode()) / 2**32)
+        pause = PAUSE_SECONDS * (1 + sha256(endpoint_id.encode()).digest()[0] / 256)
         failures.paused_until = now + pause
         return pause
 
