@@ -29,9 +29,10 @@ class RequestsApi:
     ) -> Iterator[JournalEntry]:
         """List API calls from the journal, newest first.
 
-        Keeps the newest 1000 calls for a day, and only those with a valid key. A call appears within a second. Bodies
-        are cut to 4000 bytes. Keys, secrets and anything that the operation does not declare (other headers, query
-        parameters and fields) read `[redacted]`. `fault` names the fault that hit the call, if any.
+        Keeps the newest 1000 calls for a day, and only those with a valid key or, for a bank's callback, a valid
+        signature. A call appears within a second. Bodies are cut to 4000 bytes. Keys, secrets and anything that the
+        operation does not declare (other headers, query parameters and fields) read `[redacted]`. `fault` names the
+        fault that hit the call, if any.
 
         Requests each page when it is needed; `limit` is the number of items per page.
 
