@@ -145,6 +145,32 @@ def test_a_custom_signature_can_imitate_slack_and_paddle() -> None:
     }
 
 
+def test_a_custom_signature_can_have_a_decoded_key_and_an_rfc_3339_time() -> None:
+    custom = CustomSigning(
+        header="X-Sign",
+        algorithm="sha256",
+        encoding="base64",
+        template="{timestamp}.{body}",
+        prefix="t={timestamp},s=",
+        timestamp_header="X-Time",
+        timestamp_format="rfc3339",
+        key="base64",
+    )
+    raw = hmac.digest(base64.b64decode(CURRENT.removeprefix("whsec_")), b"2018-07-12T23:16:58Z.{}", "sha256")
+    expected = {
+        "webhook-id": "evt-1",
+        "X-Time": "2018-07-12T23:16:58Z",
+        "X-Sign": f"t=2018-07-12T23:16:58Z,s={base64.b64encode(raw).decode()}",
+    }
+    explained = explain("custom", [CURRENT], "evt-1", 1531437418, b"{}", custom)
+    assert signature_headers("custom", [CURRENT], "evt-1", 1531437418, b"{}", custom) == explained.headers == expected
+    steps = " ".join(explained.steps)
+    assert "as RFC 3339 in UTC: 2018-07-12T23:16:58Z" in steps
+    assert "decode the rest from base64" in steps
+    with pytest.raises(ValueError, match="whsec_"):
+        signature_headers("custom", ["no base64 !"], "evt-1", 0, b"{}", custom)
+
+
 @pytest.mark.parametrize(("signing", "keys", "custom"), DIALECTS)
 def test_an_unrelated_secret_signs_differently(signing: str, keys: tuple[str, ...], custom: CustomSigning | None) -> None:
     other = unrelated_secret(keys[0])

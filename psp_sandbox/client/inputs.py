@@ -51,10 +51,12 @@ class CreateUser(TypedDict):
 class CustomSigning(TypedDict):
     """How to sign when an endpoint's `signing` is `custom`.
 
-    `template` is the signed content: its placeholders `{timestamp}` (Unix seconds), `{id}` (the webhook-id) and
-    `{body}` are replaced, everything else is taken literally. The signature is written into `header`, after
-    `prefix`, in which `{timestamp}` is replaced too. The timestamp is sent in `timestamp_header`; without one, if
-    the template needs it and the prefix does not contain it, in webhook-timestamp.
+    `template` is the signed content: its placeholders `{timestamp}`, `{id}` (the webhook-id) and `{body}` are
+    replaced, everything else is taken literally. The signature is written into `header`, after `prefix`, in which
+    `{timestamp}` is replaced too. The timestamp is sent in `timestamp_header`; without one, if the template needs
+    it and the prefix does not contain it, in webhook-timestamp. It is written as `timestamp_format` says: in Unix
+    seconds, or as `2026-01-31T12:00:00Z`. The key is the secret's `text`, or what follows `whsec_`, decoded from
+    `base64`.
     """
 
     header: str
@@ -65,6 +67,8 @@ class CustomSigning(TypedDict):
     prefix: NotRequired[str]
     """What precedes the signature in the header. `{timestamp}` is replaced."""
     timestamp_header: NotRequired[str | None]
+    timestamp_format: NotRequired[Literal["rfc3339", "unix"]]
+    key: NotRequired[Literal["base64", "text"]]
 
 
 class DeliveryMatch(TypedDict):

@@ -13,6 +13,7 @@ import hmac
 import re
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.choices import HashAlgorithm, SignatureEncoding
+from sandbox.domain.choices import HashAlgorithm, KeyEncoding, SignatureEncoding, TimestampFormat
 from sandbox.domain.webhook_signing import (
     ID_HEADER,
     NOW_HEADER,
@@ -78,10 +79,11 @@ HeaderName = Annotated[
 class CustomSigning(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True):
     """How to sign when an endpoint's `signing` is `custom`.
 
-    `template` is the signed content: its placeholders `{timestamp}` (Unix seconds), `{id}` (the webhook-id) and `{body}` are
+    `template` is the signed content: its placeholders `{timestamp}`, `{id}` (the webhook-id) and `{body}` are
     replaced, everything else is taken literally. The signature is written into `header`, after `prefix`, in which
     `{timestamp}` is replaced too. The timestamp is sent in `timestamp_header`; without one, if the template needs it and the
-    prefix does not contain it, in webhook-timestamp.
+    prefix does not contain it, in webhook-timestamp. It is written as `timestamp_format` says: in Unix seconds, or as
+    `2026-01-31T12:00:00Z`. The key is the secret's `text`, or what follows `whsec_`, decoded from `base64`.
     """
 
     header: HeaderName
@@ -105,6 +107,8 @@ class CustomSigning(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omi
         ),
     ] = ""
     timestamp_header: HeaderName | None = None
+    timestamp_format: TimestampFormat = "unix"
+    key: KeyEncoding = "text"
 
 
 class SigningExample(msgspec.Struct, frozen=True):
@@ -165,9 +169,9 @@ def signature_headers(
     named = {ID_HEADER: event_id}
     stamp_header = _timestamp_header(custom)
     if stamp_header is not None:
-        named[stamp_header] = str(timestamp)
-    raw = hmac.digest(secrets[0].encode(), content, custom.algorithm)
-    named[name] = custom.prefix.replace("{timestamp}", str(timestamp)) + _encoded(raw, custom.encoding)
+        named[stamp_header] = _stamp(timestamp, custom)
+    raw = hmac.digest(_custom_key(secrets[0], custom), content, custom.algorithm)
+    named[name] = custom.prefix.replace("{timestamp}", _stamp(timestamp, custom)) + _encoded(raw, custom.encoding)
     return named
 
 
@@ -229,7 +233,8 @@ def explain(
     template = _template(signing, custom)
     steps = [f"Take the raw body as it is sent, before any parsing: {_measured(body)}."]
     if "{timestamp}" in template:
-        steps.append(f"Take the time of the attempt in whole Unix seconds: {timestamp}.")
+        form = "in whole Unix seconds" if custom is None or custom.timestamp_format == "unix" else "as RFC 3339 in UTC"
+        steps.append(f"Take the time of the attempt {form}: {_stamp(timestamp, custom)}.")
     if "{id}" in template:
         steps.append(f"Take the id of the event, which is the webhook-id header: {event_id}.")
     if template == "{body}":
@@ -250,7 +255,7 @@ def _key_steps(signing: str, secret: str, which: str, content: bytes, custom: Cu
     if signing == "v1a":
         public = public_key(_private_key(secret))
         return [f"Sign the content with the {which} Ed25519 private key. The receiver needs the public key: {public}."]
-    if signing == "v1":
+    if signing == "v1" or (custom is not None and custom.key == "base64"):
         key = _hmac_key(secret)
         origin = "remove whsec_ and decode the rest from base64"
     else:
@@ -282,7 +287,7 @@ def _template(signing: str, custom: CustomSigning | None) -> str:
 def _signed_content(signing: str, event_id: str, timestamp: int, body: bytes, custom: CustomSigning | None) -> bytes:
     before, after = _template(signing, custom).split("{body}")
     # Replace in one pass: an id that looks like a placeholder must stay as it is.
-    values = {"{timestamp}": str(timestamp), "{id}": event_id}
+    values = {"{timestamp}": _stamp(timestamp, custom), "{id}": event_id}
     return b"".join((_filled(before, values), body, _filled(after, values)))
 
 
@@ -294,6 +299,16 @@ def _timestamp_header(custom: CustomSigning) -> str | None:
     if custom.timestamp_header is not None:
         return custom.timestamp_header
     return TIMESTAMP_HEADER if "{timestamp}" in custom.template and "{timestamp}" not in custom.prefix else None
+
+
+def _stamp(timestamp: int, custom: CustomSigning | None) -> str:
+    if custom is None or custom.timestamp_format == "unix":
+        return str(timestamp)
+    return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _custom_key(secret: str, custom: CustomSigning) -> bytes:
+    return secret.encode() if custom.key == "text" else _hmac_key(secret)
 
 
 def _hex(secret: str, content: bytes) -> str:

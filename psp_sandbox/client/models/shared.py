@@ -133,10 +133,12 @@ class ExistsFilter:
 class CustomSigning:
     """How to sign when an endpoint's `signing` is `custom`.
 
-    `template` is the signed content: its placeholders `{timestamp}` (Unix seconds), `{id}` (the webhook-id) and
-    `{body}` are replaced, everything else is taken literally. The signature is written into `header`, after
-    `prefix`, in which `{timestamp}` is replaced too. The timestamp is sent in `timestamp_header`; without one, if
-    the template needs it and the prefix does not contain it, in webhook-timestamp.
+    `template` is the signed content: its placeholders `{timestamp}`, `{id}` (the webhook-id) and `{body}` are
+    replaced, everything else is taken literally. The signature is written into `header`, after `prefix`, in which
+    `{timestamp}` is replaced too. The timestamp is sent in `timestamp_header`; without one, if the template needs
+    it and the prefix does not contain it, in webhook-timestamp. It is written as `timestamp_format` says: in Unix
+    seconds, or as `2026-01-31T12:00:00Z`. The key is the secret's `text`, or what follows `whsec_`, decoded from
+    `base64`.
     """
 
     header: str
@@ -147,6 +149,8 @@ class CustomSigning:
     prefix: str | None = None
     """What precedes the signature in the header. `{timestamp}` is replaced."""
     timestamp_header: str | None = None
+    timestamp_format: Literal["rfc3339", "unix"] | None = None
+    key: Literal["base64", "text"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

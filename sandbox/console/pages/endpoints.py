@@ -13,10 +13,12 @@ from sandbox.domain.choices import (
     EventType,
     FilterOperator,
     HashAlgorithm,
+    KeyEncoding,
     RetryProfile,
     SignatureEncoding,
     Signing,
     SigningTime,
+    TimestampFormat,
 )
 from sandbox.domain.event_filters import KNOWN_FIELDS
 from sandbox.http.responses import Response
@@ -54,6 +56,8 @@ CHOICES: Final = {
     "signings": list(_SIGNINGS.items()),
     "algorithms": get_args(HashAlgorithm),
     "encodings": get_args(SignatureEncoding),
+    "timestamp_formats": get_args(TimestampFormat),
+    "key_encodings": get_args(KeyEncoding),
     "retries": list(_RETRIES.items()),
     "times": list(_TIMES.items()),
 }
