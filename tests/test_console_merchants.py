@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from playwright.sync_api import Page, expect
@@ -133,6 +134,31 @@ def test_a_page_whose_session_ended_keeps_what_was_typed_and_changes_nothing(wor
     field.press("Enter")
     page.get_by_text("The clock moved").wait_for()
     assert alpha.get("/sandbox/v1/clock").json()["offset_seconds"] > before + 269_000
+
+
+def test_a_link_on_another_site_opens_the_page_signed_in_and_signs_nobody_out(worlds: list[World], browsing: Browsing) -> None:
+    alpha, beta, _ = worlds
+    page = browsing.open(alpha.console, alpha.api_key)
+    address = page.url.partition("/console/")[0]
+    for wanted, shown in ((f"{alpha.console}/payouts?status=FAILED",) * 2, ("/console/payouts", f"{alpha.console}/payouts")):
+        page.goto(f'data:text/html,<a href="{address}{wanted}">Open</a>')
+        page.get_by_text("Open").click()
+        page.wait_for_url(f"**{shown}")
+        check(page, worlds, alpha)
+    # A browser that sends no cookie with the request, such as for a picture, loses none by the response.
+    with httpx.Client(base_url=address, headers={"Sec-Fetch-Site": "cross-site"}) as client:
+        for path in (alpha.console, "/console", "/console/payouts", "/console/merchants"):
+            assert "set-cookie" not in client.get(path).headers
+        (cookie,) = client.get("/console/sign-in").headers.get_list("set-cookie")
+        assert "_nobody=" in cookie
+    page.goto(f'data:text/html,<a href="{address}{beta.console}/payouts?status=FAILED">Open</a>')
+    page.get_by_text("Open").click()
+    page.wait_for_url("**/console/sign-in?next=**")
+    page.get_by_label("API key").fill(beta.api_key)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.wait_for_url(f"**{beta.console}/payouts?status=FAILED")
+    page.goto(f"{alpha.console}/world")
+    check(page, worlds, alpha)
 
 
 def test_tokens_and_parts_belong_to_one_merchant(worlds: list[World], client: ConsoleClient) -> None:
