@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -35,6 +36,7 @@ COMMANDS = Commands(OPERATIONS, DEFAULT_CLI_URL)
 # Query parameters and body fields that no command has: they change nothing (the title is not a fact that a rule matches).
 OF_HEADERS = {"create_payout": {"scenario"}, "create_payouts": {"scenario"}}
 """Operation → what its commands take from a header."""
+OF_ACCESS = {"member": "list_payouts", "admin": "list_keys", "operator": "list_merchants"}
 NOT_IN_COMMANDS = {("explain_scenario", "account_title")}
 
 
@@ -132,7 +134,7 @@ def sent_by_curl(operation: Operation, text: str) -> Sent:
     keys = {"operator": {"X-ADMIN-KEY": "$PSP_ADMIN_KEY"}, "public": {}}
     wanted = dict(keys.get(operation.access, {"X-API-KEY": "$PSP_API_KEY"}))
     if operation.idempotency != "none":
-        wanted["X-IDEMPOTENCY-KEY"] = "$(uuidgen)"
+        wanted["X-IDEMPOTENCY-KEY"] = "$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')"
     if body is not None:
         wanted["Content-Type"] = "application/json"
     assert headers == wanted
@@ -296,16 +298,28 @@ def test_a_shell_passes_the_words_on_unchanged() -> None:
     """A real shell reads the commands as `shlex` does, and runs nothing that is in a value."""
     nasty = '$(touch x) `id` "q" it\'s ; & | > \\ \\n !! ~ * {a,b} #'
     command = COMMANDS.of("create_payout", {}, {}, PAYOUT | {"account_title": nasty, "metadata": {nasty[:5]: nasty}})
-    script = (
-        f'uuidgen() {{ echo KEY; }}\ncurl() {{ printf \'%s\\0\' "$@"; }}\npsp() {{ curl "$@"; }}\n{command.curl}\n{command.psp}'
-    )
-    words = subprocess.run(
-        ["/bin/sh", "-c", script], capture_output=True, text=True, check=True, env={"PSP_API_KEY": "sk 1"}
-    ).stdout.split("\0")
-    assert words[4:8] == ["-H", "X-API-KEY: sk 1", "-H", "X-IDEMPOTENCY-KEY: KEY"]
+    script = f'curl() {{ printf \'%s\\0\' "$@"; }}\npsp() {{ curl "$@"; }}\n{command.curl}\n{command.psp}'
+    words = run_in_shell(script, PSP_API_KEY="sk 1").stdout.split("\0")
+    assert words[4:7] == ["-H", "X-API-KEY: sk 1", "-H"]
+    assert re.fullmatch(r"X-IDEMPOTENCY-KEY: [0-9a-f]{32}", words[7])
     assert json.loads(words[words.index("-d") + 1])["account_title"] == nasty
     assert words[words.index("--title") + 1] == nasty
     assert words[words.index("--metadata") + 1] == f"{nasty[:5]}={nasty}"
+
+
+def test_psp_does_nothing_without_a_key_of_the_merchant_whose_page_shows_the_command() -> None:
+    found = {access: COMMANDS.of(name, path_of(BY_ID[name]), {}, merchant_id=ID).psp for access, name in OF_ACCESS.items()}
+    script = f'psp() {{ echo "$PSP_API_KEY" "$@"; }}\n{found["member"]}'
+    refused = run_in_shell(script)
+    assert (refused.returncode == 0, refused.stdout, ID in refused.stderr) == (False, "", True)
+    assert run_in_shell(script, PSP_API_KEY="sk 1").stdout.startswith("sk 1 ")
+    assert found["admin"].startswith("PSP_API_KEY=")
+    assert found["operator"].startswith("psp ")
+
+
+def run_in_shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment["PATH"] = os.environ["PATH"]
+    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False, env=environment)
 
 
 def test_a_body_that_is_too_long_for_an_argument_is_a_file() -> None:

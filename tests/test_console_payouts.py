@@ -1,14 +1,17 @@
 """The console's pages of payouts: the list, one payout, a new one, many at once."""
 
+import re
+from html import unescape
 from pathlib import Path
 
 from playwright.sync_api import Page
 
+from sandbox.console.pages import new_payout
 from tests.harness.browser import Browsing, check_accessibility, check_page
 from tests.harness.console import ConsoleClient
 from tests.harness.iban import make_iban
 from tests.harness.receiver import Receiver
-from tests.harness.world import World
+from tests.harness.world import Stack, World
 
 
 def create(world: World, suffix: str = "0001", **fields: object) -> str:
@@ -294,3 +297,27 @@ def test_a_link_of_the_catalogue_fills_in_its_account(world: World, browsing: Br
     page.wait_for_url("**/console/m/*/payouts/new?**")
     assert page.locator('input[name="account_number"]').input_value().endswith("0007")
     page.locator("#fragment-new-payout").get_by_text("ACCOUNT_CLOSED").first.wait_for()
+
+
+def test_the_form_of_a_new_payout_has_a_field_for_each_value_that_it_begins_with(world: World) -> None:
+    """A field without such a value is empty, and does not break the page."""
+    body = {key: value for key, value in world.payout_body().items() if key != "bank_code"}
+    wallet = world.post("/api/v1/payouts", body | {"dest_type": "WALLET", "wallet_code": "EASYPAISA"}).json()
+    with ConsoleClient(world.stack.api_url) as client:
+        client.sign_in(world.api_key)
+        for query in ("", "?like=x", f"?like={wallet['id']}", "?amount=1", "?bank_code=HBL"):
+            page = client.get(f"{world.console}/payouts/new{query}")
+            assert page.status_code == 200, query
+            names = set(re.findall(r'name="([^"]+)"', page.text))
+            assert names >= set(new_payout.DEFAULTS) | set(new_payout.LIVE_FIELDS)
+
+
+def test_commands_say_which_merchant_they_are_for(world: World, stack: Stack) -> None:
+    """Without a key, `psp` calls as the demo merchant, whose pages show the commands as they are."""
+    for key, name in ((world.api_key, "test"), (stack.api_key, "")):
+        with ConsoleClient(stack.api_url) as client:
+            client.sign_in(key)
+            page = unescape(client.get(f"{client.home}/payouts").text)
+            assert ("psp payouts list" in page, f"For the merchant {name}:" in page) == (True, bool(name))
+            needed = f'PSP_API_KEY="${{PSP_API_KEY:?set it to a key of the merchant {world.merchant_id}}}" psp payouts list'
+            assert (needed in page) == bool(name)

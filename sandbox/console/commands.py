@@ -11,13 +11,12 @@ from sandbox.console.psp_commands import PSP_COMMANDS
 from sandbox.console.psp_line import PspLine
 from sandbox.domain.fields import EmptyBody
 from sandbox.domain.scenario_engine import HEADER
-from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
+from sandbox.http.curl import MERCHANT_KEY, NEW_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
 from sandbox.http.operation import Operation
 
 DEFAULT_CLI_URL: Final = "http://127.0.0.1:8000"
 """The URL that `psp` calls unless it is told another."""
 _KEYS: Final = {"public": (), "member": (MERCHANT_KEY,), "admin": (MERCHANT_KEY,), "operator": (OPERATOR_KEY,)}
-_IDEMPOTENCY_KEY: Final = '-H "X-IDEMPOTENCY-KEY: $(uuidgen)"'
 _PAIR: Final = re.compile(r"(\w+)\[(.+)\]\Z", re.DOTALL)
 
 
@@ -44,11 +43,18 @@ class Commands:
         self._lines = {name: [PspLine(line) for line in text.splitlines()] for name, text in PSP_COMMANDS.items()}
 
     def of(
-        self, operation_id: str, path: Mapping[str, str], query: Mapping[str, str], body: Any = None, scenario: str = ""
+        self,
+        operation_id: str,
+        path: Mapping[str, str],
+        query: Mapping[str, str],
+        body: Any = None,
+        scenario: str = "",
+        merchant_id: str = "",
     ) -> Command:
         """Return the commands for a call. Empty query parameters are left out; the body of an upload is not shown.
 
-        `scenario` is the value of the X-Sandbox-Scenario header, which creates payouts.
+        `scenario` is the value of the X-Sandbox-Scenario header, which creates payouts. With `merchant_id`, the `psp` command
+        says which merchant's key it needs, and does nothing without one: on loopback, it would call as the demo merchant.
         Raises KeyError for an unknown operation or a missing path parameter.
         """
         operation = self._operations[operation_id]
@@ -56,7 +62,10 @@ class Commands:
         body = None if operation.receive is not None else body
         # For `psp`, the header is an option like any other.
         with_scenario = {**query, "scenario": scenario} if scenario else query
-        return Command(self._curl(operation, path, query, body, scenario), self._psp(operation, path, with_scenario, body))
+        psp = self._psp(operation, path, with_scenario, body)
+        if psp and merchant_id and MERCHANT_KEY in _KEYS[operation.access]:
+            psp = f'PSP_API_KEY="${{PSP_API_KEY:?set it to a key of the merchant {merchant_id}}}" {psp}'
+        return Command(self._curl(operation, path, query, body, scenario), psp)
 
     def _curl(self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: Any, scenario: str) -> str:
         url = self._url + operation.path.format(**{name: quote(path[name], safe="") for name in operation.path_parameters})
@@ -64,7 +73,7 @@ class Commands:
             url += "?" + urlencode(query, quote_via=quote)
         arguments = list(_KEYS[operation.access])
         if operation.idempotency != "none":
-            arguments.append(_IDEMPOTENCY_KEY)
+            arguments.append(NEW_KEY)
         if scenario:
             arguments.append("-H " + shlex.quote(f"{HEADER}: {scenario}"))
         if operation.receive is not None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
 from sandbox.domain.redaction import CUT, HIDDEN
-from sandbox.http.curl import MERCHANT_KEY, curl
+from sandbox.http.curl import MERCHANT_KEY, NEW_KEY, curl
 
 _QUERY_CHARACTERS: Final = "/%:@!$&()*+,;=~-._?[]'"
 _SENT_AGAIN: Final = ("x-sandbox-scenario", "accept", "content-type")
@@ -77,7 +77,7 @@ def replay(entry: Mapping[str, Any], public_url: str) -> Replay:
     is_incomplete = any(mark in part for part in parts for mark in (HIDDEN, CUT))
     if key is None:
         return Replay(command(), "", is_incomplete)
-    fresh = command('-H "X-IDEMPOTENCY-KEY: $(uuidgen)"')
+    fresh = command(NEW_KEY)
     return Replay(fresh, command(f"-H {shlex.quote(f'X-IDEMPOTENCY-KEY: {key}')}"), is_incomplete)
 
 

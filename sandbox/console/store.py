@@ -11,17 +11,21 @@ from sandbox.console.session import MAX_SECONDS, Session
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.errors import Problem
 from sandbox.http.request import Caller, SignedIn
+from sandbox.infrastructure.settings import DEVELOPMENT_API_KEY
 from sandbox.unit_of_work.transaction import write_rows
 
 _ENDED: Final = """EXISTS (
     SELECT 1 FROM console_sign_outs WHERE merchant_id = $1 AND subject = $2 AND session IN ('', $3) AND at >= $4
 )"""
 _IS_ENDED: Final = f"SELECT {_ENDED}"
+_IS_DEMO: Final = """EXISTS (
+    SELECT 1 FROM api_keys d WHERE d.merchant_id = $1 AND d.key_hash = sha256('$KEY') AND d.revoked_at IS NULL
+)""".replace("$KEY", DEVELOPMENT_API_KEY)
 _KEY: Final = f"""
-SELECT k.role, m.name FROM api_keys k JOIN merchants m ON m.merchant_id = k.merchant_id
+SELECT k.role, m.name, {_IS_DEMO} AS is_demo FROM api_keys k JOIN merchants m ON m.merchant_id = k.merchant_id
 WHERE m.merchant_id = $1 AND k.merchant_id = $1 AND k.id = $5 AND k.revoked_at IS NULL AND NOT {_ENDED}
 """  # noqa: S608 -- constants
-_NAME: Final = "SELECT name FROM merchants WHERE merchant_id = $1"
+_MERCHANT: Final = f"SELECT m.name, {_IS_DEMO} AS is_demo FROM merchants m WHERE m.merchant_id = $1"  # noqa: S608 -- constants
 _END: Final = """
 INSERT INTO console_sign_outs (merchant_id, subject, session, at) VALUES ($1, $2, $3, $4)
 ON CONFLICT (merchant_id, subject, session) DO UPDATE SET at = EXCLUDED.at
@@ -39,6 +43,8 @@ class Visitor:
     signed_in: SignedIn | None = None
     merchant_name: str = ""
     """The name of the session's merchant."""
+    is_demo: bool = False
+    """Whether it is the demo merchant, as which `psp` calls without a key."""
 
 
 async def visitor_of(session: Session) -> Visitor | None:
@@ -55,21 +61,19 @@ async def visitor_of(session: Session) -> Visitor | None:
             key = await conn.fetchrow(_KEY, *known, session.subject)
             if key is None:
                 return None
-            return Visitor(session, SignedIn(Caller(session.merchant_id, session.subject, key["role"])), key["name"])
+            return Visitor(
+                session, SignedIn(Caller(session.merchant_id, session.subject, key["role"])), key["name"], key["is_demo"]
+            )
         if await conn.fetchval(_IS_ENDED, *known):
             return None
-    caller = Caller(session.merchant_id, "", session.role)
-    return Visitor(session, SignedIn(caller, is_operator=True), await _name_of(session.merchant_id))
-
-
-async def _name_of(merchant_id: str) -> str:
-    if not merchant_id:
-        return ""
-    async with db_errors_as_503(), connection(merchant_id) as conn:
-        name: str | None = await conn.fetchval(_NAME, merchant_id)
-    if name is None:
+    found = SignedIn(Caller(session.merchant_id, "", session.role), is_operator=True)
+    if not session.merchant_id:
+        return Visitor(session, found)
+    async with db_errors_as_503(), connection(session.merchant_id) as conn:
+        merchant = await conn.fetchrow(_MERCHANT, session.merchant_id)
+    if merchant is None:
         raise Problem("NOT_FOUND", "This merchant does not exist; it may have been deleted.")
-    return name
+    return Visitor(session, found, merchant["name"], merchant["is_demo"])
 
 
 async def end_session(session: Session, now: float, *, everywhere: bool) -> None:

@@ -84,6 +84,11 @@ class View:
         return "" if self.signed_in is None else self.signed_in.caller.merchant_id
 
     @property
+    def merchant_of_commands(self) -> str:
+        """The id of the merchant whose key the commands need; empty if they need none, because it is the demo merchant."""
+        return "" if self.visitor.is_demo and self.kit.is_local else self.merchant_id
+
+    @property
     def home(self) -> str:
         """The path of the merchant's first page, with which the paths of all its pages begin."""
         return home_of(self.merchant_id)
@@ -165,7 +170,9 @@ class View:
         return Table(name, caption, columns, [prepare(row) for row in rows], empty, following, is_csv and bool(following))
 
     def _show(self, sent: ApiCall) -> None:
-        command = self.kit.commands.of(sent.operation_id, sent.path, sent.query, sent.body)
+        command = self.kit.commands.of(
+            sent.operation_id, sent.path, sent.query, sent.body, merchant_id=self.merchant_of_commands
+        )
         if command not in self.commands and len(self.commands) < MAX_SHOWN_COMMANDS:
             self.commands.append(command)
 
@@ -177,7 +184,8 @@ class View:
         `scenario` is the value of the X-Sandbox-Scenario header.
         """
         operation = self.kit.calls.operation(operation_id)
-        return self.kit.commands.of(operation_id, path or {}, {}, operation.example if body is None else body, scenario)
+        body = operation.example if body is None else body
+        return self.kit.commands.of(operation_id, path or {}, {}, body, scenario, self.merchant_of_commands)
 
     def example(self, fixed: Mapping[str, str]) -> Any:
         """Return the body of a form that has fixed fields only."""

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 MERCHANT_KEY: Final = '-H "X-API-KEY: $PSP_API_KEY"'
 OPERATOR_KEY: Final = '-H "X-ADMIN-KEY: $PSP_ADMIN_KEY"'
+NEW_KEY: Final = """-H "X-IDEMPOTENCY-KEY: $(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')\""""
+"""Random for each run. Every POSIX system has `od` and `tr`, but not `uuidgen`."""
 _MAX_ARGUMENT: Final = 100_000
 """In bytes. Linux refuses an argument of 128 KiB."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ pages = Pages()
 
 FORM: Final = "new-payout"
 LIVE_FIELDS: Final = ("merchant_reference", "amount", "account_number", "account_title", "metadata:pairs", "_scenario")
-_DEFAULTS: Final = {
+DEFAULTS: Final = {
     "_choice": "success",
     "amount": "1500.00",
     ":json": json.dumps({"dest_type": "BANK", "bank_code": "HBL"}),
@@ -44,7 +45,8 @@ async def new_payout(view: View) -> Response:
     scenarios, directory = await asyncio.gather(
         view.call("list_scenarios", shown=False), view.call("get_directory", shown=False)
     )
-    start = {**_DEFAULTS, "merchant_reference": f"PAY-{secrets.token_hex(4).upper()}"}
+    # A field of the form that has no default is empty.
+    start = defaultdict(str, DEFAULTS, merchant_reference=f"PAY-{secrets.token_hex(4).upper()}")
     if like := view.query.get("like"):
         found = await view.call_if_found("get_payout", path={"payout_id": like}, shown=False)
         start |= {} if found is None else _values_of(found)

@@ -69,7 +69,9 @@ async def request(view: View) -> Response:
     psp = ""
     if found is not None:
         operation, path = found
-        psp = view.kit.commands.of(operation.id, path, query_of_entry(entry), body_of_entry(entry)).psp
+        psp = view.kit.commands.of(
+            operation.id, path, query_of_entry(entry), body_of_entry(entry), merchant_id=view.merchant_of_commands
+        ).psp
     return await view.render(
         "request.html",
         tables=[
