@@ -273,7 +273,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "batches": Kind(frozenset({200}), lambda site: _simple("POST", "/api/v1/payouts/batch", _batch(MAX_BATCH_SIZE))(site)),
     "wrong-items": Kind(frozenset({200}), lambda site: _simple("POST", "/api/v1/payouts/batch", _wrong_items())(site)),
     "nested": Kind(
-        frozenset({200}),
+        frozenset({400}),
         _simple("POST", "/api/v1/payouts/batch", b'{"payouts":[' + b"[" * _NESTED_BRACKETS + b"]" * _NESTED_BRACKETS + b"]}"),
     ),
     "refused": Kind(frozenset({400}), lambda site: _simple("POST", "/api/v1/payouts", _unknown_fields(_UNKNOWN_FIELDS))(site)),
