@@ -9,7 +9,6 @@ from typing import Final
 
 from sandbox.infrastructure import tracing
 from sandbox.infrastructure.logs import configure_logs
-from sandbox.infrastructure.metrics import reserve_files
 from sandbox.infrastructure.settings import Settings, SettingsError
 from sandbox.runtime.lifeline import follow_lifeline
 
@@ -33,6 +32,9 @@ def start_process(name: str) -> Settings:
     configure_logs(settings.log_level, settings.log_format, name)
     if settings.exports_traces:
         tracing.start(name)
+    # Not at the top: the supervisor imports this module before it sets PROMETHEUS_MULTIPROC_DIR, which must come first.
+    from sandbox.infrastructure.metrics import reserve_files
+
     try:
         reserve_files()
     except OSError as error:
