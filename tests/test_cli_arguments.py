@@ -115,7 +115,7 @@ def test_the_ipn_receiver_is_looked_for_on_the_host_of_the_api(monkeypatch: pyte
         (("endpoints", "rm"), "Did you mean 'delete'"),
         (("balance", "histroy"), "Did you mean 'history'"),
         (("ipn", "post"), "Known: send."),
-        (("bench", "speed"), "Known: compare, scale, create"),
+        (("bench", "speed"), "Known: compare, "),
         (("payouts", "list", "--stauts"), "Did you mean --status"),
     ],
 )

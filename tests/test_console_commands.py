@@ -67,7 +67,10 @@ def full_query(operation: Operation) -> dict[str, str]:
         name: value
         for parameter in operation.query
         for name, value in (
-            [("metadata[order no]", "a&b")] if parameter.name == "metadata" else [(parameter.name, _sample(parameter.schema))]
+            [("metadata[order no]", "a&b")]
+            if parameter.name == "metadata"
+            # A command looks up anything else as a reference first.
+            else [(parameter.name, ID if parameter.name in ("payout_id", "user_id") else _sample(parameter.schema))]
         )
     }
 

@@ -1,16 +1,20 @@
 """Times that people type as options, and read in tables. All are in UTC unless they say otherwise."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import typer
 
-from sandbox.domain.clock import render
+from sandbox.domain.clock import parse, render
 
 
 def moment(value: str | None) -> str | None:
     """Return the time as the API takes it. A date means its beginning; without an offset, it is UTC. Raises BadParameter."""
     if value is None:
         return None
+    with suppress(ValueError, OverflowError):
+        parse(value)
+        return value
     try:
         found = datetime.fromisoformat(value.strip())
         return render(found if found.tzinfo else found.replace(tzinfo=UTC))
