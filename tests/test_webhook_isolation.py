@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from unittest.mock import AsyncMock
 
 import pytest
 import uvloop
@@ -49,6 +50,7 @@ class Outbox:
         self.recorded: dict[str, list[AttemptResult]] = defaultdict(list)
         self._due: dict[str, dict[str, deque[ClaimedDelivery]]] = defaultdict(lambda: defaultdict(deque))
         self.claims = 0
+        self.disabled: set[str] = set()
         self._changed = asyncio.Condition()
         self._no_capacity: set[str] = set()
         monkeypatch.setattr(deliver, "claim_due", self._claim)
@@ -83,6 +85,11 @@ class Outbox:
         async with self._changed:
             await self._changed.wait_for(lambda: merchant_id in self._no_capacity)
 
+    async def until_claims(self, count: int) -> None:
+        """Wait until as many claims have been made."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.claims >= count)
+
     async def _claim(self, merchant_id: str, capacity: Mapping[str, int], default_capacity: int) -> DueClaim:
         await asyncio.sleep(0)
         self.claims += 1
@@ -91,11 +98,11 @@ class Outbox:
             for endpoint_id, waiting in self._due[merchant_id].items()
             for _ in range(min(len(waiting), capacity.get(endpoint_id, default_capacity)))
         ]
-        if not claimed:
-            async with self._changed:
+        async with self._changed:
+            if not claimed:
                 self._no_capacity.add(merchant_id)
-                self._changed.notify_all()
-        return DueClaim(claimed)
+            self._changed.notify_all()
+        return DueClaim(claimed, enabled=frozenset(self._due[merchant_id]) - self.disabled)
 
     async def _record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
         async with self._changed:
@@ -332,6 +339,34 @@ async def test_the_cache_of_host_names_is_bounded(monkeypatch: pytest.MonkeyPatc
     await resolver.resolve("localhost", 80)
     assert resolver._resolver is not first
     await resolver.close()
+
+
+async def test_a_call_that_sends_several_deliveries_ends_when_the_endpoint_is_disabled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outbox, may_respond = Outbox(monkeypatch), asyncio.Event()
+    monkeypatch.setattr(deliver, "split_into_sequences", lambda claimed: [claimed] if claimed else [])
+    monkeypatch.setattr(deliver, "_SEQUENCE_SECONDS", 60)
+    monkeypatch.setattr(attempt, "release_claims", AsyncMock())
+
+    async def respond(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_request(reader) is not None:
+            await may_respond.wait()
+            writer.write(OK)
+            await writer.drain()
+
+    async with serving(respond) as peer, sending() as sender, delivering(sender) as deliverer:
+        outbox.add("m", peer.url, 3)
+        before = asyncio.all_tasks()
+        deliverer.wake("m")
+        (task,) = asyncio.all_tasks() - before
+        await asyncio.wait_for(outbox.until_claims(1), 60)
+        outbox.disabled.add(peer.url)
+        deliverer.wake("m")
+        await asyncio.wait_for(outbox.until_claims(2), 60)
+        may_respond.set()
+        await asyncio.wait_for(task, 60)
+    assert len(outbox.recorded["m"]) == 1
 
 
 async def test_a_wake_makes_one_claim_unless_capacity_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:

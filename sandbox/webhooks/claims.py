@@ -32,6 +32,8 @@ class DueClaim(NamedTuple):
     """In a frozen world: the endpoints with an attempt in progress in any process. Nothing was claimed for them."""
     has_paced: bool = False
     """Whether an endpoint is ordered or limited, so that each recorded result can allow another claim."""
+    enabled: frozenset[str] = frozenset()
+    """The merchant's enabled endpoints."""
     recheck_after: float | None = None
     """In how many seconds another claim can return more, even if no result is recorded; None if there is no such time."""
 
@@ -46,10 +48,10 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
         world = await conn.fetchrow(_CLOCK, merchant_id)
     if world is None:
         return DueClaim()
-    clock = Clock(world["clock_frozen_at"], world["clock_offset"])
+    clock, enabled = Clock(world["clock_frozen_at"], world["clock_offset"]), frozenset(world["enabled"])
     if clock.frozen_at is None and not world["has_paced"]:
         fetch = partial(execute_in_own_transaction, merchant_id)
-        return DueClaim(await _claim_plain(fetch, merchant_id, clock, capacity, default_capacity))
+        return DueClaim(await _claim_plain(fetch, merchant_id, clock, capacity, default_capacity), enabled=enabled)
 
     async def claim(conn: "PoolConnectionProxy[Any]") -> DueClaim:
         if clock.frozen_at is None:
@@ -61,7 +63,7 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
         now_clock = Clock(locked["clock_frozen_at"], locked["clock_offset"])
         return await _claim_frozen(conn, merchant_id, now_clock, world["has_paced"])
 
-    return await write_rows(merchant_id, claim)
+    return (await write_rows(merchant_id, claim))._replace(enabled=enabled)
 
 
 async def claim_in_transaction(

@@ -4,7 +4,9 @@
 SELECT clock_frozen_at, clock_offset, EXISTS (
     SELECT 1 FROM webhook_endpoints e WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND e.relayed IS NOT TRUE
         AND (e.ordered OR e.rate_limit IS NOT NULL OR e.max_in_flight IS NOT NULL)
-) AS has_paced FROM worlds WHERE merchant_id = $1;
+) AS has_paced, ARRAY(
+    SELECT e.id::text FROM webhook_endpoints e WHERE e.merchant_id = $1 AND e.status = 'ENABLED'
+) AS enabled FROM worlds WHERE merchant_id = $1;
 
 -- name: lock
 SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE;

@@ -6,7 +6,7 @@ them again: delivery is at least once.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import inf
@@ -136,6 +136,8 @@ class _MerchantDeliveries:
         self._merchant_id = merchant_id
         self._unrecorded: dict[str, int] = {}
         """By endpoint: deliveries claimed or leased here, whose results are not recorded yet."""
+        self._stopped: Set[str] = frozenset()
+        """Endpoints that the last claim found disabled or deleted. The rest of their sequences is not sent."""
         self._claimable = _NO_CAPACITY
         """The number of deliveries that the current claim can return."""
         self._results: list[AttemptResult] = []
@@ -206,9 +208,11 @@ class _MerchantDeliveries:
             self.may_have_more_due |= may_leave_due
             self._claimable = FreeCapacity(capacity, free.default)
             try:
-                claimed, busy, has_paced, recheck_after = await claim_due(self._merchant_id, capacity, free.default)
+                claim = await claim_due(self._merchant_id, capacity, free.default)
             finally:
                 self._claimable = _NO_CAPACITY
+            self._stopped = self._unrecorded.keys() - claim.enabled
+            claimed = claim.deliveries
             sequences = split_into_sequences(claimed)
             attempts.begin(self._merchant_id, sequences)
         claims = Counter(delivery.endpoint_id for delivery in claimed)
@@ -216,26 +220,28 @@ class _MerchantDeliveries:
             self.claim_again()  # an endpoint that used all of its capacity can have more due, and more capacity by now
         # In a frozen world, an endpoint's deliveries are sent one at a time, even if it has capacity for more. A paced endpoint
         # can have deliveries that wait for the result of another one.
-        self.may_have_more_due = (
-            may_leave_due or bool(busy) or has_paced or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
-        )
+        is_frozen = any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
+        self.may_have_more_due = may_leave_due or bool(claim.busy) or claim.has_paced or is_frozen
         self.send(sequences)
-        if recheck_after == 0:
+        if claim.recheck_after == 0:
             self.claim_again()
-        elif recheck_after is not None:
-            attempts.recheck_after(self._merchant_id, recheck_after)
-        if busy - self._unrecorded.keys():
+        elif claim.recheck_after is not None:
+            attempts.recheck_after(self._merchant_id, claim.recheck_after)
+        if claim.busy - self._unrecorded.keys():
             attempts.recheck_soon(self._merchant_id)
 
     async def _call(self, sequence: Sequence[ClaimedDelivery]) -> None:
         deliverer = self._deliverer
         # In a frozen world the order counts, so a sequence stays together however slow the endpoint is.
         ends_at = inf if sequence[0].clock.frozen_at is not None else monotonic() + _SEQUENCE_SECONDS
-        released = await deliverer.attempts.attempt_sequence(
-            self._merchant_id, sequence, self._add_result, lambda: monotonic() < ends_at and not deliverer.stopping
-        )
+        endpoint_id = sequence[0].endpoint_id
+
+        def may_continue() -> bool:
+            return monotonic() < ends_at and not deliverer.stopping and endpoint_id not in self._stopped
+
+        released = await deliverer.attempts.attempt_sequence(self._merchant_id, sequence, self._add_result, may_continue)
         if released:
-            self._end(sequence[0].endpoint_id, released)
+            self._end(endpoint_id, released)
             self.claim_again()
 
     def _add_result(self, result: AttemptResult) -> None:

@@ -235,6 +235,7 @@ class EndpointService:
         values = _columns(after)
         if body.status is not UNSET:  # otherwise a worker may be disabling it at this moment, without the merchant's lock
             values |= _status_columns(before, after, unit.now)
+            unit.effects.add(Effect.WORK_DUE)  # workers stop sending to it, or continue
         if not shares_secrets(before.signing, after.signing):
             secret = secret_for(after.signing, unit.ids.random_bytes(32))
             values |= secret_columns(self._box, unit.merchant_id, endpoint_id, secret) | {"previous_secrets": None}
