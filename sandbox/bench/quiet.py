@@ -73,12 +73,14 @@ def _main(pipe: Pipe, stack: Stack) -> None:
 
 
 async def _serve(pipe: Pipe, stack: Stack) -> None:
-    receiver = Receiver(Received())
+    received = Received()
+    receiver = Receiver(received)
     pipe.send(await receiver.open())
     while True:
         phase: Phase = await asyncio.to_thread(pipe.receive)
-        receiver.received = Received({"/0": decode_secret(phase.secret)} if phase.secret is not None else {})
-        pipe.send(await _Client(stack, phase, receiver.received).run())
+        # Connections of earlier phases are used again, and record here as well.
+        received.secrets = {"/0": decode_secret(phase.secret)} if phase.secret is not None else {}
+        pipe.send(await _Client(stack, phase, received).run())
 
 
 class _Created(msgspec.Struct):
