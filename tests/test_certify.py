@@ -1,9 +1,11 @@
 """`psp certify`: exit codes, the report, and `--app`, which kills and restarts the receiver."""
 
+import re
 import socket
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,24 @@ import pytest
 
 from examples.receivers.broken import NoDedup
 from examples.receivers.correct_python import Receiver, Server
+from sandbox.domain import signing_dialects
 from sandbox.domain.receiver_checks import NAMES
+from sandbox.domain.signing_dialects import CustomSigning
 from sandbox.receiver_tests.application import Application, ApplicationError
 from sandbox.receiver_tests.restart import check_restart
 from sandbox.receiver_tests.runner import Target
 from sandbox.webhooks.sender import WebhookSender
 from tests.harness.command import run, run_json
 from tests.harness.world import World
+from tests.test_receiver_checks import EFFECTS, answering, findings, having
 from tests.test_receiver_tests import SECRET, TOTAL, served
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[WebhookSender]:
+    sender = WebhookSender([ip_network("127.0.0.0/8")])
+    yield sender
+    await sender.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +70,33 @@ def test_certify_exits_with_1_and_explains_each_failure(world: World, no_dedup: 
     assert len(shown["checks"]) == TOTAL
 
 
+# ---- a custom dialect
+
+
+SLACK = CustomSigning(
+    header="X-Slack-Signature",
+    algorithm="sha256",
+    encoding="hex",
+    template="v0:{timestamp}:{body}",
+    prefix="v0=",
+    timestamp_header="X-Slack-Request-Timestamp",
+)
+
+
+async def test_a_receiver_of_a_custom_dialect_can_be_tested(sender: WebhookSender) -> None:
+    def respond(method: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        stamp = headers.get("x-slack-request-timestamp", "")
+        if not re.fullmatch("[0-9]{1,12}", stamp) or abs(time.time() - int(stamp)) > 300:
+            return 401, {}, b""
+        right = signing_dialects.signature_headers("custom", ["a secret"], "", int(stamp), body, SLACK)["X-Slack-Signature"]
+        return (200 if right == headers.get("x-slack-signature") else 401), {}, b""
+
+    with answering(respond) as url:
+        found = await findings(sender, Target(url, "a secret", "custom", custom=SLACK))
+    assert having(found, "skipped") == EFFECTS | {"accepts_rotation", "refuses_unknown_scheme"}
+    assert having(found, "failed") == set(), found
+
+
 # ---- --app
 
 
@@ -80,14 +119,12 @@ def command(kind: str, directory: Path) -> tuple[list[str], str]:
         ("stores_id_first", "failed", "the retry of an interrupted one counts as a duplicate"),
     ],
 )
-async def test_a_receiver_must_survive_being_killed_in_a_burst(kind: str, outcome: str, text: str, tmp_path: Path) -> None:
+async def test_a_receiver_must_survive_being_killed_in_a_burst(
+    sender: WebhookSender, kind: str, outcome: str, text: str, tmp_path: Path
+) -> None:
     words, url = command(kind, tmp_path)
-    sender = WebhookSender([ip_network("127.0.0.0/8")])
-    try:
-        async with Application(words, f"{url}/webhooks") as application:
-            found = await check_restart(sender, Target(f"{url}/webhooks", SECRET, probe_url=f"{url}/probe"), application)
-    finally:
-        await sender.close()
+    async with Application(words, f"{url}/webhooks") as application:
+        found = await check_restart(sender, Target(f"{url}/webhooks", SECRET, probe_url=f"{url}/probe"), application)
     assert found.outcome == outcome, found.observation
     assert text in found.observation
 

@@ -204,6 +204,11 @@ def test_a_test_whose_process_died_has_failed(world: World) -> None:
         ({"secret": ""}, "secret"),
         ({"signing": "v1a"}, "secret"),
         ({"signing": "v2"}, "signing"),
+        ({"signing": "custom"}, "custom_signing"),
+        (
+            {"custom_signing": {"header": "X-S", "algorithm": "sha256", "encoding": "hex", "template": "{body}"}},
+            "custom_signing",
+        ),
         ({"sekret": "x"}, "sekret"),
     ],
     ids=str,

@@ -10,12 +10,13 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_table, with_client
+from sandbox.cli.endpoints import CustomSigningOption, custom_settings
 from sandbox.cli.failures import check_failed, not_met, usage_error
 from sandbox.cli.options import Paging, identifier
+from sandbox.domain.receiver_events import ReceiverSigning
 
 app = App("Tests of webhook receivers, which `psp certify` and the console start.")
 Language = Literal["python", "node", "php", "go", "java"]
-SigningChoice = Literal["v1", "v1a", "stripe", "github"]
 _PATH: Final = "/sandbox/v1/receiver-tests"
 _ORDER: Final = ("failed", "advice", "skipped", "passed")
 _MARKS: Final = {"failed": "FAILED", "advice": "ADVICE", "skipped": "skipped", "passed": "passed"}
@@ -46,7 +47,8 @@ def certify(
     secret: Annotated[
         str, typer.Option("--secret", envvar="PSP_WEBHOOK_SECRET", help="The secret that the receiver verifies with.")
     ],
-    signing: Annotated[SigningChoice, typer.Option("--signing", help="How to sign the webhooks.")] = "v1",
+    signing: Annotated[ReceiverSigning, typer.Option("--signing", help="How to sign the webhooks.")] = "v1",
+    custom_signing: CustomSigningOption = None,
     probe_url: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +75,8 @@ def certify(
     check failed, and 4 if the test did not complete. Advice does not fail the test.
     """
     body: dict[str, Any] = {"url": target, "secret": secret, "signing": signing}
+    if custom_signing is not None:
+        body["custom_signing"] = custom_settings(custom_signing)
     if probe_url is not None:
         body["probe_url"] = probe_url
     if app_command is None:

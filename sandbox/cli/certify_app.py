@@ -10,10 +10,10 @@ import msgspec
 
 from sandbox.cli.failures import usage_error
 from sandbox.receiver_tests.application import Application, ApplicationError
-from sandbox.receiver_tests.requests import normalized_secret
+from sandbox.receiver_tests.requests import ReceiverTestBody
 from sandbox.receiver_tests.restart import check_restart
 from sandbox.receiver_tests.results import shown, summary
-from sandbox.receiver_tests.runner import Target
+from sandbox.receiver_tests.runner import target_of
 from sandbox.webhooks.sender import WebhookSender
 
 _EVERYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -37,7 +37,7 @@ def certified_with_app(command: str, body: dict[str, Any], test: Callable[[], di
 
 
 async def _run(application: Application, body: dict[str, Any], test: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    target = Target(body["url"], normalized_secret(body["signing"], body["secret"]), body["signing"], body["probe_url"])
+    target = target_of(msgspec.convert(body, ReceiverTestBody))
     try:
         async with application:
             found = await asyncio.to_thread(test)

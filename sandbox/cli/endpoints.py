@@ -28,7 +28,7 @@ _Events = Annotated[
     ),
 ]
 _Signing = Annotated[Signing | None, typer.Option("--signing", help="How to sign webhooks.")]
-_Custom = Annotated[
+CustomSigningOption = Annotated[
     Path | None,
     typer.Option("--custom-signing", help="For --signing custom: a JSON file with header, algorithm, encoding and template."),
 ]
@@ -65,7 +65,7 @@ def create(
     events: _Events = None,
     filter_: FilterOptions = None,
     signing: _Signing = None,
-    custom_signing: _Custom = None,
+    custom_signing: CustomSigningOption = None,
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
     ordered: _Ordered = None,
@@ -76,7 +76,7 @@ def create(
     """Create an endpoint. Its secret is shown only in this response."""
     body = given(
         url=target, event_types=_types(events), filters=filters(filter_), signing=signing,
-        custom_signing=_settings(custom_signing), signing_time=signing_time, retry_profile=retry_profile, ordered=ordered,
+        custom_signing=custom_settings(custom_signing), signing_time=signing_time, retry_profile=retry_profile, ordered=ordered,
         rate_limit=rate_limit, max_in_flight=max_in_flight, description=description,
     )  # fmt: skip
     return as_fields(client.post(_PATH, body))
@@ -91,7 +91,7 @@ def update(
     events: _Events = None,
     filter_: FilterOptions = None,
     signing: _Signing = None,
-    custom_signing: _Custom = None,
+    custom_signing: CustomSigningOption = None,
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
     ordered: _Ordered = None,
@@ -103,7 +103,7 @@ def update(
     """Change an endpoint. Omitted options leave their fields unchanged; `--filter none` removes all filters."""
     body = given(
         url=target, status=status, event_types=_types(events), filters=filters(filter_), signing=signing,
-        custom_signing=_settings(custom_signing), signing_time=signing_time, retry_profile=retry_profile, ordered=ordered,
+        custom_signing=custom_settings(custom_signing), signing_time=signing_time, retry_profile=retry_profile, ordered=ordered,
         rate_limit=rate_limit, max_in_flight=max_in_flight, description=description,
     )  # fmt: skip
     if not body:
@@ -188,7 +188,7 @@ def signing_example(
     return Output(result, "\n".join(f"{number}. {step}" for number, step in enumerate(result["steps"], 1)))
 
 
-def _settings(path: Path | None) -> Any:
+def custom_settings(path: Path | None) -> Any:
     return None if path is None else read_json(path)
 
 

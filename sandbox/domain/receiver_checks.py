@@ -280,11 +280,15 @@ def _unsigned(forge: Forge) -> list[Outgoing]:
 
 
 def _no_time(forge: Forge) -> str | None:
-    return None if forge.signs_time() else "GitHub's way of signing has no timestamp, so this check does not apply."
+    return None if forge.signs_time() else "This way of signing covers no timestamp, so this check does not apply."
 
 
 def _one_signature(forge: Forge) -> str | None:
-    return None if forge.has_rotation() else "GitHub sends a single signature, so this check does not apply."
+    return None if forge.has_rotation() else "This way of signing has a single signature, so this check does not apply."
+
+
+def _known_scheme(forge: Forge) -> str | None:
+    return None if forge.signing != "custom" else "A custom signature names no scheme, so this check does not apply."
 
 
 CHECKS: Final = (
@@ -308,7 +312,7 @@ CHECKS: Final = (
     Check("refuses_missing_headers", _missing_headers, must_refuse, probing=Probing.ONCE_EACH),
     Check("refuses_malformed_signature", _malformed, must_refuse, probing=Probing.ONCE_EACH),
     Check("refuses_malformed_timestamp", _malformed_timestamp, must_refuse, _no_time, probing=Probing.ONCE_EACH),
-    Check("refuses_unknown_scheme", _unknown_scheme, must_refuse, probing=Probing.ONCE_EACH),
+    Check("refuses_unknown_scheme", _unknown_scheme, must_refuse, _known_scheme, probing=Probing.ONCE_EACH),
     Check(
         "accepts_recent_timestamp",
         _aged(("A webhook signed 30 seconds ago", 30)),

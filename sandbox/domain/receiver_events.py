@@ -3,6 +3,7 @@
 Pure: the time, the secret and new ids are passed in.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,10 +16,16 @@ from sandbox.domain.choices import EventType
 from sandbox.domain.clock import render
 from sandbox.domain.event_samples import sample
 from sandbox.domain.ids import IdSource
-from sandbox.domain.signing_dialects import signature_header, signature_headers, unrelated_secret
+from sandbox.domain.signing_dialects import (
+    CustomSigning,
+    signature_header,
+    signature_headers,
+    timestamp_header,
+    unrelated_secret,
+)
 from sandbox.domain.webhook_signing import NOW_HEADER, TIMESTAMP_HEADER
 
-ReceiverSigning = Literal["v1", "v1a", "stripe", "github"]
+ReceiverSigning = Literal["v1", "v1a", "stripe", "github", "custom"]
 """The ways to sign that a receiver can be tested with."""
 
 Json = dict[str, Any]
@@ -47,10 +54,25 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 class Forge:
-    """Makes requests for one receiver. `now` is the host's time in Unix seconds; `new_id` returns a new UUID."""
+    """Makes requests for one receiver.
 
-    def __init__(self, signing: str, secret: str, now: int, now_text: str, new_id: Callable[[], str]) -> None:
+    `now` is the host's time in Unix seconds; `new_id` returns a new UUID. `custom` holds the settings if `signing` is `custom`.
+    """
+
+    def __init__(
+        self,
+        signing: str,
+        secret: str,
+        now: int,
+        now_text: str,
+        new_id: Callable[[], str],
+        custom: CustomSigning | None = None,
+    ) -> None:
         self.signing = signing
+        self._custom = custom
+        self._signature = _SIGNATURE if custom is None else _custom_signature(custom)
+        is_base64 = signing in ("v1", "v1a") if custom is None else custom.encoding == "base64"
+        self._alphabet = _BASE64 if is_base64 else _HEX
         self.now = now
         self.new_id = new_id
         self._secret = secret
@@ -128,7 +150,7 @@ class Forge:
         """
         raw = encode(event) if body is None else body
         keys = [self._secret] if secrets is None else secrets
-        found = signature_headers(self.signing, keys, event["id"], self.now - age, raw)
+        found = signature_headers(self.signing, keys, event["id"], self.now - age, raw, self._custom)
         return Outgoing(label, {**found, NOW_HEADER: self._now_text}, raw)
 
     def rotated(self, event: Json, *, wrong_first: bool) -> Outgoing:
@@ -140,25 +162,33 @@ class Forge:
     @property
     def signature_header(self) -> str:
         """The name of the header that carries the signature."""
-        return signature_header(self.signing)
+        return signature_header(self.signing, self._custom)
 
     @property
     def required_headers(self) -> list[str]:
         """The headers without which a webhook cannot be verified."""
         if self.signing in ("v1", "v1a"):
             return ["webhook-id", TIMESTAMP_HEADER, self.signature_header]
-        return [self.signature_header]
+        stamp = None if self._custom is None or not self.signs_time() else timestamp_header(self._custom)
+        return [self.signature_header, *([] if stamp is None else [stamp])]
 
     def signs_time(self) -> bool:
         """Return whether the signature covers a timestamp."""
-        return self.signing != "github"
+        return self.signing != "github" if self._custom is None else "{timestamp}" in self._custom.template
 
     def has_rotation(self) -> bool:
         """Return whether a webhook can carry several signatures."""
-        return self.signing != "github"
+        return self.signing not in ("github", "custom")
 
     def with_timestamp(self, webhook: Outgoing, label: str, text: str) -> Outgoing:
         """Return the webhook with another text in the place of its timestamp, which its signature does not cover."""
+        if self._custom is not None:
+            header = timestamp_header(self._custom)
+            if header is not None:
+                return self.with_header(webhook, label, header, text)
+            start = self._custom.prefix.replace("{timestamp}", text)
+            value = self._signature.sub(lambda found: start + found[2], webhook.headers[self.signature_header])
+            return self.with_header(webhook, label, self.signature_header, value)
         if self.signing != "stripe":
             return self.with_header(webhook, label, TIMESTAMP_HEADER, text)
         value = _STRIPE_TIME.sub(f"t={text}", webhook.headers[self.signature_header])
@@ -186,7 +216,7 @@ class Forge:
     def with_signature(self, webhook: Outgoing, label: str, change: Callable[[str], str]) -> Outgoing:
         """Return the webhook with its signature changed. The version or timestamp before it stays the same."""
         value = webhook.headers[self.signature_header]
-        value = _SIGNATURE.sub(lambda found: found[1] + change(found[2]), value)
+        value = self._signature.sub(lambda found: found[1] + change(found[2]), value)
         return self.with_header(webhook, label, self.signature_header, value)
 
     @staticmethod
@@ -215,14 +245,20 @@ class Forge:
 
     def _wrong_end(self, text: str) -> str:
         end = len(text.rstrip("=")) - 1
-        if self.signing in ("v1", "v1a"):
+        if self._alphabet is _BASE64:
             end -= 1  # the last character of the base64 has unused bits, and a change must not touch only those
         return text[:end] + self._other(text[end]) + text[end + 1 :]
 
     def _other(self, character: str) -> str:
-        alphabet = _BASE64 if self.signing in ("v1", "v1a") else _HEX
-        place = alphabet.find(character)
-        return character if place < 0 else alphabet[(place + len(alphabet) // 2) % len(alphabet)]
+        place = self._alphabet.find(character)
+        return character if place < 0 else self._alphabet[(place + len(self._alphabet) // 2) % len(self._alphabet)]
+
+
+def _custom_signature(custom: CustomSigning) -> re.Pattern[str]:
+    """Return the pattern of the signature at the end of a custom header. The prefix may have the same characters."""
+    size = hashlib.new(custom.algorithm).digest_size
+    length = 2 * size if custom.encoding == "hex" else (size + 2) // 3 * 4
+    return re.compile(rf"^(.*)([A-Za-z0-9+/=]{{{length}}})\Z")
 
 
 def encode(event: Json) -> bytes:

@@ -167,7 +167,7 @@ def signature_headers(
     if custom is None:
         return {ID_HEADER: event_id, **_github_names(event_id, body), name: f"sha256={_hex(secrets[0], content)}"}
     named = {ID_HEADER: event_id}
-    stamp_header = _timestamp_header(custom)
+    stamp_header = timestamp_header(custom)
     if stamp_header is not None:
         named[stamp_header] = _stamp(timestamp, custom)
     raw = hmac.digest(_custom_key(secrets[0], custom), content, custom.algorithm)
@@ -295,7 +295,8 @@ def _filled(text: str, values: Mapping[str, str]) -> bytes:
     return _PLACEHOLDER.sub(lambda match: values[match[0]], text).encode()
 
 
-def _timestamp_header(custom: CustomSigning) -> str | None:
+def timestamp_header(custom: CustomSigning) -> str | None:
+    """Return the name of the header that carries a custom signature's timestamp, or None if there is none."""
     if custom.timestamp_header is not None:
         return custom.timestamp_header
     return TIMESTAMP_HEADER if "{timestamp}" in custom.template and "{timestamp}" not in custom.prefix else None

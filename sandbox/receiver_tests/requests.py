@@ -12,7 +12,9 @@ from sandbox.domain.errors import invalid_fields
 from sandbox.domain.fields import PRINTABLE, Url
 from sandbox.domain.receiver_events import ReceiverSigning
 from sandbox.domain.redaction import SECRET
+from sandbox.domain.signing_dialects import CustomSigning, custom_signing_errors
 from sandbox.domain.webhook_signing import PRIVATE_KEY_PREFIX, SECRET_PREFIX, decode_private_key, decode_secret
+from sandbox.webhooks.requests import dialect_errors
 
 
 class ReceiverTestBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -22,6 +24,8 @@ class ReceiverTestBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     secret: Annotated[str, SECRET, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]
     """What the receiver verifies with: `whsec_...`, for `v1a` the private key `whsk_...`. It is not stored."""
     signing: ReceiverSigning = "v1"
+    custom_signing: CustomSigning | None = None
+    """For `custom`: how an endpoint of these settings signs."""
     probe_url: Url | None = None
 
 
@@ -47,8 +51,16 @@ def receiver_test_errors(fields: Mapping[str, Any], allowed_networks: Sequence[N
     for name in ("url", "probe_url"):
         found = url_error(fields[name], allowed_networks) if fields.get(name) is not None else None
         errors += [] if found is None else [(name, found)]
+    signing: str = fields.get("signing", "v1")
+    custom: Any = fields.get("custom_signing")
+    errors += dialect_errors(signing, custom)
+    if isinstance(custom, CustomSigning):
+        custom = msgspec.structs.asdict(custom)
+    if custom is not None:
+        errors += custom_signing_errors(custom)
     if "secret" in fields:
-        errors += _secret_errors(fields.get("signing", "v1"), fields["secret"])
+        is_decoded = custom is not None and custom.get("key") == "base64"
+        errors += _secret_errors("v1" if is_decoded else signing, fields["secret"])
     return errors
 
 

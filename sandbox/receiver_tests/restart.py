@@ -125,7 +125,7 @@ class _Restart:
 
     def _forge(self) -> Forge:
         now = datetime.now(UTC)
-        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), new_id)
+        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), new_id, self._target.custom)
 
 
 def _is_none(applied: int) -> bool:

@@ -211,7 +211,9 @@ def _cure(name: str, signing: str, cause: str) -> Cure:
     if cause:
         return Cure(summary=check.cures[cause], **_stripped(texts.code[check.code_of_cures]))
     # Code that verifies differs between the ways of signing; all other code is the same.
-    code = texts.code[signing] if check.code in _VERIFYING and signing != "v1" else texts.code[check.code]
+    # A custom signature is made like GitHub's, with its own header, hash and content.
+    name = "github" if signing == "custom" else signing
+    code = texts.code[name] if check.code in _VERIFYING and signing != "v1" else texts.code[check.code]
     return Cure(summary=check.cure, **_stripped(code))
 
 

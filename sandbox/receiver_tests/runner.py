@@ -17,7 +17,9 @@ from sandbox.domain.receiver_curl import curl
 from sandbox.domain.receiver_events import Forge, Outgoing
 from sandbox.domain.receiver_judges import Answer, Exchange, Limits, Observed, Reading, Verdict, described
 from sandbox.domain.receiver_timing import FIRST_PAIRS, MAX_SECONDS, advice, reveals_progress, second_pairs
+from sandbox.domain.signing_dialects import CustomSigning
 from sandbox.receiver_tests.probe import Probe
+from sandbox.receiver_tests.requests import ReceiverTestBody, normalized_secret
 from sandbox.receiver_tests.results import StoredFinding, received_answer, sent_request
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
@@ -38,6 +40,16 @@ class Target:
     secret: str
     signing: str = "v1"
     probe_url: str | None = None
+    custom: CustomSigning | None = None
+    """The settings if `signing` is `custom`."""
+
+
+def target_of(body: ReceiverTestBody) -> Target:
+    """Return the receiver to test."""
+    custom = body.custom_signing
+    is_decoded = custom is not None and custom.key == "base64"
+    secret = normalized_secret("v1" if is_decoded else body.signing, body.secret)
+    return Target(body.url, secret, body.signing, body.probe_url, custom)
 
 
 class ReceiverRun:
@@ -116,7 +128,7 @@ class ReceiverRun:
 
     def _forge(self) -> Forge:
         now = datetime.now(UTC)
-        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), new_id)
+        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), new_id, self._target.custom)
 
     async def _one(self, check: Check, on_finding: OnFinding) -> StoredFinding:
         forge = self._forge()

@@ -32,9 +32,9 @@ from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Note
 from sandbox.receiver_tests.junit import junit
-from sandbox.receiver_tests.requests import ReceiverTestBody, check_receiver_test, normalized_secret, receiver_test_errors
+from sandbox.receiver_tests.requests import ReceiverTestBody, check_receiver_test, receiver_test_errors
 from sandbox.receiver_tests.results import Finding, NotVisible, ReceiverTestSummary, StoredFinding, not_visible, shown, summary
-from sandbox.receiver_tests.runner import ReceiverRun, Target, new_id
+from sandbox.receiver_tests.runner import ReceiverRun, Target, new_id, target_of
 from sandbox.receiver_tests.tables import ReceiverTests
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -187,8 +187,7 @@ class ReceiverTestService:
         try:
             result = await self._work.run(context, action, RESERVE_NO_IDS)
             if result.status == 202 and not result.replayed:
-                secret = normalized_secret(body.signing, body.secret)
-                self._begin(merchant_id, test_id, Target(body.url, secret, body.signing, body.probe_url))
+                self._begin(merchant_id, test_id, target_of(body))
                 begun = True
         finally:
             if not begun:

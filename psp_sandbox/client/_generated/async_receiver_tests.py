@@ -3,10 +3,11 @@
 # Generated from openapi/openapi.json by openapi/generate_client.py. Do not edit.
 
 from collections.abc import AsyncIterator
-from typing import Literal
 
+from psp_sandbox.client import inputs
 from psp_sandbox.client._callers import AsyncCaller
 from psp_sandbox.client._calls import Call, given, new_key, query, segment
+from psp_sandbox.client.literals import SigningScheme
 from psp_sandbox.client.models.receiver_tests import ListedReceiverTest, ReceiverTest
 
 
@@ -30,7 +31,8 @@ class AsyncReceiverTestsApi:
         *,
         url: str,
         secret: str,
-        signing: Literal["github", "stripe", "v1", "v1a"] | None = None,
+        signing: SigningScheme | None = None,
+        custom_signing: inputs.CustomSigning | None = None,
         probe_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> ReceiverTest:
@@ -51,7 +53,9 @@ class AsyncReceiverTestsApi:
                 ReceiverTest,
                 "POST",
                 "/sandbox/v1/receiver-tests",
-                body=given({"url": url, "secret": secret, "signing": signing, "probe_url": probe_url}),
+                body=given(
+                    {"url": url, "secret": secret, "signing": signing, "custom_signing": custom_signing, "probe_url": probe_url}
+                ),
                 idempotency_key=idempotency_key or new_key(),
             )
         )

@@ -11,7 +11,8 @@ from sandbox.domain.receiver_events import ReceiverSigning
 from sandbox.http.responses import Response
 
 pages = Pages()
-_SIGNINGS: Final = get_args(ReceiverSigning)
+_SIGNINGS: Final = tuple(name for name in get_args(ReceiverSigning) if name != "custom")
+"""A custom signature has settings, which the form does not ask for."""
 _LANGUAGES: Final = (("python", "Python"), ("node", "Node.js"), ("php", "PHP"), ("go", "Go"), ("java", "Java"))
 TO_TEST: Final = "/webhooks/certify/{id}"
 COLUMNS: Final = (
