@@ -169,7 +169,8 @@ class FirstSignatureOnly(Receiver):
 class CrashesOnMalformedSignature(Receiver):
     """Expects a comma and base64 in each signature. Anything else raises an error and becomes a 500."""
 
-    fails = ("refuses_malformed_signature", "refuses_unknown_scheme")
+    fails = ("refuses_unknown_scheme",)
+    advises = ("refuses_malformed_signature",)
 
     def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
         expected = base64.b64decode(self.expected(headers, body)[3:])
@@ -349,7 +350,7 @@ MISTAKES: Final = {
     "fails_under_burst": FailsUnderBurst,
     "leaks_progress": LeaksProgress,
 }
-"""Each mistake's receiver. Its `fails` are the checks that it fails."""
+"""Each mistake's receiver. Its `fails` are the checks that it fails, and its `advises` those that give advice."""
 
 
 def main() -> None:

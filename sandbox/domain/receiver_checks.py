@@ -28,6 +28,7 @@ from sandbox.domain.receiver_judges import (
     judge_large,
     judge_time,
     must_accept,
+    must_not_accept,
     must_refuse,
 )
 
@@ -310,7 +311,7 @@ CHECKS: Final = (
         probing=Probing.ONCE_EACH,
     ),
     Check("refuses_missing_headers", _missing_headers, must_refuse, probing=Probing.ONCE_EACH),
-    Check("refuses_malformed_signature", _malformed, must_refuse, probing=Probing.ONCE_EACH),
+    Check("refuses_malformed_signature", _malformed, must_not_accept, probing=Probing.ONCE_EACH),
     Check("refuses_malformed_timestamp", _malformed_timestamp, must_refuse, _no_time, probing=Probing.ONCE_EACH),
     Check("refuses_unknown_scheme", _unknown_scheme, must_refuse, _known_scheme, probing=Probing.ONCE_EACH),
     Check(

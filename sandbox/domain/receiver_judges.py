@@ -107,6 +107,17 @@ def must_refuse(observed: Observed) -> Verdict:
     return Verdict("passed")
 
 
+def must_not_accept(observed: Observed) -> Verdict:
+    """Judge a check whose requests the receiver must not accept. A 5xx is advice: examples of libraries answer with it."""
+    verdict = must_refuse(observed)
+    answers = [answer for _, answer in observed.exchanges]
+    crashed = verdict.outcome == "failed" and all(answer.status is not None and answer.status >= 400 for answer in answers)
+    if crashed and (observed.exchanges[verdict.decisive].answer.status or 0) >= 500:
+        text = f"{verdict.observation} A 5xx asks the sender to try again, which never helps."
+        return Verdict("advice", text, verdict.decisive)
+    return verdict
+
+
 def judge_future(observed: Observed) -> Verdict:
     """Judge the refusal of a timestamp in the future."""
     verdict = must_refuse(observed)

@@ -29,6 +29,7 @@ from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.backoff import backoff
+from sandbox.infrastructure.large_work import Turns
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Note
 from sandbox.receiver_tests.junit import junit
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 MAX_RUNNING: Final = 2
 """Maximum tests of a merchant that one process runs at a time."""
 MAX_RUNNING_IN_PROCESS: Final = 16
+_PLACES: Final = 2
+"""Of these, how many send at a time, of different merchants. A test's bursts occupy the event loop."""
 KEPT: Final = 100
 """How many tests are kept per merchant."""
 _SAVE_SECONDS: Final = 0.2
@@ -124,6 +127,7 @@ class ReceiverTestService:
         self._limits = limits
         self._sender: WebhookSender | None = None
         self._running: Counter[str] = Counter()
+        self._turns = Turns(_PLACES)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -244,7 +248,13 @@ class ReceiverTestService:
             findings.append(finding)
             self._notify(merchant_id, test_id, "RUNNING", findings, finding)
 
-        run = asyncio.create_task(ReceiverRun(self._sender, target, self._limits).run(on_finding))
+        sender = self._sender
+
+        async def in_turn() -> list[StoredFinding]:
+            async with self._turns.place(merchant_id):
+                return await ReceiverRun(sender, target, self._limits).run(on_finding)
+
+        run = asyncio.create_task(in_turn())
         try:
             saved, saved_at = 0, time.monotonic()
             while not (await asyncio.wait({run}, timeout=_SAVE_SECONDS))[0]:
