@@ -41,7 +41,7 @@ ENV SANDBOX_WEBHOOK_ALLOW=loopback,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16
 # Programs in other containers use any name for it, and no key of it is public.
 ENV SANDBOX_ALLOWED_HOSTS=*
 EXPOSE 8000 8001
-HEALTHCHECK --interval=1s --timeout=3s --start-period=60s CMD test -f /tmp/psp-ready.json && alive 8000 /health
+HEALTHCHECK --interval=1s --timeout=3s --start-period=60s CMD test -f /tmp/psp-ready.json && alive 8000 /health/ready
 # Standard output would show the keys. The ready file has them, too.
 CMD ["sh", "-c", "exec psp up --ephemeral --host 0.0.0.0 --ready-file /tmp/psp-ready.json > /dev/null"]
 

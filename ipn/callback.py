@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import AllShards, connection, db_errors_as_503, on_every_shard
+from sandbox.db.all_shards import AllShards, on_every_shard
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import Clock
 from sandbox.domain.errors import Problem, invalid, invalid_fields, unavailable

@@ -1,11 +1,21 @@
 """If a node of a Citus cluster dies, only its own merchants have to wait, and nothing is lost and nothing happens twice."""
 
-from collections.abc import Iterator
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from itertools import cycle
+from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
+from sandbox.db import pools
+from sandbox.db.all_shards import on_every_shard
+from sandbox.db.cluster import Cluster, Node, read_cluster
+from sandbox.db.engine import DatabaseUnavailableError, close_pool, connection, open_pool
+from sandbox.server.readiness import Readiness
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.load import Load
 from tests.harness.waiting import until
@@ -84,6 +94,61 @@ def test_a_killed_node_stops_its_own_merchants_only(
     payouts = {key: ids.pop() for key, ids in after.items()}
     assert payouts == {**before, "c": payouts["c"]}
     assert_all_paid(world, payouts)
+
+
+@pytest.fixture
+async def renamed(citus: CitusCluster, stacks: list[Stack], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """Connect this process to the cluster, but with a name for DEAD that does not resolve. Yield the node as it is named then.
+
+    So it is with containers: their names vanish when they stop.
+    """
+    gone = Node("node.invalid", int(citus.address(DEAD).rpartition(":")[2]))
+
+    def resolve(host: object, *arguments: Any, **options: Any) -> Any:
+        if host in (gone.host, gone.host.encode()):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve_others(host, *arguments, **options)
+
+    def rename(node: Node) -> Node:
+        return gone if str(node) == citus.address(DEAD) else node
+
+    async def read_renamed(conn: "asyncpg.Connection[Any]") -> Cluster:
+        cluster = await read_cluster(conn)
+        assert cluster is not None
+        return Cluster([*map(rename, cluster.nodes)], [replace(shard, node=rename(shard.node)) for shard in cluster.shards])
+
+    resolve_others = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(pools, "read_cluster", read_renamed)
+    await open_pool(citus.urls[COORDINATOR], 2)
+    yield str(gone)
+    await close_pool()
+
+
+@pytest.mark.parametrize("nodes_can_be_read", [True, False])
+async def test_a_node_whose_name_does_not_resolve_is_down(
+    stacks: list[Stack], world: World, neighbour: World, renamed: str, monkeypatch: pytest.MonkeyPatch, nodes_can_be_read: bool
+) -> None:
+    """Readiness names it, also if the process cannot read the list of nodes. Lists have the merchants of the others."""
+    readiness = Readiness(stacks[0].redis_url)
+    try:
+        for _ in range(3):
+            ready = await readiness.require()
+            assert ready.status == "degraded"
+            assert ready.nodes
+            assert {node.status: node.node for node in ready.nodes}["down"] == renamed
+            assert len(ready.nodes) == len(NODES)
+            if not nodes_can_be_read:
+                monkeypatch.setattr(pools.Pools, "read_again", lambda _: asyncio.Event().wait())
+    finally:
+        await readiness.close()
+    found = await on_every_shard(lambda conn: conn.fetch("SELECT merchant_id::text FROM merchants"))
+    assert found.unavailable == [renamed]
+    ids = {row[0] for row in found.rows}
+    assert (neighbour.merchant_id in ids, world.merchant_id in ids) == (True, False)
+    with pytest.raises(DatabaseUnavailableError):
+        async with connection(world.merchant_id):
+            pass
 
 
 def test_new_merchants_are_created_while_a_node_is_dead(citus: CitusCluster, stacks: list[Stack]) -> None:

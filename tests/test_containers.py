@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from sandbox.server import readiness
+
 ROOT = Path(__file__).parent.parent
 HEALTH_CHECK = ROOT / "docker" / "alive"
 ONE_SHOT = ("migrate", "join")
@@ -61,6 +63,15 @@ def test_services_restart_and_have_health_checks(service: dict[str, Any], name: 
     assert check["start_period"]
     assert check["timeout"]
     assert "python" not in " ".join(check["test"]), "the health check must not start Python, which is slow"
+
+
+@pytest.mark.parametrize("services", [SERVICES, CLUSTER], ids=["plain", "distributed"])
+def test_a_process_that_cannot_serve_is_not_healthy(services: dict[str, dict[str, Any]]) -> None:
+    checks = [services[name]["healthcheck"] for name in OUR_IMAGE if name not in ONE_SHOT]
+    assert [check["test"][-1] for check in checks] == ["/health/ready"] * 3
+    slowest_answer = readiness.CHECK_TIMEOUT + 2 * readiness.NODE_TIMEOUT
+    assert all(float(check["timeout"].removesuffix("s")) > slowest_answer for check in checks)
+    assert "alive 8000 /health/ready\n" in (ROOT / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("name", OUR_IMAGE)

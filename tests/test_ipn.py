@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from ipn.callback import CallbackBody, CallbackService
-from sandbox.db.engine import AllShards
+from sandbox.db.all_shards import AllShards
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from tests.harness.waiting import until

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.db import engine
+from sandbox.db import all_shards, engine
+from sandbox.db.all_shards import on_every_shard
 from sandbox.db.cluster import Cluster, Node, Shard
-from sandbox.db.engine import DatabaseUnavailableError, close_pool, on_every_shard, open_pool
+from sandbox.db.engine import DatabaseUnavailableError, close_pool, open_pool
 from sandbox.domain.shard_hash import shard_hash
 from tests.harness.world import Stack
 
@@ -64,7 +65,7 @@ async def test_reads_on_all_shards_leave_out_nodes_that_do_not_respond(stack: St
 
     await open_pool(stack.database_url, 2)
     try:
-        monkeypatch.setattr(engine, "every_shard", every_shard)
+        monkeypatch.setattr(all_shards, "every_shard", every_shard)
         monkeypatch.setattr(engine.Pools, "acquire", acquire)
         found = await on_every_shard(read)
         assert (found.rows, found.unavailable, reads) == ([1] * 4, [], {"127.0.0.1:1": 2, "127.0.0.1:2": 2})

@@ -18,7 +18,8 @@ from sandbox.aggregator.store import (
     dead_letter_capacity,
     record_fetch,
 )
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection, on_every_shard
+from sandbox.db.all_shards import on_every_shard
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
 from sandbox.domain.vendor_polling import after_failure, after_page, has_shrunk
 from sandbox.domain.vendor_rows import RowsOfPage, UnreadablePageError, read_page
 from sandbox.infrastructure.secrets_at_rest import SecretBox

@@ -1,18 +1,16 @@
 """Connections to a merchant's rows, and the transaction that all writes use."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine
 
-from sandbox.db.cluster import Node, Shard
+from sandbox.db.cluster import Cluster, Node, Shard
 from sandbox.db.pools import Pools
 from sandbox.db.shard_schema import SHARD_MOVED
 from sandbox.domain.errors import Problem, unavailable
@@ -121,8 +119,6 @@ _NOT_HERE: Final = {SHARD_MOVED, "42883", "3F000"}
 _ATTEMPTS_TO_FIND_SHARD: Final = 3
 _ENTER_SECONDS: Final = 10.0
 """How long a node may take to begin a transaction. A write also waits that long for a shard that is being moved."""
-_NODE_SECONDS: Final = 2.0
-"""How long `on_every_shard` waits for a node. Longer than any read on all shards takes."""
 _opened: Pools | None = None
 
 
@@ -155,7 +151,7 @@ def shard_of(merchant_id: str) -> Shard | None:
 
     Also None before the process has made its first connection. A transaction can hold rows of one shard only.
     """
-    cluster = None if _opened is None else _opened.cluster
+    cluster = known_cluster()
     return None if cluster is None else cluster.shard_of(merchant_id)
 
 
@@ -171,21 +167,35 @@ def is_available(merchant_id: str) -> bool:
     return node is None or not _pools().is_down(node)
 
 
-async def cluster_nodes() -> Sequence[Node]:
-    """Return the nodes of a distributed database; none on plain PostgreSQL. Raises DatabaseUnavailableError."""
-    with _translate_connection_errors():
-        return await _pools().nodes()
+def known_cluster() -> Cluster | None:
+    """Return the cluster as last read; None on plain PostgreSQL, and before the process has made its first connection."""
+    return None if _opened is None else _opened.cluster
+
+
+async def read_cluster_again() -> None:
+    """Find out what nodes and shards the database has now, if it is distributed. Raises DatabaseUnavailableError."""
+    with _connection_errors_translated():
+        await _pools().read_again()
 
 
 async def probe(node: Node) -> None:
-    """Raise one of CONNECTION_ERRORS unless the node accepts connections."""
-    with _translate_connection_errors():
+    """Raise one of CONNECTION_ERRORS, or asyncpg's errors, unless the node accepts connections."""
+    with _connection_errors_translated():
         await _pools().probe(node)
 
 
 @contextmanager
+def _connection_errors_translated() -> Iterator[None]:
+    """Translate what only connecting can raise: connection refused, name not resolved, timeout, connection broken."""
+    try:
+        yield
+    except (OSError, EOFError) as error:
+        raise DatabaseUnavailableError(error) from error
+
+
+@contextmanager
 def _translate_connection_errors() -> Iterator[None]:
-    """Translate generic errors: connection refused, name not resolved, a statement that timed out, a connection that broke."""
+    """Translate generic errors of statements: a statement that timed out, a connection that broke."""
     try:
         yield
     except (TimeoutError, ConnectionError) as error:
@@ -200,10 +210,8 @@ async def _enter(owner: Owner | None, begin: str, function: str) -> AsyncIterato
     """
     pools = _pools()
     for attempts_left in reversed(range(_ATTEMPTS_TO_FIND_SHARD)):
-        try:
+        with _connection_errors_translated():
             pool, conn, shard = await pools.acquire(owner)
-        except (OSError, EOFError) as error:  # connection refused, name not resolved, timeout
-            raise DatabaseUnavailableError(error) from error
         try:
             with _translate_connection_errors():
                 statement = begin if shard is None else f"{begin}; SELECT {function}()"
@@ -220,7 +228,8 @@ async def _enter(owner: Owner | None, begin: str, function: str) -> AsyncIterato
                             raise
                         if not attempts_left:
                             raise DatabaseUnavailableError(error) from error
-                        owner = await pools.find_again(shard)
+                        with _connection_errors_translated():
+                            owner = await pools.find_again(shard)
                         continue
                 yield conn
                 return
@@ -261,8 +270,9 @@ async def write_shared(statement: str, *arguments: object) -> None:
     current role. The application's cannot log in, so this works as the database's owner.
     Raises CONNECTION_ERRORS, and asyncpg's statement errors.
     """
-    with _translate_connection_errors():
+    with _connection_errors_translated():
         conn = await _pools().connect_as_owner()
+    with _translate_connection_errors():
         try:
             await conn.execute(statement, *arguments)
         finally:
@@ -311,62 +321,11 @@ async def transaction(
             raise
 
 
-@dataclass(frozen=True, slots=True)
-class AllShards(Generic[T]):
-    """What reads on all shards returned, and the nodes ("host:port") that did not respond."""
-
-    rows: list[T]
-    unavailable: list[str]
-
-
 async def every_shard() -> Sequence[Shard]:
     """Return all shards; one that stands for everything on plain PostgreSQL. Raises DatabaseUnavailableError."""
-    try:
+    with _connection_errors_translated():
         cluster = await _pools().discover()
-    except (OSError, EOFError) as error:
-        raise DatabaseUnavailableError(error) from error
     return (_PLAIN,) if cluster is None else cluster.shards
-
-
-async def on_every_shard(read: Callable[["PoolConnectionProxy[Any]"], Awaitable[Sequence[T]]]) -> AllShards[T]:
-    """Run a read, which takes a connection, once for each shard: nodes side by side, the shards of a node in turn.
-
-    A node that does not respond within 2 seconds is left out. Raises CONNECTION_ERRORS if no node responds, and asyncpg's
-    statement errors.
-    """
-    shards: defaultdict[Node, list[Shard]] = defaultdict(list)
-    for shard in await every_shard():
-        shards[shard.node].append(shard)
-
-    async def read_all(part: Sequence[Shard]) -> list[T]:
-        found: list[T] = []
-        for shard in part:
-            async with connection(shard) as conn:
-                found += await read(conn)
-        return found
-
-    if len(shards) == 1:
-        return AllShards([row for part in shards.values() for row in await read_all(part)], [])
-    tasks = {node: asyncio.create_task(read_all(part)) for node, part in shards.items()}
-    await asyncio.wait(tasks.values(), timeout=_NODE_SECONDS)
-    rows: list[T] = []
-    unavailable_nodes: list[str] = []
-    errors: list[BaseException] = []
-    for node, task in tasks.items():
-        if not task.done():
-            task.cancel()
-            error: BaseException | None = DatabaseUnavailableError(TimeoutError(f"node {node} does not respond"))
-        else:
-            error = task.exception()
-        if error is None:
-            rows += task.result()
-        else:
-            errors.append(error)
-            unavailable_nodes.append(str(node))
-    for error in errors:
-        if len(errors) == len(tasks) or not isinstance(error, CONNECTION_ERRORS):
-            raise error
-    return AllShards(rows, unavailable_nodes)
 
 
 async def plan_by_statistics(conn: "PoolConnectionProxy[Any]") -> None:

@@ -15,7 +15,7 @@ from asyncpg.pool import PoolConnectionProxy
 MAX_SHARDS_PER_CONNECTION: Final = 16
 """A connection that has served so many is closed rather than used for another one, to limit the memory of its process."""
 
-PATIENCE_SECONDS: Final = 0.25
+PATIENCE_SECONDS: Final = 0.5
 """How long to wait for a busy connection that knows the schema, if others are idle. Longer than most transactions take."""
 
 Connection: TypeAlias = "PoolConnectionProxy[Any]"

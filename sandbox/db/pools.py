@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -112,13 +112,11 @@ class Pools:
                 return await self._connect(node, CONNECT_SECONDS)
         raise ConnectionError("no node of the cluster responds")
 
-    async def nodes(self) -> Sequence[Node]:
-        """Return the cluster's nodes, from any of them that responds; none on plain PostgreSQL. Raises OSError."""
-        if self._cluster is None:
-            return ()
-        async with self._changing:
-            self._cluster = await self._read_anywhere(self._cluster)
-            return self._cluster.nodes
+    async def read_again(self) -> None:
+        """Read the cluster again, from any of its nodes that responds. Raises OSError if none does."""
+        if self._cluster is not None:
+            async with self._changing:
+                self._cluster = await self._read_anywhere(self._cluster)
 
     async def probe(self, node: Node) -> None:
         """Run a statement on the node. Raises OSError or asyncpg's errors."""
@@ -219,16 +217,17 @@ class Pools:
         return pool, await pool.acquire(shard.schema, CONNECT_SECONDS)
 
     async def _prepare(self, cluster: Cluster, shard: Shard) -> None:
-        """Prepare the shard's schema on its node. Also find out which of the node's other shards are prepared.
+        """Prepare the shard's schema on its node. The first time, also find out which of the node's others are prepared.
 
         One connection at a time does this, so that a process that starts does not need one for each shard.
         """
+        looked_up = [shard] if shard.node in self._preparing else cluster.shards
         async with self._preparing.setdefault(shard.node, asyncio.Lock()):
             if shard in self._prepared:
                 return
             conn = await self._connect(shard.node, CONNECT_SECONDS, NODE_SETTINGS)
             try:
-                self._prepared |= await find_prepared(conn, [known for known in cluster.shards if known.node == shard.node])
+                self._prepared |= await find_prepared(conn, [known for known in looked_up if known.node == shard.node])
                 if shard not in self._prepared:
                     await prepare_shard(conn, shard, self._role)
                     self._prepared.add(shard)

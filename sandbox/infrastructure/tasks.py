@@ -1,8 +1,10 @@
-"""End background tasks reliably."""
+"""End background tasks reliably, and limit the time of work."""
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
+T = TypeVar("T")
 _CANCEL_INTERVAL: Final = 0.1
 """Seconds after which a task that is still running is cancelled again."""
 
@@ -22,3 +24,21 @@ async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # retrieve it, or asyncio logs that it was never retrieved
+
+
+async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of the work. Raises its error, and TimeoutError if it takes longer; None is no limit.
+
+    `asyncio.wait_for` would also wait until the cancelled work has ended, such as until a connection was given back.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError(f"not done within {seconds} seconds")
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            # Retrieve its error, or asyncio logs that nobody did.
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

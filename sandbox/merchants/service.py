@@ -14,7 +14,8 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import connection, db_errors_as_503, on_every_shard, write_shared
+from sandbox.db.all_shards import on_every_shard
+from sandbox.db.engine import connection, db_errors_as_503, write_shared
 from sandbox.domain.api_keys import SECRET_SIZE, merchant_of, new_api_key
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem

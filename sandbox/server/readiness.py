@@ -4,6 +4,7 @@ Each check has a timeout of CHECK_TIMEOUT. A check that hangs is not started aga
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -14,11 +15,12 @@ import msgspec
 from redis.exceptions import OutOfMemoryError
 
 from sandbox.db.cluster import Node
-from sandbox.db.engine import CONNECTION_ERRORS, cluster_nodes, every_shard, probe, shared_connection
+from sandbox.db.engine import CONNECTION_ERRORS, known_cluster, probe, read_cluster_again, shared_connection
 from sandbox.db.migrate import completed_migrations, migration_ids
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.disk import is_full
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
+from sandbox.infrastructure.tasks import within
 from sandbox.infrastructure.wake import WORKER_SEEN
 
 CHECK_TIMEOUT: Final = 2.0
@@ -26,8 +28,8 @@ CHECK_TIMEOUT: Final = 2.0
 _REDIS_TIMEOUT: Final = 5.0
 """Socket timeout in seconds, so that a check of Redis always ends."""
 
-_NODE_TIMEOUT: Final = 1.5
-"""Seconds for the nodes of a distributed database, which are checked side by side."""
+NODE_TIMEOUT: Final = 1.5
+"""Seconds for reading what nodes a distributed database has, and then for checking them, side by side."""
 
 _WRITTEN: Final = "psp:readiness"
 _WRITTEN_BYTES: Final = 64 * 1024
@@ -86,9 +88,10 @@ class Readiness:
     async def require(self) -> Ready:
         """Return the state of a process that can serve requests. Raises UNAVAILABLE, naming each unavailable part."""
         unavailable = await self.find_unavailable()
-        nodes = [] if "database" in unavailable else await _check_nodes()
+        nodes = await _check_nodes()
         if nodes and not any(node.status == "up" for node in nodes if node.has_merchants):
-            unavailable = {**unavailable, "database": "No node that has merchants' rows is available"}
+            down = ", ".join(node.node for node in nodes if node.status == "down")
+            unavailable = {**unavailable, "database": f"No node that has merchants' rows responds; down: {down}"}
         if unavailable:
             detail = f"Not ready: {'; '.join(unavailable.values())}."
             raise Problem("UNAVAILABLE", detail, errors=tuple(unavailable.items()), headers={"Retry-After": "1"})
@@ -129,27 +132,20 @@ def _check_disk() -> Unavailable:
 
 
 async def _check_nodes() -> list[NodeStatus]:
-    """Return the nodes of a distributed database, as far as they are known; none on plain PostgreSQL."""
-    try:
-        nodes = await asyncio.wait_for(cluster_nodes(), _NODE_TIMEOUT)
-        with_merchants = {shard.node for shard in await every_shard()}
-    except (*CONNECTION_ERRORS, TimeoutError):
+    """Return the nodes of a distributed database; none on plain PostgreSQL."""
+    with contextlib.suppress(*CONNECTION_ERRORS, asyncpg.PostgresError, TimeoutError):
+        await within(NODE_TIMEOUT, read_cluster_again())
+    cluster = known_cluster()  # as it was before, if it could not be read
+    if cluster is None:
         return []
-    return await asyncio.gather(*(_check_node(node, node in with_merchants) for node in nodes))
+    with_merchants = {shard.node for shard in cluster.shards}
+    return await asyncio.gather(*(_check_node(node, node in with_merchants) for node in cluster.nodes))
 
 
 async def _check_node(node: Node, has_merchants: bool) -> NodeStatus:
-    check = asyncio.create_task(probe(node))
-    # Not `wait_for`: it would also wait for the cancelled check to give back its connection.
-    await asyncio.wait({check}, timeout=_NODE_TIMEOUT)
-    if not check.done():
-        check.cancel()
-        # Take its error, or asyncio logs that nobody did.
-        check.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return NodeStatus(str(node), "down", has_merchants)
     try:
-        check.result()
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+        await within(NODE_TIMEOUT, probe(node))
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, TimeoutError):
         return NodeStatus(str(node), "down", has_merchants)
     return NodeStatus(str(node), "up", has_merchants)
 
