@@ -22,6 +22,9 @@ async def test_only_one_request_waits_for_a_node_that_does_not_respond(stack: St
         pool, conn = await opened._take_shared(node)  # its own time limit stays long, for slow machines
         conn.terminate()
         await pool.release(conn)
+        other = Node(stack.database_url.partition("?host=")[2], 5432)
+        pool, conn = await opened._take_shared(other)
+        await pool.release(conn)
         monkeypatch.setattr(pools, "CONNECT_SECONDS", 0.2)
 
         async def probe_together() -> list[str]:
@@ -35,6 +38,9 @@ async def test_only_one_request_waits_for_a_node_that_does_not_respond(stack: St
             assert opened.is_down(node)
             assert await probe_together() == ["ConnectionError"] * 3
             clock.now += 2
+            pool, conn = await opened._acquire_shared(Cluster([node, other], []))
+            await pool.release(conn)
+            assert not opened.is_down(node), "what any node can do must not wait for this one"
             assert await probe_together() == ["TimeoutError", "ConnectionError", "ConnectionError"]
             proxy.flows.set()
             clock.now += 2

@@ -107,7 +107,7 @@ class Pools:
         cluster = await self.discover()
         if cluster is None:
             return await self._connect(None, CONNECT_SECONDS)
-        for node in sorted(cluster.nodes, key=self.is_down):
+        for node in self._in_order(cluster):
             with contextlib.suppress(*_UNREACHABLE):
                 return await self._connect(node, CONNECT_SECONDS)
         raise ConnectionError("no node of the cluster responds")
@@ -168,9 +168,13 @@ class Pools:
         if self._cluster is not None and self._is_discovered:
             raise ConnectionError("the database was distributed since this process started")
 
+    def _in_order(self, cluster: Cluster) -> list[Node]:
+        """Return the nodes, those last that did not respond when they were last asked: to ask again might take long."""
+        return sorted(cluster.nodes, key=lambda node: (node in self._down_until, self.is_down(node)))
+
     async def _read_anywhere(self, known: Cluster) -> Cluster:
         """Return the cluster as one of its nodes knows it. Raises OSError if none responds."""
-        for node in sorted(known.nodes, key=self.is_down):
+        for node in self._in_order(known):
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 conn = await self._connect(node, 2.0)
                 try:
@@ -181,7 +185,7 @@ class Pools:
 
     async def _acquire_shared(self, cluster: Cluster) -> "tuple[NodePool, Connection]":
         """Take a connection to any node that responds. The tables that belong to no merchant are on all nodes."""
-        nodes = sorted(cluster.nodes, key=self.is_down)
+        nodes = self._in_order(cluster)
         for node in nodes[:-1]:
             with contextlib.suppress(OSError):
                 return await self._acquire_from(node, partial(self._take_shared, node))
