@@ -135,7 +135,8 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "stream": "events watch --types {types} --limit {limit} --timeout {timeout}",
     "list_receiver_tests": f"receiver-tests list {_PAGE}",
     "get_receiver_test": "receiver-tests get {test_id}",
-    "create_receiver_test": "certify {url} --secret! {secret} --signing {signing} --probe-url {probe_url}",
+    "create_receiver_test": "certify {url} --secret! {secret} --signing {signing} "
+    "--custom-signing {custom_signing:file=signing.json} --probe-url {probe_url}",
     # The journal
     "list_requests": "requests list --method {method} --path {path} --status {status} --request-id {request_id} "
     f"--fault {{fault_id}} --text {{q}} {_PAGE}",

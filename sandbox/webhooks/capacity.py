@@ -24,7 +24,7 @@ ENDPOINT_CALLS: Final = 128
 """Maximum number of calls in progress to one endpoint, however much capacity is free."""
 MAX_CALLS_WHEN_SLOWED: Final = 2
 """Maximum number of calls in progress to an endpoint that asked to slow down."""
-MAX_FAILURES_IN_A_ROW: Final = 64
+MAX_FAILURES_IN_A_ROW: Final = 16
 """After this many failed calls without a successful one, an endpoint gets pauses."""
 MAX_CALLS_WHEN_FAILING: Final = 32
 """Maximum number of calls in progress to a merchant's endpoints that get pauses, each of which may have one in any case."""

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from math import inf
 from time import monotonic
 from typing import Final
 
@@ -233,11 +232,13 @@ class _MerchantDeliveries:
     async def _call(self, sequence: Sequence[ClaimedDelivery]) -> None:
         deliverer = self._deliverer
         # In a frozen world the order counts, so a sequence stays together however slow the endpoint is.
-        ends_at = inf if sequence[0].clock.frozen_at is not None else monotonic() + _SEQUENCE_SECONDS
-        endpoint_id = sequence[0].endpoint_id
+        is_frozen = sequence[0].clock.frozen_at is not None
+        endpoint_id, ends_at = sequence[0].endpoint_id, monotonic() + _SEQUENCE_SECONDS
 
         def may_continue() -> bool:
-            return monotonic() < ends_at and not deliverer.stopping and endpoint_id not in self._stopped
+            if deliverer.stopping or endpoint_id in self._stopped:
+                return False
+            return is_frozen or (monotonic() < ends_at and endpoint_id not in deliverer.attempts.paused(self._merchant_id))
 
         released = await deliverer.attempts.attempt_sequence(self._merchant_id, sequence, self._add_result, may_continue)
         if released:
