@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator
@@ -48,6 +50,7 @@ class EndlessFile(io.RawIOBase):
     def __init__(self) -> None:
         super().__init__()
         self.lines_read = self.awaited_lines = 0
+        self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
         self.reading_started = asyncio.Event()
         self.awaited_lines_read = asyncio.Event()
         self.is_ended = False
@@ -56,9 +59,11 @@ class EndlessFile(io.RawIOBase):
         self.lines_read += 1
         if self.lines_read == 1:
             return HEADER
-        self.reading_started.set()
+        self._loop.call_soon_threadsafe(self.reading_started.set)
         if self.lines_read == self.awaited_lines:
-            self.awaited_lines_read.set()
+            self._loop.call_soon_threadsafe(self.awaited_lines_read.set)
+        if threading.get_ident() != self._loop_thread:
+            time.sleep(0.0001)  # or it would reach the maximum number of rows before the test is done
         return b"" if self.is_ended else b"x,1\n"
 
     async def wait_for_lines(self, count: int) -> None:
@@ -68,15 +73,16 @@ class EndlessFile(io.RawIOBase):
 
 
 class WatchedFile(io.BytesIO):
-    """A file that records how many lines are read without letting other tasks run, and the largest number of bytes per read."""
+    """A file that records how many lines the event loop reads without letting other tasks run, and the most bytes per read."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
         self.lines_this_turn = self.max_lines_per_turn = self.max_bytes_per_read = 0
+        self._loop_thread = threading.get_ident()
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
-        self.lines_this_turn += 1
+        self.lines_this_turn += threading.get_ident() == self._loop_thread
         self.max_lines_per_turn = max(self.max_lines_per_turn, self.lines_this_turn)
         self.max_bytes_per_read = max(self.max_bytes_per_read, len(line))
         return line
@@ -213,7 +219,7 @@ async def test_two_merchants_files_are_read_at_a_time_and_further_ones_wait(worl
         tasks = [asyncio.create_task(store(service, *pair)) for pair in ((world, first), (other, second))]
         await asyncio.gather(first.reading_started.wait(), second.reading_started.wait())
         tasks += [asyncio.create_task(store(service, *pair)) for pair in ((waiting, third), (world, again))]
-        await first.wait_for_lines(30_000)
+        await first.wait_for_lines(2000)
         assert not third.reading_started.is_set()
         first.is_ended = True
         await third.reading_started.wait()
@@ -229,7 +235,7 @@ async def test_a_merchant_with_too_many_waiting_uploads_gets_429(world: World, m
     tasks = [asyncio.create_task(store(service, world, file))]
     await file.reading_started.wait()
     tasks.append(asyncio.create_task(store(service, world, io.BytesIO(HEADER))))
-    await file.wait_for_lines(30_000)
+    await file.wait_for_lines(2000)
     with pytest.raises(Problem) as caught:
         await store(service, world, io.BytesIO(HEADER))
     assert (caught.value.status, caught.value.code) == (429, "RATE_LIMITED")

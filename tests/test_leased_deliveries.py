@@ -160,7 +160,7 @@ async def test_leased_deliveries_are_sent_once_and_no_other_worker_claims_them(
     unit = await subscriber.emit(10)
     await blocked.until_arrived(10)
     # They are due and their calls are in progress. The sandbox's own workers claim in the same way.
-    assert await claim_due(unit.merchant_id, {}, 100) == DueClaim([])
+    assert list((await claim_due(unit.merchant_id, {}, 100)).deliveries) == []
     blocked.unblocked.set()
     await subscriber.until_done(10)
     assert sent(receiver) == Counter(event.id for event in unit.events)
@@ -237,7 +237,7 @@ async def test_after_an_error_nothing_is_sent_and_no_capacity_stays_reserved(
         await subscriber.emit(10, ConnectionError("lost during COMMIT"))
     with subscriber.deliverer.attempts.reserve_capacity(subscriber.world.merchant_id) as free:
         assert free.by_endpoint == {}, "no call must count as in progress"
-    assert await claim_due(subscriber.world.merchant_id, {}, 100) == DueClaim([])
+    assert list((await claim_due(subscriber.world.merchant_id, {}, 100)).deliveries) == []
     assert receiver.received == []
     await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE_LEASES, subscriber.world.merchant_id)
     await subscriber.until_done(10)

@@ -154,7 +154,7 @@ def test_a_custom_signature_can_have_a_decoded_key_and_an_rfc_3339_time() -> Non
         prefix="t={timestamp},s=",
         timestamp_header="X-Time",
         timestamp_format="rfc3339",
-        key="base64",
+        key_encoding="base64",
     )
     raw = hmac.digest(base64.b64decode(CURRENT.removeprefix("whsec_")), b"2018-07-12T23:16:58Z.{}", "sha256")
     expected = {

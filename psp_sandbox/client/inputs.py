@@ -68,7 +68,7 @@ class CustomSigning(TypedDict):
     """What precedes the signature in the header. `{timestamp}` is replaced."""
     timestamp_header: NotRequired[str | None]
     timestamp_format: NotRequired[Literal["rfc3339", "unix"]]
-    key: NotRequired[Literal["base64", "text"]]
+    key_encoding: NotRequired[Literal["base64", "text"]]
 
 
 class DeliveryMatch(TypedDict):

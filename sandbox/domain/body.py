@@ -33,7 +33,9 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None 
     kind: Any = decoder.type
     items = raw_items(kind)
     if _counts_too_many_values(body):
-        raise invalid("body", f"must have at most {MAX_NESTED_VALUES} arrays and objects in all")
+        raise Problem(
+            "MALFORMED_JSON", f"The body has more than {MAX_NESTED_VALUES} arrays and objects; send less in one request."
+        )
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -108,7 +108,7 @@ class CustomSigning(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omi
     ] = ""
     timestamp_header: HeaderName | None = None
     timestamp_format: TimestampFormat = "unix"
-    key: KeyEncoding = "text"
+    key_encoding: KeyEncoding = "text"
 
 
 class SigningExample(msgspec.Struct, frozen=True):
@@ -255,7 +255,7 @@ def _key_steps(signing: str, secret: str, which: str, content: bytes, custom: Cu
     if signing == "v1a":
         public = public_key(_private_key(secret))
         return [f"Sign the content with the {which} Ed25519 private key. The receiver needs the public key: {public}."]
-    if signing == "v1" or (custom is not None and custom.key == "base64"):
+    if signing == "v1" or (custom is not None and custom.key_encoding == "base64"):
         key = _hmac_key(secret)
         origin = "remove whsec_ and decode the rest from base64"
     else:
@@ -309,7 +309,7 @@ def _stamp(timestamp: int, custom: CustomSigning | None) -> str:
 
 
 def _custom_key(secret: str, custom: CustomSigning) -> bytes:
-    return secret.encode() if custom.key == "text" else _hmac_key(secret)
+    return secret.encode() if custom.key_encoding == "text" else _hmac_key(secret)
 
 
 def _hex(secret: str, content: bytes) -> str:

@@ -47,7 +47,7 @@ class Target:
 def target_of(body: ReceiverTestBody) -> Target:
     """Return the receiver to test."""
     custom = body.custom_signing
-    is_decoded = custom is not None and custom.key == "base64"
+    is_decoded = custom is not None and custom.key_encoding == "base64"
     secret = normalized_secret("v1" if is_decoded else body.signing, body.secret)
     return Target(body.url, secret, body.signing, body.probe_url, custom)
 

@@ -150,7 +150,7 @@ class CustomSigning:
     """What precedes the signature in the header. `{timestamp}` is replaced."""
     timestamp_header: str | None = None
     timestamp_format: Literal["rfc3339", "unix"] | None = None
-    key: Literal["base64", "text"] | None = None
+    key_encoding: Literal["base64", "text"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
