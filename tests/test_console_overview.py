@@ -1,5 +1,13 @@
 """The console's first page: what the merchant has, what happens, and nothing broken while there is nothing."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+from sandbox.console.session import Session
+from sandbox.console.store import Visitor
+from sandbox.console.view import MAX_PARTS, View
 from tests.harness.browser import Browsing, check_page, check_width
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World
@@ -22,3 +30,29 @@ def test_the_overview_changes_live(world: World, receiver: Receiver, browsing: B
     page.locator("#table-events").get_by_text("payout.failed").wait_for()
     page.locator("#attempt-chart").get_by_text("Succeeded 3").wait_for()
     check_page(browsing, "/console", world.api_key, "overview")
+
+
+def test_a_search_passes_over_parts_without_a_match() -> None:
+    async def rows_of(parts: list[list[dict[str, str]]]) -> tuple[int, str | None]:
+        async def send(call: Any, _: Any) -> Any:
+            at = int(call.query.get("cursor", "0"))
+            data = {"data": parts[at], "next_cursor": str(at + 1) if at + 1 < len(parts) else None}
+            return SimpleNamespace(is_success=True, data=data)
+
+        calls = SimpleNamespace(send=send, operation=lambda _: SimpleNamespace(query=[SimpleNamespace(name="cursor")]))
+        kit: Any = SimpleNamespace(calls=calls, commands=SimpleNamespace(of=lambda *_, **__: "command"), is_local=True)
+        visitor = Visitor(Session(id="", csrf="", started=0, seen=0))
+        view = View(kit, SimpleNamespace(), visitor, "/console", {}, {})  # type: ignore[arg-type]  # a stand-in
+        table = await view.table("found", "Found", [], "list_payouts")
+        return len(table.rows), table.next_cursor
+
+    async def check() -> None:
+        row = {"id": "1"}
+        assert await rows_of([[], [], [row], [row]]) == (1, "3")
+        assert await rows_of([[row], []]) == (1, "1")
+        assert await rows_of([[]] * (MAX_PARTS + 5)) == (0, str(MAX_PARTS))
+        assert await rows_of([[], []]) == (0, None)
+
+    # While a browser is open, Playwright's event loop counts as running in this thread.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, check()).result()

@@ -1,5 +1,7 @@
 """The console gives nothing to anyone without a session, and a session nothing that its key could not do."""
 
+import csv
+import io
 import time
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote
@@ -8,6 +10,7 @@ import httpx
 import pytest
 
 from sandbox.console import session as sessions
+from sandbox.console.data_table import Column, Table
 from sandbox.console.paths import to_sign_in
 from sandbox.console.session import OPERATOR, Session, SessionCodec
 from tests.harness.console import ConsoleClient
@@ -290,10 +293,21 @@ def test_csv_cells_are_not_formulas(world: World, console: ConsoleClient) -> Non
     reference = '=HYPERLINK("http://evil")'
     created = world.post("/api/v1/payouts", {**world.payout_body("0004"), "merchant_reference": reference})
     assert created.status_code == 201, created.text
-    text = console.get("/console/payouts?csv=payouts").text
-    assert "'=HYPERLINK" in text
-    assert ',"=HYPERLINK' not in text
-    assert '\n"=HYPERLINK' not in text
+    response = console.get("/console/payouts?csv=payouts")
+    assert response.content.startswith("\ufeffReference,".encode()), "spreadsheets recognize UTF-8 by its byte order mark"
+    assert "'=HYPERLINK" in response.text
+    assert ',"=HYPERLINK' not in response.text
+    assert '\n"=HYPERLINK' not in response.text
+
+
+def test_csv_cells_that_only_look_like_text_are_not_formulas() -> None:
+    columns = (Column("text", "Text"), Column("amount", "Amount", "money"))
+    formulas = ("=1+1", " =1+1", "\uff1d1+1", "\u200b@SUM", "\u00a0+1", "\ufeff-1", "\t1", "\r1")
+    texts = ("1+1", "a=1", "", "'=1", "\u0634\u0631\u06a9\u062a")
+    rows = [{"text": text, "amount": "-1.00"} for text in (*formulas, *texts)]
+    found = list(csv.reader(io.StringIO(Table("t", "T", columns, rows).csv(), newline="")))[1:]
+    assert [row[0] for row in found] == [f"'{text}" for text in formulas] + list(texts)
+    assert {row[1] for row in found} == {"-1.00"}
 
 
 def test_bad_forms_get_a_page_that_says_why(console: ConsoleClient) -> None:

@@ -250,3 +250,26 @@ def test_pages_of_the_world(world: World, browsing: Browsing, path: str) -> None
     world.post("/sandbox/v1/snapshots", {"name": "before the refunds"})
     name = re.sub(r"\W+", "-", path).strip("-") or "clock"
     check_page(browsing, f"/console/world{path.format(fault=fault, rule=rule)}", world.api_key, f"world-{name}")
+
+
+def test_the_commands_below_a_form_follow_its_fields(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/world", world.api_key)
+    form = page.locator("#form-run-seconds")
+    form.get_by_text("Command").click()
+    form.get_by_role("textbox").fill("270000")
+    form.locator("pre", has_text="psp clock advance --seconds 270000").wait_for()
+    form.locator("pre", has_text='{"seconds": 270000}').wait_for()
+
+
+def test_commands_of_forms_that_are_not_filled_in_have_the_example(world: World) -> None:
+    with ConsoleClient(world.stack.api_url) as console:
+        console.sign_in(world.api_key)
+        for fields, status, shown in (
+            ({"_operation": "advance_clock"}, 200, "--seconds 60"),
+            ({"_operation": "cancel_payout", "path__payout_id": "p"}, 200, "payouts cancel p"),
+            ({"_operation": "cancel_payout"}, 200, "payouts cancel ID"),
+            ({"_operation": "no_such_operation"}, 404, ""),
+            ({}, 404, ""),
+        ):
+            response = console.post(f"{console.home}/fragments/command", **fields)
+            assert (response.status_code, shown in response.text) == (status, True), fields

@@ -101,7 +101,6 @@ class Console:
             ("POST", f"{HOME}/enter", self._enter, None),
             ("GET", f"{HOME}/static/{{name}}", self._static, None),
             ("GET", f"{HOME}/{{page:path}}", self._old_link, None),
-            ("POST", f"{MERCHANT}/fragments/{{name}}", self._fragment, None),
             ("GET", f"{MERCHANT}/live", self._open_live, None),
             ("GET", f"{MERCHANT}/{{page:path}}", self._not_found, None),
             *(
@@ -109,6 +108,7 @@ class Console:
                 for start in (HOME, MERCHANT)
                 for found in (
                     ("POST", f"{start}/actions/{{operation_id}}", self._act, submission.MAX_SIZE),
+                    ("POST", f"{start}/fragments/{{name}}", self._fragment, None),
                     ("POST", f"{start}/sign-out", self._sign_out, None),
                 )
             ),
@@ -273,7 +273,7 @@ class Console:
                 return self._sessions.keep(await self._build(page, view), visitor.session.after_page(int(time.time())))
         return await self._failure(request, Problem("NOT_FOUND", "The form does not name its page."), visitor)
 
-    async def _fragment(self, request: Request, name: str, merchant_id: str) -> Response:
+    async def _fragment(self, request: Request, name: str, merchant_id: str = "") -> Response:
         """Return a part of a page for a form that is being filled in."""
         try:
             visitor, form = await self._submitted(request, merchant_id)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -11,7 +12,7 @@ Kind = Literal["text", "id", "money", "number", "status", "time", "code", "url",
 """How a cell is shown. Money and numbers are aligned on the right; an id can be copied; a URL is broken anywhere."""
 Row = Mapping[str, Any]
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,10 @@ def _csv_cell(column: Column, row: Row) -> str:
     if value is None:
         return ""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    if column.kind in ("money", "number") or not text.startswith(_FORMULA):
-        return text
-    return f"'{text}"
+    return f"'{text}" if column.kind not in ("money", "number") and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Return whether a spreadsheet could run a text. Some skip what is invisible, and read full-width signs as usual ones."""
+    visible = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c)[0] not in "ZC")
+    return next(visible, "") in _FORMULA or text.startswith(("\t", "\r"))

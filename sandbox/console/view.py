@@ -22,6 +22,8 @@ from sandbox.http.responses import Response
 
 MAX_CSV_ROWS: Final = 10_000
 PAGE_SIZE: Final = 25
+MAX_PARTS: Final = 20
+"""How many parts of a search without a match a page passes over."""
 MAX_SHOWN_COMMANDS: Final = 12
 
 
@@ -166,6 +168,11 @@ class View:
         while is_csv and found.get("next_cursor") and len(rows) < MAX_CSV_ROWS:
             found = await self.call(operation_id, path=path, query={**asked, "cursor": found["next_cursor"]}, shown=False)
             rows += found["data"]
+        parts = 1
+        # A search reads a bounded number of rows at a time, so a part without a match is no reason to stop.
+        while not rows and found.get("next_cursor") and parts < MAX_PARTS:
+            found = await self.call(operation_id, path=path, query={**asked, "cursor": found["next_cursor"]}, shown=False)
+            rows, parts = list(found["data"]), parts + 1
         following = found.get("next_cursor")
         return Table(name, caption, columns, [prepare(row) for row in rows], empty, following, is_csv and bool(following))
 
@@ -222,7 +229,8 @@ class View:
         wanted = next((table for table in tables if table.name == self.query.get("csv")), None)
         if wanted is not None:
             disposition = f'attachment; filename="{wanted.name}.csv"'
-            return Response(200, wanted.csv().encode(), "text/csv", add([("content-disposition", disposition)]))
+            # With a byte order mark, spreadsheets read it as UTF-8.
+            return Response(200, wanted.csv().encode("utf-8-sig"), "text/csv", add([("content-disposition", disposition)]))
         clock = None
         if self.merchant_id:
             clock = await self.call_if_found("get_clock", shown=False)

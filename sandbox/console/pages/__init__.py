@@ -9,6 +9,7 @@ from sandbox.console.pages import (
     catalogue,
     certify,
     clock,
+    command,
     deliveries,
     endpoints,
     events,
@@ -36,6 +37,7 @@ _MODULES: Final = (
     bulk_credit.pages,
     catalogue.pages,
     clock.pages,
+    command.pages,
     faults.pages,
     # Before endpoints, whose ids are in the place of the words certify, deliveries and events.
     certify.pages,

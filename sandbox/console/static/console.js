@@ -186,6 +186,23 @@ const fetchFragment = debounce(async (form) => {
   if (fresh.innerHTML !== target.innerHTML) target.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
 }, 250);
 
+// The commands below a form follow its fields while they are shown.
+const fetchCommand = debounce(async (form) => {
+  const place = form.querySelector(".as-command .commands");
+  if (!place?.closest("details").open) return;
+  const mine = (form.commandNumber = (form.commandNumber || 0) + 1);
+  const fields = new URLSearchParams([...new FormData(form)].filter(([, value]) => typeof value === "string"));
+  fields.set("_operation", form.dataset.command);
+  const response = await fetch(`${own.home}/fragments/command`, { method: "POST", body: fields });
+  if (!response.ok || mine !== form.commandNumber) return;
+  place.replaceChildren(...[...parse(await response.text()).body.childNodes].map((node) => document.adoptNode(node)));
+}, 250);
+
+document.addEventListener("toggle", (event) => {
+  const form = event.target.closest("form[data-command]");
+  if (form) fetchCommand(form);
+}, true);
+
 // A choice fills in other fields: data-fill has their values. A value that begins with "…" replaces the end of an account number.
 // Fields that only the choice before filled in get their values back.
 function fill(form, values) {
@@ -214,6 +231,7 @@ document.addEventListener("input", (event) => {
   if (form && event.target.dataset.fill) fill(form, JSON.parse(event.target.dataset.fill));
   if (form?.matches("[data-search]")) search(form);
   if (form?.dataset.fragment) fetchFragment(form);
+  if (form?.dataset.command) fetchCommand(form);
 });
 
 document.addEventListener("change", async (event) => {
