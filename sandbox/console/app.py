@@ -32,7 +32,7 @@ from sandbox.console.paths import (
 )
 from sandbox.console.rendering import create_templates
 from sandbox.console.routing import Fragment, Page
-from sandbox.console.security import add, require_own_host, require_own_origin
+from sandbox.console.security import add, require_own_origin
 from sandbox.console.session import Session, holder_of, is_token_of
 from sandbox.console.sessions import Sessions
 from sandbox.console.store import Visitor, end_session, visitor_of
@@ -125,7 +125,6 @@ class Console:
     # ------------------------------------------------------------------------------------------------ sessions
 
     async def _visitor(self, request: Request, merchant_id: str) -> Visitor:
-        require_own_host(request, self._public_url)
         if merchant_id and not _is_id(merchant_id):
             raise Problem("NOT_FOUND", "The console has no such merchant.")
         return await self._sessions.visitor(request, merchant_id)
@@ -205,7 +204,6 @@ class Console:
     async def _home(self, request: Request) -> Response:
         """Lead to the merchant that the browser is signed in to. With several, the sign-in page lets the visitor choose."""
         try:
-            require_own_host(request, self._public_url)
             known = await self._sessions.merchants(request)
         except _FAILURES as error:
             return await self._failure(request, error)
@@ -292,7 +290,6 @@ class Console:
 
     async def _sign_in(self, request: Request) -> Response:
         try:
-            require_own_host(request, self._public_url)
             require_own_origin(request)
             form = await submission.read(request)
             nobody = self._sessions.nobody(request)

@@ -1,6 +1,8 @@
-"""What protects the console in a browser: response headers, the cookie, and where a request comes from. Pure."""
+"""What protects the console in a browser: response headers, the cookie, and where a request comes from. Pure.
 
-import ipaddress
+The server refuses requests to host names that are not its own (`http/hosts.py`).
+"""
+
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
@@ -8,7 +10,6 @@ from urllib.parse import urlsplit
 from sandbox.console.session import MAX_SECONDS
 from sandbox.domain.errors import Problem
 from sandbox.http.request import Request
-from sandbox.infrastructure.settings import LOOPBACK_HOSTS
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -44,22 +45,6 @@ def cookies_of(request: Request, prefix: str) -> dict[str, str]:
             if name.startswith(prefix):
                 found.setdefault(name, value)
     return found
-
-
-def require_own_host(request: Request, public_url: str) -> None:
-    """Raise FORBIDDEN unless the Host is an address, a name of this machine, or the public URL's host.
-
-    Otherwise a site could point its own name at this machine (DNS rebinding) and use the console in its visitors' browsers.
-    """
-    host = urlsplit(f"//{request.header('host') or ''}").hostname or ""
-    if host in LOOPBACK_HOSTS or host.endswith(".localhost") or host == urlsplit(public_url).hostname:
-        return
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise Problem(
-            "FORBIDDEN", "The console does not serve this host name. Set SANDBOX_PUBLIC_URL to the URL that you open."
-        ) from None
 
 
 def require_own_origin(request: Request) -> None:
