@@ -12,6 +12,8 @@ from tests.harness.browser import Browsing, check_page
 from tests.harness.console import ConsoleClient
 from tests.harness.waiting import until
 from tests.harness.world import World
+from tests.test_sales import sell
+from tests.test_users import make_user
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,23 @@ def test_an_advance_that_stops_early_continues_to_the_same_time(world: World) ->
         for _ in range(2):
             shown = console.act("advance_clock", "/console/world", **fields)
             assert "The clock moved from 2031-01-01 00:00:00 to 2031-01-01 00:01:00" in shown.text
+
+
+def test_a_sale_is_listed_before_and_after_the_clock_pays_it(world: World) -> None:
+    with ConsoleClient(world.stack.api_url) as console:
+        console.sign_in(world.api_key)
+        world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:10:00Z"})
+        sale_id = sell(world, make_user(world), "40")
+        link = f'href="{console.home}/users/sales/{sale_id}"'
+        shown = console.get(f"{console.home}/world").text
+        assert "ADVANCE of 4.00 for Khaadi" in shown
+        assert link in shown
+        ran = console.act(
+            "advance_clock", "/console/world", **{"_form": "run-3600", "_then": "stay", "seconds:int": "3600"}
+        ).text
+        assert "Payment of a sale" in ran
+        assert "ADVANCE of 4.00" in ran
+        assert link in ran
 
 
 def test_a_snapshot_brings_back_what_a_reset_deleted(world: World, browsing: Browsing) -> None:
