@@ -2,11 +2,18 @@
 
 import asyncio
 import threading
+from functools import partial
+from typing import cast
 
 import pytest
 
 from sandbox.domain.errors import Problem
-from sandbox.infrastructure.large_work import Turns, compute
+from sandbox.http import middleware
+from sandbox.http.middleware import REFUSAL_SECONDS, slow_refusals
+from sandbox.http.operation import Operation
+from sandbox.http.request import Request
+from sandbox.infrastructure import large_work
+from sandbox.infrastructure.large_work import MAX_REST_SECONDS, Turns, compute
 
 
 async def _hold(turns: Turns, merchant_id: str, taken: list[str], gate: asyncio.Event) -> None:
@@ -78,3 +85,44 @@ async def test_large_work_runs_beside_the_event_loop() -> None:
     may_end.set()
     assert await task != loop_thread
     assert await compute("m", threading.get_ident, is_large=False) == loop_thread
+
+
+async def test_the_thread_rests_while_several_merchants_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise calls that never let the event loop run follow each other, and small requests wait for all of them."""
+    resting, end = asyncio.Event(), asyncio.Event()
+
+    async def rest(seconds: float) -> None:
+        assert 0 < seconds <= MAX_REST_SECONDS
+        resting.set()
+        await end.wait()
+
+    monkeypatch.setattr(large_work, "sleep", rest)
+    assert await compute("a", lambda: "alone", is_large=True) == "alone"  # nobody waits, so it does not rest
+    assert not resting.is_set()
+    done = list[str]()
+    works = [asyncio.create_task(compute(name, partial(done.append, name), is_large=True)) for name in ("a", "b")]
+    await resting.wait()
+    await _settle()
+    assert done == ["a"]
+    end.set()
+    await asyncio.gather(*works)
+    assert done == ["a", "b"]
+
+
+async def test_clients_that_are_refused_wait_for_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a client that retries immediately uses all CPU with refusals."""
+    waits = list[float]()
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(middleware, "sleep", wait)
+    for code, waited in (("RATE_LIMITED", [REFUSAL_SECONDS]), ("NOT_FOUND", list[float]())):
+
+        async def refuse(_: Request, code: str = code) -> None:
+            raise Problem(code)
+
+        waits.clear()
+        with pytest.raises(Problem, match=code):
+            await slow_refusals(cast("Operation", None), refuse)(cast("Request", None))
+        assert waits == waited

@@ -7,6 +7,7 @@ operation does not need the check.
 import asyncio
 import hmac
 import re
+from asyncio import sleep
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -28,6 +29,7 @@ from sandbox.infrastructure.tasks import end_tasks
 Handler = Callable[[Request], Awaitable[Any]]
 Middleware = Callable[[Operation, Handler], Handler]
 
+REFUSAL_SECONDS: Final = 0.1
 KEY_CHECK_SECONDS: Final = 0.25
 """Interval between checks of the key of a request that is held. Keys are cached for half a second, so what a revoked key waits
 for ends within a second."""
@@ -119,6 +121,23 @@ def fault_injection(inject: Callable[[Request], Awaitable[None]]) -> Middleware:
         return inject_then_proceed if _requires_api_key(operation) else proceed
 
     return middleware
+
+
+def slow_refusals(operation: Operation, proceed: Handler) -> Handler:
+    """Delay RATE_LIMITED. Clients that retry immediately would otherwise use all CPU with refusals.
+
+    The simulated limits of merchants and faults come before this, and stay fast.
+    """
+
+    async def refuse_slowly(request: Request) -> Any:
+        try:
+            return await proceed(request)
+        except Problem as problem:
+            if problem.code == "RATE_LIMITED":
+                await sleep(REFUSAL_SECONDS)
+            raise
+
+    return refuse_slowly
 
 
 def role(operation: Operation, proceed: Handler) -> Handler:
@@ -255,6 +274,7 @@ def api_middleware(
         content_negotiation,
         merchant_rate_limit(limiter),
         fault_injection(inject),
+        slow_refusals,
         role,
         key_rate_limit(limiter),
         *PARSING,

@@ -6,6 +6,8 @@ between the thread and the event loop every SWITCH_SECONDS, and the event loop r
 
 import asyncio
 import sys
+import time
+from asyncio import sleep
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,11 @@ LARGE_BATCH: Final = 50
 """Payouts. Deciding on fewer of them takes a few milliseconds at most."""
 SWITCH_SECONDS: Final = 0.0002
 """Python's default of 5 ms would delay each callback of the event loop by that time."""
+REST: Final = 3.0
+"""The thread rests for this many times as long as its work took, while several merchants wait for it.
+
+Decoding a body is one call that never lets the event loop run. One after the other, they would hold up all small requests."""
+MAX_REST_SECONDS: Final = 0.05
 MAX_WAITING: Final = 64
 """Maximum number of a merchant's requests that wait for their turn; others get RATE_LIMITED."""
 
@@ -61,6 +68,10 @@ class Turns:
             if turn.done() and not turn.cancelled():
                 self._give_back(merchant_id)  # its turn came, and it will not use it
             raise
+
+    def is_awaited(self) -> bool:
+        """Return whether any merchant waits for a place."""
+        return bool(self._waiting)
 
     def _give_back(self, merchant_id: str) -> None:
         """Free the merchant's place, and give it to the next merchant that has none."""
@@ -107,4 +118,9 @@ async def compute(merchant_id: str, work: Callable[[], T], *, is_large: bool) ->
         return work()
     async with _turns.place(merchant_id):
         sys.setswitchinterval(SWITCH_SECONDS)
-        return await asyncio.get_running_loop().run_in_executor(_thread, work)
+        started = time.perf_counter()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(_thread, work)
+        finally:
+            if _turns.is_awaited():
+                await sleep(min(REST * (time.perf_counter() - started), MAX_REST_SECONDS))
