@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from sandbox.db.all_shards import AllShards, on_every_shard
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import Clock
 from sandbox.domain.errors import Problem, invalid, invalid_fields, unavailable
@@ -146,13 +146,12 @@ class CallbackService:
         nothing. With one, it is NOT_FOUND if the merchant has no such payout, and DUPLICATE_REFERENCE if it has several.
         Raises UNAVAILABLE if the payout may be on a node of a distributed database that does not respond.
         """
-        async with db_errors_as_503():
-            found = await _find(body, merchant_id)
-            signer = self._signer_among(found.rows, raw, headers)
-            if signer is None and merchant_id is None:
-                found = await on_every_shard(lambda conn: conn.fetch(_NEWEST_MERCHANTS, _MAX_CANDIDATES))
-                newest = sorted(found.rows, key=lambda row: row["merchant_id"], reverse=True)
-                signer = self._signer_among(newest[:_MAX_CANDIDATES], raw, headers, skips_sealed=True)
+        found = await _find(body, merchant_id)
+        signer = self._signer_among(found.rows, raw, headers)
+        if signer is None and merchant_id is None:
+            found = await on_every_shard(lambda conn: conn.fetch(_NEWEST_MERCHANTS, _MAX_CANDIDATES))
+            newest = sorted(found.rows, key=lambda row: row["merchant_id"], reverse=True)
+            signer = self._signer_among(newest[:_MAX_CANDIDATES], raw, headers, skips_sealed=True)
         if signer is not None:
             on_signed(signer["merchant_id"])
         if signer is not None and signer["payout_ids"]:

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.address_guard import Network, refusal_reason
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
@@ -86,7 +87,8 @@ class OwnVendor:
         """Return the page as the API would. Raises FetchFailedError."""
         first = MIN_ID if request.since is None else first_id_at(milliseconds(request.since))
         try:
-            page = await self._feed.page(request.merchant_id, Span(first, MAX_ID), request.page, PAGE_SIZE)
+            async with db_errors_as_503():
+                page = await self._feed.page(request.merchant_id, Span(first, MAX_ID), request.page, PAGE_SIZE)
         except Problem as problem:
             raise FetchFailedError(problem.detail, problem.status) from None
         return msgspec.json.encode(page)

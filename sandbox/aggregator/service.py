@@ -14,7 +14,7 @@ from piccolo.query.methods.update import Update
 
 from sandbox.aggregator.store import add_rows, lock_cursor, open_headers, seal_headers
 from sandbox.aggregator.tables import VendorBalances, VendorCursors, VendorDeadLetters, VendorFetches
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render, truncate
@@ -138,7 +138,7 @@ class AggregatorService:
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
         if 1 <= len(user_id) <= MAX_USER_ID_LENGTH and user_id.isprintable():
-            async with db_errors_as_503(), connection(merchant_id):
+            async with connection(merchant_id):
                 record = await _balance(merchant_id, user_id)
         if record is None:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
@@ -146,21 +146,21 @@ class AggregatorService:
 
     async def list_unpaid(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with unpaid requests, newest user first."""
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(_LIST_UNPAID, merchant_id, window.before, window.since, window.limit + 1)
         found = [UnpaidRequests(r["user_id"], r["requested"]) for r in records]
         return page(found, window.limit, [r["id"] for r in records])
 
     async def fetches(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of calls to the vendor, newest first."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             records = await _fetches(merchant_id, window.before, window.since, window.limit + 1)
         found = [Fetch(**{**r, "id": str(r["id"]), "at": render(r["at"])}) for r in records]
         return page(found, window.limit, [fetch.id for fetch in found])
 
     async def dead_letters(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of rows that could not be parsed, newest first."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             records = await _dead_letters(merchant_id, window.before, window.since, window.limit + 1)
         found = [DeadLetter(str(r["id"]), r["raw"], r["reason"], render(r["created_at"])) for r in records]
         return page(found, window.limit, [letter.id for letter in found])
@@ -174,8 +174,7 @@ class AggregatorService:
         replayed, remaining, after = 0, 0, "00000000-0000-0000-0000-000000000000"
         now = truncate(datetime.now(UTC))
         while True:
-            async with db_errors_as_503():
-                letters, parsed = await write_rows(merchant_id, partial(_replay, merchant_id=merchant_id, after=after, now=now))
+            letters, parsed = await write_rows(merchant_id, partial(_replay, merchant_id=merchant_id, after=after, now=now))
             replayed += parsed
             remaining += len(letters) - parsed
             if len(letters) < _REPLAY_BATCH:
@@ -184,7 +183,7 @@ class AggregatorService:
 
     async def source(self, merchant_id: str) -> Source:
         """Return the source of the merchant's transactions."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             record = await _source(merchant_id)
         if record is None:
             return Source(None, [])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.audit import checks as audit_sql
-from sandbox.db.engine import RETRYABLE, consistent_read, db_errors_as_503, plan_by_statistics, read_transaction
+from sandbox.db.engine import RETRYABLE, consistent_read, plan_by_statistics, read_transaction
 from sandbox.domain.errors import CONTENTION, Problem, unavailable
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import LOCKED, MOVEMENTS
@@ -96,12 +96,11 @@ class _Findings:
 async def audit(merchant_id: str) -> AuditReport:
     """Audit a merchant's ledger.
 
-    Raises NOT_FOUND if the merchant was deleted, UNAVAILABLE if PostgreSQL is down or keeps aborting the audit.
+    Raises NOT_FOUND if the merchant was deleted, UNAVAILABLE if PostgreSQL keeps aborting the audit, CONNECTION_ERRORS.
     """
-    async with db_errors_as_503():
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(*RETRYABLE):
-                return await _audit(merchant_id)
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(*RETRYABLE):
+            return await _audit(merchant_id)
     raise unavailable(CONTENTION)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.shared_reads import SharedReads
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
@@ -128,7 +128,7 @@ class BalanceService:
         if "payout_id" in params:
             statement = _HISTORY_BY_PAYOUT
             arguments.append(params["payout_id"])
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, *arguments)
         entries = [entry for record in records for entry in ledger_entries(record) if entry.account in accounts]
         # A page may end between the two entries of a transfer, of which `:credit` comes before `:debit`.
@@ -146,7 +146,7 @@ class BalanceService:
 
 async def _read_balances(merchant_id: str, _: Sequence[str]) -> Mapping[str, Balance]:
     """Return the merchant's balance by merchant id, for all requests that wait for it."""
-    async with db_errors_as_503(), connection(merchant_id) as conn:
+    async with connection(merchant_id) as conn:
         return {merchant_id: await read_balance(conn, merchant_id)}
 
 

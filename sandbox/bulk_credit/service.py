@@ -14,7 +14,7 @@ from piccolo.query.methods.update import Update
 from sandbox.bulk_credit.tables import BulkCredits
 from sandbox.bulk_credit.upload import Upload
 from sandbox.db.copy_target import copy_target
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.domain.bulk_credit_csv import INVALID, Row, read_rows
 from sandbox.domain.errors import Problem
@@ -65,17 +65,16 @@ class BulkCreditService:
         Raises VALIDATION_ERROR if the file has no header, PAYLOAD_TOO_LARGE if it has too many rows, RATE_LIMITED if
         too many of the merchant's uploads wait.
         """
-        async with db_errors_as_503():
-            activity_id, now, earlier_result = await self._start(context)
-            if earlier_result is not None:
-                return earlier_result
-            async with self._turns.place(context.merchant_id):
-                return await self._store(context, activity_id, now, upload)
+        activity_id, now, earlier_result = await self._start(context)
+        if earlier_result is not None:
+            return earlier_result
+        async with self._turns.place(context.merchant_id):
+            return await self._store(context, activity_id, now, upload)
 
     async def get(self, merchant_id: str, activity_id: str) -> Activity:
         """Return a bulk credit with its current counts. Raises NOT_FOUND."""
         _require_id(activity_id)
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             record = await _select_one(merchant_id, activity_id)
         if record is None:
             raise _not_found(activity_id)
@@ -83,7 +82,7 @@ class BulkCreditService:
 
     async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of bulk credits with their current counts, newest first."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             records = await _select_page(merchant_id, window.before, window.since, window.limit + 1)
         found = [to_activity(record) for record in records]
         return page(found, window.limit, [activity.activity_id for activity in found])
@@ -97,7 +96,7 @@ class BulkCreditService:
         """
         await self.get(merchant_id, activity_id)
         statuses = ITEM_STATUSES if status is None else [status]
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(_ITEMS[only_duplicates], merchant_id, activity_id, statuses, after_line, limit + 1)
         found = [Item(**dict(record)) for record in records]
         return page(found, limit, [line_to_cursor(item.line) for item in found])

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.clock.advancer import SENT_BY_WORKERS
-from sandbox.db.engine import consistent_read, db_errors_as_503
+from sandbox.db.engine import consistent_read
 from sandbox.db.rows import by_key
 from sandbox.domain import redaction
 from sandbox.domain.choices import EventType, PayoutStatus, SalePaymentKind
@@ -125,7 +125,7 @@ class DueService:
     async def list(self, merchant_id: str, limit: int, payout_id: str | None) -> DueWork:
         """Return at most `limit` scheduled items, of all payouts or of one. Of one with many changes, only the newest count."""
         fetch_limit = limit + 1
-        async with db_errors_as_503(), consistent_read(merchant_id) as conn:
+        async with consistent_read(merchant_id) as conn:
             if payout_id is None:
                 steps = await conn.fetch(_STEPS, merchant_id, fetch_limit)
                 sales = await conn.fetch(_SALES, merchant_id, fetch_limit)

@@ -14,7 +14,7 @@ from piccolo.query.methods.select import First
 
 from sandbox.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
 from sandbox.clock.lease import ClockLeasedError, clock_lease
-from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503
+from sandbox.db.engine import RETRYABLE, connection
 from sandbox.db.rows import by_key
 from sandbox.domain.clock import RUNNING, Clock, parse, render, truncate
 from sandbox.domain.clock_target import TargetFn
@@ -90,7 +90,7 @@ class ClockService:
 
     async def show(self, merchant_id: str) -> ClockState:
         """Return the clock. Raises NOT_FOUND if the merchant was deleted."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             record = await _clock(merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
@@ -143,8 +143,7 @@ class ClockService:
         self._in_progress.add(task)
         task.add_done_callback(self._in_progress.discard)
         try:
-            async with db_errors_as_503():
-                return await asyncio.shield(task)
+            return await asyncio.shield(task)
         except RETRYABLE as error:
             raise unavailable(f"{CONTENTION} A repeated request resumes where this one stopped.") from error
 

@@ -37,7 +37,7 @@ class Sessions:
         """Return who visits a merchant's pages; with an empty id, the pages outside of merchants, as the operator.
 
         A session of the merchant's own key goes before the operator's. Without either, the visitor is nobody.
-        Raises NOT_FOUND if the merchant does not exist, UNAVAILABLE.
+        Raises NOT_FOUND if the merchant does not exist, CONNECTION_ERRORS.
         """
         own = self._read(request, merchant_id) if merchant_id else None
         if own is not None and own.merchant_id == merchant_id and (found := await visitor_of(own)):

@@ -8,7 +8,7 @@ from uuid import UUID
 from asyncpg.pool import PoolConnectionProxy
 
 from sandbox.console.session import MAX_SECONDS, Session
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.errors import Problem
 from sandbox.http.request import Caller, SignedIn
 from sandbox.infrastructure.settings import DEVELOPMENT_API_KEY
@@ -50,13 +50,13 @@ class Visitor:
 async def visitor_of(session: Session) -> Visitor | None:
     """Return the visitor that a session stands for; None if it was ended or its key was revoked.
 
-    Raises NOT_FOUND if the operator's session is in a merchant that does not exist, UNAVAILABLE.
+    Raises NOT_FOUND if the operator's session is in a merchant that does not exist, CONNECTION_ERRORS.
     Neither the merchant's rate limit nor its API faults apply to the console: they are for the integrator's calls, and with
     them it could become impossible to delete a fault.
     """
     started = datetime.fromtimestamp(session.started, UTC)
     known = (_owner_of(session), session.subject, session.id, started)
-    async with db_errors_as_503(), connection(_owner_of(session)) as conn:
+    async with connection(_owner_of(session)) as conn:
         if not session.is_operator:
             key = await conn.fetchrow(_KEY, *known, session.subject)
             if key is None:
@@ -69,7 +69,7 @@ async def visitor_of(session: Session) -> Visitor | None:
     found = SignedIn(Caller(session.merchant_id, "", session.role), is_operator=True)
     if not session.merchant_id:
         return Visitor(session, found)
-    async with db_errors_as_503(), connection(session.merchant_id) as conn:
+    async with connection(session.merchant_id) as conn:
         merchant = await conn.fetchrow(_MERCHANT, session.merchant_id)
     if merchant is None:
         raise Problem("NOT_FOUND", "This merchant does not exist; it may have been deleted.")
@@ -77,7 +77,7 @@ async def visitor_of(session: Session) -> Visitor | None:
 
 
 async def end_session(session: Session, now: float, *, everywhere: bool) -> None:
-    """End a session, or all sessions of its key that began until `now`, in seconds of host time. Raises UNAVAILABLE."""
+    """End a session, or all sessions of its key that began until `now`, in seconds of host time. Raises CONNECTION_ERRORS."""
     owner = _owner_of(session)
 
     async def write(conn: "PoolConnectionProxy[Any]") -> None:
@@ -85,8 +85,7 @@ async def end_session(session: Session, now: float, *, everywhere: bool) -> None
         await conn.execute(_FORGET, owner, datetime.fromtimestamp(now - 2 * MAX_SECONDS, UTC))
         await conn.execute(_END, owner, session.subject, "" if everywhere else session.id, datetime.fromtimestamp(now, UTC))
 
-    async with db_errors_as_503():
-        await write_rows(owner, write)
+    await write_rows(owner, write)
 
 
 def _owner_of(session: Session) -> str:

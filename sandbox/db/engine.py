@@ -352,7 +352,7 @@ def read_transaction(owner: Owner) -> "AbstractAsyncContextManager[PoolConnectio
 
 @asynccontextmanager
 async def db_errors_as_503() -> AsyncIterator[None]:
-    """Turn CONNECTION_ERRORS of the block into a 503 with a Retry-After."""
+    """Turn CONNECTION_ERRORS of the block into a 503 with a Retry-After, as the response to a request does by itself."""
     try:
         yield
     except CONNECTION_ERRORS as error:

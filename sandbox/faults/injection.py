@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from litestar.types import Receive, Send
 
-from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.errors import CODES, Problem
 from sandbox.domain.fault import FAULT_PATH_PREFIXES, Fault, InjectedFault
 from sandbox.faults.store import first_hit
@@ -53,8 +52,7 @@ async def inject_before(request: Request) -> None:
         pattern = fault.match.get("reference")
         return fault.matches_request(request.method, path) and (pattern is None or _has_reference(raw, pattern))
 
-    async with db_errors_as_503():
-        hit = await first_hit(request.merchant_id, faults, matches)
+    hit = await first_hit(request.merchant_id, faults, matches)
     if hit is None:
         return
     request.fault = hit

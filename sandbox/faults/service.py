@@ -8,7 +8,7 @@ from piccolo.query.methods.count import Count
 from piccolo.query.methods.delete import Delete
 from piccolo.query.methods.select import First, Select
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
@@ -84,7 +84,7 @@ class FaultService:
 
     async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of faults, newest first, including spent and expired ones."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_fault(record) for record in records]
         return page(found, window.limit, [fault.id for fault in found])
@@ -93,7 +93,7 @@ class FaultService:
         """Return a fault. Raises NOT_FOUND."""
         record = None
         if is_uuid(fault_id):
-            async with db_errors_as_503(), connection(merchant_id):
+            async with connection(merchant_id):
                 record = await _select_one(merchant_id, fault_id)
         if record is None:
             raise _not_found()

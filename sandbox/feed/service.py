@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
 from sandbox.domain import clock
 from sandbox.domain.errors import invalid
@@ -106,7 +106,7 @@ class FeedService:
 
     async def page(self, merchant_id: str, part: Span, number: int, limit: int) -> VendorPage:
         """Return page `number`, from 1, of a merchant's rows, with `limit` rows per page."""
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(_PAGE, merchant_id, part.first, part.end, (number - 1) * limit, limit)
         total = records[0]["total"]
         items = [

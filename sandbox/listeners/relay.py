@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from sandbox.db.engine import db_errors_as_503
 from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import render
@@ -142,12 +141,11 @@ class Relay:
         INVALID_STATE if its endpoint is disabled, RATE_LIMITED if too many claims wait already, and UNAVAILABLE.
         """
         started = monotonic()
-        async with db_errors_as_503():
-            claimed, _ = await claim_now(merchant_id, endpoint_id, limit)
-            claimed_at = started
-            if not claimed and seconds > 0:
-                claimed, claimed_at = await self._wait(merchant_id, endpoint_id, limit, started + seconds, disconnected)
-            data = await self._prepare(merchant_id, claimed)
+        claimed, _ = await claim_now(merchant_id, endpoint_id, limit)
+        claimed_at = started
+        if not claimed and seconds > 0:
+            claimed, claimed_at = await self._wait(merchant_id, endpoint_id, limit, started + seconds, disconnected)
+        data = await self._prepare(merchant_id, claimed)
         ends_after = LEASE + timedelta(seconds=claimed_at - started)
         return Claimed(data=data, lease_ends_after_ms=ends_after // timedelta(milliseconds=1))
 

@@ -15,7 +15,7 @@ from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
 from sandbox.db.all_shards import on_every_shard
-from sandbox.db.engine import connection, db_errors_as_503, write_shared
+from sandbox.db.engine import connection, write_shared
 from sandbox.domain.api_keys import SECRET_SIZE, merchant_of, new_api_key
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
@@ -122,19 +122,17 @@ class MerchantService:
 
         Raises VALIDATION_ERROR if the URL is not allowed.
         """
-        async with db_errors_as_503():
-            merchant_id = spec.merchant_id or await choose_id(None, _new_merchant_id)
-            if spec.api_key is not None:
-                await _name_merchant(spec.api_key, merchant_id)
-            return await write_rows(merchant_id, lambda conn: self._insert(conn, merchant_id, spec))
+        merchant_id = spec.merchant_id or await choose_id(None, _new_merchant_id)
+        if spec.api_key is not None:
+            await _name_merchant(spec.api_key, merchant_id)
+        return await write_rows(merchant_id, lambda conn: self._insert(conn, merchant_id, spec))
 
     async def create_once(self, context: RequestContext, spec: MerchantSpec) -> CommandResult:
         """Create a merchant, once per idempotency key of the operator. Responds with 201 and the NewMerchant. See `create`.
 
         `spec` names neither its id nor its key.
         """
-        async with db_errors_as_503():
-            merchant_id = await choose_id(context.key, _new_merchant_id)
+        merchant_id = await choose_id(context.key, _new_merchant_id)
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
             created = await self._insert(conn, merchant_id, spec)
@@ -176,8 +174,7 @@ class MerchantService:
         async def read(conn: "PoolConnectionProxy[Any]") -> list[dict[str, Any]]:
             return await _page_of_merchants(before, limit)
 
-        async with db_errors_as_503():
-            found = (await on_every_shard(read)).rows
+        found = (await on_every_shard(read)).rows
         records = sorted(found, key=lambda record: str(record["merchant_id"]), reverse=True)[:limit]
         return [
             Merchant(id_ := str(r["merchant_id"]), r["name"], r["seed"], render(r["created_at"]), self._ipn_url_of(id_))
@@ -236,7 +233,7 @@ class MerchantService:
 
     async def list_keys(self, merchant_id: str, before: str, limit: int) -> list[ApiKey]:
         """Return the active keys with ids below `before`, newest first."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             records = await _page_of_keys(merchant_id, before, limit)
         return [ApiKey(str(r["id"]), r["role"], r["name"], render(r["created_at"])) for r in records]
 
@@ -267,19 +264,17 @@ class MerchantService:
             if not await _restore_by_digest(merchant_id, _digest(api_key)):
                 await _insert_key(merchant_id, new_id(now), api_key, role, name, now)
 
-        async with db_errors_as_503():
-            await _name_merchant(api_key, merchant_id)
-            await self._work.run_transaction(ClaimRequest(merchant_id, RESERVE_NO_IDS), ensure)
+        await _name_merchant(api_key, merchant_id)
+        await self._work.run_transaction(ClaimRequest(merchant_id, RESERVE_NO_IDS), ensure)
 
     async def revoke_key_by_value(self, merchant_id: str, api_key: str) -> None:
         """Revoke a well-known key if it exists."""
-        async with db_errors_as_503():
-            revoked = _revoke_by_digest(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
-            await write_rows(merchant_id, lambda _: revoked.run())
+        revoked = _revoke_by_digest(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
+        await write_rows(merchant_id, lambda _: revoked.run())
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """Return a merchant's webhook secret and IPN secret, for the operator's tools only; None if the merchant is unknown."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             record = await _secrets(merchant_id)
         if record is None:
             return None

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from piccolo.columns import Column
 from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.choices import DefaultScenario
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
@@ -59,7 +59,7 @@ class SettingsService:
 
     async def get(self, merchant_id: str) -> Settings:
         """Return a merchant's settings. Raises NOT_FOUND if the merchant was deleted."""
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")

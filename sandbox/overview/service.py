@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.balance.service import Balance, newest_transfers, read_balance
-from sandbox.db.engine import consistent_read, db_errors_as_503
+from sandbox.db.engine import consistent_read
 from sandbox.db.shared_reads import SharedReads
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.money import ZERO
@@ -102,7 +102,7 @@ class OverviewService:
 
 async def _read(merchant_id: str, _: Sequence[str]) -> Mapping[str, Overview]:
     # One snapshot, so that the balance is the one after the newest transfer.
-    async with db_errors_as_503(), consistent_read(merchant_id) as conn:
+    async with consistent_read(merchant_id) as conn:
         balance = await read_balance(conn, merchant_id)
         world = await conn.fetchrow(_CLOCK, merchant_id)
         assert world is not None  # `read_balance` found the merchant

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
 from sandbox.db.shared_reads import SharedReads
 from sandbox.domain.payout import COLUMNS, Payout, to_payout
@@ -17,12 +17,12 @@ SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
 
 
 class PayoutReads(SharedReads[Payout]):
-    """Reads payouts by merchant and id. Raises UNAVAILABLE if PostgreSQL is down."""
+    """Reads payouts by merchant and id. Raises CONNECTION_ERRORS."""
 
     def __init__(self) -> None:
         super().__init__(_read)
 
 
 async def _read(merchant_id: str, payout_ids: Sequence[str]) -> Mapping[str, Payout]:
-    async with db_errors_as_503(), connection(merchant_id) as conn:
+    async with connection(merchant_id) as conn:
         return {record["id"]: to_payout(record) for record in await conn.fetch(_READ, merchant_id, payout_ids)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
 from sandbox.domain.ids import MIN_ID, is_uuid, range_of_prefix
 from sandbox.domain.payout import COLUMNS, Payout, to_payout
@@ -116,7 +116,7 @@ async def search_payouts(
     """
     limit, user_id, reference = window.limit + 1, filters.get("user_id"), filters.get("merchant_reference")
     metadata = msgspec.json.encode(entries(filters, "metadata")).decode()
-    async with db_errors_as_503(), connection(merchant_id) as conn:
+    async with connection(merchant_id) as conn:
         user_ids = [text] if is_uuid(text) else []
         user_ids += [record["id"] for record in await conn.fetch(_USER, merchant_id, text) if record["id"] not in user_ids]
         ids = range_of_prefix(text)

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
 from sandbox.domain.body import decode, decode_items
 from sandbox.domain.body_errors import FieldProblem
@@ -174,8 +174,7 @@ class PayoutService:
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout:
         """Return a payout once it has reached one of `statuses`, or after `seconds` of real time. Raises NOT_FOUND."""
         _require_id(payout_id)
-        async with db_errors_as_503():
-            found = await self._waits.wait(merchant_id, payout_id, statuses, seconds)
+        found = await self._waits.wait(merchant_id, payout_id, statuses, seconds)
         if found is None:
             raise _not_found(payout_id)
         return found
@@ -213,14 +212,14 @@ class PayoutService:
             statement, arguments = _LIST, (statuses, dest_types, *bounds, fetch_limit)
         else:
             statement, arguments = _LIST_ALL, (*bounds, fetch_limit)
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             found = [to_payout(record) for record in await conn.fetch(statement, merchant_id, *arguments)]
         return page(found, window.limit, [payout.id for payout in found])
 
     async def timeline(self, merchant_id: str, payout_id: str) -> Timeline:
         """Return all status changes of a payout, oldest first. Raises NOT_FOUND."""
         _require_id(payout_id)
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(_TIMELINE, merchant_id, payout_id)
         if not records:  # every payout has at least the change that created it
             raise _not_found(payout_id)

@@ -44,7 +44,7 @@ class PayoutWaits:
         """Return the payout once it is in one of `statuses`, or after `seconds` of real time; None if it does not exist.
 
         Returns immediately if the payout has been in one of them since it was last reinitiated, or if it has ended in
-        another status. Raises UNAVAILABLE, and asyncpg's errors.
+        another status. Raises CONNECTION_ERRORS, and asyncpg's errors.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds

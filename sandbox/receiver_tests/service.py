@@ -18,7 +18,7 @@ from piccolo.query.methods.select import First
 from piccolo.query.methods.update import Update
 from tenacity import stop_after_attempt
 
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection, db_errors_as_503
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
 from sandbox.domain.address_guard import Network
 from sandbox.domain.clock import render, truncate
 from sandbox.domain.errors import Problem
@@ -200,7 +200,7 @@ class ReceiverTestService:
 
     async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of tests, newest first."""
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
         found = [ListedReceiverTest(**_shown(record, _outcomes.decode(record["outcomes"]))) for record in records]
         return page(found, window.limit, [test.id for test in found])
@@ -209,7 +209,7 @@ class ReceiverTestService:
         """Return a test with its findings so far. Raises NOT_FOUND."""
         record = None
         if is_uuid(test_id):
-            async with db_errors_as_503(), connection(merchant_id):
+            async with connection(merchant_id):
                 record = await _select_one(merchant_id, test_id)
         if record is None:
             raise Problem("NOT_FOUND", f"Receiver test not found. The newest {KEPT} of a merchant are kept.")

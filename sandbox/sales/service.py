@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.errors import Problem, invalid_fields
@@ -108,7 +108,7 @@ class SalesService:
         """Return a sale. Raises NOT_FOUND."""
         if not is_uuid(sale_id):
             raise Problem("NOT_FOUND", "Sale not found; sale ids are lowercase UUIDs.")
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, sale_id)
         if record is None:
             raise Problem("NOT_FOUND", f"Sale {sale_id} not found.")
@@ -117,7 +117,7 @@ class SalesService:
     async def list(self, merchant_id: str, window: PageWindow, statuses: Sequence[str], user_id: str | None) -> Page:
         """Return a page of sales, newest first; with a `user_id`, only that user's."""
         statement, extra = (_LIST, []) if user_id is None else (_LIST_BY_USER, [user_id])
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, statuses, window.before, window.since, window.limit + 1, *extra)
         found = [to_sale(record) for record in records]
         return page(found, window.limit, [sale.id for sale in found])

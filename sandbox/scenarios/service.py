@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from piccolo.query.methods.delete import Delete
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.account_verification import REFUSALS
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
@@ -280,7 +280,7 @@ class ScenarioService:
         return await self._work.run(context, action)
 
     async def _read(self, merchant_id: str) -> tuple[list[Scenario], str, Decimal | None]:
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             record = await conn.fetchrow(_RULES, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")

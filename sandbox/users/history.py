@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
 from sandbox.balance.service import ENTRY_COLUMNS, LedgerEntry, ledger_entries
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.choices import TransactionType
 from sandbox.domain.clock import render
 from sandbox.domain.ledger import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
@@ -55,7 +55,7 @@ SELECT * FROM (
 async def wallet_entries(merchant_id: str, user_id: str, window: PageWindow, payout_id: str | None) -> Page:
     """Return a page of a wallet's ledger entries, newest first; with a `payout_id`, only its entries."""
     statement, argument = (_HISTORY, _REASONS) if payout_id is None else (_HISTORY_BY_PAYOUT, payout_id)
-    async with db_errors_as_503(), connection(merchant_id) as conn:
+    async with connection(merchant_id) as conn:
         records = await conn.fetch(statement, merchant_id, user_id, window.before, window.since, window.limit + 1, argument)
     entries = [_shown(entry) for r in records for entry in ledger_entries(r) if entry.account == wallet_of(user_id)]
     return page(entries, window.limit, [entry.transfer_id for entry in entries])
@@ -65,7 +65,7 @@ async def transactions(merchant_id: str, user_id: str, window: PageWindow, types
     """Return a page of a user's transactions of these TRANSACTION_TYPES, newest first."""
     stored = [kind for kind in types if kind not in _FROM_LEDGER]
     reasons = [reason for reason, kind in _TYPE_OF.items() if kind in types]
-    async with db_errors_as_503(), connection(merchant_id) as conn:
+    async with connection(merchant_id) as conn:
         records = await conn.fetch(
             _TRANSACTIONS, merchant_id, user_id, window.before, window.since, window.limit + 1, stored, reasons
         )

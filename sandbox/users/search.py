@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
 from sandbox.domain.ids import MIN_ID, range_of_prefix
 from sandbox.domain.user import COLUMNS, UserRow, to_user
@@ -49,7 +49,7 @@ async def search_users(merchant_id: str, window: PageWindow, text: str, external
     limit = window.limit + 1
     ids = range_of_prefix(text)
     first, last = ids or (MIN_ID, MIN_ID)
-    async with db_errors_as_503(), connection(merchant_id) as conn:
+    async with connection(merchant_id) as conn:
 
         async def with_external_id(value: str) -> list[UserRow]:
             arguments = (merchant_id, window.before, window.since, limit, value)

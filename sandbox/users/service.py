@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 from msgspec import UNSET
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.body import decode, decode_items
 from sandbox.domain.body_errors import FieldProblem
@@ -234,7 +234,7 @@ class UserService:
                 matching = await search_users(merchant_id, window, text, external_id)
             return Page([_user(row) for row in matching.data], matching.has_more, matching.next_cursor)
         statement, extra = (LIST, []) if external_id is None else (BY_EXTERNAL_ID, [external_id])
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, window.before, window.since, window.limit + 1, *extra)
         found = [_user(to_user(record)) for record in records]
         return page(found, window.limit, [user.id for user in found])
@@ -285,14 +285,14 @@ class UserService:
 
     async def requests(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with payout requests waiting for approval, newest user first."""
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(_REQUESTS, merchant_id, window.before, window.limit + 1)
         found = [RequestedTotal(record["user_id"], record["requested"]) for record in records]
         return page(found, window.limit, [request.user_id for request in found])
 
     async def _row(self, merchant_id: str, user_id: str) -> UserRow:
         require_id(user_id)
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, user_id)
         if record is None:
             raise _not_found(user_id)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 import msgspec
 from yarl import URL
 
-from sandbox.db.engine import connection, consistent_read, db_errors_as_503
+from sandbox.db.engine import connection, consistent_read
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain import redaction
 from sandbox.domain.choices import ERROR_CLASSES, DeliveryStatus, ErrorClass
@@ -232,14 +232,14 @@ class DeliveryService:
         if payout_id is not None:
             statement = _EVENTS_BY_PAYOUT
             arguments.append(payout_id)
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             found = [Event(**_event_fields(record)) for record in await conn.fetch(statement, *arguments)]
         return page(found, window.limit, [event.id for event in found])
 
     async def event(self, merchant_id: str, event_id: str) -> EventWithDeliveries:
         """Return an event with its deliveries. Raises NOT_FOUND."""
         _require_id(event_id, "Event")
-        async with db_errors_as_503(), consistent_read(merchant_id) as conn:
+        async with consistent_read(merchant_id) as conn:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"Event {event_id} not found.")
@@ -258,7 +258,7 @@ class DeliveryService:
         event_id: str | None = None,
     ) -> Page:
         """Return a page of deliveries in one of `statuses`, newest first; optionally of one endpoint or event only."""
-        async with db_errors_as_503(), connection(merchant_id) as conn:
+        async with connection(merchant_id) as conn:
             records = await conn.fetch(*_deliveries_query(merchant_id, window, statuses, endpoint_id, event_id))
         found = [Delivery(**_delivery_fields(record)) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
@@ -266,7 +266,7 @@ class DeliveryService:
     async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
         """Return a delivery with its newest attempts. Raises NOT_FOUND."""
         _require_id(delivery_id, "Delivery")
-        async with db_errors_as_503(), consistent_read(merchant_id) as conn:
+        async with consistent_read(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, delivery_id)
             if record is None:
                 raise _no_delivery(delivery_id)

@@ -14,7 +14,7 @@ from piccolo.query.methods.delete import Delete
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
@@ -196,14 +196,14 @@ class EndpointService:
 
     async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of endpoints, newest first."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_endpoint(record) for record in records]
         return page(found, window.limit, [endpoint.id for endpoint in found])
 
     async def get(self, merchant_id: str, endpoint_id: str) -> Endpoint:
         """Return an endpoint. Raises NOT_FOUND."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             return await find_endpoint(merchant_id, endpoint_id)
 
     async def change(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sandbox.balance.service import ENTRY_COLUMNS, ledger_entries
-from sandbox.db.engine import consistent_read, db_errors_as_503
+from sandbox.db.engine import consistent_read
 from sandbox.db.rows import by_key
 from sandbox.domain import redaction
 from sandbox.domain.clock import Clock, render
@@ -91,7 +91,7 @@ class DeliveryExplainer:
         """Return a delivery's explanation. Raises NOT_FOUND. If the journal cannot be read, its fields are null."""
         found = None
         if is_uuid(delivery_id):
-            async with db_errors_as_503(), consistent_read(merchant_id) as conn:
+            async with consistent_read(merchant_id) as conn:
                 found = await conn.fetchrow(_FIND, merchant_id, delivery_id)
                 if found is not None:
                     payout_id, change, request_id = found["payout_id"], found["change"], found["request_id"]

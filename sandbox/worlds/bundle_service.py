@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sandbox.clock.lease import clock_lease
-from sandbox.db.engine import connection, consistent_read, db_errors_as_503
+from sandbox.db.engine import connection, consistent_read
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
@@ -54,7 +54,7 @@ class BundleService:
         Raises NOT_FOUND if the merchant was deleted, INVALID_STATE if the world is too large, UNAVAILABLE if a store is down.
         """
         calls = await self._journal.calls(merchant_id)
-        async with db_errors_as_503(), consistent_read(merchant_id) as conn:
+        async with consistent_read(merchant_id) as conn:
             exported = await read_world(conn, merchant_id)
         # Encoding a large world takes seconds.
         bundle = await compute(merchant_id, lambda: encode(to_bundle(exported, calls, datetime.now(UTC))), is_large=True)
@@ -68,7 +68,7 @@ class BundleService:
         Raises VALIDATION_ERROR if the bundle is malformed, INVALID_STATE if another request is moving the clock. The result is
         VALIDATION_ERROR if its books do not balance.
         """
-        async with db_errors_as_503(), connection(context.merchant_id) as conn:
+        async with connection(context.merchant_id) as conn:
             tables = await read_tables(conn)
         checked = await compute(
             context.merchant_id, lambda: check_bundle(uploaded.bundle, tables, self._checker), is_large=True
@@ -92,5 +92,5 @@ class BundleService:
 
         # Without the clock lease, an advance in progress would continue in the new world to a target of the old one.
         with in_flight(context.merchant_id, context.key):
-            async with db_errors_as_503(), clock_lease(context.merchant_id):
+            async with clock_lease(context.merchant_id):
                 return unseal(self._box, purpose, await self._work.run_to_completion(replace_then_journal()))

@@ -10,7 +10,7 @@ from piccolo.query.methods.select import First, Select
 
 from sandbox.balance.service import Balance, read_balance
 from sandbox.clock.lease import clock_lease
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import connection
 from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
@@ -92,8 +92,7 @@ class WorldService:
             snapshot = _to_snapshot(record)
             return CommandResult(201, msgspec.json.encode(snapshot), f"/sandbox/v1/snapshots/{snapshot.id}")
 
-        async with db_errors_as_503():
-            return await self._work.run(context, action, weight=0)
+        return await self._work.run(context, action, weight=0)
 
     async def restore(self, context: RequestContext, snapshot_id: str) -> CommandResult:
         """Restore the world from a snapshot. Responds with 200 and Restored.
@@ -115,7 +114,7 @@ class WorldService:
 
     async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of snapshots, newest first."""
-        async with db_errors_as_503(), connection(merchant_id):
+        async with connection(merchant_id):
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_snapshot(record) for record in records]
         return page(found, window.limit, [snapshot.id for snapshot in found])
@@ -124,7 +123,7 @@ class WorldService:
         """Return a snapshot. Raises NOT_FOUND."""
         record = None
         if is_uuid(snapshot_id):
-            async with db_errors_as_503(), connection(merchant_id):
+            async with connection(merchant_id):
                 record = await _select_one(merchant_id, snapshot_id)
         if record is None:
             raise _not_found()
@@ -143,7 +142,7 @@ class WorldService:
     async def _replace_world(self, context: RequestContext, action: Action) -> CommandResult:
         # Without the clock lease, an advance in progress would continue in the new world to a target of the old one.
         with in_flight(context.merchant_id, context.key):
-            async with db_errors_as_503(), clock_lease(context.merchant_id):
+            async with clock_lease(context.merchant_id):
                 replaced = self._work.run_with_reserved_key(context, action, as_database_owner=True)
                 return await self._work.run_to_completion(replaced)
 
