@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.domain.retry_after import RETRY_AFTER_LIMIT, parse_retry_after
 from sandbox.domain.webhook_schedule import (
     PROFILES,
-    RETRY_AFTER_LIMIT,
     classify_response,
     next_attempt,
-    parse_retry_after,
     slows_down,
 )
 

@@ -18,8 +18,8 @@ from sandbox.domain.address_guard import Network, refusal_reason
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID, MIN_ID, first_id_at
+from sandbox.domain.retry_after import parse_retry_after
 from sandbox.domain.vendor_polling import PAGE_SIZE
-from sandbox.domain.webhook_schedule import parse_retry_after
 from sandbox.feed.service import FeedService, Span
 from sandbox.webhooks.resolver import NameResolver
 from sandbox.webhooks.sockets import open_socket

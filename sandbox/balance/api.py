@@ -4,10 +4,11 @@ from typing import get_args
 
 import msgspec
 
-from sandbox.balance.service import Balance, BalanceService, LedgerEntry
+from sandbox.balance.service import Balance, BalanceService
 from sandbox.domain.body import amount_of
 from sandbox.domain.choices import Account
 from sandbox.domain.fields import Amount
+from sandbox.domain.ledger_entry import LedgerEntry
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, parameter, post
 from sandbox.http.paging import Page, window

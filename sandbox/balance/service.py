@@ -13,6 +13,7 @@ from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
+from sandbox.domain.ledger_entry import ENTRY_COLUMNS, ledger_entries
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
@@ -27,11 +28,6 @@ SELECT a.* FROM unnest('{AVAILABLE,LOCKED}'::text[]) WITH ORDINALITY AS n (accou
 ) a ORDER BY n.place
 """
 
-ENTRY_COLUMNS: Final = (
-    "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
-    "payout_id::text AS payout_id, description, created_at"
-)
-"""The columns of `transfers` that `ledger_entries` needs."""
 _BALANCE_MOVEMENTS: Final = {reason: m for reason, m in MOVEMENTS.items() if {m.debit, m.credit} & {AVAILABLE, LOCKED}}
 # Each reason is a range of one index, ordered by id. So a page reads at most 5 × limit rows. The statement repeats the
 # condition of that partial index (`reason IN …`); without it, the planner would not use the index.
@@ -59,21 +55,6 @@ class Balance(msgspec.Struct):
     available_balance: Decimal
     version: int
     updated_at: str
-
-
-class LedgerEntry(msgspec.Struct):
-    """One side of a transfer, on one of the merchant's accounts (AVAILABLE, LOCKED) or on a user's WALLET."""
-
-    id: str
-    transfer_id: str
-    account: str
-    direction: str
-    amount: Decimal
-    balance_after: Decimal
-    reason: str
-    payout_id: str | None
-    description: str
-    created_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,25 +152,6 @@ async def newest_transfers(conn: "PoolConnectionProxy[Any]", merchant_id: str, l
     found: Sequence[Mapping[str, Any]]
     found = await conn.fetch(_HISTORY, merchant_id, list(_BALANCE_MOVEMENTS), MAX_ID, MIN_ID, limit)
     return found
-
-
-def ledger_entries(record: Mapping[str, Any]) -> list[LedgerEntry]:
-    """Return both entries of a transfer, the credit first. `record` has ENTRY_COLUMNS."""
-    return [
-        LedgerEntry(
-            id=f"{record['transfer_id']}:{side}",
-            transfer_id=record["transfer_id"],
-            account=record[f"{side}_account"],
-            direction=side.upper(),
-            amount=record["amount"],
-            balance_after=record[f"{side}_balance_after"],
-            reason=record["reason"],
-            payout_id=record["payout_id"],
-            description=record["description"],
-            created_at=render(record["created_at"]),
-        )
-        for side in ("credit", "debit")
-    ]
 
 
 def _order(entry_id: str) -> tuple[int, str]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
+from sandbox.directory.destination import VerifyAccountBody, destination, destination_errors
 from sandbox.domain.account_verification import Verification, verify
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory, DirectoryJson
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.http.operation import get, post
 from sandbox.http.request import Request
-from sandbox.payouts.requests import VerifyAccountBody, destination, destination_errors
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sandbox.domain.body_errors import FieldProblem, JsonObject, find_errors, for_display, parse_tree, raw_items
-from sandbox.domain.errors import Problem, invalid, invalid_fields
+from sandbox.domain.body_errors import FieldProblem, JsonObject, find_errors, parse_tree, raw_items
+from sandbox.domain.errors import Problem, for_display, invalid, invalid_fields
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from msgspec import inspect
 
+from sandbox.domain.errors import for_display
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
 FieldProblem = tuple[str, str]
@@ -77,11 +78,6 @@ def suggestion(given: str, known: Iterable[str]) -> str:
     plain = {_normalized(name): name for name in known}
     close = difflib.get_close_matches(_normalized(given[:100]), plain, n=1, cutoff=0.7)
     return f"; did you mean {plain[close[0]]}?" if close else ""
-
-
-def for_display(text: str) -> str:
-    """Return a client's text in a form that is safe to repeat in a response: short and printable."""
-    return "".join(c if c.isprintable() else "�" for c in text[:100])
 
 
 @lru_cache(maxsize=256)

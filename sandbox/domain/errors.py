@@ -181,3 +181,8 @@ def unavailable(detail: str = "", retry_after: int = 1) -> Problem:
 
 
 _ENCODER: Final = msgspec.json.Encoder()
+
+
+def for_display(text: str) -> str:
+    """Return a client's text in a form that is safe to repeat in a response: short and printable."""
+    return "".join(c if c.isprintable() else "�" for c in text[:100])

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
-from sandbox.domain.body_errors import for_display
 from sandbox.domain.bulk_credit import Activity
+from sandbox.domain.errors import for_display
 from sandbox.domain.payout import Payout
 
 MAX_FILTERS: Final = 16

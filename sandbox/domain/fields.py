@@ -28,6 +28,7 @@ Url = Annotated[
         extra={"must": "a URL of at most 2000 characters, in ASCII and without spaces"},
     ),
 ]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
 Uuid = Annotated[
     str,

@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from sandbox.domain import clock
-from sandbox.domain.body_errors import NUL, REPEATED, FieldProblem, for_display, suggestion
+from sandbox.domain.body_errors import NUL, REPEATED, FieldProblem, suggestion
+from sandbox.domain.errors import for_display
 from sandbox.domain.ids import is_uuid
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")

@@ -6,7 +6,8 @@ from typing import Final
 
 from sandbox.domain.choices import HoldReason, NextReason
 from sandbox.domain.clock import Clock, render
-from sandbox.domain.webhook_schedule import PROFILES, next_attempt, parse_retry_after
+from sandbox.domain.retry_after import parse_retry_after
+from sandbox.domain.webhook_schedule import PROFILES, next_attempt
 
 _DECIDE_TIME: Final = timedelta(seconds=3)
 """Maximum time between the end of a call and the decision when to try again. A fault can hold a call back for a second."""

@@ -5,11 +5,12 @@ advanced clock.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Literal
+
+from sandbox.domain.retry_after import RETRY_AFTER_LIMIT
 
 Outcome = Literal["succeeded", "failed", "gone"]
 
@@ -33,9 +34,6 @@ PROFILES: Mapping[str, tuple[timedelta, ...]] = MappingProxyType(
     }
 )
 """Profile → the wait before each attempt, counted from the end of the previous one."""
-
-RETRY_AFTER_LIMIT = timedelta(hours=24)
-"""Maximum wait that an endpoint can request with Retry-After."""
 
 _JITTER_DIVISOR = 20
 """Jitter shortens a wait by up to a twentieth (5 %) and never lengthens it, so no schedule exceeds its profile."""
@@ -64,34 +62,6 @@ def next_attempt(
     return now + wait
 
 
-def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """Parse a Retry-After header (RFC 9110, 10.2.3): seconds or an HTTP date. Return None if it is absent or invalid.
-
-    A time in the past gives zero, one beyond RETRY_AFTER_LIMIT gives the limit. `now` matters for dates only. It is the real
-    time even if the merchant's clock is frozen, because endpoints use the real time.
-    """
-    text = value.strip(" \t") if value is not None else ""
-    digits = text.removeprefix("-")
-    if digits.isascii() and digits.isdigit():
-        if digits != text:
-            return timedelta(0)
-        # Check the length first. Otherwise an endpoint could keep the CPU busy with a megabyte of digits.
-        digits = digits.lstrip("0")
-        return RETRY_AFTER_LIMIT if len(digits) > 9 else _bounded(timedelta(seconds=int(digits or "0")))
-    if not 16 <= len(text) <= 64 or not text.isascii():
-        return None  # every form of an HTTP date fits these lengths
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    # The asctime form has no zone and means UTC.
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    try:
-        return _bounded(moment - now)
-    except OverflowError:  # in UTC, the date is before year 1 or after year 9999
-        return None
-
-
 def classify_response(status: int | None) -> Outcome:
     """Return an attempt's outcome: 2xx succeeded, 410 gone (the endpoint wants no more deliveries), anything else failed.
 
@@ -115,7 +85,3 @@ def _jittered(wait: timedelta, seed: str, attempt: int) -> timedelta:
     drawn = int.from_bytes(digest[:8], "big")
     microseconds = wait // _MICROSECOND
     return timedelta(microseconds=microseconds - microseconds * drawn // (_JITTER_DIVISOR << 64))
-
-
-def _bounded(wait: timedelta) -> timedelta:
-    return max(timedelta(0), min(wait, RETRY_AFTER_LIMIT))

@@ -8,8 +8,7 @@ from msgspec import UNSET, UnsetType
 from sandbox.domain.choices import FaultTarget, Method
 from sandbox.domain.errors import invalid_fields
 from sandbox.domain.fault import MAX_MS
-from sandbox.domain.fields import Uuid
-from sandbox.scenarios.rules import Probability
+from sandbox.domain.fields import Probability, Uuid
 
 MAX_FAULTS: Final = 50
 """Maximum number of faults per merchant. Each of the merchant's requests checks all of them."""

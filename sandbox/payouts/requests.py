@@ -5,27 +5,15 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from sandbox.domain.body_errors import FieldProblem, suggestion
+from sandbox.directory.destination import AccountNumber, Code, destination_errors, known_codes
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import DestType
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import invalid_fields
-from sandbox.domain.fields import PRINTABLE, Amount, Text64, Text140, Text500
-from sandbox.domain.iban import check_account_number
+from sandbox.domain.fields import Amount, Text64, Text140, Text500
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_commands import NewPayout
 
-# These types check the format only. The directory checks that a code exists and that an account number matches it, because
-# its messages are more helpful.
-Code = Annotated[str, msgspec.Meta(min_length=1, max_length=20, pattern=PRINTABLE)]
-AccountNumber = Annotated[
-    str,
-    msgspec.Meta(
-        min_length=10,
-        max_length=24,
-        pattern=r"^[A-Z0-9]*\Z",
-        extra={"must": "a string of 10 to 16 digits, or a Pakistani IBAN in capitals, without spaces or dashes"},
-    ),
-]
 Metadata = Annotated[dict[Text64, Text500], msgspec.Meta(max_length=20)]
 
 MAX_BATCH_SIZE: Final = 1000
@@ -52,15 +40,6 @@ class CreatePayoutsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
     payouts: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_BATCH_SIZE)]
 
 
-class VerifyAccountBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /verify-account`."""
-
-    dest_type: DestType
-    bank_code: Code | None = None
-    wallet_code: Code | None = None
-    account_number: AccountNumber
-
-
 def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: str | None = None) -> NewPayout:
     """Return the payout to create. `scenario_header` is the request's X-Sandbox-Scenario.
 
@@ -71,7 +50,7 @@ def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: st
         amount = parse_amount(bytes(body.amount))
     except InvalidAmountError as error:
         errors.append(("amount", str(error)))
-    codes = _codes(body.dest_type, body.bank_code, body.wallet_code, directory)
+    codes = known_codes(body.dest_type, body.bank_code, body.wallet_code, directory)
     fields = {
         "dest_type": body.dest_type,
         "bank_code": body.bank_code,
@@ -96,42 +75,6 @@ def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: st
     )
 
 
-def destination(
-    dest_type: str, bank_code: str | None, wallet_code: str | None, account_number: str, directory: Directory
-) -> tuple[str | None, str | None]:
-    """Return the directory's bank code and wallet code for a destination; one of them is None. Raises VALIDATION_ERROR."""
-    fields = {
-        "dest_type": dest_type, "bank_code": bank_code, "wallet_code": wallet_code, "account_number": account_number
-    }  # fmt: skip
-    errors = destination_errors(fields, directory)
-    if errors:
-        raise invalid_fields(errors)
-    return _codes(dest_type, bank_code, wallet_code, directory)
-
-
-def destination_errors(fields: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
-    """Return the validation errors in a destination. Skips absent fields, but `dest_type` requires its kind of code."""
-    dest_type, account_number = fields.get("dest_type"), fields.get("account_number")
-    errors: list[FieldProblem] = []
-    iban_code = None
-    for kind, name in (("BANK", "bank_code"), ("WALLET", "wallet_code")):
-        code = fields.get(name)
-        if dest_type not in (kind, None):
-            errors += [(name, f"must be omitted when dest_type is {dest_type}")] if code is not None else []
-        elif code is None:
-            errors += [(name, f"is required when dest_type is {kind}")] if dest_type is not None else []
-        else:
-            found = directory.bank(code) if kind == "BANK" else directory.wallet(code)
-            if found is None:
-                errors.append((name, unknown_code(kind, code, directory)))
-            elif dest_type is not None:
-                iban_code = found.iban_code
-    if account_number is not None:
-        message = check_account_number(account_number, iban_code)
-        errors += [] if message is None else [("account_number", message.rstrip("."))]
-    return errors
-
-
 def failure_errors(fields: Mapping[str, Any], failing: Sequence[str]) -> list[FieldProblem]:
     """Return the validation errors for a `failure_code` or `failure_reason` that is sent with a status outside `failing`."""
     status = fields.get("status")
@@ -139,23 +82,3 @@ def failure_errors(fields: Mapping[str, Any], failing: Sequence[str]) -> list[Fi
         return []
     given = [name for name in ("failure_code", "failure_reason") if fields.get(name) is not None]
     return [(name, f"is only allowed if status is one of {', '.join(failing)}; omit it for {status}") for name in given]
-
-
-def unknown_code(kind: str, code: str, directory: Directory) -> str:
-    """Return the message for an unknown code: suggest the closest one, or else list all."""
-    if kind == "BANK":
-        codes, codes_and_aliases = [bank.code for bank in directory.banks], directory.bank_codes()
-    else:
-        codes = codes_and_aliases = [wallet.code for wallet in directory.wallets]
-    cure = suggestion(code, codes_and_aliases) or f"; known codes: {', '.join(codes)} (see GET /api/v1/directory)"
-    return f"is not a known {kind.lower()} code{cure}"
-
-
-def _codes(
-    dest_type: str, bank_code: str | None, wallet_code: str | None, directory: Directory
-) -> tuple[str | None, str | None]:
-    if dest_type == "BANK":
-        bank = directory.bank(bank_code or "")
-        return None if bank is None else bank.code, None
-    wallet = directory.wallet(wallet_code or "")
-    return None, None if wallet is None else wallet.code

@@ -7,6 +7,7 @@ import msgspec
 
 from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
+from sandbox.directory.destination import destination_errors
 from sandbox.domain.body import decode, decode_items
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
@@ -21,7 +22,7 @@ from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.large_work import LARGE_BATCH, REQUESTS, compute
 from sandbox.payouts.reads import PayoutReads
-from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_errors, new_payout
+from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, new_payout
 from sandbox.payouts.search import BY_REFERENCE, search_payouts
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner

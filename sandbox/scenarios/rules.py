@@ -8,15 +8,16 @@ from typing import Annotated, Any, Final, Literal, get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from sandbox.directory.destination import AccountNumber, Code, unknown_code
 from sandbox.domain.body import decode
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem, invalid_fields
-from sandbox.domain.fields import Amount, FailureCode, Text64, Text500, Uuid
+from sandbox.domain.fields import Amount, FailureCode, Probability, Text64, Text500, Uuid
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_states import FAILED, PENDING, PROCESSING, RETURNED, SUCCESS, TRANSITIONS
 from sandbox.domain.scenario_engine import can_follow
-from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, unknown_code
+from sandbox.payouts.requests import CreatePayoutBody
 
 MAX_RULES: Final = 100
 """Maximum number of rules per merchant. Every create checks all of them."""
@@ -25,7 +26,6 @@ MAX_WAIT_SECONDS: Final = 3650 * 86400
 
 # Integers are accepted too: in JSON, 60 and 60.0 are the same number.
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_SECONDS)]
-Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Position = Annotated[float, msgspec.Meta(ge=1, le=MAX_RULES, multiple_of=1)]
 StepStatus = Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
 Name = Annotated[

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from piccolo.query.methods.delete import Delete
 
 from sandbox.db.engine import connection
+from sandbox.directory.destination import destination_errors
 from sandbox.domain.account_verification import REFUSALS
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
@@ -19,7 +20,7 @@ from sandbox.domain.payout_states import FAILURES
 from sandbox.domain.scenario_engine import HEADER, Facts, Scenario
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
-from sandbox.payouts.requests import destination_errors, new_payout
+from sandbox.payouts.requests import new_payout
 from sandbox.scenarios.examples import example_of, sale_payments
 from sandbox.scenarios.explained import ExplainedStep, explained_steps
 from sandbox.scenarios.rules import MAX_RULES, ExplainBody, RuleBody, check_rule, rule_errors

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sandbox.balance.service import LedgerEntry
 from sandbox.domain.body import amount_of
 from sandbox.domain.body_errors import FieldProblem
+from sandbox.domain.ledger_entry import LedgerEntry
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
 from sandbox.domain.user_commands import Transaction

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
-from sandbox.balance.service import ENTRY_COLUMNS, LedgerEntry, ledger_entries
 from sandbox.db.engine import connection
 from sandbox.domain.choices import TransactionType
 from sandbox.domain.clock import render
 from sandbox.domain.ledger import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
+from sandbox.domain.ledger_entry import ENTRY_COLUMNS, LedgerEntry, ledger_entries
 from sandbox.domain.user_commands import Transaction
 from sandbox.http.paging import Page, PageWindow, page
 

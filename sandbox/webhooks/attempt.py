@@ -16,8 +16,9 @@ from prometheus_client import Histogram
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
 from sandbox.domain.redaction import address
+from sandbox.domain.retry_after import parse_retry_after
 from sandbox.domain.trace import trace_id
-from sandbox.domain.webhook_schedule import classify_response, next_attempt, parse_retry_after, slows_down
+from sandbox.domain.webhook_schedule import classify_response, next_attempt, slows_down
 from sandbox.infrastructure import tracing
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.metrics import DELIVERY_SECONDS

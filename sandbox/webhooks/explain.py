@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sandbox.balance.service import ENTRY_COLUMNS, ledger_entries
 from sandbox.db.engine import consistent_read
 from sandbox.db.rows import by_key
 from sandbox.domain import redaction
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID, is_uuid
+from sandbox.domain.ledger_entry import ENTRY_COLUMNS, ledger_entries
 from sandbox.domain.trace import derive
 from sandbox.domain.webhook_explanation import (
     DeliveryState,

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sandbox.balance.service import LedgerEntry
 from sandbox.domain import redaction
 from sandbox.domain.choices import DeliveryStatus, EndpointStatus, ErrorClass, HoldReason, NextReason, RetryProfile
 from sandbox.domain.clock import render
+from sandbox.domain.ledger_entry import LedgerEntry
 
 
 class ExplainedRequest(msgspec.Struct, kw_only=True):

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from sandbox.domain.body_errors import NUL, FieldProblem, for_display, suggestion
+from sandbox.domain.body_errors import NUL, FieldProblem, suggestion
 from sandbox.domain.clock import parse
-from sandbox.domain.errors import Problem, invalid, invalid_fields
+from sandbox.domain.errors import Problem, for_display, invalid, invalid_fields
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.ledger import MERCHANT_ACCOUNTS
 from sandbox.domain.payout import metadata_pair_id

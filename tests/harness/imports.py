@@ -58,6 +58,7 @@ PURE: Final = (
         f"sandbox.{name}.requests"
         for name in ("faults", "listeners", "payouts", "receiver_tests", "sales", "users", "webhooks")
     ),
+    "sandbox.directory.destination",
     "sandbox.scenarios.rules",
     "sandbox.overview.statistics",
     "sandbox.webhooks.capacity",

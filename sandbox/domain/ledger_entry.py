@@ -1,0 +1,49 @@
+"""A ledger entry as the API shows it. Pure."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.domain.clock import render
+
+ENTRY_COLUMNS: Final = (
+    "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
+    "payout_id::text AS payout_id, description, created_at"
+)
+"""The columns of `transfers` that `ledger_entries` needs."""
+
+
+class LedgerEntry(msgspec.Struct):
+    """One side of a transfer, on one of the merchant's accounts (AVAILABLE, LOCKED) or on a user's WALLET."""
+
+    id: str
+    transfer_id: str
+    account: str
+    direction: str
+    amount: Decimal
+    balance_after: Decimal
+    reason: str
+    payout_id: str | None
+    description: str
+    created_at: str
+
+
+def ledger_entries(record: Mapping[str, Any]) -> list[LedgerEntry]:
+    """Return both entries of a transfer, the credit first. `record` has ENTRY_COLUMNS."""
+    return [
+        LedgerEntry(
+            id=f"{record['transfer_id']}:{side}",
+            transfer_id=record["transfer_id"],
+            account=record[f"{side}_account"],
+            direction=side.upper(),
+            amount=record["amount"],
+            balance_after=record[f"{side}_balance_after"],
+            reason=record["reason"],
+            payout_id=record["payout_id"],
+            description=record["description"],
+            created_at=render(record["created_at"]),
+        )
+        for side in ("credit", "debit")
+    ]
