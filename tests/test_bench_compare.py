@@ -12,15 +12,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sandbox.bench.compare import Comparison, better_direction, compare, compare_figures, compare_json, flatten
+from sandbox.bench.compare import compare, compare_figures
 from sandbox.bench.cpu import CpuMeter, cpu_seconds, kind_of
-from sandbox.bench.machine import Machine
+from sandbox.bench.result import COUNT, LACKING, MS, RATE, Figure, Progress, cpu_figures
 from sandbox.bench.revision import check_out
 from sandbox.bench.stack import BenchError, Stack
 from sandbox.cli.main import create_app
 from tests.harness.waiting import until
-
-MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5, 0.05)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -143,37 +141,23 @@ def test_the_command_exits_with_1_for_an_unknown_revision() -> None:
 
 
 def test_a_ratio_is_this_code_divided_by_the_revision() -> None:
-    before = [{"http_rps": rps, "p99_ms": 40.0} for rps in (100.0, 200.0, 900.0)]
-    after = [{"http_rps": rps, "p99_ms": 30.0} for rps in (300.0, 100.0, 900.0)]
-    figures = compare_figures(before, after)
-    rps, p99 = figures["http_rps"], figures["p99_ms"]
-    assert (rps.revision, rps.current, rps.ratio, rps.better) == (200, 300, 1.5, "higher")
-    assert rps.ratios == [3, 0.5, 1]
-    assert rps.verdict == "50 % better"
-    assert (p99.ratio, p99.better, p99.verdict) == (0.75, "lower", "25 % better")
-    reverse = compare_figures(after, before)
-    assert (reverse["http_rps"].verdict, reverse["p99_ms"].verdict) == ("33 % worse", "33 % worse")
-    assert compare_figures(before, before)["http_rps"].verdict == "the same"
+    before = [[Figure("http_rps", [rps], RATE), Figure("p99_ms", [40.0], MS)] for rps in (100.0, 200.0, 900.0)]
+    after = [[Figure("http_rps", [rps], RATE), Figure("p99_ms", [30.0], MS)] for rps in (300.0, 100.0, 900.0)]
+    changes = compare_figures(before, after)
+    assert changes["http_rps"].to_json() == {
+        "revision": 200, "current": 300, "ratio": 1.5, "better": "higher", "ratios": [3, 0.5, 1]
+    }  # fmt: skip
+    assert [(change.ratio, change.verdict) for change in changes.values()] == [(1.5, "50 % better"), (0.75, "25 % better")]
+    assert [change.verdict for change in compare_figures(after, before).values()] == ["33 % worse", "33 % worse"]
+    assert [change.verdict for change in compare_figures(before, before).values()] == ["the same", "the same"]
 
 
-def test_only_figures_that_measure_the_sandbox_are_compared() -> None:
-    for name in ("http_rps", "rows_per_second"):
-        assert better_direction(name) == "higher"
-    for name in ("p50_ms", "upload_seconds", "seconds", "cpu_us_per_payout.api", "cpu_us_per_summary.total", "missing"):
-        assert better_direction(name) == "lower"
-    for name in ("rate", "sent", "delivered", "held", "rows", "payouts", "others", "ratio", "loop_s"):
-        assert better_direction(name) is None
-
-
-def test_idle_processes_are_left_out_and_a_figure_of_zero_has_no_ratio() -> None:
-    cpu = {"api": 2000.0, "ipn": 1.0, "total": 2001.0}
-    round_ = flatten({"missing": 0, "cpu_us_per_payout": cpu, "rate": 50, "loop_s": 0.1})
-    result = Comparison(MACHINE, "e2e", "a" * 40, [round_], [round_ | {"missing": 3, "loop_s": 0.2}])
-    found = compare_json(result)
-    assert set(found["figures"]) == {"missing", "cpu_us_per_payout.api", "cpu_us_per_payout.total"}
-    assert found["figures"]["missing"]["ratio"] is None
-    assert (found["rate"], found["rounds"], found["bench"]) == (50, 1, "e2e")
-    assert found["loop_s"] == {"revision": 0.1, "current": 0.2}
+def test_only_figures_that_measure_the_sandbox_are_compared_without_idle_processes() -> None:
+    figures = [Figure("missing", [0], LACKING), Figure("rate", [50], COUNT)]
+    figures += cpu_figures("payout", [{"api": 2000.0, "ipn": 1.0, "total": 2001.0}])
+    changes = compare_figures([figures], [[Figure("missing", [3], LACKING), *figures[1:]]])
+    assert set(changes) == {"missing", "cpu_us_per_payout.api", "cpu_us_per_payout.total"}
+    assert changes["missing"].ratio is None  # the revision's figure is 0
 
 
 def test_both_revisions_are_measured_alternately_with_their_own_code(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
@@ -189,9 +173,9 @@ def test_both_revisions_are_measured_alternately_with_their_own_code(monkeypatch
 
     @contextlib.contextmanager
     def opened(stack: Stack) -> Iterator[object]:
-        def measure() -> dict[str, float]:
+        def measure() -> list[Figure]:
             measured.append(stack.api_url)
-            return {"http_rps": 100.0 if stack.api_url == "old" else 150.0}
+            return [Figure("http_rps", [100.0 if stack.api_url == "old" else 150.0], RATE)]
 
         yield measure
 
@@ -204,10 +188,10 @@ def test_both_revisions_are_measured_alternately_with_their_own_code(monkeypatch
     monkeypatch.setattr("sandbox.bench.compare.open_stack", open_stack)
     monkeypatch.setattr("sandbox.bench.compare.Database", Database)
     monkeypatch.setattr("sandbox.bench.compare.check_out", lambda name: check_out(name, repository))
-    result = compare("old", "create", opened, 3, 2, 3, lambda what, done: None)  # type: ignore[arg-type]  # a stand-in
+    result = compare("old", "create", opened, 3, 2, 3, Progress())  # type: ignore[arg-type]  # a stand-in
     assert measured == ["old", "new"] * 3
     assert closed == ["new", "old"]
-    assert result.figures["http_rps"].ratio == 1.5
+    assert result.data["figures"]["http_rps"]["ratio"] == 1.5
     assert worktrees(repository) == 1
 
 

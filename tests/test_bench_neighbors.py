@@ -7,12 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from sandbox.bench.machine import Machine
-from sandbox.bench.neighbors import Failed, KindResult, Measured, NeighborsResult, Run
-from sandbox.bench.neighbors_report import figures
+from sandbox.bench.neighbors import Failed, KindResult, Measured, Run, neighbors_result
 from sandbox.bench.noise import KINDS, parse_kinds
 from sandbox.bench.noise_process import Made
 from sandbox.bench.quiet import Felt
-from sandbox.cli.bench_neighbors import neighbors
+from sandbox.bench.report import to_json
+from sandbox.cli.bench import neighbors
 from sandbox.cli.main import create_app
 
 MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5, 0.05)
@@ -33,8 +33,8 @@ def kind(
 
 
 def test_a_ratio_compares_the_noise_with_the_mean_of_the_calm_before_and_after() -> None:
-    result = NeighborsResult(MACHINE, 5, 2, [Run(1, [kind(measured(6), {400: 70})])])
-    assert figures(result)["runs"] == [
+    result = neighbors_result(MACHINE, [Run(1, [kind(measured(6), {400: 70})])], {})
+    assert to_json(result)["runs"] == [
         {
             "processes": 1,
             "kinds": {
@@ -81,7 +81,7 @@ def test_a_ratio_compares_the_noise_with_the_mean_of_the_calm_before_and_after()
     ],
 )
 def test_ratios_above_the_limits_and_5xx_are_reported(found: KindResult | Failed, exceeded: list[str]) -> None:
-    result = NeighborsResult(MACHINE, 5, 2, [Run(1, [found]), Run(2, [found])])
+    result = neighbors_result(MACHINE, [Run(1, [found]), Run(2, [found])], {})
     assert result.exceeded == [
         f"nested, {processes}: {line}" for processes in ("1 API process", "2 API processes") for line in exceeded
     ]

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from sandbox.bench.scale import IN_FLIGHT, Cost, ScaleBench, ScaleResult
-from sandbox.bench.scale_report import figures
+from sandbox.bench.scale import IN_FLIGHT, Cost, ScaleBench, scale_figures
 from sandbox.bench.stack import BenchError
 from tests.harness.citus import WORKERS, CitusCluster
 from tests.harness.command import invoke
@@ -31,13 +30,6 @@ def test_it_refuses_a_database_that_is_not_distributed(stack: Stack) -> None:
         ScaleBench(stack.database_url, 1, 1, 1).run()
 
 
-def test_the_implied_rate_is_that_of_the_nodes_divided_by_the_ratio() -> None:
-    costs = [
-        Cost(100.0, {"a:1": 10.0, "b:2": 110.0}),
-        Cost(100.0, {"a:1": 0.0, "b:2": 160.0}),
-        Cost(50.0, {"a:1": 50.0, "b:2": 0.0}),
-    ]
-    result = ScaleResult(None, 2, dict.fromkeys(IN_FLIGHT, costs), 1.0, 2.5, None)  # type: ignore[arg-type]  # not used here
-    assert [cost.ratio for cost in costs] == [1.2, 1.6, 1.0]
-    assert (result.ratio(16), result.implied_rate(16, 6)) == (1.2, 5.0)
-    assert figures(result)["in_flight"]["1"]["ratios"] == [1.2, 1.6, 1.0]
+def test_the_ratio_is_that_of_all_nodes_to_one_server() -> None:
+    costs = [Cost(100.0, {"a:1": 10.0, "b:2": 110.0}), Cost(50.0, {"a:1": 50.0, "b:2": 0.0})]
+    assert [figure.rounds for figure in scale_figures({16: costs}) if figure.name == "in_flight/16/ratio"] == [[1.2, 1.0]]

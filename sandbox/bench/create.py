@@ -1,76 +1,24 @@
 """`psp bench create`: measure creates over HTTP and, alternately, the same writes by pgbench."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import median
 
-from sandbox.bench.load import LoadRun, open_load
-from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.load import LoadRun, http_figures, open_load
+from sandbox.bench.machine import describe_machine
 from sandbox.bench.pgbench import CLIENTS, METHODS, find_pgbench, open_pgbench
 from sandbox.bench.preload import preload
+from sandbox.bench.result import COUNT, RATE, RATIO, Figure, Progress, Result
 from sandbox.bench.stack import BenchError, Stack, check_audit, create_merchant
 
 _PGBENCH_WARM_UP_SECONDS = 2
-
-Progress = Callable[[str, int], None]
-"""Called with a description of the current step, and the number of steps done since the last call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One round: creates over HTTP, then pgbench with both methods, each with each number of clients."""
-
-    http: LoadRun
-    pgbench: Mapping[tuple[str, int], float]
-
-
-@dataclass(frozen=True, slots=True)
-class CreateResult:
-    """The figures of all rounds, and their medians."""
-
-    machine: Machine
-    stored_before: int
-    created: int
-    merchants: int
-    webhooks: int
-    rounds: Sequence[Round]
-
-    @property
-    def http_rps(self) -> float:
-        """Creates per second over HTTP."""
-        return median(round_.http.http_rps for round_ in self.rounds)
-
-    @property
-    def p50_ms(self) -> float:
-        """The median latency of creates over HTTP."""
-        return median(round_.http.p50_ms for round_ in self.rounds)
-
-    @property
-    def p99_ms(self) -> float:
-        """The 99th percentile of the latency of creates over HTTP."""
-        return median(round_.http.p99_ms for round_ in self.rounds)
-
-    @property
-    def cpu_us(self) -> dict[str, float]:
-        """CPU microseconds per payout, by kind of process."""
-        return medians([round_.http.cpu_us for round_ in self.rounds])
-
-    def tps(self, method: str, clients: int) -> float:
-        """Return pgbench's transactions per second."""
-        return median(round_.pgbench[method, clients] for round_ in self.rounds)
-
-    def best(self, method: str) -> float:
-        """Return pgbench's transactions per second with its better number of clients."""
-        return max(self.tps(method, clients) for clients in CLIENTS)
-
-    def ratio(self, method: str) -> float:
-        """Return the sandbox's rate over HTTP divided by pgbench's."""
-        return self.http_rps / self.best(method)
+_WAYS = tuple(product(METHODS, CLIENTS))
 
 
 @dataclass(frozen=True, slots=True)
 class CreateBench:
-    """The options of the bench. Each measurement takes `seconds`."""
+    """The options of the bench. Each measurement takes `seconds`. `preload` payouts are stored first."""
 
     stack: Stack
     seconds: int
@@ -79,24 +27,22 @@ class CreateBench:
     merchants: int = 1
     webhooks: int = 0
     preload: int = 0
-    progress: Progress = field(default=lambda what, done: None)
+    progress: Progress = field(default_factory=Progress)
 
-    @property
-    def steps(self) -> int:
-        """The total number of steps that `progress` counts."""
-        return 1 + self.preload + self.rounds * (1 + len(METHODS) * len(CLIENTS)) * self.seconds
-
-    def run(self) -> CreateResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if anything fails or a response is wrong."""
         find_pgbench()
         if self.preload and self.merchants > 1:
             raise BenchError("--preload stores payouts of one merchant only; omit --merchants.")
+        self.progress.expect(1 + self.preload + self.rounds * (1 + len(_WAYS)) * self.seconds)
+        runs: list[LoadRun] = []
+        tps: dict[tuple[str, int], list[float]] = {way: [] for way in _WAYS}
         with open_load(self.stack, "bench create", self.connections, self.merchants, self.webhooks) as load:
             database = load.database
             machine = describe_machine(database.version)
             pgbench_merchant = create_merchant(self.stack, "bench create: pgbench")
             if self.preload:
-                self.progress(f"storing {self.preload} payouts", 0)
+                self.progress(f"storing {self.preload} payouts")
                 preload(database, load.merchants[0], self.preload, lambda count: self.progress("storing payouts", count))
             self.progress("warming up", 1)
             load.warm_up()
@@ -104,26 +50,31 @@ class CreateBench:
                 for method in METHODS:
                     pgbench.run(method, CLIENTS[0], _PGBENCH_WARM_UP_SECONDS)
                 database.analyze()
-                rounds = []
                 for number in range(1, self.rounds + 1):
-                    self.progress(f"round {number}: HTTP", 0)
-                    http = load.run(self.seconds)
+                    self.progress(f"round {number}: HTTP")
+                    runs.append(load.run(self.seconds))
                     self.progress(f"round {number}: HTTP", self.seconds)
-                    rates = {}
-                    for method in METHODS:
-                        for clients in CLIENTS:
-                            self.progress(f"round {number}: pgbench, {method}, {clients} clients", 0)
-                            rates[method, clients] = pgbench.run(method, clients, self.seconds)
-                            self.progress(f"round {number}: pgbench, {method}, {clients} clients", self.seconds)
-                    rounds.append(Round(http, rates))
-            self.progress("auditing", 0)
+                    for method, clients in _WAYS:
+                        self.progress(f"round {number}: pgbench, {method}, {clients} clients")
+                        tps[method, clients].append(pgbench.run(method, clients, self.seconds))
+                        self.progress(f"round {number}: pgbench, {method}, {clients} clients", self.seconds)
+            self.progress("auditing")
             load.check()
             check_audit(self.stack, pgbench_merchant)
-            created = database.count_payouts(load.merchants) - self.preload
-        return CreateResult(machine, self.preload, created, self.merchants, self.webhooks, rounds)
+            counts = {"stored_before": self.preload, "created": database.count_payouts(load.merchants) - self.preload}
+        counts |= {"merchants": self.merchants, "webhooks": self.webhooks}
+        return Result(
+            machine=machine,
+            figures=[*create_figures(runs, tps), *(Figure(name, [count], COUNT) for name, count in counts.items())],
+            notes=["No create was refused. `unsettled` payouts were left when a round's load ended. The audit is clean."],
+        )
 
 
-def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the median of each figure that every round has."""
-    shared = [name for name in rounds[0] if all(name in figures for figures in rounds)]
-    return {name: median(figures[name] for figures in rounds) for name in shared}
+def create_figures(runs: Sequence[LoadRun], tps: Mapping[tuple[str, int], Sequence[float]]) -> list[Figure]:
+    """Return the figures of all rounds. A ratio compares HTTP with pgbench at its better number of clients."""
+    figures = http_figures(runs)
+    http_rps = median(run.http_rps for run in runs)
+    for method in METHODS:
+        best = max(median(tps[method, clients]) for clients in CLIENTS)
+        figures += [Figure(f"pgbench_{method}_tps", [best], RATE), Figure(f"ratio_{method}", [http_rps / best], RATIO)]
+    return figures + [Figure(f"pgbench/{method}_{clients}", rates, RATE) for (method, clients), rates in tps.items()]

@@ -3,19 +3,18 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import inf
 
 import uvloop
 
 from sandbox.bench.database import Database
-from sandbox.bench.load import top_rate
+from sandbox.bench.load import create_endpoints, top_rate
 from sandbox.bench.machine import Machine, describe_machine
-from sandbox.bench.pacer import Pacer, Sent
+from sandbox.bench.pacer import Sent, send_creates
 from sandbox.bench.receiver import Received, Receiver
-from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_endpoint, create_merchant
-from sandbox.domain.webhook_signing import decode_secret
+from sandbox.bench.result import COUNT, LACKING, MS, OTHER, Figure, Progress, Result, cpu_figures, latency_figures, percentile
+from sandbox.bench.stack import BenchError, Stack, check_audit, create_merchant
 
 EXPECTED = ("payout.created", "payout.processing", "payout.succeeded")
 GRACE_SECONDS = 1.0
@@ -54,42 +53,6 @@ def parse_rate(text: str) -> Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class E2eResult:
-    """The result of the bench: what was sent, what arrived, and when."""
-
-    machine: Machine
-    rate: int
-    sent: int
-    """Creates whose response was 201."""
-    delivered: int
-    """Payouts whose webhooks all arrived; equals `sent` if nothing is missing."""
-    missing: int
-    """Webhooks that had not arrived at the end of the wait."""
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    """Time from sending the request to receiving `payout.succeeded` at the last endpoint."""
-    behind: int
-    """Payouts that lacked a webhook when the last create was sent."""
-    backlog: int
-    """Webhooks that had not arrived one second after the last create."""
-    response_p50_ms: float
-    response_p99_ms: float
-    """Time from sending a create to its response."""
-    events: int
-    duplicates: int
-    drained_after: float
-    """Seconds from the last create to the last event."""
-    generator_late_ms: float
-    """The maximum delay of the load generator behind its schedule."""
-    merchants: int
-    webhooks: int
-    """Endpoints per merchant."""
-    cpu_us: Mapping[str, float]
-    """CPU microseconds per payout, by kind of process, until all its webhooks have arrived."""
-
-
-@dataclass(frozen=True, slots=True)
 class E2eBench:
     """The options of the bench: send `rate` creates per second for `seconds`, then wait up to `drain` seconds for events."""
 
@@ -100,67 +63,52 @@ class E2eBench:
     drain: float
     merchants: int = 1
     webhooks: int = 1
-    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+    progress: Progress = field(default_factory=Progress)
 
-    @property
-    def steps(self) -> int:
-        """The total number of steps that `progress` counts."""
-        return self.seconds
-
-    def run(self) -> E2eResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if a create is refused or a signature is wrong. Missing events are part of the result."""
+        self.progress.expect(self.seconds)
         database = Database(self.stack.database_url)
         machine = describe_machine(database.version)
         if self.rate.is_fraction:
-            self.progress("measuring the top rate", 0)
+            self.progress("measuring the top rate")
         rate = self.rate.per_second(self.stack, self.connections, self.merchants)
         return uvloop.run(self._measure(machine, database, rate))
 
-    async def _measure(self, machine: Machine, database: Database, rate: int) -> E2eResult:
+    async def _measure(self, machine: Machine, database: Database, rate: int) -> Result:
         received = Received()
         receiver = Receiver(received)
         try:
             url = await receiver.open()
-            merchants = []
-            for number in range(self.merchants):
-                merchants.append(await asyncio.to_thread(create_merchant, self.stack, "bench e2e"))
-                for endpoint in range(self.webhooks):
-                    path = f"/{number}/{endpoint}"
-                    secret = await asyncio.to_thread(create_endpoint, self.stack, merchants[-1], url + path)
-                    received.secrets[path] = decode_secret(secret)
-            self.progress("warming up", 0)
-            warm_up, _ = await self._send(merchants, min(rate, _WARM_UP_RATE), _WARM_UP_SECONDS)
+            merchants = [await asyncio.to_thread(create_merchant, self.stack, "bench e2e") for _ in range(self.merchants)]
+            received.secrets |= await asyncio.to_thread(create_endpoints, self.stack, merchants, url, self.webhooks)
+            self.progress("warming up")
+            warm_up, _ = await send_creates(
+                self.stack, merchants, self.connections, min(rate, _WARM_UP_RATE), _WARM_UP_SECONDS, self.drain
+            )
             await self._wait_for_events(received, len(warm_up.payouts), self.drain)
             if missing := sum(_count_missing(warm_up, received, self.webhooks).values()):
                 raise BenchError(f"{missing} webhooks of the warm-up did not arrive in time.")
             await asyncio.to_thread(database.analyze)
             received.arrived.clear()
-            ticker = asyncio.create_task(self._tick(rate))
+            ticker = asyncio.create_task(self.progress.tick(f"{rate} creates per second", self.seconds))
             with self.stack.cpu() as cpu:
                 try:
-                    sent, ended = await self._send(merchants, rate, self.seconds)
+                    sent, ended = await send_creates(self.stack, merchants, self.connections, rate, self.seconds, self.drain)
                 finally:
                     ticker.cancel()
-                self.progress("waiting for the last events", 0)
+                self.progress("waiting for the last events")
                 await self._wait_for_events(received, len(sent.payouts), ended + self.drain - time.perf_counter())
         finally:
             await receiver.close()
-        self.progress("auditing", 0)
+        self.progress("auditing")
         for merchant in merchants:
             await asyncio.to_thread(check_audit, self.stack, merchant)
-        return _result(machine, rate, sent, received, self.merchants, self.webhooks, cpu.micros_per(len(sent.payouts)))
-
-    async def _send(self, merchants: Sequence[Merchant], rate: int, seconds: float) -> tuple[Sent, float]:
-        pacer = Pacer(self.stack, merchants, self.connections)
-        try:
-            await pacer.open()
-            ended = await pacer.run(rate, seconds)
-            await pacer.wait_for_responses(self.drain)
-        finally:
-            await pacer.close()
-        if pacer.sent.failed:
-            raise BenchError(f"{pacer.sent.failed} creates failed: {'; '.join(pacer.sent.reasons)}")
-        return pacer.sent, ended
+        figures = _figures(rate, sent, received, self.webhooks) + cpu_figures("payout", [cpu.micros_per(len(sent.payouts))])
+        missing = sum(_count_missing(sent, received, self.webhooks).values())
+        return Result(
+            machine=machine, figures=figures, missing=missing, notes=["Every signature is valid. The audit is clean."]
+        )
 
     async def _wait_for_events(self, received: Received, payouts: int, seconds: float) -> None:
         """Wait up to `seconds` for the webhooks of `payouts` payouts. Raises BenchError if a webhook was not valid."""
@@ -170,13 +118,7 @@ class E2eBench:
             if time.perf_counter() > deadline:
                 break
             await asyncio.sleep(0.02)
-        if received.refused:
-            raise BenchError(f"{received.refused} webhooks were invalid: {'; '.join(received.reasons)}")
-
-    async def _tick(self, rate: int) -> None:
-        for _ in range(self.seconds):
-            await asyncio.sleep(1)
-            self.progress(f"{rate} creates per second", 1)
+        received.check()
 
 
 def _count_missing(sent: Sent, received: Received, webhooks: int, until: float = inf) -> dict[str, int]:
@@ -186,9 +128,8 @@ def _count_missing(sent: Sent, received: Received, webhooks: int, until: float =
     return {payout: count for payout, count in counts.items() if count}
 
 
-def _result(
-    machine: Machine, rate: int, sent: Sent, received: Received, merchants: int, webhooks: int, cpu_us: Mapping[str, float]
-) -> E2eResult:
+def _figures(rate: int, sent: Sent, received: Received, webhooks: int) -> list[Figure]:
+    """Return what was sent, what arrived and when. Raises BenchError if other events arrived, or no payout was paid."""
     arrived = received.arrived
     unexpected = {key for key in arrived if key[1] not in EXPECTED or key[0] not in sent.payouts}
     if unexpected:
@@ -202,31 +143,19 @@ def _result(
         raise BenchError("No payout.succeeded event arrived.")
     last = max(sent.payouts.values())
     missing = _count_missing(sent, received, webhooks)
-    return E2eResult(
-        machine=machine,
-        rate=rate,
-        sent=len(sent.payouts),
-        delivered=len(sent.payouts) - len(missing),
-        missing=sum(missing.values()),
-        p50_ms=percentile(latencies, 50) * 1000,
-        p95_ms=percentile(latencies, 95) * 1000,
-        p99_ms=percentile(latencies, 99) * 1000,
-        behind=len(_count_missing(sent, received, webhooks, last)),
-        backlog=sum(_count_missing(sent, received, webhooks, last + GRACE_SECONDS).values()),
-        response_p50_ms=percentile(sent.response_seconds, 50) * 1000,
-        response_p99_ms=percentile(sent.response_seconds, 99) * 1000,
-        events=len(arrived),
-        duplicates=received.duplicates,
-        drained_after=max(0.0, max(arrived.values()) - last),
-        generator_late_ms=sent.max_lag_seconds * 1000,
-        merchants=merchants,
-        webhooks=webhooks,
-        cpu_us=cpu_us,
-    )
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Return a percentile by the nearest-rank method. Raises ValueError if there are no values."""
-    if not values:
-        raise ValueError("no values, so no percentile")
-    return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]
+    counts = {"rate": rate, "sent": len(sent.payouts), "delivered": len(sent.payouts) - len(missing)}
+    lacking = {
+        "missing": sum(missing.values()),
+        "behind": len(_count_missing(sent, received, webhooks, last)),
+        "backlog": sum(_count_missing(sent, received, webhooks, last + GRACE_SECONDS).values()),
+    }
+    return [
+        *(Figure(name, [count], COUNT) for name, count in counts.items()),
+        *(Figure(name, [count], LACKING) for name, count in lacking.items()),
+        *latency_figures(latencies),
+        *(Figure(f"response_p{percent}_ms", [percentile(sent.response_seconds, percent) * 1000], MS) for percent in (50, 99)),
+        Figure("events", [len(arrived)], COUNT),
+        Figure("duplicates", [received.duplicates], COUNT),
+        Figure("drained_after_seconds", [max(0.0, max(arrived.values()) - last)], OTHER),
+        Figure("generator_late_ms", [sent.max_lag_seconds * 1000], OTHER),
+    ]

@@ -5,16 +5,16 @@ Both sandboxes run this code on this machine, and are measured alternately.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from sandbox.bench.create import Progress, medians
+from sandbox.bench.cpu import TOTAL
 from sandbox.bench.database import Database
 from sandbox.bench.load import CreateLoad, LoadRun, open_load
-from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.machine import describe_machine
 from sandbox.bench.preload import preload
-from sandbox.bench.stack import BenchError, Stack, call, open_stack
+from sandbox.bench.result import RATIO, Figure, Progress, Result, cpu_figures
+from sandbox.bench.stack import BenchError, Stack, open_stack, payout_body, post
 from sandbox.merchants.tables import TABLES
 
 if TYPE_CHECKING:
@@ -35,30 +35,6 @@ def parse_case(text: str) -> Case:
 
 
 @dataclass(frozen=True, slots=True)
-class GrowthResult:
-    """The result of the bench: in each round, one run of the sandbox without the data and one of the sandbox with it."""
-
-    machine: Machine
-    case: Case
-    without: Sequence[LoadRun]
-    grown: Sequence[LoadRun]
-
-    def cpu_us(self, runs: Sequence[LoadRun]) -> dict[str, float]:
-        """Return the CPU microseconds per payout, by kind of process."""
-        return medians([run.cpu_us for run in runs])
-
-    def cpu_ratios(self, kind: str) -> list[float]:
-        """Return the ratio of each round: the CPU time per payout with the data, divided by that without it."""
-        pairs = zip(self.without, self.grown, strict=True)
-        return [grown.cpu_us[kind] / without.cpu_us[kind] for without, grown in pairs]
-
-    @property
-    def rps_ratio(self) -> float:
-        """The median ratio of the creates per second."""
-        return median(grown.http_rps / without.http_rps for without, grown in zip(self.without, self.grown, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
 class GrowthBench:
     """The options of the bench.
 
@@ -75,20 +51,16 @@ class GrowthBench:
     seconds: int
     rounds: int
     connections: int
-    progress: Progress = field(default=lambda what, done: None)
-
-    @property
-    def steps(self) -> int:
-        """The total number of steps that `progress` counts."""
-        stored = 2 * self._count + self.merchants if self.case == "neighbors" else self._count
-        return stored + 2 * self.rounds
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def _count(self) -> int:
         return self.payouts or DEFAULT_PAYOUTS[self.case]
 
-    def run(self) -> GrowthResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if anything fails."""
+        stored = 2 * self._count + self.merchants if self.case == "neighbors" else self._count
+        self.progress.expect(stored + 2 * self.rounds)
         without: list[LoadRun] = []
         grown: list[LoadRun] = []
         with ExitStack() as closing:
@@ -105,11 +77,16 @@ class GrowthBench:
                     without.append(small.run(self.seconds))
                 self.progress(f"round {number}: with the data", 1)
                 grown.append(large.run(self.seconds))
-            self.progress("auditing", 0)
+            self.progress("auditing")
             large.check()
         if not all(run.cpu_us for run in (*without, *grown)):
             raise BenchError("The sandbox's processes are not visible, so their CPU time cannot be measured.")
-        return GrowthResult(machine, self.case, without, grown)
+        return Result(
+            machine=machine,
+            figures=growth_figures(without, grown),
+            data={"case": self.case},
+            notes=["A ratio is the figure with the data, divided by the one without it."],
+        )
 
     @contextmanager
     def _open(self, fill: Callable[[CreateLoad], None] = lambda load: None) -> Iterator[CreateLoad]:
@@ -141,6 +118,22 @@ class GrowthBench:
         self._fill_both(load)
 
 
+def growth_figures(without: Sequence[LoadRun], grown: Sequence[LoadRun]) -> list[Figure]:
+    """Return the ratios of all rounds, and the CPU time per payout in each sandbox."""
+    pairs = list(zip(without, grown, strict=True))
+    ratios = {kind: [grown.cpu_us[kind] / without.cpu_us[kind] for without, grown in pairs] for kind in ("postgres", TOTAL)}
+    cpu = [
+        replace(figure, name=f"{data}/{figure.name}")
+        for data, runs in (("without_data", without), ("with_data", grown))
+        for figure in cpu_figures("payout", [run.cpu_us for run in runs])
+    ]
+    return [
+        *(Figure(f"cpu_ratio/{kind}", of_kind, RATIO) for kind, of_kind in ratios.items()),
+        Figure("rps_ratio", [grown.http_rps / without.http_rps for without, grown in pairs], RATIO),
+        *cpu,
+    ]
+
+
 def store_merchants(stack: Stack, database: Database, count: int, on_stored: Callable[[int], None]) -> None:
     """Store `count` merchants, each with one settled payout whose webhooks were delivered. Raises BenchError.
 
@@ -148,8 +141,7 @@ def store_merchants(stack: Stack, database: Database, count: int, on_stored: Cal
     """
     with open_load(stack, "bench growth: small merchant", 1, 1, 1) as load:
         (merchant,) = load.merchants
-        headers = {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": "bench-growth-small-merchant"}
-        call(stack, "POST", "/api/v1/payouts", headers, _PAYOUT)
+        post(stack, merchant, "/api/v1/payouts", payout_body("small"))
         database.drain([merchant])
         database.wait_for_attempts(merchant)
 
@@ -171,14 +163,6 @@ def store_merchants(stack: Stack, database: Database, count: int, on_stored: Cal
     database.execute("VACUUM (ANALYZE)")
 
 
-_PAYOUT: Final = {
-    "merchant_reference": "small",
-    "amount": "1.00",
-    "dest_type": "BANK",
-    "bank_code": "HBL",
-    "account_number": "12345678900001",
-    "account_title": "AYESHA KHAN",
-}
 _COLUMNS: Final = """
 SELECT quote_ident(attname) FROM pg_attribute
 WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attname <> 'merchant_id'

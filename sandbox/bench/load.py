@@ -13,6 +13,7 @@ import uvloop
 
 from sandbox.bench.database import Database
 from sandbox.bench.receiver import Received, Receiver
+from sandbox.bench.result import COUNT, MS, RATE, Figure, cpu_figures
 from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_endpoint, create_merchant
 from sandbox.bench.wrk import find_wrk, run_wrk
 from sandbox.domain.webhook_signing import decode_secret
@@ -83,8 +84,18 @@ class CreateLoad:
                 missing = expected - len(self.received.ids)
                 raise BenchError(f"{missing} of {expected} webhooks had not arrived after {_DELIVERY_SECONDS:.0f} seconds.")
             time.sleep(0.05)
-        if self.received.refused:
-            raise BenchError(f"{self.received.refused} webhooks were invalid: {'; '.join(self.received.reasons)}")
+        self.received.check()
+
+
+def http_figures(runs: Sequence[LoadRun]) -> list[Figure]:
+    """Return the figures of all rounds."""
+    return [
+        Figure("http_rps", [run.http_rps for run in runs], RATE),
+        Figure("p50_ms", [run.p50_ms for run in runs], MS),
+        Figure("p99_ms", [run.p99_ms for run in runs], MS),
+        Figure("unsettled", [run.unsettled for run in runs], COUNT),
+        *cpu_figures("payout", [run.cpu_us for run in runs]),
+    ]
 
 
 @contextmanager
@@ -97,11 +108,14 @@ def open_load(stack: Stack, name: str, connections: int, merchants: int, webhook
         received = Received()
         if webhooks:
             url = closing.enter_context(_run_receiver(received))
-            for number, merchant in enumerate(created):
-                for endpoint in range(webhooks):
-                    path = f"/{number}/{endpoint}"
-                    received.secrets[path] = decode_secret(create_endpoint(stack, merchant, url + path))
+            received.secrets |= create_endpoints(stack, created, url, webhooks)
         yield CreateLoad(stack, database, created, connections, webhooks, received)
+
+
+def create_endpoints(stack: Stack, merchants: Sequence[Merchant], url: str, webhooks: int) -> dict[str, bytes]:
+    """Create `webhooks` endpoints for each merchant below the URL. Return their secrets by path. Raises BenchError."""
+    paths = {f"/{number}/{endpoint}": merchant for number, merchant in enumerate(merchants) for endpoint in range(webhooks)}
+    return {path: decode_secret(create_endpoint(stack, merchant, url + path)) for path, merchant in paths.items()}
 
 
 def top_rate(stack: Stack, connections: int, merchants: int) -> float:

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Final
+from typing import Any, Final
+
+from rich.text import Text
 
 from sandbox.bench.cpu import TOTAL, cpu_seconds
 from sandbox.bench.database import Database
-from sandbox.bench.e2e import percentile
 from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.noise import KINDS
 from sandbox.bench.noise_process import Made, open_noise
 from sandbox.bench.quiet import Felt, Phase, Quiet, open_quiet
-from sandbox.bench.stack import BenchError, Merchant, Stack, call, create_endpoint, create_merchant, open_stack
+from sandbox.bench.report import number
+from sandbox.bench.result import Progress, Result, Section, percentile
+from sandbox.bench.stack import BenchError, Merchant, Stack, create_endpoint, create_merchant, delete_merchant, open_stack
 
 NEIGHBORS: Final = 8
 MAX_RATIOS: Final[Mapping[int, float]] = {50: 3.0, 95: 5.0}
@@ -105,25 +108,11 @@ class Run:
     processes: int
     kinds: Sequence[KindResult | Failed]
 
-
-@dataclass(frozen=True, slots=True)
-class NeighborsResult:
-    """The result of the bench."""
-
-    machine: Machine
-    seconds: int
-    connections: int
-    runs: Sequence[Run]
-
     @property
     def exceeded(self) -> list[str]:
-        """What exceeds the limits, one line each; empty if nothing does."""
-        return [
-            f"{found.kind}, {run.processes} API process{'es'[: 2 * (run.processes > 1)]}: {line}"
-            for run in self.runs
-            for found in run.kinds
-            for line in found.exceeded
-        ]
+        """What exceeds the limits, one line each."""
+        processes = f"{self.processes} API process{'es'[: 2 * (self.processes > 1)]}"
+        return [f"{found.kind}, {processes}: {line}" for found in self.kinds for line in found.exceeded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +123,11 @@ class NeighborsBench:
     kinds: Sequence[str]
     seconds: int
     connections: int
-    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+    progress: Progress = field(default_factory=Progress)
 
-    @property
-    def steps(self) -> int:
-        """The total number of steps that `progress` counts."""
-        return len(self.processes) * len(self.kinds)
-
-    def run(self) -> NeighborsResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if a sandbox does not start; a kind that cannot be measured is part of the result."""
+        self.progress.expect(len(self.processes) * len(self.kinds))
         runs = []
         machine: Machine | None = None
         for processes in self.processes:
@@ -152,11 +137,11 @@ class NeighborsBench:
                     quiet.measure(Phase(merchant, _WARM_UP_SECONDS))
                 runs.append(Run(processes, [self._kind(stack, quiet, processes, kind) for kind in self.kinds]))
         assert machine is not None  # there is at least one number of processes
-        return NeighborsResult(machine, self.seconds, self.connections, runs)
+        return neighbors_result(machine, runs, {"seconds": self.seconds, "connections": self.connections})
 
     def _kind(self, stack: Stack, quiet: Quiet, processes: int, kind: str) -> KindResult | Failed:
         try:
-            found = self._measure_kind(stack, quiet, kind, lambda phase: self.progress(f"{kind}, {processes}: {phase}", 0))
+            found = self._measure_kind(stack, quiet, kind, lambda phase: self.progress(f"{kind}, {processes}: {phase}"))
         except BenchError as error:
             return Failed(kind, str(error))
         finally:
@@ -190,6 +175,76 @@ class NeighborsBench:
             return KindResult(kind, before, loud, _measure(stack, quiet, phase), made, seconds)
 
 
+def neighbors_result(machine: Machine, runs: Sequence[Run], options: Mapping[str, int]) -> Result:
+    """Return the result: the figures of each kind, what exceeds the limits, and a section for each number of processes."""
+    limits = ", ".join(f"p{percent} ≤ {limit:g} times that in calm" for percent, limit in MAX_RATIOS.items())
+    return Result(
+        machine=machine,
+        data={
+            **options,
+            "load": machine.load,
+            "max_ratios": {f"p{percent}": limit for percent, limit in MAX_RATIOS.items()},
+            "runs": [{"processes": run.processes, "kinds": {kind.kind: _figures(kind) for kind in run.kinds}} for run in runs],
+        },
+        sections=[_section(run) for run in runs],
+        notes=[
+            f"The latency of the quiet merchant in milliseconds, in calm (the mean before and after) → next to {NEIGHBORS} "
+            "noisy merchants, and their ratio. For webhooks, the time from a create to its webhook. Responses are counted by "
+            "status (late: none came in time). Cores are CPU seconds per second while there was noise: of the API processes / "
+            "of the whole sandbox.",
+            f"Limits: {limits}; only 201 for the quiet merchant; no 5xx and no lost connection for the noise.",
+        ],
+        exceeded=[line for run in runs for line in run.exceeded],
+    )
+
+
+def _figures(found: KindResult | Failed) -> dict[str, Any]:
+    if isinstance(found, Failed):
+        return {"error": found.reason}
+    shown: dict[str, Any] = {}
+    for percent in MAX_RATIOS:
+        shown |= {
+            f"p{percent}_ratio": round(found.ratio(percent), 2),
+            f"p{percent}_ms": round(found.noise.ms(percent), 2),
+            f"p{percent}_ms_in_calm": [round(phase.ms(percent), 2) for phase in (found.before, found.after)],
+        }
+    return shown | {
+        "quiet_statuses": _statuses(found.noise.felt.statuses),
+        "quiet_statuses_in_calm": [_statuses(phase.felt.statuses) for phase in (found.before, found.after)],
+        "noise_statuses": _statuses(found.made.statuses),
+        "noise_unanswered": found.made.unanswered,
+        "cores": {kind: round(cores, 3) for kind, cores in found.noise.cores.items()},
+        "cores_in_calm": [round(phase.cores["total"], 3) for phase in (found.before, found.after)],
+        "noise_process_cores": round(found.noise_cores, 3),
+    }
+
+
+def _section(run: Run) -> Section:
+    percentiles = [name for percent in MAX_RATIOS for name in (f"p{percent} ms", "ratio")]
+    rows: list[list[str | Text]] = []
+    for found in run.kinds:
+        if isinstance(found, Failed):
+            rows.append([found.kind, "not measured"])
+            continue
+        cells: list[str | Text] = []
+        for percent, limit in MAX_RATIOS.items():
+            ratio = found.ratio(percent)
+            cells.append(f"{number(found.calm_ms(percent))} → {number(found.noise.ms(percent))}")
+            cells.append(Text(f"{ratio:.1f}", "bold red" if ratio > limit else "bold"))
+        noisy = _lines(found.made.statuses) or f"late: {found.made.unanswered}"
+        cores = f"{found.noise.cores.get('api', 0.0):.2f}/{found.noise.cores['total']:.2f}"
+        rows.append([found.kind, *cells, _lines(found.noise.felt.statuses), noisy, cores])
+    return Section(f"API processes: {run.processes}", ["noise", *percentiles, "quiet", "noisy", "cores"], rows)
+
+
+def _statuses(statuses: Mapping[int, int]) -> dict[str, int]:
+    return {describe_status(status): count for status, count in sorted(statuses.items())}
+
+
+def _lines(statuses: Mapping[int, int]) -> str:
+    return "\n".join(f"{status or 'none'}: {count}" for status, count in sorted(statuses.items()))
+
+
 def describe_status(status: int) -> str:
     """Return a status as text; 0 stands for no response."""
     return str(status) if status else "no response"
@@ -202,7 +257,7 @@ def _merchant(stack: Stack) -> Iterator[Merchant]:
     try:
         yield merchant
     finally:
-        call(stack, "DELETE", f"/sandbox/v1/merchants/{merchant.merchant_id}", {"X-ADMIN-KEY": stack.admin_key}, None)
+        delete_merchant(stack, merchant)
 
 
 def _measure(stack: Stack, quiet: Quiet, phase: Phase) -> Measured:

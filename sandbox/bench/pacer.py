@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 
 from sandbox.bench.connections import Connections
-from sandbox.bench.stack import Merchant, Stack
+from sandbox.bench.stack import BenchError, Merchant, Stack
 
 _TICK = 0.001
 _REASONS_KEPT = 5
@@ -44,6 +44,11 @@ class Sent:
         self.failed += 1
         if len(self.reasons) < _REASONS_KEPT:
             self.reasons.append(reason)
+
+    def check(self) -> None:
+        """Raise BenchError if a create failed."""
+        if self.failed:
+            raise BenchError(f"{self.failed} creates failed: {'; '.join(self.reasons)}")
 
 
 class Pacer:
@@ -131,3 +136,21 @@ class Pacer:
         payout_id = _decode(body).id
         self.sent.payouts[payout_id] = sent_at
         self.on_created(payout_id)
+
+
+async def send_creates(
+    stack: Stack, merchants: Sequence[Merchant], connections: int, rate: int, seconds: float, wait: float
+) -> tuple[Sent, float]:
+    """Send creates over new connections, and wait up to `wait` seconds for responses. Also returns when the last was sent.
+
+    Raises BenchError if a create failed.
+    """
+    pacer = Pacer(stack, merchants, connections)
+    try:
+        await pacer.open()
+        ended = await pacer.run(rate, seconds)
+        await pacer.wait_for_responses(wait)
+    finally:
+        await pacer.close()
+    pacer.sent.check()
+    return pacer.sent, ended

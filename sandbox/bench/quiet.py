@@ -15,7 +15,7 @@ import uvloop
 from sandbox.bench.child import Pipe, run_child
 from sandbox.bench.connections import Connection, Connections
 from sandbox.bench.receiver import Received, Receiver
-from sandbox.bench.stack import BenchError, Merchant, Stack
+from sandbox.bench.stack import Merchant, Stack
 from sandbox.domain.webhook_signing import decode_secret
 
 _PER_SECOND: Final = 20
@@ -161,8 +161,7 @@ class _Client:
             if time.perf_counter() > deadline:
                 break
             await asyncio.sleep(0.02)
-        if self._received.refused:
-            raise BenchError(f"{self._received.refused} webhooks were invalid: {'; '.join(self._received.reasons)}")
+        self._received.check()
         now = time.perf_counter()
         missing = sum((payout, EVENT, "0") not in arrived for payout in sent_at)
         return [arrived.get((payout, EVENT, "0"), now) - at for payout, at in sent_at.items()], missing

@@ -1,38 +1,16 @@
 """`psp bench reads`: measure `GET /payouts/{id}` and `GET /balance`."""
 
-import json
-import secrets
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Final
 
-from sandbox.bench.create import medians
 from sandbox.bench.database import Database
-from sandbox.bench.machine import Machine, describe_machine
-from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, create_merchant
+from sandbox.bench.machine import describe_machine
+from sandbox.bench.result import MS, RATE, Figure, Progress, Result, cpu_figures
+from sandbox.bench.stack import Stack, check_audit, create_merchant, create_payouts
 from sandbox.bench.wrk import WrkRun, find_wrk, run_wrk
 
-READS: Final = ("payout", "balance")
 _PAYOUTS: Final = 500
 """Number of payouts to read in turn. More would not fit into the environment variable that passes them to wrk."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadsResult:
-    """The result of the bench: the runs of each kind of read, and the CPU microseconds per read by kind of process."""
-
-    machine: Machine
-    runs: Mapping[str, Sequence[WrkRun]]
-    cpu_us: Mapping[str, Mapping[str, float]]
-
-    def rps(self, read: str) -> float:
-        """Return the median of the reads per second."""
-        return median(run.rps for run in self.runs[read])
-
-    def p99_ms(self, read: str) -> float:
-        """Return the median of the 99th percentiles, in milliseconds."""
-        return median(run.p99_ms for run in self.runs[read])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,52 +21,30 @@ class ReadsBench:
     seconds: int
     rounds: int
     connections: int
-    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+    progress: Progress = field(default_factory=Progress)
 
-    @property
-    def steps(self) -> int:
-        """The total number of steps that `progress` counts."""
-        return len(READS) * self.rounds * self.seconds
-
-    def run(self) -> ReadsResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if anything fails."""
         find_wrk()
+        self.progress.expect(2 * self.rounds * self.seconds)
         database = Database(self.stack.database_url)
         machine = describe_machine(database.version)
         merchant = create_merchant(self.stack, "bench reads")
-        paths = {"payout": [f"/api/v1/payouts/{id_}" for id_ in _create_payouts(self.stack, merchant)]}
+        paths = {"payout": [f"/api/v1/payouts/{id_}" for id_ in create_payouts(self.stack, merchant, _PAYOUTS)]}
         paths["balance"] = ["/api/v1/balance"]
         database.drain([merchant])
-        runs: dict[str, list[WrkRun]] = {read: [] for read in READS}
-        cpu_us: dict[str, list[Mapping[str, float]]] = {read: [] for read in READS}
+        runs: dict[str, list[tuple[WrkRun, dict[str, float]]]] = {read: [] for read in paths}
         for number in range(1, self.rounds + 1):
-            for read in READS:
-                self.progress(f"round {number}: {read}", 0)
+            for read in paths:
+                self.progress(f"round {number}: {read}")
                 with self.stack.cpu() as cpu:
                     run = run_wrk(self.stack, [merchant], self.connections, self.seconds, "reads.lua", paths=paths[read])
-                runs[read].append(run)
-                cpu_us[read].append(cpu.micros_per(run.requests))
+                runs[read].append((run, cpu.micros_per(run.requests)))
                 self.progress(f"round {number}: {read}", self.seconds)
         check_audit(self.stack, merchant)
-        return ReadsResult(machine, runs, {read: medians(cpu_us[read]) for read in READS})
-
-
-def _create_payouts(stack: Stack, merchant: Merchant) -> list[str]:
-    """Create payouts, and return their ids. Raises BenchError."""
-    payouts = [
-        {
-            "merchant_reference": secrets.token_hex(12),
-            "amount": "1.00",
-            "dest_type": "BANK",
-            "bank_code": "HBL",
-            "account_number": "12345678900001",
-            "account_title": "AYESHA KHAN",
-        }
-        for _ in range(_PAYOUTS)
-    ]
-    headers = {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": secrets.token_hex(8)}
-    results = call(stack, "POST", "/api/v1/payouts/batch", headers, {"payouts": payouts})["results"]
-    ids = [result["payout"]["id"] for result in results if result["status"] == 201]
-    if len(ids) != _PAYOUTS:
-        raise BenchError(f"Only {len(ids)} of {_PAYOUTS} payouts were created: {json.dumps(results)[:500]}")
-    return ids
+        figures: list[Figure] = []
+        for read, measured in runs.items():
+            figures.append(Figure(f"{read}_rps", [run.rps for run, _ in measured], RATE))
+            figures.append(Figure(f"{read}_p99_ms", [run.p99_ms for run, _ in measured], MS))
+            figures += cpu_figures(f"{read}_read", [cpu_us for _, cpu_us in measured])
+        return Result(machine=machine, figures=figures)

@@ -11,6 +11,7 @@ from typing import cast
 import httptools
 import msgspec
 
+from sandbox.bench.stack import BenchError
 from sandbox.domain.webhook_signing import ID_HEADER, verify
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -63,6 +64,11 @@ class Received:
             return
         self.ids.add(message_id)
         self.arrived.setdefault((event.data.id, event.type, path.rpartition("/")[2]), now)
+
+    def check(self) -> None:
+        """Raise BenchError if a webhook was invalid."""
+        if self.refused:
+            raise BenchError(f"{self.refused} webhooks were invalid: {'; '.join(self.reasons)}")
 
     def refuse(self, reason: str) -> None:
         """Count an invalid delivery."""

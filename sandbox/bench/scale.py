@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
@@ -14,7 +14,8 @@ import psutil  # type: ignore[import-untyped]  # the package has no types
 from sandbox.bench.cpu import cpu_seconds
 from sandbox.bench.database import Database
 from sandbox.bench.load import CreateLoad, open_load
-from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.machine import describe_machine
+from sandbox.bench.result import COUNT, CPU, OTHER, RATE, RATIO, Figure, Progress, Result
 from sandbox.bench.revision import ROOT
 from sandbox.bench.stack import BenchError, Merchant, Stack, call, run_sandbox
 from sandbox.bench.wrk import find_wrk, run_wrk
@@ -45,30 +46,6 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class ScaleResult:
-    """The figures of all rounds."""
-
-    machine: Machine
-    with_shards: int
-    """How many nodes have merchants' rows."""
-    rounds: Mapping[int, Sequence[Cost]]
-    """By the number of requests in flight."""
-    idle: float
-    """The share of a core that the nodes' PostgreSQL processes use without a sandbox, in percent."""
-    idle_with_sandbox: float
-    rates: tuple[float, float] | None
-    """Creates per second of many merchants, plain and distributed; None if the machine has too few cores."""
-
-    def ratio(self, in_flight: int) -> float:
-        """Return the median of the rounds' ratios."""
-        return median(cost.ratio for cost in self.rounds[in_flight])
-
-    def implied_rate(self, in_flight: int, nodes: int) -> float:
-        """Return how many times the payouts of one server this many nodes can have, if CPU time alone decided."""
-        return nodes / self.ratio(in_flight)
-
-
-@dataclass(frozen=True, slots=True)
 class ScaleBench:
     """The options of the bench. `cluster_url` names any node of a distributed database on this machine."""
 
@@ -76,18 +53,14 @@ class ScaleBench:
     seconds: int
     rounds: int
     idle_seconds: int
-    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+    progress: Progress = field(default_factory=Progress)
 
-    @property
-    def steps(self) -> int:
-        """The total number of steps that `progress` counts."""
-        return self.rounds * len(IN_FLIGHT) * 2 + 2
-
-    def run(self) -> ScaleResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if the database is not distributed, a node is on another machine, or anything fails."""
         cluster, servers = asyncio.run(_find_servers(self.cluster_url))
         find_wrk()  # before anything is measured
-        self.progress("the database without a sandbox", 0)
+        self.progress.expect(self.rounds * len(IN_FLIGHT) * 2 + 2)
+        self.progress("the database without a sandbox")
         idle = self._idle(servers)
         self.progress("the database without a sandbox", 1)
         with ExitStack() as closing:
@@ -104,17 +77,30 @@ class ScaleBench:
                 for number in range(1, self.rounds + 1):
                     per_payout = []
                     for name, load, pids in zip(("plain", "distributed"), loads, (servers_of_plain, servers), strict=True):
-                        self.progress(f"round {number}: {name}, {in_flight} in flight", 0)
+                        self.progress(f"round {number}: {name}, {in_flight} in flight")
                         per_payout.append(self._cost(load, pids))
                         self.progress(f"round {number}: {name}, {in_flight} in flight", 1)
                     costs.append(Cost(per_payout[0]["plain"], per_payout[1]))
                 for load in loads:
                     load.check()
             with_shards = len({shard.node for shard in cluster.shards})
-            rates = None
+            rates = {}
             if machine.cores >= CORES_FOR_RATE * len(servers):
-                rates = self._rate(closing, plain, with_shards), self._rate(closing, distributed, with_shards)
-        return ScaleResult(machine, with_shards, rounds, idle, idle_with_sandbox, rates)
+                rates["plain_rps"] = self._rate(closing, plain, with_shards)
+                rates["distributed_rps"] = self._rate(closing, distributed, with_shards)
+        cores = f"A rate needs {CORES_FOR_RATE} cores for each server, and here they share {machine.cores}."
+        return Result(
+            machine=machine,
+            figures=[
+                Figure("nodes", [with_shards], COUNT),
+                *scale_figures(rounds),
+                Figure("idle_percent", [idle], OTHER),
+                Figure("idle_percent_with_sandbox", [idle_with_sandbox], OTHER),
+                *(Figure(name, [rate], RATE) for name, rate in rates.items()),
+            ],
+            notes=[f"`idle_percent` is the share of a core that all nodes use without a sandbox.{'' if rates else ' ' + cores}",
+                   _arithmetic(rounds)],
+        )  # fmt: skip
 
     def _load(self, closing: ExitStack, stack: Stack, in_flight: int, merchants: int) -> CreateLoad:
         load = closing.enter_context(open_load(stack, "bench scale", in_flight, merchants, 0))
@@ -136,6 +122,31 @@ class ScaleBench:
     def _rate(self, closing: ExitStack, stack: Stack, nodes: int) -> float:
         load = self._load(closing, stack, max(IN_FLIGHT), nodes * _MERCHANTS_PER_NODE)
         return median(load.run(self.seconds).http_rps for _ in range(self.rounds))
+
+
+def scale_figures(rounds: Mapping[int, Sequence[Cost]]) -> list[Figure]:
+    """Return the cost of a payout on one server and on each node, and their ratio, by the number of requests in flight."""
+    return [
+        figure
+        for in_flight, costs in rounds.items()
+        for figure in (
+            Figure(f"in_flight/{in_flight}/plain_cpu_us_per_payout", [cost.plain for cost in costs], CPU),
+            *(
+                Figure(f"in_flight/{in_flight}/cpu_us_per_payout/{node}", [cost.nodes[node] for cost in costs], CPU)
+                for node in costs[0].nodes
+            ),
+            Figure(f"in_flight/{in_flight}/ratio", [cost.ratio for cost in costs], RATIO),
+        )
+    ]
+
+
+def _arithmetic(rounds: Mapping[int, Sequence[Cost]]) -> str:
+    ratios = [median(cost.ratio for cost in costs) for costs in rounds.values()]
+    implied = (f"{count} nodes: " + " / ".join(f"{count / ratio:.1f}" for ratio in ratios) for count in (2, 4, 8))
+    return (
+        "Arithmetic, not measured: if CPU time of the database alone decided, and merchants were spread evenly, N nodes would "
+        f"do N / ratio times the payouts of one server, at {' / '.join(map(str, rounds))} in flight. {', '.join(implied)}."
+    )
 
 
 def _postgres_seconds(pid: int) -> float:

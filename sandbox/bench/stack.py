@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, MappingProxyType
@@ -25,6 +26,8 @@ _STOP_SECONDS = 60.0
 _MAX_SECONDS = 1800.0
 """The time limit of one API call. The audit of a million payouts takes minutes."""
 OPENING_BALANCE = "99999999999.00"
+_BATCH = 1000
+"""Payouts or users of one request."""
 _MISSING_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'", re.MULTILINE)
 
 
@@ -136,7 +139,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM. Otherwise Python would end at once, and leave the sandbox running."""
+    """Raise SystemExit on SIGTERM. Otherwise Python would end immediately, and leave the sandbox running."""
 
     def exit_process(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -170,11 +173,59 @@ def create_endpoint(stack: Stack, merchant: Merchant, url: str) -> str:
     return secret
 
 
+def delete_merchant(stack: Stack, merchant: Merchant) -> None:
+    """Delete a merchant with all its data. Raises BenchError."""
+    call(stack, "DELETE", f"/sandbox/v1/merchants/{merchant.merchant_id}", {"X-ADMIN-KEY": stack.admin_key}, None)
+
+
+def payout_body(reference: str | None = None, account_number: str = "12345678900001") -> dict[str, Any]:
+    """Return the body of a create. By default, the payout is paid and its reference is random."""
+    return {
+        "merchant_reference": reference or secrets.token_hex(12),
+        "amount": "1.00",
+        "dest_type": "BANK",
+        "bank_code": "HBL",
+        "account_number": account_number,
+        "account_title": "AYESHA KHAN",
+    }
+
+
+def create_payouts(
+    stack: Stack, merchant: Merchant, count: int, account_number: str = "12345678900001", batch: int = _BATCH
+) -> list[str]:
+    """Create payouts in batches, and return their ids. Raises BenchError."""
+    ids: list[str] = []
+    for start in range(0, count, batch):
+        payouts = [payout_body(account_number=account_number) for _ in range(min(batch, count - start))]
+        results = post(stack, merchant, "/api/v1/payouts/batch", {"payouts": payouts})["results"]
+        if any(result["status"] != 201 for result in results):
+            raise BenchError(f"Not all payouts were created: {json.dumps(results)[:500]}")
+        ids += [result["payout"]["id"] for result in results]
+    return ids
+
+
+def create_users(
+    stack: Stack, merchant: Merchant, total: int, on_created: Callable[[int], None] = lambda count: None
+) -> list[str]:
+    """Create users, and return their ids. Calls `on_created` with the size of each batch. Raises BenchError."""
+    ids: list[str] = []
+    while len(ids) < total:
+        users = [{"name": f"User {number}"} for number in range(len(ids), min(len(ids) + _BATCH, total))]
+        ids += [result["user"]["id"] for result in post(stack, merchant, "/api/v1/users/batch", {"users": users})["results"]]
+        on_created(len(users))
+    return ids
+
+
 def check_audit(stack: Stack, merchant: Merchant) -> None:
     """Audit the merchant's ledger. Raises BenchError if a check fails, because then no figure is valid."""
     report = call(stack, "GET", "/sandbox/v1/audit", {"X-API-KEY": merchant.api_key}, None)
     if report.get("ok") is not True:
         raise BenchError(f"The audit of the ledger failed: {json.dumps(report)[:2000]}")
+
+
+def post(stack: Stack, merchant: Merchant, path: str, body: object) -> Any:
+    """Post a body for a merchant with a new idempotency key, and return the response's JSON. Raises BenchError."""
+    return call(stack, "POST", path, {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": secrets.token_hex(8)}, body)
 
 
 def call(stack: Stack, method: str, path: str, headers: dict[str, str], body: object) -> Any:

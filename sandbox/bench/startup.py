@@ -2,43 +2,14 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Final
 
-from sandbox.bench.cpu import TOTAL, cpu_seconds
+from sandbox.bench.cpu import cpu_seconds
 from sandbox.bench.database import Database
-from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.machine import describe_machine
+from sandbox.bench.result import SECONDS, Figure, Progress, Result
 from sandbox.bench.stack import run_sandbox
-
-STARTS: Final = ("cold", "warm")
-"""The first start on a data directory, which creates and seeds the database, and the next one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """One start: seconds from the command until the ready file exists, and CPU seconds of all processes by kind until then."""
-
-    wall_seconds: float
-    cpu_seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class StartupResult:
-    """The result of the bench: the starts of each kind."""
-
-    machine: Machine
-    starts: Mapping[str, Sequence[Start]]
-
-    def wall_seconds(self, start: str) -> float:
-        """Return the median of the wall-clock seconds."""
-        return median(measured.wall_seconds for measured in self.starts[start])
-
-    def cpu_seconds(self, start: str) -> float:
-        """Return the median of the CPU seconds."""
-        return median(measured.cpu_seconds[TOTAL] for measured in self.starts[start])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +18,27 @@ class StartupBench:
 
     source: Path
     rounds: int
-    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+    progress: Progress = field(default_factory=Progress)
 
-    def run(self) -> StartupResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if a start fails."""
-        starts: dict[str, list[Start]] = {start: [] for start in STARTS}
-        version = ""
+        self.progress.expect(2 * self.rounds)
+        measured: dict[str, list[float]] = {}
         for number in range(1, self.rounds + 1):
             with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
-                for start in STARTS:
-                    self.progress(f"round {number}: {start}", 0)
+                for start in ("cold", "warm"):
+                    self.progress(f"round {number}: {start}")
                     started = time.perf_counter()
                     with run_sandbox(["--data", str(Path(folder) / "data")], self.source) as stack:
                         seconds = time.perf_counter() - started
                         by_kind = cpu_seconds(stack.pid)
                         version = Database(stack.database_url).version
-                    starts[start].append(Start(seconds, by_kind | {TOTAL: sum(by_kind.values())}))
+                    measured.setdefault(f"{start}_cpu_seconds", []).append(sum(by_kind.values()))
+                    measured.setdefault(f"{start}_wall_seconds", []).append(seconds)
                     self.progress(f"round {number}: {start}", 1)
-        return StartupResult(describe_machine(version), starts)
+        return Result(
+            machine=describe_machine(version),
+            figures=[Figure(name, values, SECONDS) for name, values in measured.items()],
+            notes=["Cold is a start with new data, warm is the next start with the same data. The CPU seconds are those of "
+                   "all processes."],
+        )  # fmt: skip

@@ -7,7 +7,6 @@ time.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,9 +15,9 @@ import uvloop
 
 from sandbox.bench.connections import Connections
 from sandbox.bench.database import Database
-from sandbox.bench.e2e import percentile
 from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.pacer import Pacer
+from sandbox.bench.result import COUNT, LACKING, Figure, Progress, Result, cpu_figures, latency_figures
 from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, create_merchant
 
 _TIMEOUT = 30
@@ -34,29 +33,6 @@ class _Payout(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Payout).decode
-
-
-@dataclass(frozen=True, slots=True)
-class WaitForResult:
-    """The result of the bench: how soon after a payment the held request gets its response."""
-
-    machine: Machine
-    rate: int
-    sent: int
-    """Payouts created. One request waits for each."""
-    held: int
-    """The highest number of requests held at the same time."""
-    answered: int
-    """Requests whose response had the paid payout."""
-    missing: int
-    reasons: list[str]
-    """The responses to the first few other requests, or why there was none."""
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    """Time from the transition, at the payout's `updated_at`, to the arrival of the response."""
-    cpu_us: Mapping[str, float]
-    """CPU microseconds per payout, by kind of process, including its held request."""
 
 
 @dataclass(slots=True)
@@ -91,25 +67,21 @@ class WaitForBench:
     seconds: int
     held: int
     connections: int
-    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def delay(self) -> float:
         """Seconds from the start of a payout's processing to its payment."""
         return self.held / self.rate
 
-    @property
-    def steps(self) -> int:
-        """The total number of steps that `progress` counts."""
-        return round(self.delay) + self.seconds
-
-    def run(self) -> WaitForResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if a create fails. A response without SUCCESS is part of the result."""
         if self.delay > MAX_SECONDS:
             raise BenchError(
                 f"At {self.rate} creates per second, at most {round(self.rate * MAX_SECONDS):,} can be held; "
                 "lower --held or raise --rate."
             )
+        self.progress.expect(round(self.delay) + self.seconds)
         machine = describe_machine(Database(self.stack.database_url).version)
         merchant = create_merchant(self.stack, "bench wait-for")
         rule = {
@@ -120,46 +92,37 @@ class WaitForBench:
         call(self.stack, "POST", "/sandbox/v1/scenarios", {"X-API-KEY": merchant.api_key}, rule)
         return uvloop.run(self._measure(machine, merchant))
 
-    async def _measure(self, machine: Machine, merchant: Merchant) -> WaitForResult:
+    async def _measure(self, machine: Machine, merchant: Merchant) -> Result:
         responses = _Responses()
         waiters = _Waiters(self.stack, merchant, responses)
         pacer = Pacer(self.stack, [merchant], self.connections, waiters.wait)
-        ticker = asyncio.create_task(self._tick())
+        ticker = asyncio.create_task(self.progress.tick(f"{self.rate} creates per second", round(self.delay) + self.seconds))
         try:
             await pacer.open()
             with self.stack.cpu() as cpu:
                 await pacer.run(self.rate, self.delay + self.seconds)
                 await pacer.wait_for_responses(_TIMEOUT)
-                self.progress("waiting for the last responses", 0)
+                self.progress("waiting for the last responses")
                 await waiters.wait_for_responses(self.delay + _TIMEOUT)
         finally:
             ticker.cancel()
             await pacer.close()
             await waiters.close()
-        if pacer.sent.failed:
-            raise BenchError(f"{pacer.sent.failed} creates failed: {'; '.join(pacer.sent.reasons)}")
+        pacer.sent.check()
         if not responses.late_seconds:
             raise BenchError(f"None of the held requests got a valid response: {'; '.join(responses.reasons)}")
         await asyncio.to_thread(check_audit, self.stack, merchant)
         sent = len(pacer.sent.payouts)
-        return WaitForResult(
+        counts = {"rate": self.rate, "sent": sent, "held": waiters.max_held, "answered": responses.paid}
+        missing = sent - responses.paid
+        figures = [Figure(name, [count], COUNT) for name, count in counts.items()]
+        figures += [Figure("missing", [missing], LACKING), *latency_figures(responses.late_seconds)]
+        return Result(
             machine=machine,
-            rate=self.rate,
-            sent=sent,
-            held=waiters.max_held,
-            answered=responses.paid,
-            missing=sent - responses.paid,
-            reasons=responses.reasons,
-            p50_ms=percentile(responses.late_seconds, 50) * 1000,
-            p95_ms=percentile(responses.late_seconds, 95) * 1000,
-            p99_ms=percentile(responses.late_seconds, 99) * 1000,
-            cpu_us=cpu.micros_per(sent),
+            figures=figures + cpu_figures("payout", [cpu.micros_per(sent)]),
+            missing=missing,
+            notes=["The audit is clean.", *(f"failed: {reason}" for reason in responses.reasons)],
         )
-
-    async def _tick(self) -> None:
-        for _ in range(self.steps):
-            await asyncio.sleep(1)
-            self.progress(f"{self.rate} creates per second", 1)
 
 
 class _Waiters:

@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import json
-import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,20 +12,30 @@ import aiohttp
 import uvloop
 
 from sandbox.bench.cpu import held, pids_of
-from sandbox.bench.create import medians
 from sandbox.bench.database import Database
-from sandbox.bench.e2e import percentile
-from sandbox.bench.machine import Machine, describe_machine
-from sandbox.bench.pacer import Pacer
+from sandbox.bench.machine import describe_machine
+from sandbox.bench.pacer import send_creates
 from sandbox.bench.receiver import Received, Receiver, ServedConnection, close_transports
+from sandbox.bench.result import COUNT, MS, RATE, RATIO, Figure, Progress, Result, cpu_figures, percentile
 from sandbox.bench.sink import Sink, run_sink
-from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, create_endpoint, create_merchant
+from sandbox.bench.stack import (
+    BenchError,
+    Merchant,
+    Stack,
+    check_audit,
+    create_endpoint,
+    create_merchant,
+    create_payouts,
+    delete_merchant,
+)
 from sandbox.domain.webhook_signing import ID_HEADER, decode_secret
 
 NEIGHBORS: Final = 3
 """Number of endpoints next to the one whose latency is measured."""
-_BATCH: Final = 1000
+_STAYS_PENDING: Final = "12345678900004"
+"""An account number whose payouts stay PENDING, so each causes one webhook."""
 _CLIENT_CONNECTIONS: Final = 64
+_WARM_UP_DELIVERIES: Final = 1000
 _WARM_UP_SECONDS: Final = 1.0
 _ARRIVE_SECONDS: Final = 60.0
 _UNRESOLVABLE: Final = "http://bench.invalid/"  # RFC 6761: no such name exists
@@ -50,31 +58,6 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class WebhooksResult:
-    """The figures of all rounds."""
-
-    machine: Machine
-    deliveries: int
-    rate: int
-    rounds: Sequence[Round]
-
-    @property
-    def ratios(self) -> list[float]:
-        """The sandbox's rate divided by the client's, of each round."""
-        return [round_.sandbox_rate / round_.client_rate for round_ in self.rounds]
-
-    @property
-    def p95_ratios(self) -> list[float]:
-        """The p95 next to failing endpoints divided by the p95 next to working ones, of each round."""
-        return [round_.failing_p95_ms / round_.working_p95_ms for round_ in self.rounds]
-
-    @property
-    def cpu_us(self) -> dict[str, float]:
-        """The medians of the rounds."""
-        return medians([round_.cpu_us for round_ in self.rounds])
-
-
-@dataclass(frozen=True, slots=True)
 class WebhooksBench:
     """The options of the bench.
 
@@ -87,27 +70,30 @@ class WebhooksBench:
     rate: int
     seconds: int
     rounds: int
-    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+    progress: Progress = field(default_factory=Progress)
 
-    @property
-    def steps(self) -> int:
-        """The total number of steps that `progress` counts."""
-        return 4 * self.rounds
-
-    def run(self) -> WebhooksResult:
+    def run(self) -> Result:
         """Measure. Raises BenchError if a webhook is missing, invalid or not recorded."""
         if not pids_of(self.stack.pid, "worker"):
             raise BenchError("This bench holds the workers while it creates payouts, so they must run on this machine.")
+        self.progress.expect(4 * self.rounds)
         database = Database(self.stack.database_url)
         machine = describe_machine(database.version)
         with run_sink() as sink:
-            self.progress("warming up", 0)
-            self._deliver(database, sink, min(self.deliveries, _BATCH))
+            self.progress("warming up")
+            self._deliver(database, sink, min(self.deliveries, _WARM_UP_DELIVERIES))
             rounds = [self._round(database, sink, number) for number in range(1, self.rounds + 1)]
-        return WebhooksResult(machine, self.deliveries, self.rate, rounds)
+        return Result(
+            machine=machine,
+            figures=[Figure("deliveries", [self.deliveries], COUNT), *webhook_figures(rounds)],
+            notes=[
+                f"Each webhook was recorded with one successful attempt. p95 is that of payout.succeeded at {self.rate:,} "
+                "payouts per second."
+            ],
+        )
 
     def _round(self, database: Database, sink: Sink, number: int) -> Round:
-        self.progress(f"round {number}: the sandbox", 0)
+        self.progress(f"round {number}: the sandbox")
         sandbox_rate, cpu_us, webhooks = self._deliver(database, sink, self.deliveries)
         self.progress(f"round {number}: the bare client", 1)
         sink.reset()
@@ -134,7 +120,7 @@ class WebhooksBench:
         sink.reset()
         with contextlib.ExitStack() as measuring:
             with held(pids_of(self.stack.pid, "worker")):
-                _create_pending(self.stack, merchant, count)
+                create_payouts(self.stack, merchant, count, _STAYS_PENDING)
                 database.analyze()
                 cpu = measuring.enter_context(self.stack.cpu())
             first_at = sink.wait(count)
@@ -157,7 +143,7 @@ class WebhooksBench:
             closing.push_async_callback(receiver.close)
             merchant = await asyncio.to_thread(create_merchant, self.stack, "bench webhooks")
             # Otherwise the failed webhooks would be retried during the next measurements.
-            closing.push_async_callback(asyncio.to_thread, _delete, self.stack, merchant)
+            closing.push_async_callback(asyncio.to_thread, delete_merchant, self.stack, merchant)
             neighbors = [f"{url}/{number}" for number in range(1, NEIGHBORS + 1)]
             if failing:
                 neighbors = [await closing.enter_async_context(_hanging()), closing.enter_context(_refusing()), _UNRESOLVABLE]
@@ -171,23 +157,27 @@ class WebhooksBench:
 
     async def _create(self, merchant: Merchant, received: Received, seconds: float) -> dict[str, float]:
         """Create payouts for `seconds`, and wait for their webhooks at the measured endpoint. Return when each was sent."""
-        pacer = Pacer(self.stack, [merchant], _CLIENT_CONNECTIONS)
-        try:
-            await pacer.open()
-            await pacer.run(self.rate, seconds)
-            await pacer.wait_for_responses(_ARRIVE_SECONDS)
-        finally:
-            await pacer.close()
-        if pacer.sent.failed:
-            raise BenchError(f"{pacer.sent.failed} creates failed: {'; '.join(pacer.sent.reasons)}")
+        sent, _ = await send_creates(self.stack, [merchant], _CLIENT_CONNECTIONS, self.rate, seconds, _ARRIVE_SECONDS)
         deadline = time.perf_counter() + _ARRIVE_SECONDS
-        while not all((payout, "payout.succeeded", "0") in received.arrived for payout in pacer.sent.payouts):
+        while not all((payout, "payout.succeeded", "0") in received.arrived for payout in sent.payouts):
             if time.perf_counter() > deadline:
                 raise BenchError(f"Webhooks were missing at the working endpoint after {_ARRIVE_SECONDS:.0f} seconds.")
             await asyncio.sleep(0.02)
-        if received.refused:
-            raise BenchError(f"{received.refused} webhooks were invalid: {'; '.join(received.reasons)}")
-        return pacer.sent.payouts
+        received.check()
+        return sent.payouts
+
+
+def webhook_figures(rounds: Sequence[Round]) -> list[Figure]:
+    """Return the figures of all rounds: `ratio` is the sandbox to the bare client, `p95_ratio` failing to working."""
+    return [
+        Figure("sandbox_per_second", [round_.sandbox_rate for round_ in rounds], RATE),
+        Figure("client_per_second", [round_.client_rate for round_ in rounds], RATE),
+        Figure("ratio", [round_.sandbox_rate / round_.client_rate for round_ in rounds], RATIO),
+        Figure("p95_ms_next_to_working", [round_.working_p95_ms for round_ in rounds], MS),
+        Figure("p95_ms_next_to_failing", [round_.failing_p95_ms for round_ in rounds], MS),
+        Figure("p95_ratio", [round_.failing_p95_ms / round_.working_p95_ms for round_ in rounds], RATIO),
+        *cpu_figures("payout", [round_.cpu_us for round_ in rounds]),
+    ]
 
 
 async def _post_all(url: str, webhooks: Sequence[tuple[str, bytes]]) -> None:
@@ -206,30 +196,6 @@ async def _post_all(url: str, webhooks: Sequence[tuple[str, bytes]]) -> None:
             await asyncio.gather(*(post(session) for _ in range(_CLIENT_CONNECTIONS)))
     except aiohttp.ClientError as error:
         raise BenchError(f"The bare client failed: {error!r}") from error
-
-
-def _create_pending(stack: Stack, merchant: Merchant, count: int) -> None:
-    """Create payouts that stay PENDING, so each causes one webhook. Raises BenchError."""
-    for start in range(0, count, _BATCH):
-        payouts = [
-            {
-                "merchant_reference": secrets.token_hex(12),
-                "amount": "1.00",
-                "dest_type": "BANK",
-                "bank_code": "HBL",
-                "account_number": "12345678900004",
-                "account_title": "AYESHA KHAN",
-            }
-            for _ in range(min(_BATCH, count - start))
-        ]
-        headers = {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": secrets.token_hex(8)}
-        results = call(stack, "POST", "/api/v1/payouts/batch", headers, {"payouts": payouts})["results"]
-        if any(result["status"] != 201 for result in results):
-            raise BenchError(f"Not all payouts were created: {json.dumps(results)[:500]}")
-
-
-def _delete(stack: Stack, merchant: Merchant) -> None:
-    call(stack, "DELETE", f"/sandbox/v1/merchants/{merchant.merchant_id}", {"X-ADMIN-KEY": stack.admin_key}, None)
 
 
 @contextlib.asynccontextmanager

@@ -1,39 +1,27 @@
 """`psp bench`: measure how fast the sandbox is on this machine, compared with the database itself."""
 
-from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.bench_compare import compare
-from sandbox.cli.bench_neighbors import neighbors
-from sandbox.cli.bench_run import Json, Output, measure, print_result, show_progress
-from sandbox.cli.bench_scale import scale
-from sandbox.cli.failures import not_met, refused
-
-if TYPE_CHECKING:
-    from sandbox.bench.create import Progress
-    from sandbox.bench.stack import Stack
+from sandbox.cli.bench_run import OpenBench, add_bench
+from sandbox.cli.failures import refused
 
 app = App("Measure how fast the sandbox is on this machine.")
 # Unknown options belong to the compared bench.
 app.command("compare", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(compare)
-app.command("neighbors")(neighbors)
-app.command("scale")(scale)
 
-_ReadyFile = Annotated[
-    Path | None,
-    typer.Option("--ready-file", help="Measure the running sandbox that wrote this file, instead of starting one."),
+_Seconds = Annotated[int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement.")]
+_Rounds = Annotated[
+    int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
 ]
 _Connections = Annotated[int, typer.Option("--connections", min=1, max=1000, help="HTTP connections.")]
-_ApiProcesses = Annotated[
-    int, typer.Option("--api-processes", min=1, max=64, help="API processes of the sandbox that it starts.")
-]
-_Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes of the sandbox that it starts.")]
 _Merchants = Annotated[int, typer.Option("--merchants", min=1, max=1000, help="Spread the creates over this many merchants.")]
+_PerMerchant = "Webhook endpoints per merchant; each receives all events."
 
 
 @app.callback()
@@ -43,26 +31,17 @@ def need_benchmarks() -> None:
         raise refused("psp bench needs a clone of the repository: the installed package does not contain the benchmarks.")
 
 
-@app.command("create")
+@add_bench(app, "create")
 def create(
-    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement.")] = 8,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
-    ] = 3,
+    seconds: _Seconds = 8,
+    rounds: _Rounds = 3,
     connections: _Connections = 64,
     merchants: _Merchants = 1,
-    webhooks: Annotated[
-        int, typer.Option("--webhooks", min=0, max=16, help="Webhook endpoints per merchant; each receives all events.")
-    ] = 0,
+    webhooks: Annotated[int, typer.Option("--webhooks", min=0, max=16, help=_PerMerchant)] = 0,
     preload: Annotated[
         int, typer.Option("--preload", min=0, max=100_000_000, help="Store this many settled payouts first.")
     ] = 0,
-    ready_file: _ReadyFile = None,
-    api_processes: _ApiProcesses = 1,
-    workers: _Workers = 1,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+) -> OpenBench:
     """Create payouts over HTTP with wrk, and compare with the same writes by pgbench.
 
     Everything is on: authentication, idempotency, logs, events, and the worker, which settles the payouts.
@@ -73,17 +52,15 @@ def create(
     `cpu_us_per_payout` is the CPU time of the sandbox's processes, without pgbench, until each payout is settled and
     its webhooks are delivered.
     """
-    from sandbox.bench import report
     from sandbox.bench.create import CreateBench
 
-    def open_bench(stack: "Stack", progress: "Progress") -> CreateBench:
-        return CreateBench(stack, seconds, rounds, connections, merchants, webhooks, preload, progress)
+    return partial(
+        CreateBench, seconds=seconds, rounds=rounds, connections=connections, merchants=merchants, webhooks=webhooks,
+        preload=preload,
+    )  # fmt: skip
 
-    result = measure(open_bench, ready_file, api_processes, workers, as_json)
-    print_result(report.create_json(result), report.create_details(result), report.create_report, result, as_json, output)
 
-
-@app.command("e2e")
+@add_bench(app, "e2e")
 def e2e(
     rate: Annotated[
         str, typer.Option("--rate", help="Creates per second, or a fraction of the top rate, such as 0.5x.")
@@ -92,15 +69,8 @@ def e2e(
     drain: Annotated[float, typer.Option("--drain", min=1, max=3600, help="Seconds to wait for the last events.")] = 15,
     connections: _Connections = 64,
     merchants: _Merchants = 1,
-    webhooks: Annotated[
-        int, typer.Option("--webhooks", min=1, max=16, help="Webhook endpoints per merchant; each receives all events.")
-    ] = 1,
-    ready_file: _ReadyFile = None,
-    api_processes: _ApiProcesses = 1,
-    workers: _Workers = 1,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+    webhooks: Annotated[int, typer.Option("--webhooks", min=1, max=16, help=_PerMerchant)] = 1,
+) -> OpenBench:
     """Create payouts at a steady rate, and receive and verify all their webhooks.
 
     The percentiles measure the time from sending the request to receiving payout.succeeded at every endpoint. Each payout
@@ -110,24 +80,19 @@ def e2e(
 
     For a fraction such as 0.5x, a few seconds of full load without webhooks first measure the top rate.
     """
-    from sandbox.bench import report
     from sandbox.bench.e2e import E2eBench, parse_rate
 
     try:
         parsed_rate = parse_rate(rate)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rate") from None
-
-    def open_bench(stack: "Stack", progress: "Progress") -> E2eBench:
-        return E2eBench(stack, parsed_rate, seconds, connections, drain, merchants, webhooks, progress)
-
-    result = measure(open_bench, ready_file, api_processes, workers, as_json)
-    print_result(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
-    if result.missing:
-        raise not_met(f"{result.missing} did not arrive in time.")
+    return partial(
+        E2eBench, rate=parsed_rate, seconds=seconds, connections=connections, drain=drain, merchants=merchants,
+        webhooks=webhooks,
+    )  # fmt: skip
 
 
-@app.command("webhooks")
+@add_bench(app, "webhooks")
 def webhooks(
     deliveries: Annotated[
         int, typer.Option("--deliveries", min=10, max=100_000, help="Webhooks that each side sends in a round.")
@@ -138,15 +103,8 @@ def webhooks(
     seconds: Annotated[
         int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement of the latency.")
     ] = 8,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
-    ] = 3,
-    ready_file: _ReadyFile = None,
-    api_processes: _ApiProcesses = 1,
-    workers: _Workers = 1,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+    rounds: _Rounds = 3,
+) -> OpenBench:
     """Deliver webhooks, and post the same bodies with a bare aiohttp client, alternately, to the same receiver.
 
     The bare client signs nothing and records nothing. The workers are held while the payouts are created, because the rate
@@ -159,18 +117,12 @@ def webhooks(
 
     `cpu_us_per_payout` is the CPU time of the sandbox's processes per webhook.
     """
-    from sandbox.bench import webhooks_report as report
     from sandbox.bench.webhooks import WebhooksBench
 
-    def open_bench(stack: "Stack", progress: "Progress") -> WebhooksBench:
-        return WebhooksBench(stack, deliveries, rate, seconds, rounds, progress)
-
-    result = measure(open_bench, ready_file, api_processes, workers, as_json)
-    figures = report.figures(result)
-    print_result(figures, asdict(result) | figures, report.render, result, as_json, output)
+    return partial(WebhooksBench, deliveries=deliveries, rate=rate, seconds=seconds, rounds=rounds)
 
 
-@app.command("wait-for")
+@add_bench(app, "wait-for")
 def wait_for(
     rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates per second.")] = 200,
     seconds: Annotated[
@@ -178,135 +130,76 @@ def wait_for(
     ] = 8,
     held: Annotated[int, typer.Option("--held", min=1, max=20_000, help="Requests to hold at any moment.")] = 1000,
     connections: _Connections = 64,
-    ready_file: _ReadyFile = None,
-    api_processes: _ApiProcesses = 1,
-    workers: _Workers = 1,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+) -> OpenBench:
     """Create payouts at a steady rate, and hold a request with wait_for for each until it is paid.
 
     A scenario delays each payment just long enough to keep --held requests open. The percentiles measure the time from
     the payout's transition to the arrival of the response.
     """
-    from sandbox.bench import report
     from sandbox.bench.wait_for import WaitForBench
 
-    def open_bench(stack: "Stack", progress: "Progress") -> WaitForBench:
-        return WaitForBench(stack, rate, seconds, held, connections, progress)
-
-    result = measure(open_bench, ready_file, api_processes, workers, as_json)
-    figures = report.wait_for_json(result)
-    print_result(figures, asdict(result) | figures, report.wait_for_report, result, as_json, output)
-    if result.missing:
-        raise not_met(f"{result.missing} did not arrive in time.")
+    return partial(WaitForBench, rate=rate, seconds=seconds, held=held, connections=connections)
 
 
-@app.command("summary")
+@add_bench(app, "summary")
 def summary(
-    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement.")] = 5,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
-    ] = 3,
+    seconds: _Seconds = 5,
+    rounds: _Rounds = 3,
     connections: _Connections = 64,
-    ready_file: _ReadyFile = None,
-    api_processes: _ApiProcesses = 1,
-    workers: _Workers = 1,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+) -> OpenBench:
     """Read one user's summary from the cache and create payouts, alternately, over the same number of connections.
 
     `cpu_us_per_summary` is the CPU time per read. `cpu_us_per_payout` is the CPU time per create, until the payout is
     settled.
     """
-    from sandbox.bench import report
-    from sandbox.bench.wallets import SummaryBench
+    from sandbox.bench.summary import SummaryBench
 
-    def open_bench(stack: "Stack", progress: "Progress") -> SummaryBench:
-        return SummaryBench(stack, seconds, rounds, connections, progress)
-
-    result = measure(open_bench, ready_file, api_processes, workers, as_json)
-    figures = report.summary_json(result)
-    print_result(figures, asdict(result) | figures, report.summary_report, result, as_json, output)
+    return partial(SummaryBench, seconds=seconds, rounds=rounds, connections=connections)
 
 
-@app.command("reads")
+@add_bench(app, "reads")
 def reads(
-    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement.")] = 5,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
-    ] = 3,
+    seconds: _Seconds = 5,
+    rounds: _Rounds = 3,
     connections: _Connections = 64,
-    ready_file: _ReadyFile = None,
-    api_processes: _ApiProcesses = 1,
-    workers: _Workers = 1,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+) -> OpenBench:
     """Read payouts by id and the balance, alternately, with wrk.
 
     `cpu_us_per_payout_read` and `cpu_us_per_balance_read` are the CPU time of the sandbox's processes per read.
     """
-    from sandbox.bench import report
     from sandbox.bench.reads import ReadsBench
 
-    def open_bench(stack: "Stack", progress: "Progress") -> ReadsBench:
-        return ReadsBench(stack, seconds, rounds, connections, progress)
-
-    result = measure(open_bench, ready_file, api_processes, workers, as_json)
-    figures = report.reads_json(result)
-    print_result(figures, asdict(result) | figures, report.reads_report, result, as_json, output)
+    return partial(ReadsBench, seconds=seconds, rounds=rounds, connections=connections)
 
 
-@app.command("startup")
+@add_bench(app, "startup", on_sandbox=False)
 def startup(
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
-    ] = 3,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+    rounds: _Rounds = 3,
+) -> OpenBench:
     """Start the sandbox with new data, and again with the same data, until it is ready.
 
     The CPU seconds are those of all its processes. It uses embedded stores even if the environment has URLs.
     """
-    from sandbox.bench import report
     from sandbox.bench.revision import ROOT
     from sandbox.bench.startup import StartupBench
 
-    with show_progress(as_json) as shown:
-        shown.start("starting", 2 * rounds)
-        result = StartupBench(ROOT, rounds, shown.advance).run()
-    figures = report.startup_json(result)
-    print_result(figures, asdict(result) | figures, report.startup_report, result, as_json, output)
+    return partial(StartupBench, source=ROOT, rounds=rounds)
 
 
-@app.command("bulk-credit")
+@add_bench(app, "bulk-credit")
 def bulk_credit(
     rows: Annotated[int, typer.Option("--rows", min=1, max=1_000_000, help="Rows of the file, one per user.")] = 100_000,
-    ready_file: _ReadyFile = None,
-    api_processes: _ApiProcesses = 1,
-    workers: _Workers = 1,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+) -> OpenBench:
     """Credit many wallets from one CSV file. The users are created first, outside the measurement.
 
     `cpu_us_per_row` is the CPU time of the sandbox's processes per row.
     """
-    from sandbox.bench import report
-    from sandbox.bench.wallets import BulkCreditBench
+    from sandbox.bench.bulk_credit import BulkCreditBench
 
-    def open_bench(stack: "Stack", progress: "Progress") -> BulkCreditBench:
-        return BulkCreditBench(stack, rows, progress)
-
-    result = measure(open_bench, ready_file, api_processes, workers, as_json)
-    figures = report.bulk_credit_json(result)
-    print_result(figures, asdict(result) | figures, report.bulk_credit_report, result, as_json, output)
+    return partial(BulkCreditBench, rows=rows)
 
 
-@app.command("growth")
+@add_bench(app, "growth", on_sandbox=False)
 def growth(
     case: Annotated[str, typer.Argument(help="age, neighbors or payouts.", metavar="CASE")],
     payouts: Annotated[
@@ -317,14 +210,12 @@ def growth(
         int, typer.Option("--merchants", min=1, max=1_000_000, help="Small merchants, each with one payout (neighbors).")
     ] = 100_000,
     webhooks: Annotated[int, typer.Option("--webhooks", min=0, max=16, help="Webhook endpoints of the merchant.")] = 3,
-    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement.")] = 10,
+    seconds: _Seconds = 10,
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, max=100, help="How often to measure each sandbox; the medians count.")
     ] = 3,
     connections: _Connections = 64,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+) -> OpenBench:
     """Create payouts at full load, alternately in a sandbox with much data and in one without it.
 
     age: a sandbox that has created --payouts payouts (default: 120000, ten minutes at 200 per second), and a fresh one.
@@ -335,46 +226,86 @@ def growth(
 
     There are two ratios, each with the data divided by without it: CPU time per payout, and payouts per second.
     """
-    from sandbox.bench import report
     from sandbox.bench.growth import GrowthBench, parse_case
 
     try:
         parsed_case = parse_case(case)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="CASE") from None
-    with show_progress(as_json) as shown:
-        bench = GrowthBench(parsed_case, payouts, merchants, webhooks, seconds, rounds, connections, shown.advance)
-        shown.start("starting", bench.steps)
-        result = bench.run()
-    figures = report.growth_json(result)
-    print_result(figures, asdict(result) | figures, report.growth_report, result, as_json, output)
+    return partial(
+        GrowthBench, case=parsed_case, payouts=payouts, merchants=merchants, webhooks=webhooks, seconds=seconds, rounds=rounds,
+        connections=connections,
+    )  # fmt: skip
 
 
-@app.command("world")
+@add_bench(app, "world")
 def world(
     payouts: Annotated[int, typer.Option("--payouts", min=1, max=10_000, help="Settled payouts in the world.")] = 1000,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
-    ] = 5,
+    rounds: _Rounds = 5,
     clients: Annotated[
         int, typer.Option("--clients", min=0, max=64, help="Clients that create payouts for another merchant.")
     ] = 2,
-    ready_file: _ReadyFile = None,
-    api_processes: _ApiProcesses = 1,
-    workers: _Workers = 1,
-    as_json: Json = False,
-    output: Output = None,
-) -> None:
+) -> OpenBench:
     """Create a merchant, take a snapshot of its world, restore it and reset it, while another merchant is busy.
 
     `cpu_us_per_payout` is the CPU time of the whole run, divided by the payouts of both merchants.
     """
-    from sandbox.bench import report
     from sandbox.bench.world import WorldBench
 
-    def open_bench(stack: "Stack", progress: "Progress") -> WorldBench:
-        return WorldBench(stack, payouts, rounds, clients, progress)
+    return partial(WorldBench, payouts=payouts, rounds=rounds, clients=clients)
 
-    result = measure(open_bench, ready_file, api_processes, workers, as_json)
-    figures = report.world_json(result)
-    print_result(figures, asdict(result) | figures, report.world_report, result, as_json, output)
+
+@add_bench(app, "neighbors", on_sandbox=False)
+def neighbors(
+    processes: Annotated[
+        list[int] | None,
+        typer.Option("--processes", min=1, max=2, help="API processes of the sandbox. Can be repeated. [default: 1, then 2]"),
+    ] = None,
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=600, help="The duration of each phase.")] = 8,
+    kinds: Annotated[
+        str | None, typer.Option("--kinds", metavar="KINDS", help="Kinds of noise, comma-separated. [default: all]")
+    ] = None,
+    connections: Annotated[int, typer.Option("--connections", min=1, max=64, help="Connections of each noisy merchant.")] = 2,
+) -> OpenBench:
+    """Measure the latency of a quiet merchant's creates next to eight merchants that make noise.
+
+    The quiet merchant sends one create after another, at most 20 per second: in calm, then with noise, then in calm again.
+    A ratio is the latency with noise divided by the mean of the two in calm. p50 may triple, p95 may be five times as
+    long, and no response may be a 5xx. Otherwise the exit code is 1. Both sides run in processes of their own.
+
+    Kinds: creates, metadata (creates with as much metadata as possible), batches (1000 creates each), wrong-items (batches
+    of 1000 invalid creates), nested (200,000 brackets), refused (creates with 5000 unknown fields), journal (reads of a
+    journal full of these), search (among 5000 payouts), bulk (bulk credits of 500,000 invalid rows), endpoints (created and
+    deleted), snapshots (taken and deleted), restore (of snapshots), imports (of 1.5 MB that are not a world), certify
+    (receiver tests), webhooks (the time from a create to its webhook, next to one merchant with twelve failing endpoints
+    that creates 300 payouts together).
+    """
+    from sandbox.bench.neighbors import NeighborsBench
+    from sandbox.bench.noise import KINDS, parse_kinds
+
+    try:
+        names = list(KINDS) if kinds is None else parse_kinds(kinds)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--kinds") from None
+    return partial(NeighborsBench, processes=processes or [1, 2], kinds=names, seconds=seconds, connections=connections)
+
+
+@add_bench(app, "scale", on_sandbox=False)
+def scale(
+    cluster: Annotated[
+        str, typer.Option("--cluster", help="The URL of a distributed database (psp distribute) on this machine: any node.")
+    ],
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=600, help="The duration of each measurement.")] = 5,
+    rounds: _Rounds = 3,
+    idle_seconds: Annotated[
+        int, typer.Option("--idle-seconds", min=1, max=600, help="How long to watch the database while nothing happens.")
+    ] = 20,
+) -> OpenBench:
+    """Measure what a payout costs the servers of a distributed database, next to one PostgreSQL server.
+
+    One merchant creates payouts with 1, 16 and 128 requests in flight, in turn on the embedded PostgreSQL and on the
+    distributed database. The figures are CPU time of the PostgreSQL processes. Rates need 4 cores for each server.
+    """
+    from sandbox.bench.scale import ScaleBench
+
+    return partial(ScaleBench, cluster_url=cluster, seconds=seconds, rounds=rounds, idle_seconds=idle_seconds)

@@ -1,10 +1,11 @@
 """`psp bench compare`: measure this code and another revision alternately."""
 
+import inspect
 from typing import Annotated, Any
 
 import typer
 
-from sandbox.cli.bench_run import Json, print_result, show_progress
+from sandbox.cli.bench_run import SHARED_OPTIONS, Json, print_result, show_progress
 
 _REFUSED = {
     "ready_file": "--ready-file does not work in a comparison, which starts both sandboxes itself.",
@@ -31,36 +32,28 @@ def compare(
     The revision is checked out in a temporary directory, and runs in this Python environment. Both sandboxes run at the
     same time, each on its own stores, and one client measures them alternately. `create` skips pgbench.
     """
-    options = _options_of(context, bench)
-    from sandbox.bench.compare import bench_preparer, compare, compare_json, compare_report
-
-    try:
-        prepare = bench_preparer(bench, options)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    with show_progress(as_json) as shown:
-        shown.start("starting", 2 * rounds)
-        result = compare(
-            revision, bench, prepare, rounds, options.get("api_processes", 1), options.get("workers", 1), shown.advance
-        )
-    figures = compare_json(result)
-    print_result(figures, figures, compare_report, result, as_json, None)
-
-
-def _options_of(context: typer.Context, bench: str) -> dict[str, Any]:
-    """Parse the remaining arguments as the options of the bench's own command. Raises BadParameter."""
-    assert context.parent is not None  # this command is in a group
-    benches: dict[str, Any] = {
-        name: command
-        for name, command in context.parent.command.commands.items()  # type: ignore[attr-defined]  # the parent is a group
-        if name
-        not in (context.info_name, "growth", "neighbors", "scale", "webhooks")  # the last four are comparisons themselves
-    }
-    if bench not in benches:
-        raise typer.BadParameter(f"{bench!r} is not a bench that can be compared. Choose from: {', '.join(benches)}.")
-    with benches[bench].make_context(bench, list(context.args), parent=context) as own:
+    command = _command(context, bench)
+    with command.make_context(bench, list(context.args), parent=context) as own:
         options: dict[str, Any] = own.params
     for name, message in _REFUSED.items():
         if options.get(name):
             raise typer.BadParameter(message)
-    return options
+    from sandbox.bench.compare import bench_preparer, compare
+
+    # A bench's command wraps a function that takes the bench's own options.
+    own_options = {name: value for name, value in options.items() if name not in SHARED_OPTIONS}
+    prepare = bench_preparer(bench, inspect.unwrap(command.callback)(**own_options))
+    with show_progress(as_json) as progress:
+        result = compare(revision, bench, prepare, rounds, options.get("api_processes", 1), options.get("workers", 1), progress)
+    print_result(result, as_json)
+
+
+def _command(context: typer.Context, bench: str) -> Any:
+    """Return the command of a bench that can be compared. Raises BadParameter."""
+    assert context.parent is not None  # this command is in a group
+    commands: dict[str, Any] = context.parent.command.commands  # type: ignore[attr-defined]  # the parent is a group
+    # The others are comparisons themselves.
+    benches = [name for name in commands if name not in (context.info_name, "growth", "neighbors", "scale", "webhooks")]
+    if bench not in benches:
+        raise typer.BadParameter(f"{bench!r} is not a bench that can be compared. Choose from: {', '.join(benches)}.")
+    return commands[bench]

@@ -1,114 +1,122 @@
-"""Shared by the commands of `psp bench`: run a measurement with a progress bar, and print the result."""
+"""Shared by the commands of `psp bench`: their options, the progress bar, and what they print."""
 
+import inspect
 import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sandbox.cli.failures import refused
+from sandbox.cli.app import App
+from sandbox.cli.failures import check_failed, not_met, refused
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from sandbox.bench.report import ProgressBar
+    from sandbox.bench.result import Result
 
-    from sandbox.bench.create import Progress
-    from sandbox.bench.stack import Stack
+OpenBench = partial[Any]
+"""Opens a bench with its options. Its caller adds the sandbox and the progress."""
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", help="Write all measurements and a description of the machine to this JSON file."),
-]
-ResultT = TypeVar("ResultT", covariant=True)
 
 
-class _Bench(Protocol[ResultT]):
-    """A bench. `steps` is the total number of steps that it reports as progress."""
-
-    @property
-    def steps(self) -> int: ...
-
-    def run(self) -> ResultT: ...
-
-
-def measure(
-    open_bench: "Callable[[Stack, Progress], _Bench[ResultT]]",
-    ready_file: Path | None,
-    api_processes: int,
-    workers: int,
-    as_json: bool,
-) -> ResultT:
-    """Run a bench on the ready file's sandbox, or on a fresh one. A failure ends the command with code 1."""
-    from sandbox.bench.stack import open_stack
-
-    with show_progress(as_json) as shown, open_stack(ready_file, api_processes, workers) as stack:
-        bench = open_bench(stack, shown.advance)
-        shown.start("starting", bench.steps)
-        return bench.run()
+def _output_options(
+    as_json: Json = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write the figures and a description of the machine to this JSON file.")
+    ] = None,
+) -> None:
+    """The last options of every bench."""
 
 
-class _ProgressBar:
-    """A progress bar on standard error, unless it is hidden."""
+def _sandbox_options(
+    ready_file: Annotated[
+        Path | None,
+        typer.Option("--ready-file", help="Measure the running sandbox that wrote this file, instead of starting one."),
+    ] = None,
+    api_processes: Annotated[
+        int, typer.Option("--api-processes", min=1, max=64, help="API processes of the sandbox that it starts.")
+    ] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=64, help="Worker processes of the sandbox that it starts.")
+    ] = 1,
+) -> None:
+    """The options of every bench that measures one sandbox."""
 
-    def __init__(self, visible: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not visible,
-            transient=True,
-        )
-        self._task = self.bar.add_task("", total=None)
+_SANDBOX_OPTIONS = tuple(inspect.signature(_sandbox_options).parameters)
+SHARED_OPTIONS = (*_SANDBOX_OPTIONS, *inspect.signature(_output_options).parameters)
 
-    def start(self, what: str, steps: int | None) -> None:
-        self.bar.update(self._task, description=what, total=steps)
 
-    def advance(self, what: str, done: int) -> None:
-        self.bar.update(self._task, description=what, advance=done)
+def add_bench(app: App, name: str, *, on_sandbox: bool = True) -> Callable[[Callable[..., OpenBench]], Callable[..., None]]:
+    """Return a decorator that adds a command for a bench: one that measures a sandbox, or one that starts its own.
+
+    The function takes the bench's own options, and returns how to open the bench.
+    """
+
+    def decorate(function: Callable[..., OpenBench]) -> Callable[..., None]:
+        @wraps(function)
+        def command(as_json: bool, output: Path | None, **options: Any) -> None:
+            sandbox = {option: options.pop(option) for option in _SANDBOX_OPTIONS if on_sandbox}
+            open_bench = function(**options)
+            with show_progress(as_json) as progress:
+                from sandbox.bench.stack import open_stack
+
+                with open_stack(**sandbox) if on_sandbox else nullcontext() as stack:
+                    target = {"stack": stack} if on_sandbox else {}
+                    result = open_bench(**target, progress=progress).run()
+            print_result(result, as_json, output)
+
+        shared = (_sandbox_options, _output_options) if on_sandbox else (_output_options,)
+        parameters = [option for source in (function, *shared) for option in inspect.signature(source).parameters.values()]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads the options from it
+        command.__annotations__ = {option.name: option.annotation for option in parameters}
+        return app.command(name)(command)  # type: ignore[no-any-return]  # typer returns the function
+
+    return decorate
 
 
 @contextmanager
-def show_progress(as_json: bool) -> "Iterator[_ProgressBar]":
+def show_progress(as_json: bool) -> "Iterator[ProgressBar]":
     """Show the progress of a measurement. A BenchError ends the command with code 1."""
+    from sandbox.bench.report import ProgressBar
     from sandbox.bench.stack import BenchError
 
-    shown = _ProgressBar(sys.stderr.isatty() and not as_json)
+    progress = ProgressBar(sys.stderr.isatty() and not as_json)
     try:
-        with shown.bar:
-            shown.start("starting", None)
-            yield shown
+        with progress.bar:
+            yield progress
     except BenchError as error:
         raise refused(f"psp bench: {error}") from None
 
 
-def print_result(
-    figures: dict[str, Any],
-    details: dict[str, Any],
-    render: "Callable[[Any, str], RenderableType]",
-    result: object,
-    as_json: bool,
-    output: Path | None,
-) -> None:
-    """Print the result as text or JSON, and write `details` to the file `output`. Raises Failure if that fails."""
+def print_result(result: "Result", as_json: bool, output: Path | None = None) -> None:
+    """Print a result as text or JSON, and write it to the file `output`.
+
+    Raises Failure if the file cannot be written, a limit is exceeded, or something did not arrive in time.
+    """
     from rich.console import Console
+
+    from sandbox.bench import report
 
     command = shlex.join(["psp", *sys.argv[1:]])
     if output is not None:
         try:
-            output.write_text(json.dumps(details | {"command": command}, indent=2) + "\n", "utf-8")
+            output.write_text(json.dumps(report.details(result, command), indent=2) + "\n", "utf-8")
         except OSError as error:
             raise refused(f"psp bench: {output} cannot be written ({error.strerror}).") from None
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(json.dumps(report.to_json(result)))
     else:
-        Console().print(render(result, command))
+        Console().print(report.render(result, command))
+    if result.exceeded:
+        count = len(result.exceeded)
+        raise check_failed(f"psp bench: {count} {'figures exceed their limits' if count > 1 else 'figure exceeds its limit'}.")
+    if result.missing:
+        raise not_met(f"{result.missing} did not arrive in time.")
