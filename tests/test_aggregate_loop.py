@@ -11,7 +11,7 @@ from worker.aggregate import MAX_HTTP_POLLS, MAX_OWN_POLLS, AggregateLoop
 
 
 class HangingVendors(Poller):
-    """Finds more due merchants with an unresponsive vendor than can be polled at once, and some that read our own feed."""
+    """Finds more due merchants with an unresponsive vendor than can be polled at a time, and some that read our own feed."""
 
     def __init__(self) -> None:
         own = OwnVendor(FeedService())

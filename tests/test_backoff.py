@@ -1,4 +1,4 @@
-"""Retries wait longer each time and report each outage once; unexpected errors are raised at once."""
+"""Retries wait longer each time and report each outage once; unexpected errors are raised immediately."""
 
 import pytest
 

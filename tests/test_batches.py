@@ -263,7 +263,7 @@ def make_due(worlds: Sequence[World]) -> None:
 async def test_a_worker_runs_the_steps_of_each_merchant_that_is_not_locked(
     stack: Stack, pool: None, worlds: list[World]
 ) -> None:
-    """More merchants stay locked than can wait for their locks at once. One is released, and must not wait for the others."""
+    """More merchants stay locked than can wait for their locks at a time. One is released, and must not wait for the others."""
     await asyncio.to_thread(make_due, worlds)
     count = MAX_SOLO_WORKER_MERCHANTS + 2
     released, locked, others = worlds[count], worlds[:count], worlds[count + 1 :]
@@ -309,7 +309,7 @@ async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool
 async def test_in_a_frozen_world_the_steps_of_a_command_run_before_the_next_command(
     stack: Stack, work: UnitOfWorkRunner, units: list[UnitOfWork]
 ) -> None:
-    """Each payout locks the whole balance and fails at once, which unlocks it for the next. All share one transaction."""
+    """Each payout locks the whole balance and fails immediately, which unlocks it for the next. All share one transaction."""
     with World.create(stack, opening_balance="1000.00") as world:
         assert world.post("/sandbox/v1/clock/freeze", {}).status_code == 200
         body = world.payout_body("0003")

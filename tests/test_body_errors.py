@@ -1,4 +1,4 @@
-"""A refused body is reported with all of its errors at once, each with a message that says how to fix it."""
+"""A refused body is reported with all of its errors together, each with a message that says how to fix it."""
 
 import json
 from decimal import Decimal

@@ -74,7 +74,7 @@ def test_parallel_payouts_never_overspend_one_balance(citus: CitusCluster, world
 
 
 async def test_the_shards_of_a_node_share_a_processs_connections_to_it(citus: CitusCluster) -> None:
-    """However many transactions run at once, and in whichever shards. None is refused."""
+    """However many transactions run at the same time, and in whichever shards. None is refused."""
     size = 2
 
     async def enter(shard: Shard) -> tuple[Node, int]:

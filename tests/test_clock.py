@@ -140,7 +140,7 @@ def test_one_advance_makes_all_ten_attempts_to_an_endpoint_that_is_down_for_days
     assert created.status_code == 201
     payout = world.create_payout("0012")
     assert world.payout(payout["id"])["status"] == "SUCCESS"
-    # The first attempt is made at once, by a worker or the clock. The advance waits for it but does not list it.
+    # The first attempt is made immediately, by a worker or the clock. The advance waits for it but does not list it.
     run = clock(world, "advance", seconds=80 * 3600)
     assert run["complete"]
     assert run["stopped_because"] is None

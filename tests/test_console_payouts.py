@@ -1,4 +1,4 @@
-"""The console's pages of payouts: the list, one payout, a new one, many at once."""
+"""The console's pages of payouts: the list, one payout, a new one, many together."""
 
 import re
 from html import unescape

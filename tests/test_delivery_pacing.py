@@ -193,6 +193,6 @@ def test_a_receiver_sees_no_more_requests_than_its_limits_allow(world: World, re
     batch = {"payouts": [world.payout_body("0004") for _ in range(70)]}
     assert world.post("/api/v1/payouts/batch", batch).status_code == 200
     until(lambda: len(arrived) == len(most) == 70, 60)
-    # Requests can reach the receiver late and close together, but without a limit all of them would arrive at once.
+    # Requests can reach the receiver late and close together, but without a limit all of them would arrive at the same time.
     assert max(sum(start <= at < start + 1 for at in arrived) for start in arrived) <= 40
     assert max(most) <= 3

@@ -6,15 +6,15 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from sandbox.db.distribution import Table, in_order, read_content, read_tables
+from sandbox.db.distribution import SandboxTable, in_order, read_content, read_tables
 from sandbox.db.engine import APPLICATION_ROLE
 from sandbox.merchants.tables import TABLES, WORLD
 from tests.harness.command import invoke
 from tests.harness.world import Stack, World
 
 
-def table(oid: int, name: str, *, by_merchant: bool = True) -> Table:
-    return Table(oid, name, by_merchant, 0, is_distributed=False)
+def table(oid: int, name: str, *, by_merchant: bool = True) -> SandboxTable:
+    return SandboxTable(oid, name, by_merchant, 0, is_distributed=False)
 
 
 async def test_all_tables_are_distributed_those_of_merchants_by_merchant(stack: Stack) -> None:

@@ -23,8 +23,8 @@ FAULTS = "/sandbox/v1/faults"
 def create_fault(world: World, target: str, kind: str, **fields: Any) -> dict[str, Any]:
     """Create a fault.
 
-    It takes effect at once, so tests need not wait. An API fault is known to the process that created it, which also serves the
-    client's next requests on the same connection. A webhook fault applies to every delivery that is claimed later.
+    It takes effect immediately, so tests need not wait. An API fault is known to the process that created it, which also serves
+    the client's next requests on the same connection. A webhook fault applies to every delivery that is claimed later.
     """
     response = world.post(FAULTS, {"target": target, "kind": kind, **fields})
     assert response.status_code == 201, response.text

@@ -55,7 +55,7 @@ if child.CAN_FORK:
     forking.preload([module], env, lambda: None)
     assert module in sys.modules and "OWN" not in os.environ
 argv = (sys.executable, "-P", "-m", module, "one", "two words")
-process = child.spawn(child.Command("x", argv, env, folder / "log", (shared,), cwd=folder))
+process = child.spawn(child.ProcessSpec("x", argv, env, folder / "log", (shared,), cwd=folder))
 status = process.wait()
 assert process.poll() == status
 print(f"status {status}")
@@ -116,7 +116,7 @@ def test_two_forked_programs_generate_different_random_numbers(tmp_path: Path) -
         PARENT_PROGRAM.rpartition("process =")[0]
         + """
 for _ in range(2):
-    child.spawn(child.Command("x", argv, env, folder / "log")).wait()
+    child.spawn(child.ProcessSpec("x", argv, env, folder / "log")).wait()
 """
     )
     (tmp_path / "reporting.py").write_text(text)
@@ -132,7 +132,7 @@ def test_the_reaper_recognizes_a_forked_process_by_the_lifeline(tmp_path: Path) 
         + """
 import time
 from sandbox.runtime.processes import processes_of_run
-process = child.spawn(child.Command("x", argv, env, folder / "log", (shared,)))
+process = child.spawn(child.ProcessSpec("x", argv, env, folder / "log", (shared,)))
 while not (folder / "log").read_text():
     time.sleep(0.01)
 found = [each.pid for each in processes_of_run("another run", shared)]

@@ -1,4 +1,4 @@
-"""`ordered` and `max_in_flight` hold whatever the schedule: two claimers at once, failures, killed workers, resends."""
+"""`ordered` and `max_in_flight` hold whatever the schedule: two simultaneous claimers, failures, killed workers, resends."""
 
 import asyncio
 import itertools

@@ -103,7 +103,7 @@ def delivery_orders(stack: Stack, receivers: Sequence[Receiver], number: int) ->
 
 
 def test_an_endpoint_of_a_frozen_merchant_gets_its_events_one_at_a_time_and_in_order(stack: Stack) -> None:
-    """Many merchants with one seed get the same order from two workers and the clock, and never two deliveries at once."""
+    """Many merchants with one seed get the same order from two workers and the clock, and never two deliveries together."""
     running, max_running = [0, 0], [0, 0]
 
     def count_concurrent(index: int) -> Callable[[Received], tuple[int, dict[str, str], bytes]]:

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from sandbox.cli.doctor import run_checks
-from sandbox.runtime.child import Child, Command
+from sandbox.runtime.child import Child, ProcessSpec
 from tests.harness.supervised import KEYS, SERVER, Starter, command, environment, is_over, wait_for
 
 
@@ -266,7 +266,7 @@ def test_an_ordinary_user_can_run_the_sandbox(start: Starter) -> None:
 
 
 def test_a_child_that_died_early_does_not_count_as_started_even_if_noticed_late(tmp_path: Path) -> None:
-    child = Child(Command("short", [sys.executable, "-c", ""], {}, tmp_path / "log"), lambda child: child.age > 1)
+    child = Child(ProcessSpec("short", [sys.executable, "-c", ""], {}, tmp_path / "log"), lambda child: child.age > 1)
     for deaths in (1, 2):
         child.start()
         process = psutil.Process(child.pid)

@@ -12,7 +12,7 @@ from sandbox.db.shared_reads import SharedReads
 from tests.harness.world import World
 
 
-class Table:
+class FakeTable:
     """A fake table. A statement sees the rows at the time it is sent, and returns when the test calls `release`."""
 
     def __init__(self) -> None:
@@ -45,12 +45,12 @@ class Table:
 
 
 @pytest.fixture
-async def table() -> Table:
-    return Table()
+async def table() -> FakeTable:
+    return FakeTable()
 
 
 @pytest.fixture
-async def reads(table: Table) -> SharedReads[int]:
+async def reads(table: FakeTable) -> SharedReads[int]:
     return SharedReads(table.read)
 
 
@@ -60,7 +60,7 @@ async def start_all(*reads: asyncio.Task[int | None]) -> None:
     assert not any(read.done() for read in reads)
 
 
-async def test_a_read_sees_what_was_committed_before_it_arrived(table: Table, reads: SharedReads[int]) -> None:
+async def test_a_read_sees_what_was_committed_before_it_arrived(table: FakeTable, reads: SharedReads[int]) -> None:
     table.rows = {"a": 1}
     before = asyncio.create_task(reads.get("m", "a"))
     await table.until_sent(1)
@@ -74,14 +74,14 @@ async def test_a_read_sees_what_was_committed_before_it_arrived(table: Table, re
     assert table.sent == [("m", ["a"]), ("m", ["a", "b"])]
 
 
-async def test_a_statement_has_at_most_256_keys(table: Table, reads: SharedReads[int]) -> None:
+async def test_a_statement_has_at_most_256_keys(table: FakeTable, reads: SharedReads[int]) -> None:
     table.rows = {str(key): key for key in range(600)}
     table.release("m", 3)
     assert await asyncio.gather(*(reads.get("m", key) for key in table.rows)) == list(range(600))
     assert [len(keys) for _, keys in table.sent] == [256, 256, 88]
 
 
-async def test_a_slow_statement_delays_no_other_merchant(table: Table, reads: SharedReads[int]) -> None:
+async def test_a_slow_statement_delays_no_other_merchant(table: FakeTable, reads: SharedReads[int]) -> None:
     table.rows = {"a": 1}
     slow = asyncio.create_task(reads.get("slow", "a"))
     await table.until_sent(1)
@@ -92,7 +92,7 @@ async def test_a_slow_statement_delays_no_other_merchant(table: Table, reads: Sh
     assert await slow == 1
 
 
-async def test_an_error_reaches_only_the_requests_of_its_statement(table: Table, reads: SharedReads[int]) -> None:
+async def test_an_error_reaches_only_the_requests_of_its_statement(table: FakeTable, reads: SharedReads[int]) -> None:
     table.rows, table.error = {"a": 1}, ConnectionError("lost")
     failing = [asyncio.create_task(reads.get("m", "a")) for _ in range(2)]
     await table.until_sent(1)
@@ -104,7 +104,7 @@ async def test_an_error_reaches_only_the_requests_of_its_statement(table: Table,
     assert await later == 1
 
 
-async def test_a_cancelled_request_does_not_affect_the_others(table: Table, reads: SharedReads[int]) -> None:
+async def test_a_cancelled_request_does_not_affect_the_others(table: FakeTable, reads: SharedReads[int]) -> None:
     table.rows = {"a": 1}
     cancelled, remaining = (asyncio.create_task(reads.get("m", "a")) for _ in range(2))
     await table.until_sent(1)
@@ -115,7 +115,7 @@ async def test_a_cancelled_request_does_not_affect_the_others(table: Table, read
     assert cancelled.cancelled()
 
 
-async def test_no_request_waits_forever_if_the_reader_is_cancelled(table: Table, reads: SharedReads[int]) -> None:
+async def test_no_request_waits_forever_if_the_reader_is_cancelled(table: FakeTable, reads: SharedReads[int]) -> None:
     reading = asyncio.create_task(reads.get("m", "a"))
     await table.until_sent(1)
     waiting = asyncio.create_task(reads.get("m", "b"))

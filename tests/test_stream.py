@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.live.feed import Message, Note, connect
-from sandbox.live.listener import LiveListener
+from sandbox.live.listener import LiveSubscriber
 from sandbox.live.streams import MAX_QUEUED_EVENTS, MAX_STREAMS, EventStream, Streams
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -147,12 +147,12 @@ Send = Callable[[Any], Awaitable[None]]
 @pytest.fixture
 async def streams(world: World) -> AsyncIterator[Streams]:
     """Yield the registry of streams, running in this process."""
-    listener = LiveListener(world.stack.redis_url)
-    listener.start()
-    streams = Streams(world.stack.redis_url, listener)
+    subscriber = LiveSubscriber(world.stack.redis_url)
+    subscriber.start()
+    streams = Streams(world.stack.redis_url, subscriber)
     yield streams
     await streams.close()
-    await listener.close()
+    await subscriber.close()
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""A node that does not respond delays one request at a time; all others for it fail at once. Another node takes its place."""
+"""A node that does not respond delays one request at a time; others for it fail immediately. Another node takes its place."""
 
 import asyncio
 from types import SimpleNamespace

@@ -13,7 +13,7 @@ from redis import Redis
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.payout import Payout
 from sandbox.live.feed import Message, Transition
-from sandbox.live.listener import LiveListener
+from sandbox.live.listener import LiveSubscriber
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.waiting import PayoutWaits
 from tests.harness.waiting import until
@@ -176,9 +176,9 @@ async def test_a_thousand_waits_need_one_subscription_and_few_reads(
         return await read(merchant_id, payout_ids)
 
     monkeypatch.setattr(shared, "_read", counted)
-    listener = LiveListener(world.stack.redis_url)
-    listener.start()
-    waits = PayoutWaits(listener, shared)
+    subscriber = LiveSubscriber(world.stack.redis_url)
+    subscriber.start()
+    waits = PayoutWaits(subscriber, shared)
     # With a frozen clock, due steps run when the payouts are created. Later, only `simulate` changes their status.
     assert world.client.post("/sandbox/v1/clock/freeze").is_success
     batch = [world.payout_body("0004", amount="1.00") for _ in range(100)]
@@ -196,7 +196,7 @@ async def test_a_thousand_waits_need_one_subscription_and_few_reads(
         assert {response.status_code for response in responses} == {200}
         found = await asyncio.wait_for(asyncio.gather(*waiters), 60)
     finally:
-        await listener.close()
+        await subscriber.close()
     assert {payout.status for payout in found if payout is not None} == {"CANCELLED"}
     assert len(found) == 1000
     assert len(reads) - before <= len(ids)
@@ -218,16 +218,16 @@ async def test_the_payout_is_as_new_as_the_change_that_ended_the_wait(
         return found
 
     monkeypatch.setattr(shared, "_read", read_then_change)
-    waits = PayoutWaits(LiveListener(world.stack.redis_url), shared)
+    waits = PayoutWaits(LiveSubscriber(world.stack.redis_url), shared)
     found = await waits.wait(world.merchant_id, payout["id"], ["PROCESSING"], 30)
     assert found is not None
     assert found.status == "PROCESSING"
 
 
 async def test_without_redis_it_polls_the_database(world: World, pool: None) -> None:
-    listener = LiveListener("redis://127.0.0.1:9/0")
-    listener.start()
-    waits = PayoutWaits(listener, PayoutReads())
+    subscriber = LiveSubscriber("redis://127.0.0.1:9/0")
+    subscriber.start()
+    waits = PayoutWaits(subscriber, PayoutReads())
     payout = world.create_payout("0004")
     try:
         waiter = asyncio.create_task(waits.wait(world.merchant_id, payout["id"], ["FAILED"], 60))
@@ -235,39 +235,39 @@ async def test_without_redis_it_polls_the_database(world: World, pool: None) -> 
         assert (await asyncio.to_thread(world.client.post, path, json={"status": "FAILED"})).is_success
         found = await asyncio.wait_for(waiter, 30)
     finally:
-        await listener.close()
+        await subscriber.close()
     assert found is not None
     assert found.status == "FAILED"
 
 
 async def test_after_a_lost_connection_it_subscribes_again_and_reads_missed_changes(world: World, pool: None) -> None:
     name = uuid.uuid4().hex
-    listener = LiveListener(f"{world.stack.redis_url}?client_name={name}")
-    listener.start()
-    waits = PayoutWaits(listener, PayoutReads())
+    subscriber = LiveSubscriber(f"{world.stack.redis_url}?client_name={name}")
+    subscriber.start()
+    waits = PayoutWaits(subscriber, PayoutReads())
     payout = world.create_payout("0004")
     try:
         waiter = asyncio.create_task(waits.wait(world.merchant_id, payout["id"], ["FAILED"], 60))
         await asyncio.to_thread(until, lambda: subscribed(world) == 1)
         with Redis.from_url(world.stack.redis_url) as redis:
-            # Kill only this listener's connection: the API processes are subscribed for other tests.
+            # Kill only this subscriber's connection: the API processes are subscribed for other tests.
             (own,) = (client["id"] for client in redis.client_list(_type="pubsub") if client["name"] == name)
             assert redis.client_kill_filter(_id=own) == 1
         path = f"/sandbox/v1/payouts/{payout['id']}/simulate"
         assert (await asyncio.to_thread(world.client.post, path, json={"status": "FAILED"})).is_success
         found = await asyncio.wait_for(waiter, 30)
     finally:
-        await listener.close()
+        await subscriber.close()
     assert found is not None
     assert found.status == "FAILED"
 
 
 async def test_a_subscriber_that_waits_for_the_connection_receives_every_message_after_it(world: World) -> None:
     received: asyncio.Queue[Message | None] = asyncio.Queue()
-    listener = LiveListener(world.stack.redis_url)
+    subscriber = LiveSubscriber(world.stack.redis_url)
 
     async def subscribe() -> bool:
-        async with listener.subscribe(world.merchant_id, received.put_nowait, 60) as is_subscribed:
+        async with subscriber.subscribe(world.merchant_id, received.put_nowait, 60) as is_subscribed:
             while not received.empty():
                 received.get_nowait()
             payout = await asyncio.to_thread(world.create_payout, "0004")
@@ -282,18 +282,18 @@ async def test_a_subscriber_that_waits_for_the_connection_receives_every_message
     try:
         subscribing = asyncio.create_task(subscribe())
         await asyncio.sleep(0)  # let the task start before there is a connection
-        listener.start()
+        subscriber.start()
         assert await subscribing
     finally:
-        await listener.close()
+        await subscriber.close()
 
 
 async def test_a_subscriber_that_does_not_wait_learns_that_the_subscription_is_not_active() -> None:
-    listener = LiveListener("redis://127.0.0.1:9/0")
-    listener.start()
+    subscriber = LiveSubscriber("redis://127.0.0.1:9/0")
+    subscriber.start()
     try:
         for max_wait in (0, 0.05):
-            async with listener.subscribe("somebody", lambda _: None, max_wait) as is_subscribed:
+            async with subscriber.subscribe("somebody", lambda _: None, max_wait) as is_subscribed:
                 assert not is_subscribed
     finally:
-        await listener.close()
+        await subscriber.close()

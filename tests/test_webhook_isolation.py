@@ -240,7 +240,7 @@ def fill(capacity: Capacity, merchant_id: str, endpoints: int) -> int:
 
 @given(st.lists(st.integers(1, MAX_ENDPOINTS), min_size=1, max_size=16))
 def test_however_many_calls_hang_another_merchant_has_capacity(endpoints: list[int]) -> None:
-    """All endpoints of sixteen merchants can hang, and another merchant's endpoint is still called at once."""
+    """All endpoints of sixteen merchants can hang, and another merchant's endpoint is still called immediately."""
     capacity = Capacity()
     started = sum(fill(capacity, f"hanging-{number}", count) for number, count in enumerate(endpoints))
     assert started <= CALLS < MAX_IN_FLIGHT

@@ -1,4 +1,4 @@
-"""Background tasks by merchant: one per merchant, and a bounded number of batches at once."""
+"""Background tasks by merchant: one per merchant, and a bounded number of batches at the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

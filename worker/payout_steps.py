@@ -15,7 +15,7 @@ from sandbox.webhooks.deliver import Deliverer
 from worker.merchant_tasks import MerchantTasks
 
 MAX_SOLO_MERCHANTS: Final = 4
-"""Maximum number of single-merchant transactions running at once. Each needs a connection."""
+"""Maximum number of single-merchant transactions running at the same time. Each needs a connection."""
 _MAX_TIMERS: Final = 10_000
 _log = structlog.get_logger()
 

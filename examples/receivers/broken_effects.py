@@ -59,7 +59,7 @@ class DedupByStatus(DedupByPayout):
 
 
 class RacyDedup(Receiver):
-    """Looks for the id, acts, and stores the id then. Two copies at once both find nothing."""
+    """Looks for the id, acts, and stores the id then. Two simultaneous copies both find nothing."""
 
     fails = ("handles_concurrent_duplicates",)
     processing_seconds = 0.02

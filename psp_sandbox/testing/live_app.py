@@ -99,11 +99,11 @@ class Door:
 
 def bind() -> socket.socket:
     """Return a socket that listens on a free port of loopback. Connections wait until a server accepts them."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(128)
-    return listener
+    server_socket = socket.socket()
+    server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server_socket.bind(("127.0.0.1", 0))
+    server_socket.listen(128)
+    return server_socket
 
 
 def interface_of(target: Any) -> Interface | None:
@@ -166,7 +166,7 @@ def _name(target: Any) -> str:
     return str(getattr(target, "__name__", target))
 
 
-def serve(app: Any, interface: Interface | None, listener: socket.socket, door: Door) -> Server:
+def serve(app: Any, interface: Interface | None, server_socket: socket.socket, door: Door) -> Server:
     """Run an application in a thread until it is stopped.
 
     Raises AppError if it does not start, or if its interface is unknown.
@@ -174,7 +174,7 @@ def serve(app: Any, interface: Interface | None, listener: socket.socket, door: 
     found = interface or (interface_of(app) if callable(app) else None)
     if found is None:
         raise AppError(f"{app!r} is neither an ASGI nor a WSGI application. If it is one, pass interface='asgi' or 'wsgi'.")
-    return _AsgiServer(app, listener, door) if found == "asgi" else _WsgiServer(app, listener, door)
+    return _AsgiServer(app, server_socket, door) if found == "asgi" else _WsgiServer(app, server_socket, door)
 
 
 Message = dict[str, Any]
@@ -226,7 +226,7 @@ class _AsgiDoor:
 class _AsgiServer:
     """uvicorn in a thread."""
 
-    def __init__(self, app: Any, listener: socket.socket, door: Door) -> None:
+    def __init__(self, app: Any, server_socket: socket.socket, door: Door) -> None:
         import uvicorn
 
         config = uvicorn.Config(
@@ -235,7 +235,7 @@ class _AsgiServer:
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(listener,), name="psp-live-app", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(server_socket,), name="psp-live-app", daemon=True)
         log = _ErrorLog()
         logger = logging.getLogger("uvicorn.error")
         logger.addHandler(log)
@@ -251,9 +251,9 @@ class _AsgiServer:
         finally:
             logger.removeHandler(log)
 
-    def _run(self, listener: socket.socket) -> None:
+    def _run(self, server_socket: socket.socket) -> None:
         try:
-            self._server.run(sockets=[listener])
+            self._server.run(sockets=[server_socket])
         except BaseException as error:  # reported by __init__; SystemExit is how uvicorn says that the lifespan failed
             self._error = error
 
@@ -276,8 +276,8 @@ class _ErrorLog(logging.Handler):
 class _WsgiServer:
     """The standard library's server, with a thread for each request."""
 
-    def __init__(self, app: Any, listener: socket.socket, door: Door) -> None:
-        self._server = _ThreadingServer(listener)
+    def __init__(self, app: Any, server_socket: socket.socket, door: Door) -> None:
+        self._server = _ThreadingServer(server_socket)
         self._server.set_app(_wsgi_door(app, door))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="psp-live-app", daemon=True)
         self._thread.start()
@@ -292,11 +292,11 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, listener: socket.socket) -> None:
-        super().__init__(listener.getsockname(), _WsgiHandler, bind_and_activate=False)
+    def __init__(self, server_socket: socket.socket) -> None:
+        super().__init__(server_socket.getsockname(), _WsgiHandler, bind_and_activate=False)
         self.socket.close()
-        self.socket = listener
-        host, port = listener.getsockname()
+        self.socket = server_socket
+        host, port = server_socket.getsockname()
         # What `server_bind` sets, without its look-up of the host's name.
         self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()

@@ -28,22 +28,22 @@ class Share:
         self._answer: bytes | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="psp-"))
         self.path = str(self._folder / "share")
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(64)
+        self._server_socket = socket.socket(socket.AF_UNIX)
+        self._server_socket.bind(self.path)
+        self._server_socket.listen(64)
         threading.Thread(target=self._serve, name="psp-share", daemon=True).start()
 
     def close(self) -> None:
         """Stop answering."""
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in `accept`
-        self._listener.close()
+            self._server_socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in `accept`
+        self._server_socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _serve(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = self._server_socket.accept()
             except OSError:  # closed
                 return
             # One thread per worker: a worker that has gone away must not keep the others waiting.

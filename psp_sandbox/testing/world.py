@@ -287,9 +287,9 @@ class World:
         __tracebackhide__ = True
         if not path.startswith("/"):
             raise UsageError(f"path={path!r} must begin with /")
-        listener = bind()
+        server_socket = bind()
         try:
-            port = listener.getsockname()[1]
+            port = server_socket.getsockname()[1]
             url = f"http://127.0.0.1:{port}"
             fields = {"signing_time": "merchant"} if self._process_clock.is_frozen else {}
             endpoint_id, secret = self._endpoint(f"{url}{path}", {**fields, **(endpoint or {})})
@@ -307,9 +307,9 @@ class World:
                     f"{target!r} is an application, not a function that returns one: it takes no {', '.join(arguments)}."
                 )
             is_checked = (endpoint or {}).get("signing", "v1") == "v1"
-            server = serve(app, interface, listener, Door(self._inbox, path, secret if is_checked else None))
+            server = serve(app, interface, server_socket, Door(self._inbox, path, secret if is_checked else None))
         except BaseException:
-            listener.close()
+            server_socket.close()
             raise
         live = LiveApp(app, url, port, f"{url}{path}", secret, endpoint_id, server)
         self._cleanups.callback(live.stop)

@@ -24,7 +24,7 @@ _OTHER_NAMES: Final = {
 _KINDS: Final[dict[object, str]] = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 
 
-class Command(TyperCommand):
+class PspCommand(TyperCommand):
     """A command whose help lists the choices of each parameter, and shows no Python types."""
 
     def __init__(self, *args: Any, help: str | None = None, **options: Any) -> None:
@@ -46,7 +46,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command group whose help is formatted like `Command`'s. `show`, if present, is the default: `psp balance --json`."""
+    """A command group whose help is formatted like `PspCommand`'s. `show`, if present, is the default: `psp balance --json`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _labelled(super().get_params(ctx))
@@ -111,7 +111,7 @@ class App(typer.Typer):
 
         The case of its choices is ignored.
         """
-        options = dict[str, Any](cls=Command, epilog=EXIT_CODES) | options
+        options = dict[str, Any](cls=PspCommand, epilog=EXIT_CODES) | options
         add = super().command(name, **options)
 
         def decorate(function: Any) -> Any:

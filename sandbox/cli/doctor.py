@@ -126,8 +126,8 @@ def _open_files() -> str:
 def _port(host: str, port: int, option: str) -> str:
     from sandbox.runtime.listening import listen_all
 
-    for listener in listen_all(host, {option: port}):
-        listener.close()
+    for server_socket in listen_all(host, {option: port}):
+        server_socket.close()
     return f"{port} on {host} is free" if port else "a free port will be used"
 
 

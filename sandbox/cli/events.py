@@ -113,7 +113,7 @@ def watch(
 
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM. Otherwise Python would end at once, without cleaning up."""
+    """Raise KeyboardInterrupt on SIGTERM. Otherwise Python would end immediately, without cleaning up."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -64,13 +64,13 @@ def mcp(
     url, _ = from_ready_file(ready_file, url, "api_url", None, "api_key")
     host_of(url)
     host, port = _address(http)
-    listener = _listen(host, port)
-    at = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{PATH}"
+    server_socket = _listen(host, port)
+    at = f"http://{f'[{host}]' if ':' in host else host}:{server_socket.getsockname()[1]}{PATH}"
     show({"url": at}, as_json=as_json, text=f"Listening on {at}. Press Ctrl-C to stop.")
     # The server ends in order on SIGTERM, then sends it to this handler, which would end the process with an error otherwise.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     with contextlib.suppress(KeyboardInterrupt):
-        run_http(url, listener)
+        run_http(url, server_socket)
 
 
 def _folder(given: Path | None) -> Path | None:

@@ -119,7 +119,7 @@ def _move_payout_to(client: Client, event: EventType, fields: Mapping[str, str])
     path = "/api/v1/payouts"
     scenario = _scenario_of_account(body["account_number"], route.until) or route.scenario
     payout_id = client.post(path, body, headers={"X-Sandbox-Scenario": scenario})["id"]
-    # The API responds at once if the payout has already passed through the state.
+    # The API responds immediately if the payout has already passed through the state.
     payout = client.get(f"{path}/{payout_id}", wait_for=route.until, timeout=_MAX_WAIT_SECONDS)
     for action in route.actions:
         if action.isupper():

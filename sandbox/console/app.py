@@ -51,7 +51,7 @@ from sandbox.infrastructure.settings import (
     LOOPBACK_HOSTS,
     Settings,
 )
-from sandbox.live.listener import LiveListener
+from sandbox.live.listener import LiveSubscriber
 
 _STATIC: Final = Path(__file__).parent / "static"
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -73,10 +73,10 @@ _OUT_OF_DATE: Final = {
 class Console:
     """Serves the console. `operations` are the API's; the console's own are in `routes`."""
 
-    def __init__(self, operations: Sequence[Operation], settings: Settings, listener: LiveListener) -> None:
+    def __init__(self, operations: Sequence[Operation], settings: Settings, subscriber: LiveSubscriber) -> None:
         self.calls = ApiCalls(operations)
         self._sessions = Sessions(settings, self.calls)
-        self._live = LivePages(listener)
+        self._live = LivePages(subscriber)
         self._public_url = settings.public_url
         files = {path.name: path.read_bytes() for path in sorted(_STATIC.iterdir()) if path.suffix in _MEDIA_TYPES}
         self._files = files

@@ -21,7 +21,7 @@ _PAIR: Final = re.compile(r"(\w+)\[(.+)\]\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ShellCommands:
     """The commands that make an API call, for a POSIX shell. They read the keys from PSP_API_KEY and PSP_ADMIN_KEY."""
 
     curl: str
@@ -50,7 +50,7 @@ class Commands:
         body: Any = None,
         scenario: str = "",
         merchant_id: str = "",
-    ) -> Command:
+    ) -> ShellCommands:
         """Return the commands for a call. Empty query parameters are left out; the body of an upload is not shown.
 
         `scenario` is the value of the X-Sandbox-Scenario header, which creates payouts. With `merchant_id`, the `psp` command
@@ -65,7 +65,7 @@ class Commands:
         psp = self._psp(operation, path, with_scenario, body)
         if psp and merchant_id and MERCHANT_KEY in _KEYS[operation.access]:
             psp = f'PSP_API_KEY="${{PSP_API_KEY:?set it to a key of the merchant {merchant_id}}}" {psp}'
-        return Command(self._curl(operation, path, query, body, scenario), psp)
+        return ShellCommands(self._curl(operation, path, query, body, scenario), psp)
 
     def _curl(self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: Any, scenario: str) -> str:
         url = self._url + operation.path.format(**{name: quote(path[name], safe="") for name in operation.path_parameters})

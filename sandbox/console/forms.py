@@ -4,9 +4,9 @@ A field's name is its path in the JSON body, with a suffix for its type: `amount
 `seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`, `to:time`. An empty field is left out;
 with `:null` or `:int_or_null` it is null, with `:blank` an empty text. `filters:rows` is an empty list, unless other fields
 fill its rows (`filters.0.field`); `payouts:csv` is a list of the rows of CSV. `:json` is the body itself: a choice that sets
-several fields at once. With a field named `[]`, the body is a list of the other fields' values. Names that begin with `path.`
-or `query.` are parameters. Names that begin with `_` belong to the console; `_file` is a text that is sent as the file if none
-is chosen.
+several fields with one control. With a field named `[]`, the body is a list of the other fields' values. Names that begin with
+`path.` or `query.` are parameters. Names that begin with `_` belong to the console; `_file` is a text that is sent as the
+file if none is chosen.
 """
 
 import json

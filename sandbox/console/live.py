@@ -11,7 +11,7 @@ from sandbox.console.security import HEADERS
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Message
-from sandbox.live.listener import LiveListener
+from sandbox.live.listener import LiveSubscriber
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -31,8 +31,8 @@ _encode: Final = msgspec.json.Encoder().encode
 class LivePages:
     """The pages with live updates in this process. Pages of the same merchant share one subscription and its work."""
 
-    def __init__(self, listener: LiveListener) -> None:
-        self._listener = listener
+    def __init__(self, subscriber: LiveSubscriber) -> None:
+        self._subscriber = subscriber
         self._merchants: dict[str, _Merchant] = {}
 
     def open(self, merchant_id: str, is_valid: Callable[[], Awaitable[bool]]) -> "LiveUpdates":
@@ -40,14 +40,14 @@ class LivePages:
         merchant = self._merchants.get(merchant_id)
         if merchant is not None and len(merchant.pages) >= MAX_PER_MERCHANT:
             raise Problem("RATE_LIMITED", f"At most {MAX_PER_MERCHANT} pages get live updates.", headers={"Retry-After": "10"})
-        return LiveUpdates(self, self._listener, merchant_id, is_valid)
+        return LiveUpdates(self, self._subscriber, merchant_id, is_valid)
 
     def add(self, merchant_id: str, page: "LiveUpdates") -> None:
         """Tell a page about its merchant's changes from now on."""
         merchant = self._merchants.get(merchant_id)
         if merchant is None:
             merchant = self._merchants[merchant_id] = _Merchant()
-            merchant.task = asyncio.create_task(merchant.run(self._listener, merchant_id))
+            merchant.task = asyncio.create_task(merchant.run(self._subscriber, merchant_id))
         merchant.pages.add(page)
 
     async def remove(self, merchant_id: str, page: "LiveUpdates") -> None:
@@ -106,8 +106,8 @@ class _Merchant:
                 changes.add_id(note.data.get("payout_id"))
         self._has_changes.set()
 
-    async def run(self, listener: LiveListener, merchant_id: str) -> None:
-        async with listener.subscribe(merchant_id, self.receive, _SUBSCRIBE_TIMEOUT):
+    async def run(self, subscriber: LiveSubscriber, merchant_id: str) -> None:
+        async with subscriber.subscribe(merchant_id, self.receive, _SUBSCRIBE_TIMEOUT):
             while True:
                 await self._has_changes.wait()
                 self._has_changes.clear()
@@ -121,10 +121,10 @@ class LiveUpdates:
     """The response to one page: at most one message per INTERVAL, with the kinds of changes and the payouts' ids."""
 
     def __init__(
-        self, pages: LivePages, listener: LiveListener, merchant_id: str, is_valid: Callable[[], Awaitable[bool]]
+        self, pages: LivePages, subscriber: LiveSubscriber, merchant_id: str, is_valid: Callable[[], Awaitable[bool]]
     ) -> None:
         self._pages = pages
-        self._listener = listener
+        self._subscriber = subscriber
         self._merchant_id = merchant_id
         self._is_valid = is_valid
         # The page was built before it listens, so anything may have changed since.
@@ -154,7 +154,7 @@ class LiveUpdates:
         headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
         headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        while not self._listener.closing and not self._has_ended:
+        while not self._subscriber.closing and not self._has_ended:
             try:
                 async with asyncio.timeout(HEARTBEAT):
                     await self._has_changes.wait()

@@ -1,7 +1,7 @@
 """Console sessions: encrypted cookies that say who signed in. They do not contain the key.
 
 A browser has one cookie for each merchant that it signed in to, and one for the operator, so several merchants can be open in
-its tabs at once. The URL of a page names the merchant, and thereby the cookie that counts.
+its tabs at the same time. The URL of a page names the merchant, and thereby the cookie that counts.
 """
 
 import base64
@@ -22,7 +22,7 @@ MAX_SECONDS: Final = 12 * 3600
 OPERATOR: Final = "operator"
 MAX_COOKIE_SIZE: Final = 4000
 MAX_MERCHANTS: Final = 10
-"""How many merchants a browser can be signed in to at once. Proxies refuse requests whose cookies exceed 8 KB."""
+"""How many merchants a browser can be signed in to at the same time. Proxies refuse requests whose cookies exceed 8 KB."""
 
 
 class Flash(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 import jinja2
 
 from sandbox.console.calls import ApiCall, ApiCalls, Refused
-from sandbox.console.commands import Command, Commands
+from sandbox.console.commands import Commands, ShellCommands
 from sandbox.console.data_table import Column, Table
 from sandbox.console.forms import FormFields, FormState, body_of
 from sandbox.console.paths import home_of
@@ -60,7 +60,7 @@ class View:
     query: dict[str, str]
     form: FormState | None = None
     status: int = 200
-    commands: list[Command] = field(default_factory=list)
+    commands: list[ShellCommands] = field(default_factory=list)
     """The commands that show what the page shows."""
     others: Sequence[Visitor] = ()
     """On the sign-in page: the sessions that the browser has."""
@@ -185,7 +185,7 @@ class View:
 
     def command(
         self, operation_id: str, path: Mapping[str, str] | None = None, body: Any = None, scenario: str = ""
-    ) -> Command:
+    ) -> ShellCommands:
         """Return the commands that do the same as a form; without a body, with the operation's example.
 
         `scenario` is the value of the X-Sandbox-Scenario header.

@@ -54,7 +54,7 @@ class DistributionError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SandboxTable:
     """A table of the sandbox. `by_merchant`: whether it has a merchant_id. `bytes` is its size, with indexes, on this node."""
 
     oid: int
@@ -72,7 +72,7 @@ class Content:
     checksum: int
 
 
-async def read_tables(conn: Connection, role: str) -> list[Table]:
+async def read_tables(conn: Connection, role: str) -> list[SandboxTable]:
     """Return the tables that are granted to `role`, in an order in which they can be distributed.
 
     On a distributed database, `conn` must be a connection to the coordinator. Raises DistributionError if a table is
@@ -84,7 +84,7 @@ async def read_tables(conn: Connection, role: str) -> list[Table]:
     records = await conn.fetch(_TABLES, role)
     anchor = next((distributed.get(record["oid"]) for record in records if record["name"] == ANCHOR), None)
     group = None if anchor is None else anchor["colocationid"]
-    tables: dict[int, Table] = {}
+    tables: dict[int, SandboxTable] = {}
     for record in records:
         found = distributed.get(record["oid"])
         is_distributed = found is not None and found["method"] != "ns"  # which is a local table that Citus knows
@@ -98,12 +98,14 @@ async def read_tables(conn: Connection, role: str) -> list[Table]:
                     f"The table {record['name']} is distributed in another way than the sandbox needs. Make it a local table "
                     f"(SELECT undistribute_table('{record['name']}')), then run psp distribute again."
                 )
-        tables[record["oid"]] = Table(record["oid"], record["name"], record["by_merchant"], record["bytes"], is_distributed)
+        tables[record["oid"]] = SandboxTable(
+            record["oid"], record["name"], record["by_merchant"], record["bytes"], is_distributed
+        )
     needs = [(record["source"], record["target"]) for record in await conn.fetch(_NEEDS)]
     return in_order(tables.values(), needs)
 
 
-async def read_content(conn: Connection, table: Table) -> Content:
+async def read_content(conn: Connection, table: SandboxTable) -> Content:
     """Count the table's rows and compute their checksum."""
     columns = await conn.fetchval(_COLUMNS, table.oid)
     # The outer hash, because sums of the inner ones stay the same if rows exchange values.
@@ -113,7 +115,7 @@ async def read_content(conn: Connection, table: Table) -> Content:
     return Content(record[0], int(record[1]))
 
 
-def in_order(tables: Iterable[Table], needs: Iterable[tuple[int, int]]) -> list[Table]:
+def in_order(tables: Iterable[SandboxTable], needs: Iterable[tuple[int, int]]) -> list[SandboxTable]:
     """Return the tables in the order of distribution: each after those that it needs, given as pairs of oids.
 
     The tables without a merchant_id come first, and then `merchants`.
@@ -127,12 +129,12 @@ def in_order(tables: Iterable[Table], needs: Iterable[tuple[int, int]]) -> list[
     return [by_oid[oid] for oid in sorter.static_order()]
 
 
-def _rank(table: Table) -> int:
+def _rank(table: SandboxTable) -> int:
     return 0 if not table.by_merchant else 1 if table.name == ANCHOR else 2
 
 
 async def distribute_tables(
-    conn: Connection, tables: Sequence[Table], shards: int, on_copied: Callable[[Table, Content], None]
+    conn: Connection, tables: Sequence[SandboxTable], shards: int, on_copied: Callable[[SandboxTable, Content], None]
 ) -> None:
     """Distribute tables in this order, and check that each has the same rows as before. `shards` is for the first time.
 

@@ -54,7 +54,7 @@ async def completed_migrations(conn: "asyncpg.Connection[Any] | PoolConnectionPr
 async def migrate(database_url: str, node: Node | None = None) -> str:
     """Run all pending migrations and return Piccolo's report. Raises MigrationError and DistributionError.
 
-    `node` is another server than the one that the URL names. Safe to run again, and in several processes at once.
+    `node` is another server than the one that the URL names. Safe to run again, and in several processes at the same time.
     """
     # Piccolo's migration manager finds its engine only through this variable.
     os.environ["PICCOLO_CONF"] = "sandbox.db.piccolo_conf"

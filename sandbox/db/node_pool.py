@@ -107,7 +107,7 @@ class NodePool:
         await asyncio.gather(*(slot.pool.close() for slot in self._slots))
 
     def terminate(self) -> None:
-        """Close all connections at once."""
+        """Close all connections, without waiting for their requests."""
         for slot in self._slots:
             slot.pool.terminate()
 

@@ -17,7 +17,7 @@ CONNECT_SECONDS: Final = 5.0
 SHARED_CONNECTIONS: Final = 2
 """To each node, beside those for its shards: for tables that belong to no merchant, and to see whether the node responds."""
 _DOWN_SECONDS: Final = 1.0
-"""How long requests for an unreachable node fail at once, before the next one tries to connect again."""
+"""How long requests for an unreachable node fail immediately, before the next one tries to connect again."""
 _UNREACHABLE: Final = (OSError, asyncpg.CannotConnectNowError)
 """Errors of a node that does not serve: it cannot be reached, or it is starting or shutting down."""
 _SHARD_SETTINGS: Final = {"citus.override_table_visibility": "off", "citus.enable_manual_changes_to_shards": "on"}
@@ -66,7 +66,7 @@ class Pools:
         return self._down_until.get(node, 0.0) > time.monotonic()
 
     def mark_down(self, node: Node) -> None:
-        """Let requests for the node fail at once, as long as `is_down` says."""
+        """Let requests for the node fail immediately, as long as `is_down` says."""
         self._down_until[node] = time.monotonic() + _DOWN_SECONDS
 
     async def acquire(self, owner: "str | Shard | None") -> "tuple[Pool | NodePool, Connection, Shard | None]":
@@ -197,7 +197,7 @@ class Pools:
         if self.is_down(node):
             raise ConnectionError(f"node {node} is unreachable")
         if node in self._down_until:
-            # Only this request waits to see whether the node is back. Meanwhile, the others still fail at once.
+            # Only this request waits to see whether the node is back. Meanwhile, the others still fail immediately.
             self._down_until[node] = time.monotonic() + CONNECT_SECONDS
         try:
             taken = await take()

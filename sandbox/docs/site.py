@@ -75,7 +75,7 @@ def _path_of(name: str, folder: Path) -> Path | None:
 
 @lru_cache(maxsize=256)
 def _read(path: Path, mtime_ns: int, size: int) -> File:
-    """Read a file. The time and the size are part of the cache's key, so that a guide built again is served at once."""
+    """Read a file. The time and the size are part of the cache's key, so that a guide built again is served immediately."""
     content = path.read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
     scripts = _INLINE_SCRIPT.findall(content.decode()) if path.suffix == ".html" else []

@@ -1,4 +1,4 @@
-"""Decode request bodies strictly: report all errors at once, and never guess what the client meant. Pure."""
+"""Decode request bodies strictly: report all errors together, and never guess what the client meant. Pure."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Find all errors in a request body at once, in words that users understand. Pure.
+"""Find all errors in a request body, in words that users understand. Pure.
 
 msgspec stops at the first error and reports it in terms of types. So if msgspec refuses a body, this module checks it again,
 against msgspec's description of the type. Valid bodies never reach this module.

@@ -1,4 +1,4 @@
-"""Find all errors in query parameters at once. Check them against the schemas that document them. Pure."""
+"""Find all errors in query parameters. Check them against the schemas that document them. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -33,9 +33,9 @@ from sandbox.domain.receiver_judges import (
 )
 
 BURST: Final = 50
-"""How many webhooks `survives_burst` sends at once."""
+"""How many webhooks `survives_burst` sends at the same time."""
 COPIES: Final = 8
-"""How many times a webhook of `handles_concurrent_duplicates` is sent at once."""
+"""How many times a webhook of `handles_concurrent_duplicates` is sent at the same time."""
 COPIED: Final = 6
 """How many webhooks are sent in that way, one after the other: not every race is lost."""
 LARGEST_BODY: Final = 48 * 1024
@@ -69,9 +69,9 @@ class Probing(Enum):
     IN_STEPS = auto()
     """A payout's state, each time after some of its webhooks: `steps` of the check."""
     COPIED = auto()
-    """The state of each webhook's payout, after COPIES of it were sent at once."""
+    """The state of each webhook's payout, after COPIES of it were sent at the same time."""
     ONCE_EACH = auto()
-    """The state of each webhook's payout after the last answer, at once: none of them should have an effect."""
+    """The state of each webhook's payout immediately after the last answer: none of them should have an effect."""
     UNTIL_APPLIED = auto()
     """The same, but wait until each webhook has had its effect."""
 

@@ -10,14 +10,14 @@ _UNSEEN: Final = Verdict("skipped", "The statuses are right. Without a probe URL
 
 
 def judge_burst(observed: Observed) -> Verdict:
-    """Judge the answers to many valid webhooks at once."""
+    """Judge the answers to many valid webhooks that were sent together."""
     # The receiver's usual time does not count here: `answers_in_time` judges it.
     latest = observed.limits.fail + observed.usual_seconds
     bad = [number for number, (_, answer) in enumerate(observed.exchanges) if not answer.is_accepted or answer.seconds > latest]
     if not bad:
         return _judge_effects(observed)
     answers = [observed.exchanges[number].answer for number in bad]
-    what = f"Of {len(observed.exchanges)} valid webhooks sent at once, {len(bad)} were not accepted in time"
+    what = f"Of {len(observed.exchanges)} valid webhooks sent at the same time, {len(bad)} were not accepted in time"
     if all(answer.status == 429 and "retry-after" in answer.headers for answer in answers):
         return Verdict("advice", f"{what}: the receiver answered 429 with Retry-After, so the sender slows down.", bad[0])
     first = answers[0]
@@ -33,8 +33,8 @@ def _judge_effects(observed: Observed) -> Verdict:
     if not missing:
         return Verdict("passed")
     what = (
-        f"All {len(observed.exchanges)} webhooks sent at once were accepted, but {observed.limits.probe:g} s later the probe "
-        f"does not show the effect of {len(missing)} of them."
+        f"All {len(observed.exchanges)} webhooks sent at the same time were accepted, but {observed.limits.probe:g} s later "
+        f"the probe does not show the effect of {len(missing)} of them."
     )
     if observed.is_idle:
         return Verdict("failed", f"{what} A webhook that was sent after them has had its effect, so they are lost.", missing[0])
@@ -57,7 +57,7 @@ def must_act(observed: Observed) -> Verdict:
 
 
 def judge_copies(observed: Observed) -> Verdict:
-    """Judge webhooks of which several copies arrived at once. There is a reading for each webhook."""
+    """Judge webhooks of which several copies arrived at the same time. There is a reading for each webhook."""
     readings = observed.readings
     if readings is None:
         return _UNSEEN
@@ -73,7 +73,7 @@ def judge_copies(observed: Observed) -> Verdict:
         if problem is not None:
             return Verdict("failed", problem, first)
         if reading.applied > 1:
-            what = f"{sent.label} arrived {copies} times at once, and the receiver acted on it {reading.applied} times"
+            what = f"{sent.label} arrived {copies} times at the same time, and the receiver acted on it {reading.applied} times"
             return Verdict("failed", f"{what}: `applied` is {reading.applied}.", first)
     return Verdict("passed")
 

@@ -37,7 +37,7 @@ from sandbox.domain.user import DEBITED_FIELDS, UserRow, UserTransaction, feed_r
 
 IDS_PER_PAYOUT: Final = 512
 """Ids reserved for a payout's changes. A change has one event, at most two transfers and one delivery for each of up to 16
-endpoints, and all 20 steps of a merchant's own scenario can be due at once."""
+endpoints, and all 20 steps of a merchant's own scenario can be due at the same time."""
 
 _encode: Final = msgspec.json.Encoder().encode
 

@@ -49,8 +49,8 @@ class FaultService:
     async def create(self, context: RequestContext, body: FaultBody) -> CommandResult:
         """Create a fault. Responds with 201 and the fault.
 
-        A webhook fault takes effect at once, an API fault within a second in other processes. Raises VALIDATION_ERROR. If the
-        merchant already has MAX_FAULTS faults, the result is INVALID_STATE.
+        A webhook fault takes effect immediately, an API fault within a second in other processes. Raises VALIDATION_ERROR. If
+        the merchant already has MAX_FAULTS faults, the result is INVALID_STATE.
         """
         match = match_of(body)
 
@@ -100,7 +100,7 @@ class FaultService:
         return _to_fault(record)
 
     async def delete(self, context: RequestContext, fault_id: str) -> CommandResult:
-        """Delete a fault. Responds with 204 and takes effect at once in every process. NOT_FOUND is the command's result."""
+        """Delete a fault, with immediate effect in every process. Responds with 204. NOT_FOUND is the command's result."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if not (is_uuid(fault_id) and await _delete(context.merchant_id, fault_id)):

@@ -87,7 +87,7 @@ class Operation:
     received_media_type: str = MULTIPART
     """The media type of the body that `receive` parses."""
     takes_turns: bool = False
-    """Whether it keeps the database or the event loop busy for long. A few such requests run at once; merchants take turns."""
+    """Whether it keeps the database or the event loop busy for long. Few such requests run at a time; merchants take turns."""
     may_wait: bool = False
     """Whether a response can be held until something happens. If the key is revoked meanwhile, it is INVALID_API_KEY."""
     body_limit: int | None = None

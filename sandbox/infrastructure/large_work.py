@@ -97,7 +97,7 @@ def too_many_waiting() -> Problem:
     """Return the refusal of a request whose merchant has too many requests waiting already."""
     return Problem(
         "RATE_LIMITED",
-        "Too many requests of this merchant are waiting. Nothing was done: send fewer at once, and retry this one.",
+        "Too many requests of this merchant are waiting. Nothing was done: send fewer at the same time, and retry this one.",
         headers={"Retry-After": "1"},
     )
 
@@ -111,8 +111,8 @@ _thread: Final = ThreadPoolExecutor(1, "large-work")
 async def compute(merchant_id: str, work: Callable[[], T], *, is_large: bool) -> T:
     """Return the result of `work`, which computes and must not touch the event loop, or raise its error.
 
-    Large work runs in the thread, when it is the merchant's turn; other work runs at once. Raises RATE_LIMITED if too much of
-    the merchant's work waits. Cancelling the caller does not stop work that has begun.
+    Large work runs in the thread, when it is the merchant's turn; other work runs immediately. Raises RATE_LIMITED if too much
+    of the merchant's work waits. Cancelling the caller does not stop work that has begun.
     """
     if not is_large:
         return work()

@@ -1,7 +1,7 @@
 """Structured logs on standard output: one JSON object per line, with the request id if there is one.
 
 Lines are collected for a few milliseconds and written together: one write per line would be one system call per line.
-Warnings and errors are written at once, with all lines before them.
+Warnings and errors are written immediately, with all lines before them.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ def configure_logs(level: str, log_format: str, process: str) -> None:
 
 
 def end_log_buffering() -> None:
-    """Write the buffered lines now, and each later line at once. Call this before the event loop or the process ends."""
+    """Write the buffered lines now, and each later line immediately. Call this before the event loop or the process ends."""
     _output.buffers = False
     _output.flush()
 
@@ -58,7 +58,7 @@ class _Formatter(logging.Formatter):
 class LineBuffer:
     """Standard output. If it cannot be written, for example because the disk is full, work continues without logs.
 
-    Any thread may add lines. Without a running event loop there is no timer, and each line is written at once.
+    Any thread may add lines. Without a running event loop there is no timer, and each line is written immediately.
     """
 
     def __init__(self) -> None:

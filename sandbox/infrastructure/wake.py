@@ -35,7 +35,7 @@ _JOB_QUEUED_KEY: Final = "psp:woken:queued"
 """A key that exists while a job is queued and has not started."""
 _JOB_QUEUED_TTL_MS: Final = 1000
 _PAUSE: Final = 0.005
-"""Seconds between bursts. The first wake-up after a pause is sent at once."""
+"""Seconds between bursts. The first wake-up after a pause is sent immediately."""
 _QUEUE_LIMIT: Final = 10_000
 """Maximum number of unsent wake-ups. Further ones are dropped; the sweep finds their work."""
 _SEND_TIMEOUT: Final = 30.0

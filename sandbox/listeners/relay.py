@@ -26,7 +26,7 @@ from sandbox.listeners.claims import claim_now
 from sandbox.listeners.leases import Lease, open_lease, seal_lease
 from sandbox.listeners.requests import ResultBody
 from sandbox.live.feed import Note
-from sandbox.live.listener import LiveListener
+from sandbox.live.listener import LiveSubscriber
 from sandbox.unit_of_work.transaction import with_retries, write_rows
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, Exchange, record_in_transaction, release_claims
@@ -123,12 +123,12 @@ class Relay:
     def __init__(
         self,
         box: SecretBox,
-        listener: LiveListener,
+        subscriber: LiveSubscriber,
         on_recorded: Callable[[str, Sequence[Note]], None],
         journal: Journal | None = None,
     ) -> None:
         self._box = box
-        self._listener = listener
+        self._subscriber = subscriber
         self._attempts = AttemptRunner(_CapturingSender(), box, on_recorded=on_recorded, journal=journal)
         self._waiting: Counter[str] = Counter()
 
@@ -164,7 +164,7 @@ class Relay:
         try:
             with self._slot(merchant_id):
                 # Subscribe before reading: an event between the two still wakes the claim.
-                async with self._listener.subscribe(merchant_id, lambda _: wake.set()):
+                async with self._subscriber.subscribe(merchant_id, lambda _: wake.set()):
                     while True:
                         started = monotonic()
                         claimed, due_in = await claim_now(merchant_id, endpoint_id, limit)
@@ -173,7 +173,7 @@ class Relay:
                             if claimed:
                                 await release_claims(merchant_id, claimed)
                             return [], started
-                        left = 0.0 if self._listener.closing else deadline - monotonic()
+                        left = 0.0 if self._subscriber.closing else deadline - monotonic()
                         if claimed or left <= 0:
                             return claimed, started
                         try:
@@ -216,7 +216,7 @@ class Relay:
                 return
             ready.append(self._ready(merchant_id, delivery, copies, seal_lease(self._box, merchant_id, delivery, at, signed)))
 
-        # All at once, because a fault can hold one back until another has overtaken it.
+        # All at the same time, because a fault can hold one back until another has overtaken it.
         await asyncio.gather(*(asyncio.create_task(sign(delivery)) for delivery in claimed))
         if ended:
             await self._attempts.record(merchant_id, ended)

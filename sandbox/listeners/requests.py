@@ -14,7 +14,7 @@ from sandbox.domain.fields import PRINTABLE, Name, Text500, Url
 from sandbox.webhooks.requests import CreateEndpointBody, DeliverySettings, dialect_errors, endpoint_errors
 
 MAX_CLAIMED: Final = 100
-"""Maximum number of deliveries that a listener can claim at once."""
+"""Maximum number of deliveries that a listener can claim with one request."""
 MAX_WAIT_SECONDS: Final = 30
 MAX_RESULTS: Final = 100
 

@@ -36,7 +36,7 @@ class _Channel:
     confirmed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class LiveListener:
+class LiveSubscriber:
     """Subscribes to merchants' channels while they have callbacks."""
 
     def __init__(self, redis_url: str) -> None:

@@ -15,7 +15,7 @@ from sandbox.http.middleware import KEY_CHECK_SECONDS
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Message, Transition, connect
-from sandbox.live.listener import LiveListener
+from sandbox.live.listener import LiveSubscriber
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -51,10 +51,10 @@ return 1
 class Streams:
     """Opens streams, at most MAX_STREAMS per merchant."""
 
-    def __init__(self, redis_url: str, listener: LiveListener) -> None:
+    def __init__(self, redis_url: str, subscriber: LiveSubscriber) -> None:
         self._redis = connect(redis_url)
         self._acquire = self._redis.register_script(_ACQUIRE)
-        self._listener = listener
+        self._subscriber = subscriber
 
     async def close(self) -> None:
         """Close the Redis connection that counts slots."""
@@ -85,7 +85,7 @@ class Streams:
                 )
         except REDIS_ERRORS as error:
             raise unavailable("Redis is unavailable, so there is no live stream.") from error
-        return EventStream(self, self._listener, merchant_id, check_key, slot, limit, seconds, types)
+        return EventStream(self, self._subscriber, merchant_id, check_key, slot, limit, seconds, types)
 
     async def acquire(self, merchant_id: str, slot: str) -> bool:
         """Acquire or renew a slot; return False if none is free. Raises redis's errors."""
@@ -104,7 +104,7 @@ class EventStream:
     def __init__(
         self,
         streams: Streams,
-        listener: LiveListener,
+        subscriber: LiveSubscriber,
         merchant_id: str,
         check_key: Callable[[], Awaitable[object]],
         slot: str,
@@ -113,7 +113,7 @@ class EventStream:
         types: Sequence[str] = ("*",),
     ) -> None:
         self._streams = streams
-        self._listener = listener
+        self._subscriber = subscriber
         self._merchant_id = merchant_id
         self._check_key = check_key
         self._slot = slot
@@ -191,7 +191,7 @@ class EventStream:
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         began, sent = clock(), 0
-        async with self._listener.subscribe(self._merchant_id, self.receive, _SUBSCRIBE_TIMEOUT) as is_subscribed:
+        async with self._subscriber.subscribe(self._merchant_id, self.receive, _SUBSCRIBE_TIMEOUT) as is_subscribed:
             self._queue.clear()  # the stream starts now, so no event is missing yet
             if not is_subscribed:
                 yield _MISSING
@@ -204,7 +204,7 @@ class EventStream:
                     if self._limit is not None and sent >= self._limit:
                         return
                     continue
-                if self._listener.closing:
+                if self._subscriber.closing:
                     return
                 seconds = HEARTBEAT if self._seconds is None else min(HEARTBEAT, began + self._seconds - clock())
                 if seconds <= 0:

@@ -12,7 +12,7 @@ from sandbox.mcp.results import Refusal, Result, cut
 from sandbox.mcp.tool import Calling, Limit, count, first, tool
 
 _PAGE: Final = 100
-"""How many calls to read at once. Most may be this server's own."""
+"""How many calls to read together. Most may be this server's own."""
 
 
 @tool("Inject a fault")

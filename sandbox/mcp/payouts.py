@@ -55,11 +55,11 @@ async def create_payout(
         str | None, Field(description="Repeat an earlier call with its key to get the same payout again. Default: a new key.")
     ] = None,
 ) -> Result:
-    """Create a payout to a bank account or wallet, and return it. Its funds are locked at once.
+    """Create a payout to a bank account or wallet, and return it. Its funds are locked immediately.
 
     The scenario or the account number decides what happens next: 0001 succeeds, 0003 is rejected by the bank; list_scenarios
-    has all. Steps without a delay follow at once. Wait for later ones with get_payout and `wait_for`; with a frozen clock, run
-    them with advance_clock.
+    has all. Steps without a delay follow immediately. Wait for later ones with get_payout and `wait_for`; with a frozen clock,
+    run them with advance_clock.
     """
     to: dict[str, Any] = {"dest_type": "BANK", "bank_code": bank_code}
     if wallet_code is not None:

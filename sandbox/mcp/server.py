@@ -58,11 +58,11 @@ PSP Sandbox is a mock payment service provider, to test payout integrations agai
 
 A payout goes through statuses (PENDING, PROCESSING, SUCCESS, FAILED, RETURNED ...) along a scenario; list_scenarios lists them.
 Each world (merchant) has its own balance, ledger and clock. Freeze the clock to decide when anything happens, and advance it to
-let hours of retries or days until a return pass at once. inject_fault makes the API or the webhooks misbehave. audit checks
+let hours of retries or days until a return pass in a moment. inject_fault makes the API or the webhooks misbehave. audit checks
 that the books are right. Amounts are in PKR, as text with two decimals. Times are the world's.\
 """
 _MAX_REQUESTS: Final = 100
-"""How many requests and connections there may be at once over HTTP. Others get 503."""
+"""How many requests and connections there may be at the same time over HTTP. Others get 503."""
 _GUIDE_SECONDS: Final = 10.0
 _MAX_GUIDE: Final = 400_000
 
@@ -94,7 +94,7 @@ def run_stdio(url: str, keys: Keys, folder: Path | None) -> None:
     asyncio.run(create_server(Access(url, keys, folder), keys).run_stdio_async())
 
 
-def run_http(url: str, listener: socket.socket) -> None:
+def run_http(url: str, server_socket: socket.socket) -> None:
     """Serve clients over streamable HTTP on a loopback address, until SIGINT or SIGTERM. Each request brings its own keys."""
     # The server checks the host of each request. This rule of the library checks the origin too.
     names = ("127.0.0.1", "localhost", "[::1]")
@@ -106,7 +106,7 @@ def run_http(url: str, listener: socket.socket) -> None:
         streamable_http_path=PATH, json_response=True, stateless_http=True, transport_security=security
     )
     config = uvicorn_config(app, url, (), Limits(), limit_concurrency=_MAX_REQUESTS)
-    Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[server_socket])
 
 
 def _reader(url: str) -> Callable[[], object]:

@@ -11,7 +11,7 @@ from sandbox.db.engine import connection
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_states import CANCELLED, FAILED, REINITIATED, REJECTED, RETURNED, STATUSES, SUCCESS
 from sandbox.live.feed import Message
-from sandbox.live.listener import LiveListener
+from sandbox.live.listener import LiveSubscriber
 from sandbox.payouts.reads import PayoutReads
 
 _FIRST_PAUSE: Final = 0.25
@@ -35,8 +35,8 @@ SELECT EXISTS (
 class PayoutWaits:
     """All pending waits in this process."""
 
-    def __init__(self, listener: LiveListener, reads: PayoutReads) -> None:
-        self._listener = listener
+    def __init__(self, subscriber: LiveSubscriber, reads: PayoutReads) -> None:
+        self._subscriber = subscriber
         self._reads = reads
         self._merchants: dict[str, _MerchantWaits] = {}
 
@@ -56,7 +56,7 @@ class PayoutWaits:
         pause = _FIRST_PAUSE
         try:
             # Subscribe before reading: a change between the two is still received.
-            async with self._listener.subscribe(merchant_id, waits.receive):
+            async with self._subscriber.subscribe(merchant_id, waits.receive):
                 while True:
                     wait.wake.clear()
                     is_over = wait.reached
@@ -66,10 +66,10 @@ class PayoutWaits:
                     if await _was_in_status(merchant_id, payout_id, wait.statuses):
                         wait.reached = True
                         continue  # read the payout again: it may have changed since the read above
-                    left = 0.0 if self._listener.closing else deadline - clock()
+                    left = 0.0 if self._subscriber.closing else deadline - clock()
                     if left <= 0:
                         return payout
-                    if not self._listener.is_live(merchant_id):
+                    if not self._subscriber.is_live(merchant_id):
                         left = min(left, pause)
                         pause = min(pause * 2, _MAX_PAUSE_SECONDS)
                     try:

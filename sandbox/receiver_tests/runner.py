@@ -24,7 +24,7 @@ from sandbox.receiver_tests.results import StoredFinding, received_answer, sent_
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
 _IN_TURN: Final = 1.5
-"""If two requests at once take this many times as long as one, the receiver handles them one after the other."""
+"""If two requests at the same time take this many times as long as one, the receiver handles them one after the other."""
 _IN_PARALLEL: Final = 1.0
 """A receiver that takes longer than this gets the checks at the same time, if it can."""
 _SHORTEST_HIDDEN: Final = 8
@@ -105,8 +105,8 @@ class ReceiverRun:
     async def _measure(self, check: Check, on_finding: OnFinding) -> None:
         """Run the check of the receiver's time, and decide whether to run the others at the same time.
 
-        If the receiver is slow, all of them one after the other would take minutes. It gets them at once, unless it turns out
-        that it handles requests one after the other.
+        One after the other, they would take minutes if the receiver is slow. So it gets them at the same time, unless it
+        turns out to handle one request at a time.
         """
         if self._usual_seconds <= min(_IN_PARALLEL, self._limits.advice):
             await self._one(check, on_finding)
@@ -187,7 +187,7 @@ class ReceiverRun:
         return Exchange(request, answer_of(result, time.perf_counter() - started))
 
     async def _send_copies(self, requests: Sequence[Outgoing]) -> tuple[list[Exchange], list[Reading] | None, bool]:
-        """Send the copies of each webhook at once, and read the probe when each of them has had its effect."""
+        """Send the copies of each webhook at the same time, and read the probe when each of them has had its effect."""
         exchanges: list[Exchange] = []
         # One race takes long enough if the receiver does.
         count = COPIES if self._usual_seconds > _IN_PARALLEL else len(requests)
@@ -219,7 +219,7 @@ class ReceiverRun:
     async def _send_later(self, probe: Probe) -> Reading:
         """Send a webhook of another payout, and return its reading.
 
-        A receiver may put events into a queue and answer at once. When a later event has had its effect, so have these. A
+        A receiver may put events into a queue and answer immediately. When a later event has had its effect, so have these. A
         receiver that answers slowly does the work before it answers.
         """
         if self._usual_seconds > self._limits.advice:

@@ -25,7 +25,7 @@ Process = subprocess.Popen[bytes] | Forked
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ProcessSpec:
     """How to start a process. Its output is appended to `log`. It inherits the descriptors in `pass_fds`."""
 
     name: str
@@ -38,14 +38,14 @@ class Command:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 10.0
     kill_signal: signal.Signals = signal.SIGKILL
-    """The signal that ends it at once. PostgreSQL needs SIGQUIT, which ends its backends too."""
+    """The signal that ends it immediately. PostgreSQL needs SIGQUIT, which ends its backends too."""
     stdout: int | None = None
     """Where standard output goes instead of to the log."""
     dies_with_parent: bool = False
     """Whether the kernel sends it `stop_signal` when its parent, the supervisor, dies. Linux only."""
 
 
-def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> Process:
+def spawn(command: ProcessSpec, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> Process:
     """Start a process in its own session. A module of this project is forked, if the system allows it.
 
     In its own session, the process gets no Ctrl-C from the terminal: only the supervisor does, and stops everything in order.
@@ -101,7 +101,7 @@ def _request_signal(prctl: Callable[..., int], number: int, parent: int) -> None
 class Child:
     """A process that is restarted when it dies, until it is stopped. `probe` returns whether the running process is ready."""
 
-    def __init__(self, command: Command, probe: Callable[["Child"], bool]) -> None:
+    def __init__(self, command: ProcessSpec, probe: Callable[["Child"], bool]) -> None:
         self.command = command
         self.was_up = False
         """Whether it was ever ready: its probe said so, or it ran long enough. From then on, restarts are unlimited."""

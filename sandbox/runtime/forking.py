@@ -48,7 +48,7 @@ class Forked:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it immediately."""
         self.send_signal(signal.SIGKILL)
 
     def _collect(self, options: int) -> int | None:

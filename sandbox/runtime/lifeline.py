@@ -30,7 +30,7 @@ class Lifeline:
 
 
 def follow_lifeline() -> None:
-    """End this process when its supervisor dies: SIGTERM at once, a hard exit GRACE_SECONDS later.
+    """End this process when its supervisor dies: SIGTERM immediately, a hard exit GRACE_SECONDS later.
 
     Call it once, at the start of a child's main. Without a supervisor it does nothing.
     """

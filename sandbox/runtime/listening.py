@@ -21,24 +21,24 @@ def listen_all(host: str, ports: Mapping[str, int]) -> list[socket.socket]:
     The supervisor keeps the sockets open during the whole run, and several API processes share one. While a crashed process
     restarts, connections wait in the backlog instead of being refused. Raises StartError, which names all ports in use.
     """
-    listeners: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     in_use: list[str] = []
     try:
         for option, port in ports.items():
-            listener = _listen(host, port, option)
-            if listener is None:
+            server_socket = _listen(host, port, option)
+            if server_socket is None:
                 in_use.append(option)
             else:
-                listeners.append(listener)
+                sockets.append(server_socket)
         if in_use:
             numbers = " and ".join(f"{ports[option]}" for option in in_use)
             subject = f"Port {numbers} on {host} is" if len(in_use) == 1 else f"Ports {numbers} on {host} are"
             raise StartError(f"{subject} already in use; {_advice([f'{option} 0' for option in in_use])}.")
     except StartError:
-        for listener in listeners:
-            listener.close()
+        for server_socket in sockets:
+            server_socket.close()
         raise
-    return listeners
+    return sockets
 
 
 def _advice(options: Sequence[str]) -> str:
@@ -54,20 +54,20 @@ def _listen(host: str, port: int, option: str) -> socket.socket | None:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
         raise StartError(f"The host {host!r} cannot be resolved ({error}); choose another one with --host.") from error
-    listener = socket.socket(family, kind, protocol)
+    server_socket = socket.socket(family, kind, protocol)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
+        server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server_socket.bind(address)
+        server_socket.listen(2048)
     except OSError as error:
-        listener.close()
+        server_socket.close()
         if error.errno == errno.EADDRINUSE:
             return None
         if error.errno == errno.EADDRNOTAVAIL:
             raise StartError(f"{host} is not an address of this machine; choose another one with --host.") from error
         reason = os.strerror(error.errno or 0)
         raise StartError(f"Cannot listen on port {port} on {host} ({reason}); choose another one with {option}.") from error
-    return listener
+    return server_socket
 
 
 def http_url(host: str, port: int) -> str:

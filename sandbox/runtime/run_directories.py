@@ -242,7 +242,7 @@ def lock_data(directories: RunDirectories, pause: Callable[[float], None]) -> in
 
     The lock is released when the last copy of the descriptor closes. The reaper of a killed run holds a copy until that
     run's stores have ended. So a start right after a SIGKILL waits, calling `pause`, and the old PostgreSQL never still runs.
-    Raises StartError at once if the lock's owner is alive.
+    Raises StartError immediately if the lock's owner is alive.
     """
     path = directories.data / LOCK_NAME
     try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from sandbox.runtime.child import Child, Command, Process, last_lines, rotate, spawn
+from sandbox.runtime.child import Child, Process, ProcessSpec, last_lines, rotate, spawn
 from sandbox.runtime.environment import child_environment, store_environment
 from sandbox.runtime.forking import CAN_FORK, module_of, preload
 from sandbox.runtime.lifeline import LIFELINE_FD, Lifeline
@@ -59,7 +59,7 @@ class Supervisor:
         self._reaper: Child | None = None
         self._step: Process | None = None
         self._probes: list[Probe] = []
-        self._listeners: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
         self._directories: RunDirectories | None = None
         self._echo: Child | None = None
         self._is_preloaded = False
@@ -102,10 +102,10 @@ class Supervisor:
         require_disk_space(directories)
         self._lock = lock_data(directories, self._pause)
         # Not before: until a killed run has released the lock, its API may still have the port.
-        api_socket, ipn_socket = self._listeners = listen_all(
+        api_socket, ipn_socket = self._sockets = listen_all(
             options.host, {"--port": options.port, "--ipn-port": options.ipn_port}
         )
-        port, ipn_port = (int(listener.getsockname()[1]) for listener in (api_socket, ipn_socket))
+        port, ipn_port = (int(server_socket.getsockname()[1]) for server_socket in (api_socket, ipn_socket))
         empty_metrics(directories)
         if directories.notice:
             self._say(directories.notice)
@@ -162,7 +162,7 @@ class Supervisor:
             remove=[str(path) for path in self._directories.remove],
         )
         env = {key: value for key, value in self._env.items() if key not in ("SANDBOX_RUN_ID", LIFELINE_FD)}
-        command = Command(
+        command = ProcessSpec(
             "reaper", arguments.argv(), env, self._log("reaper"), (self._lifeline.reader, self._lock), cwd=Path("/")
         )
         self._reaper = Child(command, lambda child: True)
@@ -171,7 +171,7 @@ class Supervisor:
     def _start_echo(self, logs: Path) -> None:
         reader = self._lifeline.reader
         argv = [*run_module("sandbox.runtime.log_echo"), str(logs), str(reader)]
-        command = Command("echo", argv, self._env, self._log("echo"), (reader,), stdout=2)
+        command = ProcessSpec("echo", argv, self._env, self._log("echo"), (reader,), stdout=2)
         self._echo = Child(command, lambda child: True)
         self._echo.start()
 
@@ -185,7 +185,7 @@ class Supervisor:
 
     def _start_stores(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
         if redis is not None:
-            command = Command(
+            command = ProcessSpec(
                 "redis", redis.argv(), self._store_env, self._log("redis"), cwd=Path("/"), stop_seconds=5, dies_with_parent=True
             )
             self._launch(2, Child(command, lambda child: redis.is_ready()))
@@ -193,11 +193,13 @@ class Supervisor:
             user = postgres.user
 
             def step(name: str, argv: Sequence[str], stdin: str) -> str:
-                command = Command(name, argv, self._store_env, self._log(name), user=user, cwd=Path("/"), dies_with_parent=True)
+                command = ProcessSpec(
+                    name, argv, self._store_env, self._log(name), user=user, cwd=Path("/"), dies_with_parent=True
+                )
                 return self._finish_step(command, stdin)
 
             postgres.prepare(step)
-            command = Command(
+            command = ProcessSpec(
                 "postgres",
                 postgres.argv(),
                 self._store_env,
@@ -229,20 +231,20 @@ class Supervisor:
             name = f"worker-{number}" if options.workers > 1 else "worker"
             self._launch(1, self._process(name, options.programs.worker, None))
 
-    def _process(self, name: str, argv: Sequence[str], listener: socket.socket | None) -> Child:
+    def _process(self, name: str, argv: Sequence[str], server_socket: socket.socket | None) -> Child:
         log = self._log(name)
         rotate(log)
         env, fds = dict(self._env), [self._lifeline.reader]
-        if listener is not None:
-            env["SANDBOX_LISTEN_FD"] = str(listener.fileno())
-            fds.append(listener.fileno())
+        if server_socket is not None:
+            env["SANDBOX_LISTEN_FD"] = str(server_socket.fileno())
+            fds.append(server_socket.fileno())
             # API and IPN are also probed through their ports.
-            return Child(Command(name, argv, env, log, tuple(fds)), lambda child: True)
+            return Child(ProcessSpec(name, argv, env, log, tuple(fds)), lambda child: True)
         assert self._directories is not None
         up_file = self._directories.run / f"{name}.up"
         up_file.unlink(missing_ok=True)
         env[UP_FILE] = str(up_file)
-        return Child(Command(name, argv, env, log, tuple(fds)), lambda child: _reports_up(child, up_file))
+        return Child(ProcessSpec(name, argv, env, log, tuple(fds)), lambda child: _reports_up(child, up_file))
 
     def _await_processes(self, port: int, ipn_port: int) -> None:
         host = self._options.host
@@ -309,9 +311,9 @@ class Supervisor:
         return f"\nThe end of {child.command.log}:\n{last_lines(child.command.log) or '(empty)'}"
 
     def _run_step(self, name: str, argv: Sequence[str]) -> str:
-        return self._finish_step(Command(name, argv, self._env, self._log(name), (self._lifeline.reader,)), "")
+        return self._finish_step(ProcessSpec(name, argv, self._env, self._log(name), (self._lifeline.reader,)), "")
 
-    def _finish_step(self, command: Command, stdin: str) -> str:
+    def _finish_step(self, command: ProcessSpec, stdin: str) -> str:
         """Run a command to its end and return its standard output, while watching the stores.
 
         If the run is asked to stop, the wait ends and `_stop` kills the process. Raises StartError if the command fails.
@@ -348,8 +350,8 @@ class Supervisor:
             self._step.wait()
         for group in self._groups:
             self._stop_group(group)
-        for listener in self._listeners:
-            listener.close()
+        for server_socket in self._sockets:
+            server_socket.close()
         if self._echo is not None:
             self._echo.send_stop()
             self._wait_until_ended([self._echo], 2.0)

@@ -44,7 +44,7 @@ from sandbox.listeners.relay import Relay
 from sandbox.listeners.service import ListenerService
 from sandbox.live.api import StreamApi
 from sandbox.live.feed import LiveFeed
-from sandbox.live.listener import LiveListener
+from sandbox.live.listener import LiveSubscriber
 from sandbox.live.streams import Streams
 from sandbox.merchants.api import KeyApi, MerchantApi
 from sandbox.merchants.key_ring import KeyRing
@@ -121,12 +121,12 @@ def create_app(settings: Settings) -> Application:
     advancer = ClockAdvancer(work)
     feed = LiveFeed(settings.redis_url)
     journal = Journal(settings.redis_url, feed.notes)
-    listener = LiveListener(settings.redis_url)
-    streams = Streams(settings.redis_url, listener)
+    subscriber = LiveSubscriber(settings.redis_url)
+    streams = Streams(settings.redis_url, subscriber)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payout_reads = PayoutReads()
-    payouts = PayoutService(work, directory, payout_reads, PayoutWaits(listener, payout_reads))
+    payouts = PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads))
     clock = ClockService(work, advancer, summaries.add_clock_advance)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
 
@@ -136,7 +136,7 @@ def create_app(settings: Settings) -> Application:
         waker.start()
         sender = WebhookSender(settings.webhook_allow)
         feed.start()
-        listener.start()
+        subscriber.start()
         advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
         journal.start()
         receiver_tests.start()
@@ -150,7 +150,7 @@ def create_app(settings: Settings) -> Application:
             await receiver_tests.close()
             await sender.close()
             await feed.close()
-            await listener.close()
+            await subscriber.close()
             await streams.close()
             await waker.close()
             await readiness.close()
@@ -170,7 +170,7 @@ def create_app(settings: Settings) -> Application:
         RoutingApi(PreviewService(work), RecoveryService(work)),
         SecretApi(SecretService(work, box)),
         DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
-        ListenerApi(ListenerService(work, box, Relay(box, listener, feed.notes, journal))),
+        ListenerApi(ListenerService(work, box, Relay(box, subscriber, feed.notes, journal))),
         MerchantApi(merchants),
         KeyApi(merchants),
         SettingsApi(SettingsService(work)),
@@ -189,10 +189,10 @@ def create_app(settings: Settings) -> Application:
         HealthApi(readiness),
     )
     operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue), GuideApi())
-    console = Console(operations, settings, listener)
+    console = Console(operations, settings, subscriber)
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
     litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
     application = RequestLog(litestar, journal)
     console.calls.connect(litestar, application)
-    return Application(application, operations, listener.begin_closing)
+    return Application(application, operations, subscriber.begin_closing)

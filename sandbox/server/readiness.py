@@ -33,7 +33,7 @@ NODE_TIMEOUT: Final = 1.5
 
 _WRITTEN: Final = "psp:readiness"
 _WRITTEN_BYTES: Final = 64 * 1024
-"""About as much as the journal writes at once. Less may still fit when that does not."""
+"""About as much as the journal writes in one call. Less may still fit when that does not."""
 _OUT_OF_MEMORY: Final = (
     "Redis is out of memory, so calls are not journaled, rate limits do not count and workers start late: raise its maxmemory, "
     "or delete what else is in it"

@@ -70,7 +70,7 @@ class RequestLog:
                 deliver = functools.partial(_send_faulty, request.fault, receive, send)
             await deliver(message)
             if is_head:
-                # End the response at once, so that a streaming handler sees a disconnect.
+                # End the response immediately, so that a streaming handler sees a disconnect.
                 await deliver({"type": "http.response.body", "body": b"", "more_body": False})
 
         started = time.perf_counter()

@@ -41,9 +41,9 @@ RunBatch = Callable[[str, Sequence[Command]], Awaitable[Sequence[CommandResult]]
 """Run one merchant's batch in its own transaction. Waits LOCK_TURN seconds for a lock, then raises LockNotAvailableError."""
 
 ROUNDS: Final = 2
-"""Number of rounds running at once. While PostgreSQL works on one, Python prepares the other."""
+"""Number of rounds running at the same time. While PostgreSQL works on one, Python prepares the other."""
 MAX_SOLO_MERCHANTS: Final = 4
-"""Maximum number of single-merchant transactions running at once. Each one may wait for a lock, and holds a connection."""
+"""Maximum number of single-merchant transactions running at a time. Each one may wait for a lock, and holds a connection."""
 CONTENDED_LIMIT: Final = 32
 """Maximum weight of a round if several merchants wait, unless there are more merchants than that."""
 _MAX_LOCK_SECONDS: Final = 60.0

@@ -1,4 +1,4 @@
-"""Open accounts, and credit many wallets at once. `psp_write` writes all other transfers and balances."""
+"""Open accounts, and credit many wallets in one statement. `psp_write` writes all other transfers and balances."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -40,8 +40,8 @@ _MAX_NODES_TRIED: Final = 8
 _ACROSS_SHARDS: Final = asyncio.Semaphore(2)
 """Each action across shards takes two connections of a pool. Without this limit, several could wait for each other's second."""
 
-# Held until the transaction ends. Another process learns at once that the key is in use; the unique index would only make it
-# wait.
+# Held until the transaction ends. Another process learns immediately that the key is in use; the unique index would only make
+# it wait.
 _LOCK: Final = "SELECT pg_try_advisory_xact_lock($1)"
 _READ: Final = """
 SELECT fingerprint, status, body, location FROM operator_keys WHERE merchant_id = $1 AND key = $2 AND expires_at > $3

@@ -31,7 +31,7 @@ MAX_CALLS_WHEN_FAILING: Final = 32
 PAUSE_SECONDS: Final = 0.5
 """The shortest pause; the longest is twice as long."""
 _MAX_ENDPOINTS: Final = 16
-"""Maximum number of endpoints per merchant; all of them can use their capacity at once."""
+"""Maximum number of endpoints per merchant; all of them can use their capacity at the same time."""
 _MIN_CALLS: Final = 8
 _MAX_TRACKED_MERCHANTS: Final = 10_000
 
@@ -71,7 +71,8 @@ class Capacity:
     def free_capacity(self, merchant_id: str, now: float) -> FreeCapacity:
         """Return how many calls can start for a merchant. `now` is in seconds of a monotonic clock.
 
-        All endpoints can use their capacity at once. When an endpoint has used its share, another call can return more.
+        All endpoints can use their capacity at the same time. When an endpoint has used its share, another call can return
+        more.
         """
         merchant = self._merchants.get(merchant_id) or _Merchant()
         left = max(0, (self._free - self._reserved) // 4 - merchant.total)

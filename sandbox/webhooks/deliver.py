@@ -34,7 +34,7 @@ parallel.
 It also bounds the age of the clock, URL and secret that an attempt uses.
 """
 _MAX_CONCURRENT_TRANSACTIONS: Final = 4
-"""Maximum number of claims running at once, and of transactions that record results.
+"""Maximum number of claims running at the same time, and of transactions that record results.
 
 While a merchant waits for its turn, its wake-ups and results gather, so that one transaction serves more of them.
 """

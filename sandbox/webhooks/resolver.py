@@ -38,8 +38,8 @@ class MetadataNameError(OSError):
 class NameResolver(AbstractResolver):
     """Resolves names for one aiohttp connector.
 
-    The connector caches the addresses and never looks up the same name twice at once, so a merchant has at most one look-up
-    in progress per host name. No look-up waits for another. Create it inside a running event loop, and close it.
+    The connector caches the addresses, and a merchant has at most one look-up in progress per host name. No look-up
+    waits for another. Create it inside a running event loop, and close it.
     """
 
     def __init__(self, seconds: float = TIMEOUT_SECONDS, **options: Any) -> None:

@@ -60,7 +60,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TableShape:
     """A table's columns without the merchant's id and without secrets, and the columns that order its rows."""
 
     name: str
@@ -68,7 +68,7 @@ class Table:
     order: tuple[str, ...]
 
 
-async def read_tables(conn: "PoolConnectionProxy[Any]") -> Mapping[str, Table]:
+async def read_tables(conn: "PoolConnectionProxy[Any]") -> Mapping[str, TableShape]:
     """Return the tables of a bundle as they are in this database, in the order of BUNDLED."""
     found: dict[str, list[Any]] = {name: [] for name in BUNDLED}
     for record in await conn.fetch(_COLUMNS, list(BUNDLED)):
@@ -81,7 +81,7 @@ async def read_tables(conn: "PoolConnectionProxy[Any]") -> Mapping[str, Table]:
             for r in records
         )
         keys = sorted((r for r in records if r["key"] is not None), key=lambda r: r["key"])
-        tables[name] = Table(name, columns, tuple(r["name"] for r in keys))
+        tables[name] = TableShape(name, columns, tuple(r["name"] for r in keys))
     return tables
 
 

@@ -25,7 +25,7 @@ from sandbox.worlds.bundle import (
     BundleSettings,
     BundleTable,
 )
-from sandbox.worlds.columns import Table, read_tables, render_time, renderer
+from sandbox.worlds.columns import TableShape, read_tables, render_time, renderer
 from sandbox.worlds.store import MAX_SNAPSHOT_ROWS, count_rows
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Exported(msgspec.Struct):
     """A world as read from the database: its row of `worlds` and `merchants`, and the rows of its other tables."""
 
     world: Any
-    tables: list[tuple[Table, list[Any]]]
+    tables: list[tuple[TableShape, list[Any]]]
 
 
 async def read_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Exported:
@@ -105,7 +105,7 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else render_time(moment.astimezone(UTC))
 
 
-def _table(table: Table, records: "list[Record]") -> BundleTable:
+def _table(table: TableShape, records: "list[Record]") -> BundleTable:
     renderers = [_renderer(table.name, column) for column in table.columns]
     rows = [
         [

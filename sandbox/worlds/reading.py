@@ -24,7 +24,7 @@ from sandbox.journal.journal import BODY_LIMIT, ENTRIES_KEPT, JournalEntry
 from sandbox.scenarios.rules import MAX_RULES
 from sandbox.webhooks.endpoints import MAX_ENDPOINTS
 from sandbox.worlds.bundle import FORMAT, VERSION, Bundle
-from sandbox.worlds.columns import Column, InvalidValueError, Table, read_time, read_value
+from sandbox.worlds.columns import Column, InvalidValueError, TableShape, read_time, read_value
 from sandbox.worlds.row_checks import SEALED, RowChecker
 from sandbox.worlds.store import MAX_SNAPSHOT_ROWS
 
@@ -115,7 +115,7 @@ def parse_bundle(content: bytes) -> Uploaded:
         raise Problem("MALFORMED_JSON", f"The body is not valid JSON in UTF-8: {for_display(str(error))}.") from None
 
 
-def check_bundle(raw: _Raw, tables: Mapping[str, Table], checker: RowChecker) -> CheckedBundle:
+def check_bundle(raw: _Raw, tables: Mapping[str, TableShape], checker: RowChecker) -> CheckedBundle:
     """Check a bundle against the tables of the database. Raises VALIDATION_ERROR that lists the first errors."""
     errors: list[FieldProblem] = []
     times = {
@@ -203,7 +203,7 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _read_table(table: Table, given: _Rows, checker: RowChecker, errors: list[FieldProblem]) -> TableRows:
+def _read_table(table: TableShape, given: _Rows, checker: RowChecker, errors: list[FieldProblem]) -> TableRows:
     """Return a table's values. Adds at most MAX_ERRORS errors."""
     place = f"tables.{table.name}"
     known = {column.name: column for column in table.columns}

@@ -56,7 +56,7 @@ class Payout:
 class MerchantModel:
     """A merchant in the model. Each method performs the request of the same name and returns the expected response.
 
-    Steps without a delay are taken at once. The sandbox's workers need a moment for them, so poll until
+    Steps without a delay are taken immediately. The sandbox's workers need a moment for them, so poll until
     the sandbox's state equals `view`.
     """
 

@@ -32,7 +32,7 @@ DUE: Final = (
     Column("delivery_id", "Delivery", "id", link="/webhooks/deliveries/{delivery_id}"),
 )
 SHOWN_STEPS: Final = 25
-"""Number of steps that are shown at once after an advance; the others unfold."""
+"""Number of steps that are shown after an advance; the others unfold."""
 SHOWN_DUE: Final = 15
 _NO_IDS: Final = {"payout_id": None, "sale_id": None, "delivery_id": None, "event_id": None}
 """Each kind of step has only some of these."""

@@ -193,5 +193,5 @@ async def _try(view: View, operation_id: str, body: Mapping[str, Any]) -> dict[s
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step with its time in words."""
     at = step["at"]
-    when = "later" if at is None else f"after {in_words(at)}" if at else "at once"
+    when = "later" if at is None else f"after {in_words(at)}" if at else "immediately"
     return {**step, "when": when}

@@ -1,4 +1,4 @@
-"""Many payouts at once, from CSV."""
+"""Many payouts with one request, from CSV."""
 
 import csv
 import io

@@ -60,7 +60,7 @@ function refuse(text, href, action) {
   known ? known.replaceWith(notice) : document.getElementById("main").prepend(notice);
 }
 
-// The session has ended. A page without anything typed leads to the sign-in form at once, and from there back.
+// The session has ended. A page without anything typed leads to the sign-in form immediately, and from there back.
 function leave(url) {
   if ([...document.querySelectorAll("main input, main select, main textarea")].some(isChanged)) return refuse("You are signed out here.", url, "Sign in");
   location.assign(url);
@@ -100,7 +100,7 @@ function refreshSoon() {
     pending = false;
     const started = performance.now();
     await load(location.href, { live: true });
-    // The first change shows at once, the next ones after a pause. A busy sandbox gets longer pauses: each open page takes at
+    // The first change shows immediately, the next ones after a pause. A busy sandbox gets longer pauses: each open page takes at
     // most a twentieth of its time.
     const ended = performance.now();
     rested = ended + Math.min(15000, Math.max(500, 20 * (ended - started)));
