@@ -29,8 +29,8 @@ PURGE_INTERVAL: Final = 60.0
 _MAX_MERCHANTS: Final = 1000
 _log = structlog.get_logger()
 
-# Usually nothing is scheduled. To find that takes a fraction of what the statements below take, and a distributed database asks
-# in each shard.
+# Usually nothing is scheduled. This check costs a fraction of the statements below, and a distributed database repeats it in
+# each shard.
 _ANYTHING_SCHEDULED: Final = """
 SELECT EXISTS (SELECT 1 FROM payouts WHERE due_at IS NOT NULL)
     OR EXISTS (SELECT 1 FROM webhook_deliveries WHERE next_attempt_at IS NOT NULL)

@@ -99,7 +99,7 @@ def query(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def segment(value: str) -> str:
-    """Return an id as a segment of a path. Raises ValueError if it is empty: the path would be another one's."""
+    """Return an id as a segment of a path. Raises ValueError if it is empty or dots: it would name another resource."""
     if not value or value in {".", ".."}:
         raise ValueError(f"{value!r} is not an id")
     return quote(value, safe="")

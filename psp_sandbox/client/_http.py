@@ -26,12 +26,12 @@ _CONNECT_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _RETRIED: Final = (429, 502, 503, 504)
-"""The sandbox, or a proxy before it, has not executed the request, or answers the same when it is repeated with its key."""
+"""Statuses after which a call is repeated: it was not executed, or its idempotency key prevents a second effect."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the sandbox is, and the keys to use there."""
+    """The sandbox's URL, and the keys to use there."""
 
     url: str
     keys: Mapping[Auth, str | None] = field(repr=False)
@@ -39,7 +39,7 @@ class Address:
     retries: int
     retry_seconds: float
     user_agent: str = "psp-sandbox-python"
-    """What the sandbox's journal shows of who called."""
+    """The User-Agent, which the sandbox's journal shows."""
 
     @classmethod
     def of(
@@ -52,7 +52,7 @@ class Address:
         retry_seconds: float,
         user_agent: str | None = None,
     ) -> "Address":
-        """Return the address. What is None comes from the environment. Raises ValueError if the URL is not one."""
+        """Return the address. The environment supplies the arguments that are None. Raises ValueError if the URL is not one."""
         found = (url or os.environ.get("PSP_URL") or DEFAULT_URL).rstrip("/")
         parts = urlsplit(found)
         if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -14,7 +14,7 @@ from psp_sandbox.client._http import Address, failure, unreachable
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One event: its type, such as payout.succeeded, its data, and the id of the event in the log, if it is in there."""
+    """One event: its type, such as payout.succeeded, its data, and its id, if the log of events has it."""
 
     type: str
     data: dict[str, Any]
@@ -141,7 +141,7 @@ class _Parser:
         self._fields: dict[str, str] = {}
 
     def feed(self, line: str) -> StreamEvent | None:
-        """Take a line, and return the event that it ends, if it ends one."""
+        """Take a line, and return the event if the line completes one."""
         if line:
             name, _, value = line.partition(":")
             self._fields[name] = value.removeprefix(" ")

@@ -1,4 +1,4 @@
-"""What a call can raise. Every one is a PspError."""
+"""The exceptions that a call can raise. All are subclasses of PspError."""
 
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ class UnexpectedResponse(PspError):
 
 
 class NotReached(PspError):
-    """A payout ended in another status than those that were waited for."""
+    """A payout reached a final status, which is none of the awaited ones."""
 
     def __init__(self, payout: "Payout", statuses: tuple[str, ...], timeline: "list[TimelineEntry]", reason: str) -> None:
         super().__init__(payout, statuses, timeline, reason)

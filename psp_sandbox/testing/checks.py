@@ -1,4 +1,4 @@
-"""What must hold when a test ends."""
+"""The checks that run when a test ends."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -16,9 +16,9 @@ _UNSUCCESSFUL: Final[tuple[Literal["FAILED", "PAUSED", "PENDING"], ...]] = ("FAI
 
 
 def failed_checks(world: "World") -> list[str]:
-    """Return what does not hold at the end of a test, one readable paragraph each."""
+    """Return the failed checks at the end of a test, one readable paragraph each."""
     if not world.is_frozen:
-        world.drain()  # work of the last moments is still in progress
+        world.drain()  # work that began just before the end is still in progress
     return [*_audit(world), *_deliveries(world), *_invalid_webhooks(world), *_faults(world)]
 
 
@@ -66,7 +66,7 @@ def _why_unreachable(world: "World") -> str | None:
 def _unsuccessful(world: "World") -> list[Delivery]:
     deliveries = world.client.deliveries
     found = list(islice(deliveries.list(limit=_PAGE), _PAGE))
-    if len(found) < _PAGE:  # one request tells, in nearly every test
+    if len(found) < _PAGE:  # in nearly every test, one request is enough
         return [one for one in found if one.status != "SUCCEEDED"]
     by_status = [islice(deliveries.list(limit=_PAGE, status=status), _PAGE) for status in _UNSUCCESSFUL]
     return [one for part in by_status for one in part]
@@ -85,7 +85,7 @@ def describe_delivery(world: "World", delivery: Delivery) -> str:
 
 
 def _invalid_webhooks(world: "World") -> Iterator[str]:
-    # At an application, anybody may send anything, and what is invalid is for it to refuse.
+    # Anybody may send requests to an application. It must refuse the invalid ones itself.
     if world.has_app or world.may_get_invalid_webhooks or world.allow_failed_deliveries:
         return
     invalid = [one for one in world.received.all() if one.problem is not None]

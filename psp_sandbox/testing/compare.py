@@ -14,9 +14,9 @@ _PROBLEM_TYPE: Final = re.compile(r"https?://[^/]+(/.*)?(/problems/[A-Z_]+)\Z")
 _MEASURED: Final = re.compile(
     r".*_ms\Z|size\Z|error\Z|error_class\Z|signed_at\Z|signed_content\Z|offset_seconds\Z|next_cursor\Z"
 )
-"""Fields with what the host measured, or what depends on its clock."""
+"""Fields whose values the host measures, or that depend on the host's clock."""
 _SIGNED: Final = re.compile(r".*signature.*|.*timestamp\Z|x-sandbox-now|date\Z|content-length\Z", re.IGNORECASE)
-"""Fields with signatures and host time, which differ because secrets and clocks do."""
+"""Fields with signatures or the host's time. They differ between worlds, because secrets and clocks differ."""
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 
 
@@ -114,7 +114,7 @@ class Comparison:
 
 
 class _Missing:
-    """The value of a field that is not there."""
+    """Stands for the value of a missing field."""
 
 
 def parse(text: str) -> tuple[Any, bool]:

@@ -1,4 +1,4 @@
-"""What the tests do with connections that the client's methods do not."""
+"""Requests that the typed client has no method for, and an async client that keeps no connections open."""
 
 from typing import TYPE_CHECKING, Any
 

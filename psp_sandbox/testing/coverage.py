@@ -28,7 +28,7 @@ _NOT_BY_CLIENTS: Final = ("INTERNAL_ERROR",)
 """Problems that no test can cause."""
 _PAGE: Final = 100
 _MAX_PAGES: Final = 10
-"""A test that did more is read in part."""
+"""The maximum number of pages that are read of one test's requests, and of its other lists."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Coverage:
             self.tests[category] += other.tests[category]
 
     def rows(self) -> Iterator[tuple[str, str, int]]:
-        """Yield category, name and number of tests, in the order of the categories and of their names' meaning."""
+        """Yield category, name and number of tests, in the order in which the sandbox describes the names."""
         for category in CATEGORIES:
             counts = self.tests[category]
             known = self.known.get(category, [])
@@ -189,7 +189,7 @@ def _problem_of(call: Mapping[str, Any]) -> str | None:
         return None
     try:
         problem = json.loads(call["response_body"])
-    except ValueError:  # cut, or made by a fault
+    except ValueError:  # cut off, or replaced by a fault
         return None
     code = problem.get("code") if isinstance(problem, dict) else None
     return code if isinstance(code, str) else None

@@ -45,7 +45,7 @@ class CoverageReport:
         if hasattr(self._config, "workeroutput"):
             self._config.workeroutput[_WORKER_OUTPUT] = self._coverage.to_json()
             return
-        from _pytest.junitxml import xml_key  # pytest's own way in, the fixture record_testsuite_property, needs a test
+        from _pytest.junitxml import xml_key  # pytest's record_testsuite_property works only in a test
 
         junit = self._config.stash.get(xml_key, None)
         if junit is not None:
@@ -60,7 +60,7 @@ class CoverageReport:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print the table and, if the coverage is too low, what was wanted."""
+        """Print the table and, if the coverage is too low, the required percentage."""
         if self._config.getoption("--psp-report"):
             terminalreporter.section("PSP Sandbox: exercised by the tests")
             for line in self._coverage.as_text():

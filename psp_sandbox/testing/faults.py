@@ -15,7 +15,7 @@ WEBHOOK_KINDS: Final = (
     "drop", "duplicate", "delay", "reorder", "stale_timestamp", "wrong_key", "tampered_body", "truncated_body",
 )  # fmt: skip
 SPOILING_KINDS: Final = ("stale_timestamp", "wrong_key", "tampered_body", "truncated_body")
-"""After these, a webhook arrives that is not valid."""
+"""Kinds of faults that make a webhook invalid."""
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _PREFIXES: Final = ("/api/", "/vendor/", "/aggregator/")
 
@@ -118,7 +118,7 @@ class Fault:
     def _read(self) -> "FaultState | None":
         if self._is_active:
             if self.target == "webhooks":
-                self._client.drain()  # webhooks of what has happened may still be on their way
+                self._client.drain()  # webhooks of earlier events may still be on their way
             self._shown = self._client.faults.get(self.id)
         return self._shown
 

@@ -51,7 +51,7 @@ class FreshWorld:
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> "FreshWorld":
-        import httpx  # imported here, because a project that does not replay must not wait for it
+        import httpx  # imported here, so that projects that do not replay need not wait for it
 
         if not self._admin_key:
             raise CannotReplayError("A fresh merchant needs the operator's key: set PSP_ADMIN_KEY, or pass admin_key.")

@@ -132,7 +132,7 @@ def _positional(target: Any) -> list[str]:
 def _parameters(target: Any) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):  # something built in, without a signature
+    except (TypeError, ValueError):  # a built-in callable has no signature
         return []
 
 
@@ -254,7 +254,7 @@ class _AsgiServer:
     def _run(self, server_socket: socket.socket) -> None:
         try:
             self._server.run(sockets=[server_socket])
-        except BaseException as error:  # reported by __init__; SystemExit is how uvicorn says that the lifespan failed
+        except BaseException as error:  # reported by __init__; uvicorn raises SystemExit if the lifespan failed
             self._error = error
 
     def stop(self) -> None:

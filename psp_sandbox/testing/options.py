@@ -23,7 +23,7 @@ class Options:
     seed: int
     frozen: bool
     frozen_at: datetime | None
-    """When the clock is frozen; None for now."""
+    """The time at which the clock is frozen; None for the present."""
     allow_failed_deliveries: bool
     allow_unhit_faults: bool
 
@@ -57,7 +57,7 @@ def read_marks(marks: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]], node_
         given.update(keywords)
     seed, frozen = given["seed"], given["frozen"]
     if seed is None:
-        # Without one, runs would not repeat. Each test has another, so that ids of two tests differ.
+        # Without a seed, runs would not repeat. Each test has a different one, so that the ids of two tests differ.
         seed = zlib.crc32(node_id.encode())
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= _MAX_SEED:
         raise UsageError(f"@pytest.mark.psp(seed=...) must be a whole number from 0 to {_MAX_SEED}, not {seed!r}.")

@@ -23,7 +23,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a running sandbox is, and the operator's key for it. None is that of PSP_ADMIN_KEY or of `psp up`."""
+    """The URL of a running sandbox, and the operator's key. Without a key, PSP_ADMIN_KEY or the default of `psp up` applies."""
 
     url: str
     admin_key: str | None
@@ -54,7 +54,7 @@ class SandboxProcess:
             )
             assert self._process.stdout is not None
             try:
-                # It prints one line when it is ready. If it cannot start, it ends, which ends the read too.
+                # It prints one line when it is ready. If it cannot start, it exits, and the read returns.
                 line = self._process.stdout.readline()
                 ready = json.loads(line)
                 return Address(ready["api_url"], ready["admin_key"])
@@ -73,7 +73,7 @@ class SandboxProcess:
         process.terminate()
         try:
             process.wait(_STOP_SECONDS)
-        except BaseException:  # it hangs, or Ctrl-C was pressed again: its reaper ends the rest
+        except BaseException:  # it hangs, or Ctrl-C was pressed again: its reaper ends the other processes
             process.kill()
             process.wait()
             raise

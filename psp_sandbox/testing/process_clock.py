@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class ProcessClock:
-    """What `time.time`, `datetime.now` and the like say in this process. The monotonic clock always runs."""
+    """The clock that `time.time`, `datetime.now` and the like read in this process. The monotonic clock always runs."""
 
     def __init__(self) -> None:
         self._travel: time_machine.travel | None = None

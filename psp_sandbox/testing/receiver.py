@@ -12,7 +12,7 @@ from psp_sandbox.testing.webhooks import Inbox, Received
 _FORWARD_SECONDS: Final = 15.0
 """How long an application may take to answer: as long as the sandbox waits for it."""
 _HOP_HEADERS: Final = ("host", "connection", "content-length", "transfer-encoding")
-"""Headers of the connection, which the one to the application has too."""
+"""Headers that belong to one connection, so they are not passed on."""
 
 
 @dataclass(slots=True)
@@ -36,9 +36,9 @@ class Mailbox:
 
 def _forward(url: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int, bytes]:
     """Send a request to an application, and return its status and body; 502 if it does not answer."""
-    import httpx  # a project that does not forward webhooks must not wait for it
+    import httpx  # imported here, so that projects that do not forward webhooks need not wait for it
 
-    verify = url.startswith("https:")  # otherwise there is no need to load certificates
+    verify = url.startswith("https:")  # plain HTTP needs no certificates
     passed = [(name, value) for name, value in headers if name.lower() not in _HOP_HEADERS]
     try:
         response = httpx.post(url, headers=passed, content=body, timeout=_FORWARD_SECONDS, trust_env=False, verify=verify)
@@ -79,7 +79,7 @@ class Receiver(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print nothing if the sender breaks off."""
+        """Print nothing if the sender closes the connection early."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -145,7 +145,7 @@ def replay(
         world.keep = keep
         repetition = _Repetition(bundle, world, stand_in)
         for number, call in without_polls(bundle["journal"]["calls"]):
-            if call["path"].startswith("/"):  # otherwise the sandbox itself made the call
+            if call["path"].startswith("/"):  # the sandbox itself made the other calls
                 repetition.repeat(number, call)
         repetition.report.merchant_id = world.merchant_id if keep else None
     return repetition.report
@@ -200,7 +200,7 @@ def _objects(body: str) -> list[dict[str, Any]]:
 
 
 def without_polls(calls: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the calls with their numbers, but of a read or a drain that got the same answer again and again only the first."""
+    """Yield the calls with their numbers, and only the first of reads or drains that got the same answer in a row."""
     last: tuple[Any, ...] | None = None
     for number, call in enumerate(calls, 1):
         is_poll = call["method"] in ("GET", "HEAD") or call["path"] == _DRAIN
@@ -218,7 +218,7 @@ def why_not(call: Mapping[str, Any]) -> str | None:
         return "a bank sent it, with a signature"
     if call["method"] not in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
         return "its method is not in the journal"
-    is_invalid = call["status"] == 400  # it was not executed, and would not be with another value either
+    is_invalid = call["status"] == 400  # it was not executed, and another value would be refused too
     if REDACTED in path or (REDACTED in call["query"] and not is_invalid):
         return "a part of its path or query is redacted"
     if body in ("", REDACTED):
@@ -261,7 +261,7 @@ class _Repetition:
             found = self._try(call)
             if not found or not waits or time.monotonic() > deadline:
                 break
-            # What was learned from an answer that is not the final one may be wrong.
+            # An answer that was not the final one may have taught wrong ids.
             self._comparison.new_ids, self._comparison.old_ids = learned
             time.sleep(0.05)
         yield from (difference for difference in found if racing is None or not racing.match(difference.where))
@@ -320,7 +320,7 @@ class _Repetition:
 
 
 def _without_races(answer: Any, *, exact: bool) -> Any:
-    """Return the answer of an advance or a drain without what it or a worker may have done: first deliveries.
+    """Return the answer of an advance or a drain without first deliveries, which either the call or a worker makes.
 
     If the clock was running, workers may have done everything.
     """

@@ -85,7 +85,7 @@ def _payouts(world: "World") -> list[str]:
 
 
 def _requests(calls: list[dict[str, Any]]) -> list[str]:
-    # The plugin's own calls go first, and repeated ones count as one: no poll may take the place of a call of the application.
+    # Drop the plugin's own calls first, and count repeated ones as one, so that polls do not displace the application's calls.
     others = (one for one in reversed(calls) if not _OWN_CALLS.match(_shown(one)))
     groups = ([next(group), *group] for _, group in groupby(others, _outcome))
     newest, lines = _newest(groups, _MAX_REQUESTS)
@@ -104,12 +104,12 @@ def _requests(calls: list[dict[str, Any]]) -> list[str]:
 
 
 def _shown(call: dict[str, Any]) -> str:
-    """Return what was called."""
+    """Return the method and path of a call."""
     return f"{call['method']} {call['path']}{'?' if call['query'] else ''}{call['query']}"
 
 
 def _outcome(call: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what tells a call from another one, and from one of the same kind that was answered differently."""
+    """Return a key that is equal for repeated calls with the same answer, and different for all others."""
     if call["method"] not in ("GET", "HEAD"):
         return (call["request_id"],)
     return _shown(call), call["status"], call["response_body"], call["fault"], call["api_key_id"]

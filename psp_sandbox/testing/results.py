@@ -1,4 +1,4 @@
-"""What the methods of a world take and return."""
+"""Types that the methods of a world take and return."""
 
 import re
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ _MAX_ANSWER_BYTES: Final = 65536
 
 
 class Share:
-    """The main process's end: answers each worker with the sandbox's address, which `start` returns."""
+    """The server in the main process. It answers each worker with the sandbox's address, which `start` returns."""
 
     def __init__(self, start: Callable[[], Address]) -> None:
         self._start = start
@@ -44,7 +44,7 @@ class Share:
         while True:
             try:
                 connection, _ = self._server_socket.accept()
-            except OSError:  # closed
+            except OSError:  # the socket was closed
                 return
             # One thread per worker: a worker that has gone away must not keep the others waiting.
             threading.Thread(target=self._reply, args=(connection,), daemon=True).start()

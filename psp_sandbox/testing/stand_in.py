@@ -64,7 +64,7 @@ class StandIn:
             self._statuses |= {(recorded, event_type): list(some) for event_type, some in statuses.items()}
 
     def recorded_url(self, text: str) -> str:
-        """Return a text with the recorded URLs in place of those of the stand-in."""
+        """Return a text in which the stand-in's URLs are replaced by the recorded ones."""
         if f"http://127.0.0.1:{self._server.server_port}/" not in text:
             return text
         for recorded in sorted(self._paths, key=lambda url: -len(self._paths[url])):
@@ -101,7 +101,7 @@ def _answers(tables: Mapping[str, Any]) -> dict[tuple[str, str], list[Answer]]:
     found: dict[tuple[str, str], list[Answer]] = defaultdict(list)
     for row in sorted(_rows(tables["webhook_attempts"]), key=lambda row: (row["at"], row["attempt"])):
         body = events.get(events_of_deliveries.get(row["delivery_id"], ""), "")
-        # What a fault did in place of the receiver, it does again.
+        # If a fault decided the recorded answer, the same fault decides this one too.
         if not (row["fault_kind"] and row["status"] is None):
             headers = {name: value for name, value in row["response_headers"].items() if name.lower() in _KEPT_HEADERS}
             found[row["url"], _name(body)].append((row["status"], headers, row["response_body"]))
@@ -122,7 +122,7 @@ def _type(body: bytes) -> str:
 def statuses_of(tables: Mapping[str, Any]) -> dict[str, dict[str, list[int]]]:
     """Return how recorded receivers answered the event types that they did not always accept: URL → type → statuses.
 
-    0 stands for no answer. What a fault did in place of a receiver is left out.
+    0 stands for no answer. Attempts that a fault decided are left out.
     """
     types_of_events = {row["id"]: row["type"] for row in _rows(tables["events"])}
     types = {row["id"]: types_of_events.get(row["event_id"], "") for row in _rows(tables["webhook_deliveries"])}

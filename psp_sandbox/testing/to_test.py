@@ -20,7 +20,7 @@ _EXPECTED: Final = (
     "merchant_reference", "name", "now", "ok", "paid", "reason", "reset", "restored", "review_threshold", "role", "status",
     "succeeded", "target", "to", "total_amount", "total_requested", "type", "valid",
 )  # fmt: skip
-"""The fields whose values a test expects. The others say little, or change with each run."""
+"""The fields whose values a test expects. The others say little, or differ in each run."""
 _CONTAINERS: Final = ("data", "results", "payout", "problem", "balance")
 _RUNNING: Final = frozenset(
     {
@@ -47,7 +47,7 @@ def to_test(bundle: Mapping[str, Any], source: str) -> str:
 
 
 class _Code(str):
-    """Python code, where other strings are values."""
+    """Python code. Any other string is a value, which is written as a literal."""
 
 
 class _Writer:
@@ -60,7 +60,7 @@ class _Writer:
         keys = Counter(call["idempotency_key"] for _, call in calls if call["idempotency_key"])
         self._repeated_keys = {key for key, count in keys.items() if count > 1}
         self._expressions: dict[str, str] = {}
-        """Id → the expression that has it in the test."""
+        """Id → the expression for it in the test."""
         self._names: Counter[str] = Counter()
         self._keys: dict[str, str] = {}
         """Id of an API key that a call creates → the expression of the key."""
@@ -221,7 +221,7 @@ class _Writer:
         return self._is_exact or not (name in _RUNNING or value in _UNSETTLED)
 
     def _text(self, text: str) -> str:
-        """Return the expression of a text, with those of the ids in it."""
+        """Return Python code for a text. Each known id in it becomes the expression that has the id."""
         parts = [(found.start(), found.end(), self._expressions[found[0]]) for found in _UUID.finditer(text)
                  if found[0] in self._expressions]  # fmt: skip
         if not parts:

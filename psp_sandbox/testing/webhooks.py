@@ -66,7 +66,7 @@ def why_invalid(secret: str, headers: dict[str, str], body: bytes) -> str | None
     Its timestamp may be compared with the host's time or with this process's, which a test can freeze.
     """
     try:
-        sent = int(headers["webhook-timestamp"][:13])  # a time of hundreds of digits has no difference to ours
+        sent = int(headers["webhook-timestamp"][:13])  # cut, because arithmetic fails with hundreds of digits
         signed = f"{headers['webhook-id']}.{sent}.".encode() + body
         given = headers["webhook-signature"].split()
     except KeyError as missing:
@@ -143,7 +143,7 @@ class Webhooks(Sequence[Webhook]):
         self._settle = settle
         self._payout_id = payout_id
         self._can_change = can_change
-        """Whether more can arrive after all that is due is done, without a call of the test: a clock or an application runs."""
+        """Whether events can still arrive when all due work is done: if a clock or an application runs."""
 
     def __call__(self, payout: Any) -> "Webhooks":
         """Return the webhooks of one payout: a payout or its id."""

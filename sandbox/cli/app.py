@@ -20,7 +20,7 @@ _OTHER_NAMES: Final = {
     "create": "add", "remove": "delete", "rm": "delete", "revoke": "delete", "delete": "revoke", "change": "update",
     "edit": "update", "set": "update", "update": "change", "retry": "resend", "replay": "resend", "get": "show",
 }  # fmt: skip
-"""What other tools call a command, and its name here, in the groups that have it."""
+"""A command's name in other tools → its name here, if the group has such a command."""
 _KINDS: Final[dict[object, str]] = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 
 

@@ -66,8 +66,8 @@ class Client:
     def _open(self) -> "httpx.Client":
         import httpx
 
-        # Use one client per request. A command makes few requests, and this way no connection stays open after it ends.
-        # Loading the certificate authorities takes 30 ms, and plain HTTP does not need them.
+        # Use one client per request: a command makes few, and no connection stays open after it ends. Loading the certificate
+        # authorities takes 30 ms, and plain HTTP does not need them.
         verify = self.url.lower().startswith("https:")
         return httpx.Client(base_url=self.url, headers=self._headers, timeout=httpx.Timeout(60, connect=5), verify=verify)
 

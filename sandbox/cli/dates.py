@@ -9,7 +9,7 @@ from sandbox.domain.clock import parse, render
 
 
 def moment(value: str | None) -> str | None:
-    """Return the time as the API takes it. A date means its beginning; without an offset, it is UTC. Raises BadParameter."""
+    """Return the time in the API's format. A date means 00:00; without an offset, the time is in UTC. Raises BadParameter."""
     if value is None:
         return None
     with suppress(ValueError, OverflowError):

@@ -52,7 +52,7 @@ def distribute(
 
 
 class _Report:
-    """Prints what is known as soon as it is, or all as JSON at the end."""
+    """Prints each fact as soon as it is known, or all as JSON at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json

@@ -1,4 +1,4 @@
-"""The entry point of `psp`. It does what must happen before the other modules are loaded, because that takes a second."""
+"""The entry point of `psp`. The other modules take a second to load, so urgent steps happen here first."""
 
 import os
 import signal

@@ -44,7 +44,7 @@ def _parse(text: str) -> list[Any]:
 
 
 def _value(text: str) -> Any:
-    """Return JSON as what it means, and anything else, such as 0012 or HBL, as text."""
+    """Parse JSON, and return anything else, such as 0012 or HBL, as text."""
     try:
         return json.loads(text)
     except ValueError:

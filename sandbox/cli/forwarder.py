@@ -35,7 +35,7 @@ _MAX_REPORT_BYTES: Final = 1_000_000
 _MAX_REPORTED: Final = 50
 _MAX_LATE: Final = 1000
 _STOP_SECONDS: Final = 3.0
-"""How long the calls in progress may take when the listener stops, and again the last report."""
+"""When the listener stops, the calls in progress may take so long, and then the last report as long again."""
 _TRY_AGAIN: Final = (408, 429)
 """Statuses below 500 after which a repeated request can succeed. 408: this process was stopped while it sent the request."""
 
@@ -64,7 +64,7 @@ class _OutageError(Exception):
 
 
 class Forwarder:
-    """Runs one listener. `on_attempt` gets each reported attempt, and what the sandbox made of it."""
+    """Runs one listener. `on_attempt` gets each reported attempt, and whether the sandbox recorded it."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Forwarder:
         on_attempt: Callable[[Delivery, dict[str, Any]], None],
         on_message: Callable[[str], None],
     ) -> None:
-        """`on_message` gets what a person should know, such as an outage."""
+        """`on_message` gets messages for a person, for example about an outage."""
         self._client = client
         self._sender = sender
         self._path = f"/sandbox/v1/listeners/{listener_id}"
@@ -164,7 +164,7 @@ class Forwarder:
             _, reported = await self._call("results", body)
             for delivery, lease, found in zip(batch, leases, reported["data"], strict=True):
                 if found["outcome"] == "late":
-                    if delivery.claimed["lease"] != lease:  # a claim returned it again meanwhile
+                    if delivery.claimed["lease"] != lease:  # meanwhile, another claim returned it
                         self._unreported.append(delivery)
                         continue
                     if len(self._late) >= _MAX_LATE:
@@ -203,7 +203,7 @@ class Forwarder:
             self._changed.notify_all()
 
     async def _call(self, operation: str, body: str) -> tuple[float, Any]:
-        """Send a request until the sandbox has served it. Return when the last one was sent, and the response.
+        """Repeat a request until the sandbox has served it. Return the time of the last try, and the response.
 
         Raises Failure if the sandbox refuses it.
         """

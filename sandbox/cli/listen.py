@@ -195,11 +195,11 @@ class _Screen:
         self._recent: deque[tuple[str, str]] = deque(maxlen=_SELECTABLE)
         """The newest deliveries last: their ids and lines."""
         self._selected = 0
-        """How far the selection is from the newest delivery."""
+        """The distance of the selected delivery from the newest one."""
         self._resending: set[asyncio.Future[None]] = set()
 
     def message(self, text: str) -> None:
-        """Tell a person something that is not a delivery."""
+        """Show a message that is not about one delivery."""
         if not self._as_json:
             typer.echo(text, err=True)
 

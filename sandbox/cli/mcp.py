@@ -67,7 +67,7 @@ def mcp(
     server_socket = _listen(host, port)
     at = f"http://{f'[{host}]' if ':' in host else host}:{server_socket.getsockname()[1]}{PATH}"
     show({"url": at}, as_json=as_json, text=f"Listening on {at}. Press Ctrl-C to stop.")
-    # The server ends in order on SIGTERM, then sends it to this handler, which would end the process with an error otherwise.
+    # On SIGTERM, the server ends in order and then raises the signal again. Without this handler, the process would fail.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     with contextlib.suppress(KeyboardInterrupt):
         run_http(url, server_socket)

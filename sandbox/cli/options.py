@@ -23,7 +23,7 @@ class Paging(dict[str, Any]):
     """The query parameters for a page of a list. A command with a parameter of this type gets these options."""
 
     options: ClassVar[dict[str, tuple[Any, Any]]] = {"limit": (Limit, 20), "cursor": (Cursor, None)}
-    """For each option's name, the annotation for typer and the default."""
+    """Option's name → its annotation for typer, and its default."""
 
 
 class CreatedPaging(Paging):

@@ -10,7 +10,7 @@ from sandbox.cli.options import path_part
 from sandbox.domain.ids import is_uuid
 
 _VERSION: Final = slice(14, 15)
-"""Where a UUID has its version. Ids have version 7; a UUID that a merchant uses as a reference usually has another one."""
+"""The position of the version in a UUID. Ids have version 7; UUIDs that merchants use as references usually do not."""
 
 
 class _Reads(Protocol):
@@ -36,9 +36,8 @@ class Reference:
     in_path: bool = True
 
     def id_of(self, client: _Reads, value: str | None) -> str | None:
-        """Return the id of what has this id or reference.
-
-        If nothing has it: the value for a path, so that the API refuses it. Otherwise raises Failure.
+        """Return the id of the item with this id or reference. If there is none, return the value for a path, so that the API
+        refuses it; for anything else, raise Failure.
         """
         if value is None or (is_uuid(value) and value[_VERSION] == "7"):
             return value

@@ -71,7 +71,7 @@ _OUT_OF_DATE: Final = {
 
 
 class Console:
-    """Serves the console. `operations` are the API's; the console's own are in `routes`."""
+    """Serves the console. `operations` are those of the API; `routes` returns the console's own."""
 
     def __init__(self, operations: Sequence[Operation], settings: Settings, subscriber: LiveSubscriber) -> None:
         self.calls = ApiCalls(operations)
@@ -134,7 +134,7 @@ class Console:
         return response if session is None else self._sessions.keep(response, session)
 
     def _to_sign_in(self, request: Request, wanted: str, notice: str = "") -> Response:
-        """Lead to the sign-in form, and then back. The browser's sessions stay as they are."""
+        """Redirect to the sign-in form, which leads back afterwards. The browser's sessions are unchanged."""
         if not notice:
             return self._redirect(to_sign_in(wanted))
         return self._redirect(
@@ -168,7 +168,7 @@ class Console:
         query = query_of(request.query_string.decode("latin-1"))
         view = View(self._kit, request, visitor, request.path, path_parameters, query, others=others)
         response = await self._build(page, view)
-        # A page that fetches itself again after a change is not activity of the person who left it open.
+        # A page that fetches itself again after a change does not count as activity of a person.
         if request.header("x-live") is None:
             self._sessions.keep(response, visitor.session.after_page(int(time.time())))
         return response
@@ -182,7 +182,7 @@ class Console:
             return await self._failure(view.request, error, view.visitor)
 
     async def _failure(self, request: Request, error: Exception, visitor: Visitor | None = None) -> Response:
-        """Return a page that says what went wrong."""
+        """Return a page that describes a problem."""
         if isinstance(error, Refused):
             status, problem = error.status, error.problem
         else:
@@ -202,7 +202,7 @@ class Console:
         return await self._failure(request, Problem("NOT_FOUND", "The console has no such page."), visitor)
 
     async def _home(self, request: Request) -> Response:
-        """Lead to the merchant that the browser is signed in to. With several, the sign-in page lets the visitor choose."""
+        """Redirect to the merchant that the browser is signed in to. If there are several, the sign-in page offers them."""
         try:
             known = await self._sessions.merchants(request)
         except _FAILURES as error:
@@ -211,7 +211,7 @@ class Console:
         return self._redirect(landing(known[0].session, wanted) if len(known) == 1 else to_sign_in(wanted))
 
     async def _old_link(self, request: Request, page: str) -> Response:
-        """Lead from a link that names no merchant, such as `/console/payouts`, to the page of a merchant."""
+        """Redirect from a link that names no merchant, such as `/console/payouts`, to the page of a merchant."""
         path = MERCHANT.format(merchant_id="-") + f"/{page.strip('/')}"
         is_page = any(pattern.match(path) for pattern, _ in self._pages)
         return await (self._home(request) if is_page else self._not_found(request))
@@ -321,7 +321,7 @@ class Console:
         return self._sessions.forget(self._redirect(SIGN_IN), holder_of(visitor.session))
 
     async def _enter(self, request: Request) -> Response:
-        """Let the operator enter a merchant. A session of the merchant's own key in the same browser gives way."""
+        """Let the operator enter a merchant. It replaces a session of the merchant's own key in the same browser."""
         try:
             visitor, form = await self._submitted(request, "")
             if visitor.signed_in is None:
@@ -338,7 +338,7 @@ class Console:
     # ------------------------------------------------------------------------------------------------ the rest
 
     async def _open_live(self, request: Request, merchant_id: str) -> Any:
-        """Open the live updates of a page. They end with the session of which the page is."""
+        """Open the live updates of a page. They end with the page's session."""
         visitor = await self._visitor(request, merchant_id)
         session = visitor.session
         given = query_of(request.query_string.decode("latin-1")).get("session")

@@ -15,7 +15,7 @@ _BOTTOM: Final = 22
 _TOP: Final = 8
 _RIGHT: Final = 8
 _SMALLEST: Final = 1e-9
-"""Less than this is drawn as nothing. Far smaller numbers cannot be divided into grid lines."""
+"""Smaller values are drawn as 0, because far smaller ones cannot be divided into grid lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def bar_chart(*series: Sequence[float]) -> BarChart:
 
 
 def share(value: float, total: float, width: float = 100.0) -> float:
-    """Return the length of a horizontal bar; at least 1 for anything but nothing, so that it can be seen."""
+    """Return the length of a horizontal bar; at least 1 unless the value is 0, so that it is visible."""
     if value <= 0 or total <= 0:
         return 0.0
     return round(max(1.0, width * value / total), 1)

@@ -27,7 +27,7 @@ class Column:
     is_csv_only: bool = False
     """Whether only the CSV has the column: the page shows the same in another way, such as an id as a link."""
     value: Callable[[Row], Any] | None = None
-    """Computes the cell, where it is not simply a field."""
+    """Computes the cell if it is not simply a field."""
 
     def cell(self, row: Row) -> Any:
         """Return the value that the cell shows; None for an empty cell."""
@@ -92,6 +92,6 @@ def _csv_cell(column: Column, row: Row) -> str:
 
 
 def _is_formula(text: str) -> bool:
-    """Return whether a spreadsheet could run a text. Some skip what is invisible, and read full-width signs as usual ones."""
+    """Return whether a spreadsheet could run a text. Some skip invisible characters and read full-width signs."""
     visible = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c)[0] not in "ZC")
     return next(visible, "") in _FORMULA or text.startswith(("\t", "\r"))

@@ -28,7 +28,7 @@ MAX_DEPTH: Final = 8
 
 @dataclass(slots=True)
 class FormState:
-    """A form that was submitted: its id, its values, and what came of it. A page shows the form in this state."""
+    """A submitted form: its id, its values, and the result. A page shows the form in this state."""
 
     id: str
     values: Mapping[str, list[str]]

@@ -37,12 +37,12 @@ def in_header(path: str) -> str:
 
 
 def to_sign_in(wanted: str) -> str:
-    """Return the path of the sign-in form, which then leads to the page that was wanted."""
+    """Return the path of the sign-in form, which leads to the requested page afterwards."""
     return SIGN_IN if wanted == HOME else f"{SIGN_IN}?next={quote(wanted, safe='/')}"
 
 
 def landing(session: Session, wanted: str) -> str:
-    """Return where a session begins: the page that was wanted, if it is one of its pages, or else its first page.
+    """Return the page that a new session opens: the requested one if it belongs to the session, or else the first one.
 
     A link may name no merchant, such as `/console/payouts`. It then is a page of the session's merchant; the operator chooses.
     """

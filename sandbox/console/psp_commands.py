@@ -36,7 +36,7 @@ _ENDPOINT: Final = (
 
 
 def _either(start: str, *ends: str) -> str:
-    """Return one line for each end."""
+    """Return one command line for each ending."""
     return "\n".join(f"{start} {end}" for end in ends)
 
 

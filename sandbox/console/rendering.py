@@ -21,7 +21,7 @@ _TONES: Final = {
         "warn",
     ),
 }
-"""Status → how it is coloured; all others are neutral. The text always says the same."""
+"""Status → its colour; all others are neutral. The text says the same, so nobody needs to see the colour."""
 
 
 def create_templates(version: str) -> jinja2.Environment:

@@ -34,7 +34,7 @@ _OWN_IDS: Final = (
     ("/api/v1/payouts", "payout_id"),
     ("/sandbox/v1/payouts", "payout_id"),
 )
-"""The start of a path → what the field `id` of its response is."""
+"""The start of a path → the name of the id in its response's field `id`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def body_of_entry(entry: Mapping[str, Any]) -> Any:
 
 
 def problem_of_entry(entry: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return the code and the detail of the problem that was the response; None if it was something else, or cut."""
+    """Return the code and the detail if the response was a problem; None otherwise, or if it was cut."""
     try:
         found = json.loads(entry["response_body"]) if entry["status"] >= 400 else None
     except (ValueError, RecursionError):

@@ -19,7 +19,7 @@ _SHARD_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class AllShards(Generic[T]):
-    """What reads on all shards returned, and the nodes ("host:port") that did not respond."""
+    """The results of a read on all shards, and the nodes ("host:port") that did not respond."""
 
     rows: list[T]
     unavailable: list[str]

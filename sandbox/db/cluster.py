@@ -1,4 +1,4 @@
-"""What a distributed database (Citus) knows about itself: its nodes, and which node has which merchants' rows.
+"""The layout of a distributed database (Citus): its nodes, and which node has which merchants' rows.
 
 Every table is distributed by merchant_id, in shards by the hash of the id. The shards of all tables with the same range of
 hashes are always on the same node. In this package, "shard" stands for such a group, and its id is that of `merchants`.

@@ -35,7 +35,7 @@ WHERE c.relkind IN ('r', 'p', 'f') AND c.relnamespace = 'public'::regnamespace A
     AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY c.relname
 """
-# What someone has added to the tables, and Citus or a later migration would stumble over.
+# Additions of others to the tables, which would break Citus or a later migration.
 _DEPENDENTS: Final = """
 SELECT 'the view ' || v.oid::regclass FROM pg_depend d
 JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
@@ -65,7 +65,7 @@ class PlannedTable:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done, after all checks have passed."""
+    """The work to do. It exists only if all checks have passed."""
 
     coordinator: Node
     url_names_worker: bool
@@ -75,17 +75,17 @@ class Plan:
     citus: str
     shards: int
     is_distributed: bool
-    """Whether the database is distributed already, so that at most later tables are missing."""
+    """Whether the database is already distributed. Then only tables of later migrations can be missing."""
     pending_migrations: int
-    """How many migrations run first. The tables are those of before."""
+    """The number of migrations that run first. `tables` does not include the tables that they create."""
     connections: int
-    """How many connections of a running sandbox there are. It must be stopped first."""
+    """The number of connections of running sandboxes, which must be stopped first."""
     tables: Sequence[PlannedTable]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was done. `seconds` is the time for everything, `paused_seconds` the part in which writers had to wait."""
+    """The finished work. `seconds` is its whole duration, `paused_seconds` the part in which writers had to wait."""
 
     seconds: float
     paused_seconds: float
@@ -140,7 +140,7 @@ async def _errors() -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _open(database_url: str) -> AsyncIterator["_Cluster"]:
-    """Connect to all nodes of the cluster to which the database belongs. Raises DistributionError if something is amiss."""
+    """Connect to all nodes of the cluster to which the database belongs. Raises DistributionError if a check fails."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def connect(node: Node | None) -> Connection:
@@ -233,7 +233,7 @@ class _Cluster:
         self._url_names_worker = url_names_worker
 
     async def plan(self, shards: int, role: str) -> Plan:
-        """Check the tables, and return what is to be done. Raises DistributionError."""
+        """Check the tables, and return the plan. Raises DistributionError."""
         conn, completed = self.conn, set[str]()
         with contextlib.suppress(asyncpg.UndefinedTableError):  # nothing has run yet
             completed = await completed_migrations(conn)

@@ -87,7 +87,7 @@ async def read_tables(conn: Connection, role: str) -> list[SandboxTable]:
     tables: dict[int, SandboxTable] = {}
     for record in records:
         found = distributed.get(record["oid"])
-        is_distributed = found is not None and found["method"] != "ns"  # which is a local table that Citus knows
+        is_distributed = found is not None and found["method"] != "ns"  # a local table that is in Citus's catalogue
         if found is not None and is_distributed:
             if record["by_merchant"]:
                 is_right = found["method"] == _HASHED and found["by_column"] == "merchant_id" and found["colocationid"] == group
@@ -108,7 +108,7 @@ async def read_tables(conn: Connection, role: str) -> list[SandboxTable]:
 async def read_content(conn: Connection, table: SandboxTable) -> Content:
     """Count the table's rows and compute their checksum."""
     columns = await conn.fetchval(_COLUMNS, table.oid)
-    # The outer hash, because sums of the inner ones stay the same if rows exchange values.
+    # The hashes are hashed again, because the sum of the inner ones stays the same if rows exchange values.
     row_hash = f"hashint8extended(hash_record_extended(ROW ({columns}), 0), 0)"
     record = await conn.fetchrow(f"SELECT count(*), coalesce(sum({row_hash}), 0) FROM {table.name}")  # noqa: S608 -- names
     assert record is not None
@@ -169,7 +169,7 @@ async def distribute_tables(
                 f"but it had {before[table].rows:,} with {before[table].checksum}. Everything is as it was before."
             )
         on_copied(table, after)
-    for table in reversed(tables):  # the coordinator still has the rows of before
+    for table in reversed(tables):  # the coordinator still has its copy of the rows
         await conn.execute("SELECT truncate_local_data_after_distributing_table($1::text::regclass)", table.name)
 
 

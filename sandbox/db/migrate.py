@@ -103,7 +103,7 @@ async def _is_complete(database_url: str, coordinator: Node) -> bool:
 
 
 async def _migrate_cluster(database_url: str, cluster: Cluster) -> str:
-    """Migrate a distributed database. The coordinator, which is its first node, forwards each change to the others.
+    """Migrate a distributed database. Its first node, the coordinator, forwards each change to the others.
 
     The shards' schemas are dropped before, because their views would forbid changes. They are not created again while the lock
     is held on each node.

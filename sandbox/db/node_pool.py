@@ -13,7 +13,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 MAX_SHARDS_PER_CONNECTION: Final = 16
-"""A connection that has served so many is closed rather than used for another one, to limit the memory of its process."""
+"""A connection that has served this many schemas serves no further one: it is closed, to limit its process's memory."""
 
 PATIENCE_SECONDS: Final = 0.5
 """How long to wait for a busy connection that knows the schema, if others are idle. Longer than most transactions take."""
@@ -53,7 +53,7 @@ class NodePool:
     def __init__(self, slots: "list[_Slot]") -> None:
         self._slots = slots
         self._idle = list(slots)
-        """The one that was used last is at the end."""
+        """The idle slots. The most recently used one is at the end."""
         self._busy: dict[Connection, _Slot] = {}
         self._waiting: dict[asyncio.Future[_Slot], _Wish] = {}
         """In the order of arrival."""
@@ -130,7 +130,7 @@ class NodePool:
             raise
 
     def _assign(self) -> None:
-        """Give idle connections to those who wait, first come, first served."""
+        """Give idle connections to the waiting callers, in the order of their arrival."""
         now = asyncio.get_running_loop().time()
         for future, wish in list(self._waiting.items()):
             if not self._idle:
@@ -172,7 +172,7 @@ class _Slot:
         self.connection = conn
 
     def suitability(self, schema: str | None) -> tuple[int, int]:
-        """Return how well the slot's connection suits a schema. Of those that know it as little, few schemas are better."""
+        """Return how well the slot's connection suits a schema. If it does not know it, few schemas are better."""
         conn = self.connection
         if conn is None or conn.is_closed():
             return (1, 0)

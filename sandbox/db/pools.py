@@ -15,11 +15,11 @@ from sandbox.db.shard_schema import NODE_SETTINGS, find_prepared, prepare_shard
 
 CONNECT_SECONDS: Final = 5.0
 SHARED_CONNECTIONS: Final = 2
-"""To each node, beside those for its shards: for tables that belong to no merchant, and to see whether the node responds."""
+"""Further connections to each node: for tables that belong to no merchant, and to see whether the node responds."""
 _DOWN_SECONDS: Final = 1.0
 """How long requests for an unreachable node fail immediately, before the next one tries to connect again."""
 _UNREACHABLE: Final = (OSError, asyncpg.CannotConnectNowError)
-"""Errors of a node that does not serve: it cannot be reached, or it is starting or shutting down."""
+"""Errors of an unavailable node: it cannot be reached, or it is starting or shutting down."""
 _SHARD_SETTINGS: Final = {"citus.override_table_visibility": "off", "citus.enable_manual_changes_to_shards": "on"}
 
 _IDLE_SECONDS: Final = 5
@@ -90,7 +90,9 @@ class Pools:
         Raises OSError if no node responds, or if the shard was split: merchants that shared it may have different ones now.
         """
         async with self._changing:
-            if self._cluster is not None and shard in self._cluster.shards:  # else another task has read it meanwhile
+            if (
+                self._cluster is not None and shard in self._cluster.shards
+            ):  # otherwise another task has read it in the meantime
                 self._cluster = await self._read_anywhere(self._cluster)
             present = {} if self._cluster is None else {known.id: known for known in self._cluster.shards}
             for known in [*self._prepared]:
@@ -169,7 +171,7 @@ class Pools:
             raise ConnectionError("the database was distributed since this process started")
 
     def _in_order(self, cluster: Cluster) -> list[Node]:
-        """Return the nodes, those last that did not respond when they were last asked: to ask again might take long."""
+        """Return the nodes. Those that recently did not respond come last, because asking them again may take long."""
         return sorted(cluster.nodes, key=lambda node: (node in self._down_until, self.is_down(node)))
 
     async def _read_anywhere(self, known: Cluster) -> Cluster:

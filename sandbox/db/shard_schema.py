@@ -1,8 +1,8 @@
 """Prepare a shard's schema: a view of each table's rows in the shard, and the database functions.
 
-With the schema as its search_path, all SQL of the product works on the shard's tables directly. Citus plans none of it. So it
-costs what it costs on plain PostgreSQL, and every feature of SQL works. Measured beside it: statements that Citus plans on the
-owning node need 2 to 3 times as much CPU per payout.
+With the schema as its search_path, all SQL of the product works on the shard's tables directly. Citus plans none of it. So
+statements cost the same as on plain PostgreSQL, and every feature of SQL works. Measured beside it: statements that Citus plans
+on the owning node need 2 to 3 times as much CPU per payout.
 
 Citus may move a shard to another node. `psp_enter` therefore takes the lock that Citus's own writes take: a move waits for
 the transactions that hold it, and later transactions find that the shard is gone.
@@ -84,7 +84,7 @@ async def _tables_of(conn: "asyncpg.Connection[Any]", shards: Sequence[Shard]) -
 
 
 def _digest(tables: Sequence[tuple[str, str]]) -> str:
-    """Return what a schema's comment says if the schema is up to date."""
+    """Return the comment of a schema that is up to date."""
     version = [functions_digest(), _ENTER, _CHECK, *(shard_table for _, shard_table in tables)]
     return hashlib.sha256("\n".join(version).encode()).hexdigest()
 
@@ -102,7 +102,7 @@ async def prepare_shard(conn: "asyncpg.Connection[Any]", shard: Shard, role: str
         schema, names = shard.schema, {"schema": shard.schema, "shard": shard.id, "moved": SHARD_MOVED}
         await conn.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}")
         for name, shard_table in tables:
-            # With the invoker's rights: the application's role can do with the rows what it can do with the table.
+            # security_invoker: the view grants the application's role no more rights than the table does.
             await conn.execute(
                 f"CREATE VIEW {name} WITH (security_invoker = true) AS SELECT * FROM public.{shard_table}"  # noqa: S608 -- names of tables
             )

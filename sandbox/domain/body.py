@@ -51,7 +51,7 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None 
 
 
 def decode_items(field: str, raws: Iterable[msgspec.Raw], read: Callable[[bytes], T]) -> list[T | Problem]:
-    """Return what `read` makes of each item of a batch, or the problem that it raises, which then names the item's place."""
+    """Return the result of `read` for each item of a batch, or the problem that it raises, with the item's position."""
     items: list[T | Problem] = []
     for position, raw in enumerate(raws):
         try:

@@ -15,8 +15,8 @@ from sandbox.domain.address_guard import Network, is_metadata_name, refusal_reas
 
 _MAX_NAME_LENGTH: Final = 253
 _LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
-# URL parsers take a host whose last label is a number for an IPv4 address (WHATWG URL, "ends in a number"). The HTTP client
-# does so only if it is four decimal numbers.
+# URL parsers treat a host whose last label is a number as an IPv4 address (WHATWG URL, "ends in a number"). The HTTP client
+# does so only for four decimal numbers.
 _NUMBER: Final = re.compile(r"([0-9]+|0[Xx][0-9A-Fa-f]*)\Z")
 _PORT: Final = re.compile(r"[0-9]{1,5}\Z")
 # The HTTP client's parser rewrites an IPv6 address and drops what it does not understand, so also check the authority as

@@ -8,11 +8,11 @@ from sandbox.domain.unit import Command, CommandResult, IdempotencyKey, KeyRecor
 UNFINISHED: Final = 102
 """The stored status of a key whose request takes several transactions and has no result yet."""
 CALLBACK_PREFIX: Final = "\x1fipn:"
-"""Begins the keys of bank callbacks. It is not printable, so it is different from every merchant's key."""
+"""The prefix of the keys of bank callbacks. It is not printable, so no merchant's key begins with it."""
 NEEDS_NEW_KEY: Final = (
     "This response is stored under your idempotency key for 24 hours. To try again, send a new idempotency key."
 )
-"""What the detail of a stored refusal ends with."""
+"""The end of the detail of a stored refusal."""
 
 
 def execute(unit: UnitOfWork, command: Command) -> CommandResult:

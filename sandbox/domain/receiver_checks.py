@@ -37,7 +37,7 @@ BURST: Final = 50
 COPIES: Final = 8
 """How many times a webhook of `handles_concurrent_duplicates` is sent at the same time."""
 COPIED: Final = 6
-"""How many webhooks are sent in that way, one after the other: not every race is lost."""
+"""How many webhooks are sent in that way, one after the other, because a single race may be won by luck."""
 LARGEST_BODY: Final = 48 * 1024
 """More than the largest event: 20 entries of metadata, of 564 characters of 4 bytes each, make 44 KiB."""
 LARGE_BODY: Final = 256 * 1024
@@ -63,17 +63,17 @@ _NOT_TIMES: Final = (
 
 
 class Probing(Enum):
-    """What a check reads from the probe, if there is one."""
+    """The readings of the probe that a check needs, if there is a probe."""
 
     NOTHING = auto()
     IN_STEPS = auto()
-    """A payout's state, each time after some of its webhooks: `steps` of the check."""
+    """Several states of one payout: one after each of the check's `steps`."""
     COPIED = auto()
     """The state of each webhook's payout, after COPIES of it were sent at the same time."""
     ONCE_EACH = auto()
-    """The state of each webhook's payout immediately after the last answer: none of them should have an effect."""
+    """The state of each webhook's payout, read immediately after the last answer. No webhook should have an effect."""
     UNTIL_APPLIED = auto()
-    """The same, but wait until each webhook has had its effect."""
+    """The state of each webhook's payout, read when each webhook has had its effect."""
 
 
 Build = Callable[[Forge], list[Outgoing]]
@@ -81,7 +81,7 @@ Judge = Callable[[Observed], Verdict]
 
 
 class Step(NamedTuple):
-    """How many more webhooks of a payout are sent before a reading of the probe, and how many of them the receiver uses."""
+    """The number of webhooks that are sent before a reading of the probe, and how many of them should have an effect."""
 
     webhooks: int
     effects: int
@@ -102,7 +102,7 @@ class Check(NamedTuple):
     is_burst: bool = False
     probing: Probing = Probing.NOTHING
     steps: tuple[Step, ...] = ()
-    """With IN_STEPS, what is sent before each reading of the probe."""
+    """For IN_STEPS: the webhooks to send before each reading of the probe."""
 
 
 def _valid(label: str) -> Build:

@@ -5,7 +5,7 @@ from typing import Final
 from sandbox.domain.receiver_judges import Observed, Reading, Verdict, described, must_accept
 
 SECOND_FAILURE: Final = 5
-"""Which of the requests that `judge_changes` judges is the second payout.failed."""
+"""The position of the second payout.failed among the requests that `judge_changes` judges."""
 _UNSEEN: Final = Verdict("skipped", "The statuses are right. Without a probe URL, the effects cannot be seen.")
 
 
@@ -44,7 +44,7 @@ def _judge_effects(observed: Observed) -> Verdict:
 def must_act(observed: Observed) -> Verdict:
     """Judge a check whose requests the receiver must all accept, and act on.
 
-    Checks that are about effects alone report a probe that is not usable.
+    Only checks of effects report an unusable probe.
     """
     accepted = must_accept(observed)
     if accepted.outcome != "passed":
@@ -140,7 +140,7 @@ def judge_order(observed: Observed) -> Verdict:
 
 
 def _judge_states(observed: Observed) -> Verdict | None:
-    """Judge what both checks with a probe have in common. Return None if all of it is right."""
+    """Judge the readings as both checks with a probe do. Return None if all are right."""
     accepted = must_accept(observed)
     if accepted.outcome != "passed":
         return accepted

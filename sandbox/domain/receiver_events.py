@@ -39,7 +39,7 @@ _STRIPE_TIME: Final = re.compile(r"t=[0-9]+")
 _UNKNOWN_SCHEME: Final = {"v1": "v2,", "v1a": "v2,", "stripe": "v2=", "github": "sha512="}
 _BETWEEN_SIGNATURES: Final = {"v1": " ", "v1a": " ", "stripe": ","}
 _BEGINNING: Final = 16
-"""How many characters of a signature are right if only its beginning is."""
+"""The number of correct characters in a signature of which only the beginning is right."""
 _BASE64: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HEX: Final = "0123456789abcdef"
 
@@ -181,7 +181,7 @@ class Forge:
         return self.signing not in ("github", "custom")
 
     def with_timestamp(self, webhook: Outgoing, label: str, text: str) -> Outgoing:
-        """Return the webhook with another text in the place of its timestamp, which its signature does not cover."""
+        """Return the webhook with another timestamp, which its signature does not cover."""
         if self._custom is not None:
             header = timestamp_header(self._custom)
             if header is not None:

@@ -1,7 +1,6 @@
 """Judge the answers of a webhook receiver: what it must accept, refuse, and do only once. Pure.
 
-A receiver must accept with 2xx and refuse with 4xx. A 5xx is no refusal: it says that the receiver broke down, and the sender
-retries.
+A receiver must accept with 2xx and refuse with 4xx. A 5xx is not a refusal: the receiver has failed, and the sender retries.
 """
 
 from collections.abc import Sequence
@@ -50,7 +49,7 @@ class Exchange(NamedTuple):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What the probe says about a payout, or the `error` that prevented it."""
+    """A reading of the probe for one payout, or the `error` that prevented it."""
 
     status: str | None = None
     applied: int = 0
@@ -122,7 +121,7 @@ def judge_future(observed: Observed) -> Verdict:
     """Judge the refusal of a timestamp in the future."""
     verdict = must_refuse(observed)
     if observed.signing == "stripe" and observed.exchanges[verdict.decisive].answer.is_accepted:
-        # A receiver that does what Stripe's libraries do must not fail.
+        # Receivers that use Stripe's libraries must not fail.
         return Verdict("advice", f"{verdict.observation} Stripe's own libraries check only that a webhook is not too old.")
     return verdict
 
@@ -157,7 +156,7 @@ def judge_large(observed: Observed) -> Verdict:
 
 def judge_time(observed: Observed) -> Verdict:
     """Judge how long the receiver takes to answer a valid webhook."""
-    # The faster of two answers counts, so that one pause of a busy machine fails nothing.
+    # The faster of two answers counts, so that a pause of a busy machine does not fail the check.
     limits, number = observed.limits, len(observed.exchanges) - 1
     answer = observed.exchanges[number].answer
     seconds = min(answer.seconds, observed.usual_seconds)

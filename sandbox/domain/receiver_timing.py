@@ -1,6 +1,6 @@
 """Find out from refusal times whether a receiver compares signatures character by character. Pure.
 
-Such a receiver takes longer to refuse a signature of which more is right, so an attacker could guess one character after the
+Such a receiver takes longer to refuse a signature whose beginning is right, so an attacker could guess one character after the
 other. Times over a network vary for many reasons, so the finding is only advice, and needs strong evidence in two independent
 rounds of samples.
 """

@@ -52,7 +52,7 @@ def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
 def decide_due(scenario: Scenario, step: int, status: str, now: datetime, payout_id: str) -> Decision:
     """Return what a payout in `status` does when its next step, number `step`, falls due at `now`."""
     if status == REQUESTED or (status == IN_REVIEW and has_stopped(scenario, step, payout_id)):
-        # While a payout waits for a decision, only the end of that wait can become due.
+        # While a payout waits for a decision, the only thing that can fall due is the end of the wait.
         end = Step(REJECTED if status == REQUESTED else FAILED, failure_code="APPROVAL_EXPIRED")
         return Decision(((None, end),), step, None)
     decision = decide(scenario, step, now, payout_id)

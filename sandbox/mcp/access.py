@@ -1,4 +1,4 @@
-"""Whose rights a call has: the keys that came with it, and the clients of the sandbox's API that use them."""
+"""The rights of a call: the keys that came with it, and the clients of the sandbox's API that use them."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from psp_sandbox.client import AsyncClient
 from sandbox.mcp.results import Refusal
 
 USER_AGENT: Final = "psp-sandbox-mcp"
-"""What this server's own calls have in the journal."""
+"""The User-Agent that marks this server's own calls in the journal."""
 _SECONDS: Final = 30.0
 """The timeout of one call of the API."""
 _MAX_WORLDS: Final = 1000
@@ -46,8 +46,8 @@ class Access:
     `own` are the server's own keys. None means that every call brings its keys, as over HTTP: then the server has none, so that
     a caller without a key has no rights at all.
 
-    The keys of worlds that `create_world` created stay here. Only who has the admin key that created a world may use it by its
-    id: that key could delete the world, too.
+    The keys of worlds that `create_world` created stay here. A caller may use a world by its id only with the admin key that
+    created it: that key could delete the world, too.
     """
 
     def __init__(self, url: str, own: Keys | None, folder: Path | None = None) -> None:

@@ -88,8 +88,8 @@ async def get_payout(
     ] = None,
     timeout_seconds: Annotated[float, Field(ge=0, le=30, description="How long to wait, in real time.")] = 10,
 ) -> Result:
-    """Get all about one payout: its status, why it failed, its timeline, its ledger entries, its events with their webhook
-    deliveries, what happens to it next, and the statuses that simulate_payout could move it to.
+    """Get everything about one payout: its status, why it failed, its timeline, its ledger entries, its events with their
+    webhook deliveries, what happens next, and the statuses that simulate_payout could move it to.
     """
     psp = calling.psp
     payout = await psp.payouts.get(payout_id, wait_for=wait_for, timeout=timeout_seconds if wait_for else None)
@@ -117,8 +117,8 @@ async def get_payout(
 
 @tool("Explain a payout", reads=True)
 async def explain_payout(calling: Calling, payout_id: PayoutId) -> Result:
-    """Explain in sentences why a payout is as it is: what caused each change of its status, what happens next, and what became
-    of each of its webhooks. get_payout has the data behind it.
+    """Explain in sentences how a payout got its status: what caused each change, what happens next, and the result of each of
+    its webhooks. get_payout has the data behind it.
     """
     psp = calling.psp
     payout, timeline, due, events = await asyncio.gather(
@@ -213,7 +213,7 @@ async def top_up_balance(calling: Calling, amount: _Amount) -> Result:
 
 
 def _scenario(entry: CatalogueEntry) -> dict[str, Any]:
-    """Return a scenario in few words: the catalogue has 20 KB."""
+    """Return a scenario in few words, because the whole catalogue has 20 KB."""
     destination = entry.example.wallet_code or entry.example.bank_code
     example: dict[Literal["account_number", "to", "amount", "needs"], Any] = {
         "account_number": entry.example.account_number,
@@ -260,6 +260,6 @@ def _event(event: EventWithDeliveries) -> dict[str, Any]:
 
 
 def _without(item: Any, *names: str) -> dict[str, Any]:
-    """Return an item as JSON without these fields: each takes an agent's attention, and tells it nothing."""
+    """Return an item as JSON without these fields, which would distract an agent."""
     found: dict[str, Any] = plain(item)
     return {name: value for name, value in found.items() if name not in names}

@@ -16,7 +16,7 @@ from sandbox.mcp.wording import FAULTS, advice, argument, in_tool_terms
 _MAX_TEXT: Final = 2000
 """Longer strings are cut."""
 _MAX_BODY: Final = 500
-"""The same for the bodies in lists of requests."""
+"""The limit for the bodies in lists of requests."""
 _MAX_RESULT: Final = 40_000
 """The size of a result's JSON, in characters. Longer lists are cut."""
 
@@ -40,7 +40,7 @@ class Refusal(Exception):
 
 
 def plain(value: Any) -> Any:
-    """Return a model of the client as JSON has it: field names of the API, money as text, times in UTC."""
+    """Convert a model of the client to JSON: field names of the API, money as text, times in UTC."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.metadata.get("name", item.name): plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, float) and value.is_integer():
@@ -129,7 +129,7 @@ def _clean(value: Any, secrets: set[str]) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, "[redacted]")
-        # JSON from a caller can have half of a surrogate pair, which no response can.
+        # JSON from a caller can contain half of a surrogate pair, which UTF-8 cannot encode.
         return cut(value.encode(errors="replace").decode(), _MAX_TEXT)
     if isinstance(value, dict):
         return {_clean(name, secrets): _clean(item, secrets) for name, item in value.items()}

@@ -101,7 +101,7 @@ def run_http(url: str, server_socket: socket.socket) -> None:
     security = TransportSecuritySettings(
         allowed_hosts=[f"{name}:*" for name in names], allowed_origins=[f"http://{name}:*" for name in names]
     )
-    # No sessions: a request has exactly the rights of its own headers, and nothing is kept for clients that are gone.
+    # No sessions: a request has exactly the rights of its own headers, and nothing is kept for clients that have left.
     app = create_server(Access(url, None), None).streamable_http_app(
         streamable_http_path=PATH, json_response=True, stateless_http=True, transport_security=security
     )

@@ -128,7 +128,7 @@ def _paragraphs(docstring: str) -> str:
 
 
 def _simple(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of arguments without what agents do not need: titles, and null for what can be left out."""
+    """Return the schema of arguments without titles, and without null for optional ones: agents need neither."""
     properties = {}
     for name, found in schema["properties"].items():
         shown = {key: value for key, value in found.items() if key != "title"}

@@ -67,7 +67,7 @@ async def update_webhook_endpoint(
         RetryProfile | None, Field(description="standard retries for 75 hours, fast for half a minute.")
     ] = None,
 ) -> Result:
-    """Change a webhook endpoint, or disable or enable it. What is left out stays as it is, and so does the secret."""
+    """Change a webhook endpoint, or disable or enable it. Omitted fields and the secret stay unchanged."""
     changed = await calling.psp.webhook_endpoints.change(
         endpoint_id, url=url, event_types=event_types, status=status, ordered=ordered, retry_profile=retry_profile
     )

@@ -1,4 +1,4 @@
-"""Says in terms of tools what the API says of headers, paths and methods: an agent has neither."""
+"""Rewrites texts of the API for agents, who know tools and arguments, but no headers, paths or methods."""
 
 import re
 from typing import Final
@@ -25,7 +25,7 @@ _ADVICE: Final = {
     "UNAVAILABLE": _AGAIN,
     "INTERNAL_ERROR": _AGAIN,
 }
-"""What to do, by the code of the API's problem."""
+"""Code of the API's problem → what to do."""
 _TOOLS: Final = {
     "/sandbox/v1/faults": "get_status",
     "/sandbox/v1/snapshots": "list_snapshots",
@@ -54,5 +54,5 @@ def in_tool_terms(text: str) -> str:
 
 
 def argument(field: str) -> str:
-    """Return the name that a field of the API has as a tool's argument."""
+    """Return the tool argument that corresponds to a field of the API."""
     return _NAMES.get(field, field.removeprefix("match."))

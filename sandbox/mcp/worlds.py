@@ -94,7 +94,7 @@ def _write_new(folder: Path | None, file: str, content: bytes) -> Path:
         raise Refusal(
             "OUTSIDE_FOLDER", "This server may write no files.", "Ask the user to start it with `psp mcp --folder DIR`."
         )
-    # Without resolving links: none is followed below.
+    # Links are not resolved here, because none is followed below.
     path = Path(os.path.normpath(folder / file))
     if not path.is_relative_to(folder):
         raise Refusal(

@@ -34,7 +34,7 @@ class Probe:
         self._limits = limits
 
     async def read(self, payout_id: str) -> Reading:
-        """Return what the probe says about a payout now."""
+        """Read the probe for a payout."""
         answer = await self._get(self._start + quote(payout_id))
         if answer.status != 200:
             error = described(answer).replace("the receiver", "it")
@@ -52,7 +52,7 @@ class Probe:
         )
 
     async def caught_up(self, payout_id: str, applied: int) -> Reading:
-        """Return the reading as soon as the receiver acted on so many events, or a bit later."""
+        """Return the reading as soon as the receiver has acted on so many events, or the last one before the limit."""
         return await self._until(payout_id, lambda reading: reading.applied >= applied, min(_EACH_EVENT, self._limits.probe))
 
     async def settled_all(self, payout_ids: Sequence[str]) -> list[Reading]:

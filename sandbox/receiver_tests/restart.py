@@ -20,7 +20,7 @@ from sandbox.webhooks.sender import WebhookSender
 
 NAME: Final = "survives_restart"
 _ANSWERED: Final = (1, 10, 25)
-"""After how many answers of a burst the receiver is killed: once for each of these."""
+"""The receiver is killed once for each of these, after so many answers of a burst."""
 _TRIES: Final = 20
 _PAUSE: Final = 0.25
 
@@ -96,7 +96,7 @@ class _Restart:
         async with asyncio.TaskGroup() as group:
             sending = [group.create_task(send(number)) for number in range(BURST)]
             waiting = group.create_task(enough.wait())
-            # If too few are accepted, there is no answer to wait for in the end.
+            # If too few are accepted, the awaited number of answers never comes.
             asyncio.gather(*sending).add_done_callback(lambda _: enough.set())
             await waiting
             await kill()

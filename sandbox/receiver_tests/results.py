@@ -1,4 +1,4 @@
-"""What a receiver test reports: its findings, with the texts that explain them and the code that fixes them."""
+"""The report of a receiver test: its findings, with the texts that explain them and the code that fixes them."""
 
 import functools
 from collections import Counter

@@ -103,7 +103,7 @@ class ReceiverRun:
         await self._one(by_name["survives_burst"], on_finding)
 
     async def _measure(self, check: Check, on_finding: OnFinding) -> None:
-        """Run the check of the receiver's time, and decide whether to run the others at the same time.
+        """Run the check of the answer times, and decide whether the other checks run in parallel.
 
         One after the other, they would take minutes if the receiver is slow. So it gets them at the same time, unless it
         turns out to handle one request at a time.

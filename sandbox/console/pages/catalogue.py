@@ -114,7 +114,7 @@ def _accounts(entries: list[dict[str, Any]], code: str) -> list[str]:
 
 
 def _text(entry: Mapping[str, Any]) -> str:
-    """Return what the search looks at, in lower case."""
+    """Return the text that is searched, in lower case."""
     example = entry["example"]
     events = (step["event_type"] for step in entry["steps"])
     parts = [entry["scenario"]["name"], entry["scenario"]["source"], entry["when"], entry["path"], example["account_number"]]

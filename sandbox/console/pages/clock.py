@@ -35,7 +35,7 @@ SHOWN_STEPS: Final = 25
 """Number of steps that are shown after an advance; the others unfold."""
 SHOWN_DUE: Final = 15
 _NO_IDS: Final = {"payout_id": None, "sale_id": None, "delivery_id": None, "event_id": None}
-"""Each kind of step has only some of these."""
+"""The fields of all kinds of steps. Each kind has some of them."""
 _OPERATIONS: Final = {"run-drain": "drain", "run-freeze": "freeze_clock"}
 """Form → the operation that it calls; all other forms advance the clock."""
 

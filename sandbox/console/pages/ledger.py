@@ -50,7 +50,7 @@ async def ledger(view: View) -> Response:
             ),
         )  # fmt: skip
     except Refused as error:
-        # A filter that is not complete yet, such as half of an id, must not cost the page with the other filters.
+        # An incomplete filter, such as half of an id, must not lose the other filters: show the page with the form.
         if error.status != 400:
             raise
         balance = await view.call("get_balance")

@@ -1,4 +1,4 @@
-"""The operator's page: all merchants."""
+"""The operator's page with all merchants."""
 
 from typing import Final
 

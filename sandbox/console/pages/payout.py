@@ -16,7 +16,7 @@ pages = Pages()
 MAX_DETAILED_CHANGES: Final = 20
 """Only the newest changes show their deliveries, so that a payout that was retried without end opens as fast as any other."""
 MAX_DUE: Final = 2
-"""The rest of what is due next is one click away."""
+"""How many due steps are shown. The others are on the clock's page."""
 ENTRY_COLUMNS: Final = (
     Column("created_at", "Time", "time"),
     Column("account", "Account"),

@@ -67,7 +67,7 @@ def _csv(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _row(number: int, item: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what became of an item: the payout, or what is wrong with it."""
+    """Return the result of an item: the payout, or the errors."""
     if "payout" in found:
         payout = found["payout"]
         shown = {name: payout[name] for name in ("id", "amount", "status")}

@@ -50,7 +50,7 @@ async def payouts(view: View) -> Response:
     try:
         table = await view.table("payouts", _CAPTION, COLUMNS, "list_payouts", query=query, empty=empty)
     except Refused as error:
-        # An incomplete filter, such as half of a user's id, is no reason to lose the page with the other filters.
+        # An incomplete filter, such as half of a user's id, must not lose the other filters: show the page with the form.
         if error.status != 400:
             raise
         problem, table = error.problem, Table("payouts", _CAPTION, COLUMNS, [], "Correct the filters to see payouts.")

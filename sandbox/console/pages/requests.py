@@ -50,7 +50,7 @@ async def requests(view: View) -> Response:
             "requests", _CAPTION, CALLS, "list_requests", query=query, empty=_FILTERED if query else _EMPTY
         )  # fmt: skip
     except Refused as error:
-        # A status that is not typed completely must not cost the page with the other filters.
+        # An incomplete status must not lose the other filters: show the page with the form.
         if error.status != 400:
             raise
         problem, table = error.problem, Table("requests", _CAPTION, CALLS, [], "Correct the filters to see calls.")

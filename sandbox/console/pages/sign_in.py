@@ -1,4 +1,4 @@
-"""The page on which a key is entered, or one of the merchants chosen that the browser is signed in to."""
+"""The sign-in page. A visitor enters a key, or chooses one of the merchants that the browser is signed in to."""
 
 from sandbox.console.paths import HOME, SIGN_IN, landing, merchant_in
 from sandbox.console.routing import Pages
