@@ -60,7 +60,7 @@ FROM merchants m CROSS JOIN LATERAL (SELECT * FROM worlds WHERE merchant_id = m.
 ORDER BY m.merchant_id DESC LIMIT $1
 """
 _NO_SECRET: Final = (bytes(32),)
-"""Verifies no signature; used to say what is wrong with one."""
+"""Verifies no signature; used to explain an invalid one."""
 _NO_PAYOUT: Final = "00000000-0000-0000-0000-000000000000"
 
 

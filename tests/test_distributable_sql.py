@@ -226,7 +226,7 @@ def source_files() -> Iterator[tuple[str, ast.Module]]:
     """Yield the product's modules, except migrations and benchmarks, by path."""
     for folder in ("sandbox", "worker", "ipn", "seeds"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if not {"migrations", "bench"} & set(path.parts):
+            if not {"migrations", "bench"} & set(path.relative_to(ROOT).parts):
                 yield str(path.relative_to(ROOT)), ast.parse(path.read_text("utf-8"))
 
 

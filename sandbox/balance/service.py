@@ -112,7 +112,7 @@ class BalanceService:
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, *arguments)
         entries = [entry for record in records for entry in ledger_entries(record) if entry.account in accounts]
-        # A page may end between the two entries of a transfer, of which `:credit` comes before `:debit`.
+        # A page may end between the two entries of a transfer. `:credit` comes before `:debit`.
         if window.suffix:
             position = f"{window.before}{window.suffix}"
             entries = [entry for entry in entries if _order(entry.id) > _order(position)]

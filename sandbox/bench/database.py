@@ -73,7 +73,7 @@ class Database:
     def wait_for_attempts(self, merchant: Merchant, every: float = 0.1) -> None:
         """Wait until the worker has recorded all of the merchant's attempts. Raises BenchError after five minutes.
 
-        Looks again `every` so many seconds.
+        Looks again after each `every` seconds.
         """
         statement = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND next_attempt_at IS NOT NULL"
         self._wait_for_zero(statement, merchant.merchant_id, "deliveries to record", every)

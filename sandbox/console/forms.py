@@ -130,7 +130,7 @@ def _convert(given: list[str], kind: str) -> Any:
     if kind == "time":
         return time_of(text)
     if kind in ("int", "int_or_null", "json"):
-        # If it is not valid, send it as it is: the API says what is wrong with it.
+        # Send an invalid value unchanged, so that the API reports the error.
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
@@ -142,7 +142,7 @@ def time_of(text: str) -> str:
     """Return a time in RFC 3339. The time of day, its seconds and the time zone (UTC) can be left out."""
     found = _TIME.fullmatch(text)
     if found is None:
-        return text  # the API says what is wrong with it
+        return text  # the API reports the error
     day, minutes, seconds, zone = found.groups()
     return f"{day}T{minutes or '00:00'}{seconds or ':00'}{zone or 'Z'}"
 

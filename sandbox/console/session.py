@@ -1,7 +1,7 @@
 """Console sessions: encrypted cookies that say who signed in. They do not contain the key.
 
 A browser has one cookie for each merchant that it signed in to, and one for the operator, so several merchants can be open in
-its tabs at the same time. The URL of a page names the merchant, and thereby the cookie that counts.
+its tabs at the same time. The URL of a page names the merchant, which selects the cookie.
 """
 
 import base64
@@ -35,7 +35,7 @@ class Flash(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """Who uses a browser. Without a subject, nobody has signed in; the session then only protects the sign-in form."""
+    """A browser's session. Without a subject, nobody has signed in, and the session only protects the sign-in form."""
 
     id: str
     csrf: str

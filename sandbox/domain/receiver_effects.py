@@ -57,7 +57,7 @@ def must_act(observed: Observed) -> Verdict:
 
 
 def judge_copies(observed: Observed) -> Verdict:
-    """Judge webhooks of which several copies arrived at the same time. There is a reading for each webhook."""
+    """Judge webhooks that each arrived in several copies at the same time. There is a reading for each webhook."""
     readings = observed.readings
     if readings is None:
         return _UNSEEN
@@ -154,7 +154,7 @@ def _judge_states(observed: Observed) -> Verdict | None:
 
 
 def _unusable(reading: Reading, observed: Observed) -> str | None:
-    """Return what is wrong with a reading that must show the effect of an event, as a sentence, or None."""
+    """Check a reading that must show the effect of an event. Return the error as a sentence, or None."""
     if reading.error is not None:
         return f"The probe is not usable: {reading.error}."
     if reading.status is not None and reading.applied > 0:

@@ -39,7 +39,7 @@ _STRIPE_TIME: Final = re.compile(r"t=[0-9]+")
 _UNKNOWN_SCHEME: Final = {"v1": "v2,", "v1a": "v2,", "stripe": "v2=", "github": "sha512="}
 _BETWEEN_SIGNATURES: Final = {"v1": " ", "v1a": " ", "stripe": ","}
 _BEGINNING: Final = 16
-"""The number of correct characters in a signature of which only the beginning is right."""
+"""The number of correct characters in a signature whose beginning alone is right."""
 _BASE64: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HEX: Final = "0123456789abcdef"
 
@@ -132,7 +132,7 @@ class Forge:
         }
 
     def ago(self, seconds: int) -> str:
-        """Return the time so many seconds ago, as events have it."""
+        """Return the time `seconds` ago in the format of events."""
         return render(datetime.fromtimestamp(self.now - seconds, UTC))
 
     def signed(
@@ -226,17 +226,17 @@ class Forge:
         return Outgoing(label, kept if value is None else {**kept, name: value}, webhook.body, webhook.method)
 
     def almost_right(self, webhook: Outgoing) -> Outgoing:
-        """Return the webhook with a signature of which only the end is wrong."""
+        """Return the webhook with a signature whose end is wrong."""
         return self.with_signature(webhook, "A webhook whose signature is right except at its end", self._wrong_end)
 
     def all_wrong(self, webhook: Outgoing) -> Outgoing:
-        """Return the webhook with a signature of which no character is right. It has the same length."""
+        """Return the webhook with a signature of the same length in which every character is wrong."""
         return self.with_signature(
             webhook, "A webhook whose signature is wrong everywhere", lambda text: "".join(map(self._other, text))
         )
 
     def right_beginning(self, webhook: Outgoing) -> Outgoing:
-        """Return the webhook with a signature of which only the first characters are right."""
+        """Return the webhook with a signature in which only the first characters are right."""
         return self.with_signature(
             webhook,
             f"A webhook of whose signature only the first {_BEGINNING} characters are right",

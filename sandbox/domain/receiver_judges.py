@@ -55,7 +55,7 @@ class Reading(msgspec.Struct, frozen=True):
     applied: int = 0
     error: str | None = None
     is_unknown: bool = False
-    """Whether the error is a 404, which may mean that the payout is unknown as yet."""
+    """Whether the error is a 404, which may mean that the receiver does not know the payout yet."""
 
 
 class Observed(NamedTuple):

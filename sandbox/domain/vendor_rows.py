@@ -119,7 +119,7 @@ def read_page(body: bytes, requested: int) -> RowsOfPage:
 
 
 def read_row(raw: bytes) -> VendorRow:
-    """Parse one row's JSON. Raises ValueError that says what is wrong with it."""
+    """Parse one row's JSON. Raises ValueError, which describes the error."""
     try:
         row = _row.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Which host names the servers answer to. Pure.
+"""The host names that the servers answer to. Pure.
 
 A web page can point its own name at 127.0.0.1 (DNS rebinding), and its visitor's browser then treats the sandbox as part of
 that page. The browser still sends the page's name as Host, so requests to names that are not the sandbox's are refused.

@@ -17,7 +17,7 @@ from sandbox.domain.ids import MAX_ID, first_id_at, is_uuid
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
 MAX_SCANNED: Final = 5000
-"""How many items of a range a page of a search reads at most. They take about five milliseconds."""
+"""Maximum number of items that one page of a search reads. They take about five milliseconds."""
 _SECOND_PART: Final = ":contains"
 """The suffix of a cursor in the second part of a search."""
 
@@ -83,9 +83,8 @@ def is_second_part(window: PageWindow) -> bool:
 
 
 def two_part_page(first: Sequence[Any], second: Sequence[Any], limit: int, end: str | None) -> Page:
-    """Return a page of a search: what is left of its first part, then items of its second part, each newest first.
-
-    `end` is where the reading of the second part ended; ids below it are left. None: it has been read to its end.
+    """Return a page of a search: the remaining items of its first part, then items of its second part, each newest first. `end`
+    is the id at which reading of the second part stopped; None if it was read to its end.
     """
     items = [*first, *second]
     if len(items) > limit or end is None:

@@ -1,7 +1,7 @@
 """The total time by which a merchant's clock was advanced, for caches and limits in Redis that expire by the merchant's time.
 
 Redis knows only real time. The total of all advances, in milliseconds, is stored under one key per merchant, in the same Redis
-as those caches and limits: if Redis loses its data, it loses both.
+as those caches and limits, so if Redis loses its data, they are lost together.
 """
 
 

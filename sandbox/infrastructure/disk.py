@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 MIN_FREE: Final = 16 * 1024 * 1024
-"""PostgreSQL extends its log in files of this size, and ends if it cannot."""
+"""PostgreSQL extends its log in files of this size, and stops if there is no space for one."""
 
 
 def is_full(folder: Path) -> bool:

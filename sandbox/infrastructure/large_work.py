@@ -66,7 +66,7 @@ class Turns:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._give_back(merchant_id)  # its turn came, and it will not use it
+                self._give_back(merchant_id)  # its turn came, but it no longer needs it
             raise
 
     def is_awaited(self) -> bool:
@@ -87,7 +87,7 @@ class Turns:
             else:
                 continue
             if queue:
-                self._waiting[waiting_id] = queue  # behind the others
+                self._waiting[waiting_id] = queue  # at the end of the queue
             self._holders.add(waiting_id)
             turn.set_result(None)
             return

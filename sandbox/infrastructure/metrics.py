@@ -76,8 +76,8 @@ class _Collector(multiprocess.MultiProcessCollector):
 
 def _written_files(folder: Path) -> Iterator[str]:
     for path in folder.glob("*.db"):
-        # A process that starts has created a file and not filled it yet; one that was killed then leaves it empty. The library
-        # cannot read such a file.
+        # A starting process creates a file before it fills it. If it is killed in between, the file stays empty, and the
+        # library cannot read it.
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size:
                 yield str(path)

@@ -98,7 +98,7 @@ class Settings:
                 f"SANDBOX_ALLOWED_HOSTS must not be * when SANDBOX_HOST is {host!r}: the development keys are public, "
                 "so a web page that points its own name at this machine could use them."
             )
-        # From here on, logs and problems must not show these.
+        # From now on, logs and problems must not show these values.
         register_secret(settings.admin_key)
         for url in (settings.database_url, settings.redis_url):
             register_secret(urlsplit(url).password or "")

@@ -23,7 +23,7 @@ async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_INTERVAL)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # retrieve it, or asyncio logs that it was never retrieved
+            task.exception()  # otherwise asyncio logs that it was never retrieved
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
@@ -40,5 +40,5 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
     finally:
         if not task.done():
             task.cancel()
-            # Retrieve its error, or asyncio logs that nobody did.
+            # Retrieve its error. Otherwise asyncio logs that nobody did.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

@@ -20,7 +20,7 @@ from sandbox.webhooks.sender import WebhookSender
 
 NAME: Final = "survives_restart"
 _ANSWERED: Final = (1, 10, 25)
-"""The receiver is killed once for each of these, after so many answers of a burst."""
+"""The receiver is killed once for each of these numbers of answers to a burst."""
 _TRIES: Final = 20
 _PAUSE: Final = 0.25
 
@@ -57,7 +57,7 @@ class _Restart:
         self._probe = Probe(probe_url, self._get, limits)
 
     async def once(self, app: Application, answered: int) -> str | None:
-        """Kill and restart the receiver once, when so many webhooks are answered. Return what is wrong, or None."""
+        """Kill and restart the receiver once it has answered this many webhooks. Return the error, or None."""
         burst = await self._interrupt(app.kill, answered)
         await app.restart()
         accepted = [event for event, is_accepted in zip(burst.events, burst.accepted, strict=True) if is_accepted]

@@ -264,7 +264,7 @@ def _hidden_texts(secret: str) -> list[str]:
 
 
 def answer_of(result: SendResult, seconds: float = 0.0) -> Answer:
-    """Return the result of a request as an answer, which took so many seconds."""
+    """Return the result of a request as an answer. `seconds` is its duration."""
     return Answer(
         status=result.status,
         headers=result.response_headers,

@@ -151,7 +151,7 @@ def _payouts(text: str) -> list[PayoutRow]:
     return [stored.row() for stored in _decode_payouts(text)]
 
 
-# Every unit of work reads these, and they hardly ever change.
+# Cached: every unit of work reads these, and they hardly ever change.
 
 
 @lru_cache(maxsize=4096)

@@ -38,7 +38,7 @@ _MAX_CANDIDATES: Final = 20_000
 """How many ids to try. There are at most 128 shards, so all but 1 in 10⁶⁷ searches succeed."""
 _MAX_NODES_TRIED: Final = 8
 _ACROSS_SHARDS: Final = asyncio.Semaphore(2)
-"""Each action across shards takes two connections of a pool. Without this limit, several could wait for each other's second."""
+"""Each action across shards takes two connections. Without this limit, actions could wait for each other's second one."""
 
 # Held until the transaction ends. Another process learns immediately that the key is in use; the unique index would only make
 # it wait.

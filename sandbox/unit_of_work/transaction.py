@@ -56,14 +56,14 @@ async def with_retries(attempt: Callable[[], Awaitable[T]], *, retry_safe: bool)
 
     async def reraise_then_attempt() -> T:
         nonlocal failed
-        if failed is not None:  # the attempt below was the first one
+        if failed is not None:  # this was the first attempt
             error, failed = failed, None
             raise error
         return await attempt()
 
     try:
         try:
-            return await attempt()  # not through the library, which costs 30 µs a call
+            return await attempt()  # without the library, whose call costs 30 µs
         except errors as error:
             failed = error
         retrying = AsyncRetrying(

@@ -55,7 +55,7 @@ async def search_users(merchant_id: str, window: PageWindow, text: str, external
             arguments = (merchant_id, window.before, window.since, limit, value)
             return [to_user(record) for record in await conn.fetch(BY_EXTERNAL_ID, *arguments)]
 
-        if external_id is not None:  # one user has it at most
+        if external_id is not None:  # at most one user has it
             users = [user for user in await with_external_id(external_id) if _matches(user, text)]
             return page(users, window.limit, [user.id for user in users])
         identified: list[UserRow] = []

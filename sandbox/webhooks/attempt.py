@@ -41,7 +41,7 @@ MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
 _log = structlog.get_logger()
 
 
-# Looking up a label costs as much as the observation.
+# Looked up once, because a look-up of a label costs as much as an observation.
 @cache
 def _seconds(outcome: str) -> Histogram:
     return DELIVERY_SECONDS.labels(outcome)
@@ -82,7 +82,7 @@ class AttemptRunner:
         self._sender = FaultInjectingSender(sender, journal)
         self._signers = SignerCache(box)
         self._wake_later = wake_later
-        # Bound once: structlog would bind a logger for each line otherwise.
+        # Bound once. Otherwise structlog would bind a logger for each line.
         self._log = structlog.get_logger().bind()
         self._on_recorded = on_recorded
         self._capacity = Capacity()
@@ -93,7 +93,7 @@ class AttemptRunner:
         return self._capacity.reserve_capacity(merchant_id, time.monotonic())
 
     def paused(self, merchant_id: str) -> frozenset[str]:
-        """Return the merchant's endpoints that get no call now because all calls fail. A timer wakes the merchant after it."""
+        """Return the merchant's endpoints that are paused because all calls fail. A timer wakes the merchant afterwards."""
         return self._capacity.paused(merchant_id, time.monotonic())
 
     def begin(self, merchant_id: str, sequences: Iterable[Sequence[ClaimedDelivery]]) -> None:

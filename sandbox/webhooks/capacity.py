@@ -27,7 +27,7 @@ MAX_CALLS_WHEN_SLOWED: Final = 2
 MAX_FAILURES_IN_A_ROW: Final = 16
 """After this many failed calls without a successful one, an endpoint gets pauses."""
 MAX_CALLS_WHEN_FAILING: Final = 32
-"""Maximum number of calls in progress to a merchant's endpoints that get pauses, each of which may have one in any case."""
+"""Maximum number of calls in progress to a merchant's endpoints that get pauses. Each may always have one."""
 PAUSE_SECONDS: Final = 0.5
 """The shortest pause; the longest is twice as long."""
 _MAX_ENDPOINTS: Final = 16

@@ -91,7 +91,7 @@ class Deliverer:
         if not sequences:
             return
         if self._stopping or datetime.now(UTC) > sequences[0][0].lease - MAX_ATTEMPT_DURATION:
-            for sequence in sequences:  # the leases expire, and another worker sends
+            for sequence in sequences:  # the leases expire, and another worker sends them
                 self.attempts.end(merchant_id, sequence[0].endpoint_id, 1)
         else:
             self._merchant(merchant_id).send(sequences)

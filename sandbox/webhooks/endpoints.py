@@ -51,7 +51,7 @@ MAX_DELIVERIES_FAILED_PER_TRANSACTION: Final = 5000
 """Maximum number of deliveries that one transaction sets to FAILED. More would hold the merchant's lock too long."""
 
 _SETTINGS: Final = CreateEndpointBody.__struct_fields__
-"""What the merchant can set. Each is a field of the API and a column of the table."""
+"""The settings of an endpoint. Each is a field of the API and a column of the table."""
 _SHOWN: Final = tuple(
     getattr(WebhookEndpoints, name)
     for name in (
@@ -235,7 +235,7 @@ class EndpointService:
         values = _columns(after)
         if body.status is not UNSET:  # otherwise a worker may be disabling it at this moment, without the merchant's lock
             values |= _status_columns(before, after, unit.now)
-            unit.effects.add(Effect.WORK_DUE)  # workers stop sending to it, or continue
+            unit.effects.add(Effect.WORK_DUE)  # so that workers stop sending to it, or continue
         if not shares_secrets(before.signing, after.signing):
             secret = secret_for(after.signing, unit.ids.random_bytes(32))
             values |= secret_columns(self._box, unit.merchant_id, endpoint_id, secret) | {"previous_secrets": None}

@@ -84,7 +84,7 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """What an attempt sent, and what came back.
+    """The request of an attempt, and the response.
 
     `signature` and `signed_at` (the timestamp in Unix seconds) are as sent; empty and None if nothing was sent. `fault` is the
     fault that hit. If it postponed the attempt, `not_before` is the earliest time of the next one, in the merchant's time.
@@ -258,7 +258,7 @@ async def _write(conn: "PoolConnectionProxy[Any]", merchant_id: str, record: _Re
 
 
 def _outcomes(results: Sequence[AttemptResult]) -> Iterator[AttemptOutcome]:
-    """Yield the outcomes of attempts that say something about an endpoint's health; not those that a fault postponed."""
+    """Yield the outcomes of attempts that affect an endpoint's health. Attempts that a fault postponed do not."""
     # Ordinarily every attempt succeeds, and nothing is yielded.
     noteworthy = {
         result.claimed.endpoint_id

@@ -80,7 +80,7 @@ async def claim_paced(
         endpoints = await conn.fetch(_LOCK, merchant_id)
     else:
         endpoints = await conn.fetch(_LOCK_RELAYED, merchant_id, relayed)
-    wall_now = datetime.now(UTC)  # only now: the lock may have been waited for
+    wall_now = datetime.now(UTC)  # read only now, because taking the lock may have taken time
     now = clock.now(wall_now)
     limits = {endpoint["id"]: capacity.get(endpoint["id"], default_capacity) for endpoint in endpoints}
     slots: dict[str, Slots] = {}
@@ -105,7 +105,7 @@ async def claim_paced(
         chosen[endpoint_id], must_wait = choose(found, limits[endpoint_id], in_sequence=clock.frozen_at is not None)
         waiting += must_wait
         if len(chosen[endpoint_id]) < limits[endpoint_id] and len(found) == lengths[endpoint_id]:
-            rechecks.append(0.0)  # there may be others behind those that were examined and must wait
+            rechecks.append(0.0)  # behind the examined ones that must wait, there may be others
     if waiting:
         times = [waits_until(candidate, now) for candidate in waiting]
         await conn.execute(_PUT_OFF, merchant_id, [candidate.id for candidate in waiting], times)

@@ -34,7 +34,7 @@ MaxInFlight = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
 class DeliverySettings(msgspec.Struct, kw_only=True):
-    """What is delivered to an endpoint, and how."""
+    """The settings that decide what is delivered to an endpoint, and how."""
 
     event_types: EventTypes = msgspec.field(default_factory=lambda: list(DEFAULT_TYPES))
     filters: Filters = msgspec.field(default_factory=list[Filter])
@@ -107,7 +107,7 @@ def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networ
     errors = endpoint_errors(
         {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}, allowed_networks
     )
-    if isinstance(body, CreateEndpointBody):  # a change may rely on what the endpoint has already
+    if isinstance(body, CreateEndpointBody):  # a change may leave this to the endpoint's present settings
         errors += dialect_errors(body.signing, body.custom_signing)
     if errors:
         raise invalid_fields(errors)

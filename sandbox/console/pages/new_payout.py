@@ -65,7 +65,7 @@ async def new_payout(view: View) -> Response:
 
 @pages.fragment(FORM)
 async def preview(view: View) -> Response:
-    """Show what would happen to the payout in the form, what is wrong with it, and the commands that create it."""
+    """Show what would happen to the payout in the form, the errors in the form, and the commands that create the payout."""
     assert view.form is not None
     return await view.render(
         "new_payout_preview.html", form_id=FORM, live_fields=LIVE_FIELDS, preview=await _preview(view, view.form.values)
@@ -142,7 +142,7 @@ def _path(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 async def _preview(view: View, values: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return what a payout with a form's values would do, or what is wrong with it, and the commands that create it.
+    """Return the scenario of a payout with a form's values, or the errors, and the commands that create the payout.
 
     Errors are by field name. A field that is still empty is missing rather than wrong.
     """

@@ -144,7 +144,7 @@ async def preview(view: View) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a payout would do if a scenario existed, or what is wrong with the scenario."""
+    """The path of a payout if a scenario existed, or the scenario's errors."""
 
     scenario: str
     account: str
