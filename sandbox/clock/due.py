@@ -123,7 +123,7 @@ class DueService:
         self._catalogue = catalogue
 
     async def list(self, merchant_id: str, limit: int, payout_id: str | None) -> DueWork:
-        """Return at most `limit` scheduled items, of all payouts or of one. Of one with many changes, only the newest count."""
+        """Return at most `limit` scheduled items, of all payouts or of one. For one payout, only its newest changes count."""
         fetch_limit = limit + 1
         async with consistent_read(merchant_id) as conn:
             if payout_id is None:
@@ -194,5 +194,5 @@ def _delivery(record: Mapping[str, Any]) -> DueDelivery:
 
 
 def _time(due_at: datetime) -> str:
-    # Rounded up, so that the clock has reached the moment when it shows this time.
+    # Rounded up: when the clock shows this time, the moment has come.
     return render(round_up(due_at))

@@ -21,7 +21,7 @@ _TONES: Final = {
         "warn",
     ),
 }
-"""Status → its colour; all others are neutral. The text says the same, so nobody needs to see the colour."""
+"""Status → its colour; all others are neutral. The text says the same without colour."""
 
 
 def create_templates(version: str) -> jinja2.Environment:
@@ -76,7 +76,7 @@ def moment(at: Any) -> str:
 
 
 def host_time(at: Any, clock: Mapping[str, Any] | None) -> str:
-    """Return a tooltip: the whole time, and the host's time that belongs to it, as far as the clock tells."""
+    """Return a tooltip: the whole time and, if the clock allows it, the corresponding time of the host."""
     if at is None:
         return ""
     text = f"{at} (UTC) on the merchant's clock"

@@ -82,7 +82,7 @@ def replay(entry: Mapping[str, Any], public_url: str) -> Replay:
 
 
 def _pasteable(body: str) -> str:
-    """Escape, as JSON does, what a terminal could interpret when the command is pasted."""
+    """Escape the characters that a terminal could interpret when the command is pasted, as JSON does."""
     return "".join(c if c.isprintable() or c in "\n\t" else json.dumps(c)[1:-1] for c in body.replace("\r\n", "\n"))
 
 

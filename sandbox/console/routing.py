@@ -10,7 +10,7 @@ from sandbox.http.responses import Response
 
 Build = Callable[[View], Awaitable[Response]]
 Audience = Literal["anyone", "merchant", "operator"]
-"""Who may open a page: anyone; someone who signed in, in a merchant; the operator."""
+"""The visitors who may open a page: everybody, those signed in to the merchant, or the operator."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 IDLE_SECONDS: Final = 3600
 """How long a session lasts without a page being opened. Live updates do not count."""
 MAX_SECONDS: Final = 12 * 3600
-"""How long a session lasts at most."""
+"""The longest time that a session lasts."""
 OPERATOR: Final = "operator"
 MAX_COOKIE_SIZE: Final = 4000
 MAX_MERCHANTS: Final = 10

@@ -1,4 +1,4 @@
-"""The sessions of a browser: find the one that counts for a request, keep and forget them as cookies."""
+"""The sessions of a browser, which are cookies: find the session of a request, add and delete sessions."""
 
 import secrets
 import time
@@ -36,7 +36,7 @@ class Sessions:
     async def visitor(self, request: Request, merchant_id: str) -> Visitor:
         """Return who visits a merchant's pages; with an empty id, the pages outside of merchants, as the operator.
 
-        A session of the merchant's own key goes before the operator's. Without either, the visitor is nobody.
+        A session of the merchant's own key takes precedence over the operator's. Without either, the visitor is nobody.
         Raises NOT_FOUND if the merchant does not exist, CONNECTION_ERRORS.
         """
         own = self._read(request, merchant_id) if merchant_id else None
@@ -80,7 +80,7 @@ class Sessions:
             return not (isinstance(error, Problem) and error.code == "NOT_FOUND")
 
     def notice_of_end(self, request: Request, merchant_id: str) -> str:
-        """Return what to say to a visitor who is nobody, if the browser has a session that expired; or an empty string."""
+        """Return the message for a visitor who is not signed in: about an expired session, or an empty string."""
         now = int(time.time())
         known = cookies_of(request, self._codec.prefix)
         values = [known.get(self._codec.cookie(holder), "") for holder in (merchant_id, OPERATOR) if holder]

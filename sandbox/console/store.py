@@ -37,14 +37,14 @@ _OPERATORS: Final = str(UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who makes a request: the session and its caller, None if nobody is signed in."""
+    """The visitor who makes a request: the session, and its caller; None if nobody is signed in."""
 
     session: Session
     signed_in: SignedIn | None = None
     merchant_name: str = ""
     """The name of the session's merchant."""
     is_demo: bool = False
-    """Whether it is the demo merchant, as which `psp` calls without a key."""
+    """Whether it is the demo merchant, whose key `psp` uses by default."""
 
 
 async def visitor_of(session: Session) -> Visitor | None:

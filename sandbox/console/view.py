@@ -23,13 +23,13 @@ from sandbox.http.responses import Response
 MAX_CSV_ROWS: Final = 10_000
 PAGE_SIZE: Final = 25
 MAX_PARTS: Final = 20
-"""How many parts of a search without a match a page passes over."""
+"""Maximum number of parts of a search without a match that a page skips."""
 MAX_SHOWN_COMMANDS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What all pages share."""
+    """The objects that all pages share."""
 
     calls: ApiCalls
     commands: Commands
@@ -169,7 +169,7 @@ class View:
             found = await self.call(operation_id, path=path, query={**asked, "cursor": found["next_cursor"]}, shown=False)
             rows += found["data"]
         parts = 1
-        # A search reads a bounded number of rows at a time, so a part without a match is no reason to stop.
+        # A search reads a bounded number of rows at a time, so continue after a part without a match.
         while not rows and found.get("next_cursor") and parts < MAX_PARTS:
             found = await self.call(operation_id, path=path, query={**asked, "cursor": found["next_cursor"]}, shown=False)
             rows, parts = list(found["data"]), parts + 1
@@ -199,7 +199,7 @@ class View:
         return body_of(fixed.items())
 
     def access(self, operation_id: str) -> Access:
-        """Return whether the session's caller may call an operation. The API decides; this only tells in advance."""
+        """Return whether the session's caller may call an operation. The API decides; this only predicts its decision."""
         needed = self.kit.calls.operation(operation_id).access
         if needed == "operator" and not self.operator:
             return Access(False, "Only the sandbox's operator may do this: sign in with the operator's key.")

@@ -58,7 +58,7 @@ def _serve(request: Request, name: str) -> Response:
 
 
 def _missing(request: Request) -> Response:
-    """Return the page that says what is missing: one page, or the whole guide, which `make docs` builds."""
+    """Return the page for a missing page, or for a guide that was not built (`make docs` builds it)."""
     is_built = site.is_built()
     if not prefers_html(request.accept):
         raise Problem("NOT_FOUND", "" if is_built else "The guide was not built. In a checkout, run `make docs`.")

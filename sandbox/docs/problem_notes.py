@@ -1,4 +1,4 @@
-"""What each problem's page says beyond the problem itself: when it happens, whether to retry, and where to read on. Pure."""
+"""Notes for each problem's page: when it happens, whether to retry, and where to read more. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ _MAX_REASON_LENGTH: Final = 300
 
 
 class UnreadablePageError(ValueError):
-    """The response is not a page of a feed, or is incomplete. The message says what is wrong."""
+    """The response is not a page of a feed, or is incomplete. The message describes the error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -356,7 +356,7 @@ def _digest(api_key: str) -> bytes:
 
 
 async def _name_merchant(api_key: str, merchant_id: str) -> None:
-    """Record the merchant of a well-known key that does not name it, unless that was done.
+    """Record the merchant of a well-known key that does not name it, unless it is already recorded.
 
     Before the key is stored: if the process is killed in between, the merchant of a key that does not exist does no harm. The
     write needs all nodes of a distributed database, so a restart while one is down must not repeat it.

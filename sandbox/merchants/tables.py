@@ -92,7 +92,7 @@ TABLES: Final = (
     *WORLD,
     # Not part of the world: calls to real vendors cannot be undone, and they count towards the vendor's rate limit.
     "vendor_fetches",
-    # Not part of the world either: they say something about a receiver outside the sandbox.
+    # Not part of the world either: they describe a receiver outside the sandbox.
     "receiver_tests",
     "snapshot_rows",
     "snapshots",

@@ -62,12 +62,12 @@ _SEARCH: Final = {
     True: f"SELECT {COLUMNS} FROM (SELECT * FROM {_OF_USER} OFFSET 0) p {_MATCHING} "  # noqa: S608 -- constants
     "ORDER BY p.user_id DESC, p.id DESC LIMIT $15",
 }
-"""The payouts of a range that match; by whether the range is a user's."""
+"""The statement for matching payouts, by whether the range is a user's."""
 _END: Final = {
     False: f"SELECT id::text FROM {_OF_MERCHANT} OFFSET $4 LIMIT 1",  # noqa: S608 -- constants
     True: f"SELECT id::text FROM {_OF_USER} OFFSET $5 LIMIT 1",  # noqa: S608 -- constants
 }
-"""The first payout of a range that a page does not read any more."""
+"""The statement for the first payout of a range that a page no longer reads."""
 
 
 @dataclass(frozen=True, slots=True)

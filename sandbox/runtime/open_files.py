@@ -11,7 +11,7 @@ TARGET: Final = 8192
 
 
 MINIMUM: Final = 512
-"""What a process needs. With fewer, the API could accept hardly any connections besides those to the stores."""
+"""The minimum for a process. With fewer, the API could accept hardly any connections besides those to the stores."""
 
 
 def require_open_files() -> int:

@@ -176,7 +176,7 @@ def _reachable_binaries(user: SystemUser | None) -> Path:
                 shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
             for folder, _, _ in os.walk(fresh):
                 Path(folder).chmod(0o755)
-            with contextlib.suppress(OSError):  # a concurrent start was faster
+            with contextlib.suppress(OSError):  # a concurrent start has already created it
                 fresh.rename(target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)

@@ -227,7 +227,7 @@ class UserService:
         return await self._work.run(context, action)
 
     async def list(self, merchant_id: str, window: PageWindow, filters: Mapping[str, str]) -> Page:
-        """Return a page of users, newest first. `filters` may have external_id, which one user has at most, and q."""
+        """Return a page of users, newest first. `filters` may have q and external_id, which at most one user has."""
         external_id = filters.get("external_id")
         if text := filters.get("q", "").strip():
             async with REQUESTS.place(merchant_id):

@@ -228,7 +228,7 @@ class SummaryCache:
     def _retry_later(self) -> None:
         now = time.monotonic()
         if len(self._to_forget) + sum(map(len, self._to_drop.values())) > _MAX_PENDING_DROPS:
-            # Too many to remember: serve nothing until every cached summary has expired.
+            # There are too many drops to remember, so serve nothing until every cached summary has expired.
             self._to_drop.clear()
             self._to_forget.clear()
             self._unavailable_until = now + TTL_SECONDS

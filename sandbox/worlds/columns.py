@@ -1,4 +1,4 @@
-"""The columns of a bundle's tables: which there are in the database, and how each PostgreSQL type is written in JSON."""
+"""The columns of a bundle's tables: those in the database, and the JSON format of each PostgreSQL type."""
 
 import base64
 import binascii
@@ -45,7 +45,7 @@ WHERE a.attname <> 'merchant_id' ORDER BY c.relname, a.attnum
 
 
 class InvalidValueError(ValueError):
-    """A value does not fit its column. The message follows the value's place: "must be …"."""
+    """A value does not fit its column. The message completes a sentence about it: "must be …"."""
 
 
 @dataclass(frozen=True, slots=True)
