@@ -147,7 +147,7 @@ def _section(title: str, commit: str, changes: dict[str, Change]) -> Section:
         known = [ratio for ratio in change.ratios if ratio is not None]
         span = f"{min(known):.2f}–{max(known):.2f}" if known else "–"
         ratio = Text("–" if change.ratio is None else f"{change.ratio:.3f}", "bold")
-        medians = (number(float(median(values))) for values in (change.revision, change.current))
+        medians = (number(median(values)) for values in (change.revision, change.current))
         rows.append([name, *medians, ratio, span, change.verdict])
     return Section(title, ["", commit[:7], "this code", "ratio", "rounds", ""], rows)
 

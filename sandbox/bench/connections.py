@@ -67,6 +67,17 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(request)
 
+    def exchange(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
+        """Send a request, and return its future response: what `on_response` gets."""
+        arrived: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+
+        def on_response(status: int, body: bytes) -> None:
+            if not arrived.done():
+                arrived.set_result((status, body))
+
+        self.send(request, on_response)
+        return arrived
+
     def _end(self, status: int, body: bytes) -> None:
         on_response, self._on_response = self._on_response, None
         if on_response is not None:

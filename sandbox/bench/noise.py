@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sandbox.bench.database import Database
 from sandbox.bench.preload import preload
-from sandbox.bench.stack import Merchant, Stack, call, create_endpoint
+from sandbox.bench.stack import Merchant, Stack, call, create_endpoint, payout_body
 from sandbox.payouts.requests import MAX_BATCH_SIZE
 from sandbox.worlds.bundle import FORMAT, MEDIA_TYPE, VERSION
 
@@ -136,15 +136,7 @@ def _simple(method: str, path: str, *bodies: bytes, media_type: str = _JSON) -> 
 
 
 def _payout(reference: str, **fields: object) -> dict[str, Any]:
-    return {
-        "merchant_reference": reference,
-        "amount": "1.00",
-        "dest_type": "BANK",
-        "bank_code": "HBL",
-        "account_number": "12345678900001",
-        "account_title": "AYESHA KHAN",
-        **fields,
-    }
+    return payout_body(reference) | fields
 
 
 def _batch(count: int) -> bytes:

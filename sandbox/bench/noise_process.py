@@ -15,7 +15,7 @@ import uvloop
 
 from sandbox.bench.child import Pipe, run_child
 from sandbox.bench.connections import Connection, Connections
-from sandbox.bench.noise import KINDS, Request, Response, Script, Site
+from sandbox.bench.noise import KINDS, Response, Script, Site
 from sandbox.bench.receiver import ServedConnection
 from sandbox.bench.stack import BenchError, Merchant, Stack
 
@@ -124,7 +124,7 @@ class _Driver:
         while True:
             try:
                 connection = connection or await self.connections.open()
-                response = await self._send(connection, request)
+                response = Response(*await connection.exchange(request.encode()))
             except OSError as error:
                 response = Response(0, str(error).encode())
             self.statuses[response.status] += 1
@@ -141,17 +141,6 @@ class _Driver:
                 request = script.send(response)
             except StopIteration:
                 return
-
-    @staticmethod
-    async def _send(connection: Connection, request: Request) -> Response:
-        arrived: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-
-        def on_response(status: int, body: bytes) -> None:
-            if not arrived.done():
-                arrived.set_result(Response(status, body))
-
-        connection.send(request.encode(), on_response)
-        return await arrived
 
 
 def _reason(body: bytes) -> str:

@@ -125,13 +125,7 @@ class _Client:
             connection = self._connection = self._connection or await self._connections.open()
         except OSError as error:
             return 0, str(error).encode()
-        arrived: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-
-        def on_response(status: int, body: bytes) -> None:
-            if not arrived.done():
-                arrived.set_result((status, body))
-
-        connection.send(self._next_request(), on_response)
+        arrived = connection.exchange(self._next_request())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(arrived), _TIMEOUT)
         if connection in self._connections.free:

@@ -56,7 +56,7 @@ def render(result: Result, command: str) -> Group:
 
 def number(value: float) -> str:
     """Return a number with three significant digits or more."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".removesuffix(".")
+    return f"{value:,.0f}" if value == round(value) or value >= 1000 else f"{value:#.3g}".removesuffix(".")
 
 
 def _kind(figure: Figure) -> str:

@@ -10,6 +10,7 @@ import httptools
 import uvloop
 
 from sandbox.bench.child import Pipe, run_child
+from sandbox.bench.receiver import ServedConnection
 from sandbox.bench.stack import BenchError
 from sandbox.domain.webhook_signing import ID_HEADER
 
@@ -93,17 +94,14 @@ def _serve(pipe: Pipe) -> None:
     uvloop.run(run())
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(ServedConnection):
     """One connection. It uses the bare protocol, because even in its own process it shares the machine's cores."""
 
     def __init__(self, arrivals: _Arrivals) -> None:
+        super().__init__(set())
         self._arrivals = arrivals
         self._parser = httptools.HttpRequestParser(self)
         self._id = b""
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
