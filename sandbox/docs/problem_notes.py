@@ -37,7 +37,7 @@ NOTES: Final[Mapping[str, Note]] = {
         _NEVER,
     ),
     "MISSING_IDEMPOTENCY_KEY": Note(
-        ("You send a request that creates or changes something, and has to take effect only once, without the header.",),
+        ("A request that creates or changes something does not have the header.",),
         "Yes, with the header.",
         "idempotency",
     ),
@@ -100,7 +100,7 @@ NOTES: Final[Mapping[str, Note]] = {
     ),
     "DUPLICATE_REFERENCE": Note(
         (
-            "Another payout of the merchant already has this `merchant_reference`, whatever became of it.",
+            "Another payout of the merchant already has this `merchant_reference`, even if that payout failed.",
             "Another user of the merchant already has this `external_id` or `vendor_user_id`.",
             "A bank's callback gives a payout the `psp_reference` of another one.",
         ),
@@ -111,7 +111,7 @@ NOTES: Final[Mapping[str, Note]] = {
         (
             "The payout is in a state that does not allow the change, such as cancelling one that has succeeded. `detail` "
             "lists the states that it can move to.",
-            "The merchant has as many faults, scenarios or snapshots as it can have.",
+            "The merchant has the maximum number of faults, scenarios or snapshots.",
             "Something else has to end first, such as a receiver test.",
         ),
         "Only after the state has changed, and with a new idempotency key.",
@@ -128,7 +128,7 @@ NOTES: Final[Mapping[str, Note]] = {
         "sales",
     ),
     "NOT_RETRYABLE": Note(
-        ("A bulk credit has no failed rows.", "The bulk credit still runs. Wait until it is done."),
+        ("A bulk credit has no failed rows.", "The bulk credit is still running. Wait until it is done."),
         "Only once the bulk credit is done and has failed rows.",
         "bulk-credit",
     ),
@@ -154,7 +154,7 @@ NOTES: Final[Mapping[str, Note]] = {
     "IDEMPOTENCY_KEY_REUSED": Note(
         (
             "The key was sent before with another method, path, query or body.",
-            "Your code builds the body anew for a retry, and something in it changed, such as a timestamp.",
+            "Your code builds a new body for a retry, and something in it differs, such as a timestamp.",
         ),
         "With the same key, only as exactly the same request. Otherwise, send a new key.",
         "idempotency",
@@ -172,9 +172,7 @@ NOTES: Final[Mapping[str, Note]] = {
     "HEADERS_TOO_LARGE": Note(
         ("The request line and the headers have more than 64 KB, for example because of cookies.",), _NEVER
     ),
-    "INTERNAL_ERROR": Note(
-        ("Something failed that must not fail. The sandbox's log has the cause, under the `request_id`.",), _SAME_KEY
-    ),
+    "INTERNAL_ERROR": Note(("The sandbox has a bug. Its log has the cause, under the `request_id`.",), _SAME_KEY),
     "UNAVAILABLE": Note(
         (
             "PostgreSQL or Redis does not answer. `/health/ready` says which.",
