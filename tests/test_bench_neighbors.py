@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from sandbox.bench.machine import Machine
 from sandbox.bench.neighbors import Failed, KindResult, Measured, Run, neighbors_result
 from sandbox.bench.noise import KINDS, parse_kinds
-from sandbox.bench.noise_process import Made
-from sandbox.bench.quiet import Felt
+from sandbox.bench.noise_process import NoiseTotals
+from sandbox.bench.quiet import Latencies
 from sandbox.bench.report import to_json
 from sandbox.cli.bench import neighbors
 from sandbox.cli.main import create_app
@@ -19,8 +19,8 @@ MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.
 
 
 def measured(ms: float, statuses: dict[int, int] | None = None, missing: int = 0) -> Measured:
-    felt = Felt([ms / 1000] * 90 + [ms / 100] * 10, statuses or {201: 100}, missing)
-    return Measured(felt, {"api": 0.25, "total": 0.5})
+    latencies = Latencies([ms / 1000] * 90 + [ms / 100] * 10, statuses or {201: 100}, missing)
+    return Measured(latencies, {"api": 0.25, "total": 0.5})
 
 
 def kind(
@@ -29,7 +29,7 @@ def kind(
     calm: tuple[Measured, Measured] = (measured(2), measured(4)),
     reasons: dict[int, str] | None = None,
 ) -> KindResult:
-    return KindResult("nested", calm[0], noise, calm[1], Made(made, 0.2, reasons or {}), 2.0)
+    return KindResult("nested", calm[0], noise, calm[1], NoiseTotals(made, 0.2, reasons or {}), 2.0)
 
 
 def test_a_ratio_compares_the_noise_with_the_mean_of_the_calm_before_and_after() -> None:

@@ -105,7 +105,7 @@ def compare(
             "loop_s": loop_s,
             "figures": {name: change.to_json() for name, change in changes.items()},
         },
-        sections=[_section(f"{bench}, medians of {rounds} rounds", other.commit, changes)],
+        sections=[_section(f"{bench}, medians, rounds: {rounds}", other.commit, changes)],
         notes=[
             "A ratio is this code's figure divided by the revision's. `rounds` shows the lowest and the highest ratio. CPU "
             f"is in µs. For reference, summing a million squares in Python took {loop_s['revision']:.3f} s (revision) and "

@@ -16,8 +16,8 @@ from sandbox.bench.cpu import TOTAL, cpu_seconds
 from sandbox.bench.database import Database
 from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.noise import KINDS
-from sandbox.bench.noise_process import Made, open_noise
-from sandbox.bench.quiet import Felt, Phase, Quiet, open_quiet
+from sandbox.bench.noise_process import NoiseTotals, open_noise
+from sandbox.bench.quiet import Latencies, Phase, Quiet, open_quiet
 from sandbox.bench.report import number
 from sandbox.bench.result import Progress, Result, Section, percentile
 from sandbox.bench.stack import BenchError, Merchant, Stack, create_endpoint, create_merchant, delete_merchant, open_stack
@@ -33,14 +33,14 @@ _WARM_UP_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One phase: what the quiet merchant felt, and the CPU time of the sandbox per second, by kind of process."""
+    """One phase: the latencies of the quiet merchant, and the CPU time of the sandbox per second, by kind of process."""
 
-    felt: Felt
+    latencies: Latencies
     cores: Mapping[str, float]
 
     def ms(self, percent: int) -> float:
         """Return a percentile, in milliseconds."""
-        return percentile(self.felt.seconds, percent) * 1000
+        return percentile(self.latencies.seconds, percent) * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class KindResult:
     before: Measured
     noise: Measured
     after: Measured
-    made: Made
+    totals: NoiseTotals
     noise_seconds: float
 
     def calm_ms(self, percent: int) -> float:
@@ -65,7 +65,7 @@ class KindResult:
     @property
     def noise_cores(self) -> float:
         """The CPU time per second of the process that made the noise."""
-        return self.made.cpu_seconds / self.noise_seconds
+        return self.totals.cpu_seconds / self.noise_seconds
 
     @property
     def exceeded(self) -> list[str]:
@@ -76,14 +76,14 @@ class KindResult:
             if self.ratio(percent) > limit
         ]
         for name, phase in (("in calm", self.before), ("with noise", self.noise), ("in calm afterwards", self.after)):
-            for status, count in sorted(phase.felt.statuses.items()):
+            for status, count in sorted(phase.latencies.statuses.items()):
                 if status != 201:
                     found.append(f"the quiet merchant got {count} x {describe_status(status)} {name}")
-            if phase.felt.missing:
-                found.append(f"{phase.felt.missing} webhooks of the quiet merchant did not arrive {name}")
-        for status, count in sorted(self.made.statuses.items()):
+            if phase.latencies.missing:
+                found.append(f"{phase.latencies.missing} webhooks of the quiet merchant did not arrive {name}")
+        for status, count in sorted(self.totals.statuses.items()):
             if status == 0 or status >= 500:
-                reason = self.made.reasons.get(status)
+                reason = self.totals.reasons.get(status)
                 found.append(f"the noise got {count} x {describe_status(status)}" + (f" ({reason})" if reason else ""))
         return found
 
@@ -147,8 +147,8 @@ class NeighborsBench:
         finally:
             self.progress(kind, 1)
         # The upload of a large file may take longer than the phase.
-        if not KINDS[kind].expected & found.made.statuses.keys() and (found.made.statuses or not found.made.unanswered):
-            return Failed(kind, f"the noise had none of the expected responses: {dict(found.made.reasons)}")
+        if not KINDS[kind].expected & found.totals.statuses.keys() and (found.totals.statuses or not found.totals.unanswered):
+            return Failed(kind, f"the noise had none of the expected responses: {dict(found.totals.reasons)}")
         return found
 
     def _measure_kind(self, stack: Stack, quiet: Quiet, kind: str, show: Callable[[str], None]) -> KindResult:
@@ -167,12 +167,12 @@ class NeighborsBench:
                     started = time.perf_counter()
                     noise.start()
                     loud = _measure(stack, quiet, phase)
-                    made = noise.stop()
+                    totals = noise.stop()
                     seconds = time.perf_counter() - started
                 show("cleaning up")
             _settle(stack)
             show("calm again")
-            return KindResult(kind, before, loud, _measure(stack, quiet, phase), made, seconds)
+            return KindResult(kind, before, loud, _measure(stack, quiet, phase), totals, seconds)
 
 
 def neighbors_result(machine: Machine, runs: Sequence[Run], options: Mapping[str, int]) -> Result:
@@ -209,10 +209,10 @@ def _figures(found: KindResult | Failed) -> dict[str, Any]:
             f"p{percent}_ms_in_calm": [round(phase.ms(percent), 2) for phase in (found.before, found.after)],
         }
     return shown | {
-        "quiet_statuses": _statuses(found.noise.felt.statuses),
-        "quiet_statuses_in_calm": [_statuses(phase.felt.statuses) for phase in (found.before, found.after)],
-        "noise_statuses": _statuses(found.made.statuses),
-        "noise_unanswered": found.made.unanswered,
+        "quiet_statuses": _statuses(found.noise.latencies.statuses),
+        "quiet_statuses_in_calm": [_statuses(phase.latencies.statuses) for phase in (found.before, found.after)],
+        "noise_statuses": _statuses(found.totals.statuses),
+        "noise_unanswered": found.totals.unanswered,
         "cores": {kind: round(cores, 3) for kind, cores in found.noise.cores.items()},
         "cores_in_calm": [round(phase.cores["total"], 3) for phase in (found.before, found.after)],
         "noise_process_cores": round(found.noise_cores, 3),
@@ -231,9 +231,9 @@ def _section(run: Run) -> Section:
             ratio = found.ratio(percent)
             cells.append(f"{number(found.calm_ms(percent))} → {number(found.noise.ms(percent))}")
             cells.append(Text(f"{ratio:.1f}", "bold red" if ratio > limit else "bold"))
-        noisy = _lines(found.made.statuses) or f"late: {found.made.unanswered}"
+        noisy = _lines(found.totals.statuses) or f"late: {found.totals.unanswered}"
         cores = f"{found.noise.cores.get('api', 0.0):.2f}/{found.noise.cores['total']:.2f}"
-        rows.append([found.kind, *cells, _lines(found.noise.felt.statuses), noisy, cores])
+        rows.append([found.kind, *cells, _lines(found.noise.latencies.statuses), noisy, cores])
     return Section(f"API processes: {run.processes}", ["noise", *percentiles, "quiet", "noisy", "cores"], rows)
 
 
@@ -262,8 +262,8 @@ def _merchant(stack: Stack) -> Iterator[Merchant]:
 
 def _measure(stack: Stack, quiet: Quiet, phase: Phase) -> Measured:
     started, before = time.perf_counter(), cpu_seconds(stack.pid)
-    felt = quiet.measure(phase)
-    return Measured(felt, _cores(stack, started, before))
+    latencies = quiet.measure(phase)
+    return Measured(latencies, _cores(stack, started, before))
 
 
 def _cores(stack: Stack, started: float, before: Mapping[str, float]) -> dict[str, float]:

@@ -27,8 +27,8 @@ _REASON_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """The noise that was made."""
+class NoiseTotals:
+    """The responses to all requests of the noise."""
 
     statuses: Mapping[int, int]
     """The number of responses by status; 0 stands for no response."""
@@ -50,11 +50,11 @@ class Noise:
         """Begin. Raises BenchError if the process has ended."""
         self._pipe.send("start")
 
-    def stop(self) -> Made:
-        """End, and return what was made. All connections are closed. Raises BenchError."""
+    def stop(self) -> NoiseTotals:
+        """Stop, close all connections, and return the totals. Raises BenchError."""
         self._pipe.send("stop")
-        made: Made = self._pipe.receive(_STOP_SECONDS)
-        return made
+        totals: NoiseTotals = self._pipe.receive(_STOP_SECONDS)
+        return totals
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ async def _run_all(stack: Stack, scripts: Sequence[Script]) -> None:
 
 
 async def _serve(pipe: Pipe, site: Site, scripts: Sequence[Script]) -> None:
-    """Make noise between the messages `start` and `stop`, and answer with what was made."""
+    """Make noise between the messages `start` and `stop`, and answer with the totals."""
     loop = asyncio.get_running_loop()
     for listening, status in site.servers:
         await loop.create_server(partial(_Answer, status), sock=listening)
@@ -106,7 +106,7 @@ async def _serve(pipe: Pipe, site: Site, scripts: Sequence[Script]) -> None:
         if isinstance(result, Exception):
             raise BenchError(f"The noise failed: {result!r}") from result
     await driver.connections.close()
-    pipe.send(Made(dict(driver.statuses), time.process_time() - cpu, driver.reasons, unanswered))
+    pipe.send(NoiseTotals(dict(driver.statuses), time.process_time() - cpu, driver.reasons, unanswered))
 
 
 class _Driver:

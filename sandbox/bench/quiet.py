@@ -36,8 +36,8 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Felt:
-    """What the quiet merchant felt in a phase."""
+class Latencies:
+    """The latencies of the quiet merchant in a phase."""
 
     seconds: Sequence[float]
     """The latency of each create; with webhooks, the time from sending each create to the arrival of its webhook."""
@@ -54,11 +54,11 @@ class Quiet:
         self.url = url
         self._pipe = pipe
 
-    def measure(self, phase: Phase) -> Felt:
+    def measure(self, phase: Phase) -> Latencies:
         """Measure a phase. Raises BenchError."""
         self._pipe.send(phase)
-        felt: Felt = self._pipe.receive(phase.seconds + 4 * _TIMEOUT)
-        return felt
+        latencies: Latencies = self._pipe.receive(phase.seconds + 4 * _TIMEOUT)
+        return latencies
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ class _Client:
         self._run = secrets.token_hex(4)
         self._number = 0
 
-    async def run(self) -> Felt:
+    async def run(self) -> Latencies:
         await self._create()  # opens the connection
         statuses: Counter[int] = Counter()
         latencies = []
@@ -113,9 +113,9 @@ class _Client:
             await asyncio.sleep(max(0.0, started + 1 / _PER_SECOND - time.perf_counter()))
         try:
             if self._phase.secret is None:
-                return Felt(latencies, dict(statuses))
+                return Latencies(latencies, dict(statuses))
             delays, missing = await self._delays(sent_at)
-            return Felt(delays, dict(statuses), missing)
+            return Latencies(delays, dict(statuses), missing)
         finally:
             await self._connections.close()
 
