@@ -1,4 +1,4 @@
-"""What a call is: its request, and the type of its result. Shared by the sync and the async client; does no I/O."""
+"""A call: its request, and the type of its result. Shared by the sync and the async client; does no I/O."""
 
 import json
 import uuid

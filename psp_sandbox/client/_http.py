@@ -1,4 +1,4 @@
-"""What the sync and the async client share about HTTP: the address, the keys, the retries and the reading of responses."""
+"""The HTTP of both the sync and the async client: the address, the keys, the retries and the reading of responses."""
 
 import os
 import random

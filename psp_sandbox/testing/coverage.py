@@ -1,4 +1,4 @@
-"""What a test suite has exercised of the sandbox, and what it has not: states, codes, faults and retries."""
+"""The coverage of the sandbox by a test suite: which states, codes, faults and retries the tests exercised."""
 
 import json
 from collections import Counter

@@ -297,7 +297,7 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
         self.socket.close()
         self.socket = server_socket
         host, port = server_socket.getsockname()
-        # What `server_bind` sets, without its look-up of the host's name.
+        # Set the same as `server_bind`, which would also look up the host's name.
         self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()
 

@@ -1,4 +1,4 @@
-"""What `@pytest.mark.psp(...)` accepts."""
+"""The arguments of `@pytest.mark.psp(...)`."""
 
 import zlib
 from collections.abc import Mapping, Sequence

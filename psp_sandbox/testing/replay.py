@@ -72,7 +72,7 @@ class Differing:
 
 @dataclass
 class Report:
-    """What a replay found."""
+    """The result of a replay."""
 
     is_exact: bool
     """Whether ids and times must be equal too, because the world has a seed and a frozen clock."""

@@ -1,4 +1,4 @@
-"""What the report of a failed test shows about its merchant, and the bundle that is saved."""
+"""The sections about the merchant in the report of a failed test, and the bundle that is saved."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a test's webhook endpoint received."""
+"""The requests that a test's webhook endpoint received."""
 
 import base64
 import binascii

@@ -129,7 +129,7 @@ def _count_missing(sent: Sent, received: Received, webhooks: int, until: float =
 
 
 def _figures(rate: int, sent: Sent, received: Received, webhooks: int) -> list[Figure]:
-    """Return what was sent, what arrived and when. Raises BenchError if other events arrived, or no payout was paid."""
+    """Return the counts and the latencies. Raises BenchError if other events arrived, or no payout was paid."""
     arrived = received.arrived
     unexpected = {key for key in arrived if key[1] not in EXPECTED or key[0] not in sent.payouts}
     if unexpected:

@@ -69,7 +69,7 @@ class KindResult:
 
     @property
     def exceeded(self) -> list[str]:
-        """What exceeds the limits, as sentences without their subject."""
+        """The exceeded limits, as sentences without their subject."""
         found = [
             f"p{percent} is {self.ratio(percent):.1f} times that in calm, more than {limit:g}"
             for percent, limit in MAX_RATIOS.items()
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def exceeded(self) -> list[str]:
-        """What exceeds the limits, one line each."""
+        """The exceeded limits, one line each."""
         processes = f"{self.processes} API process{'es'[: 2 * (self.processes > 1)]}"
         return [f"{found.kind}, {processes}: {line}" for found in self.kinds for line in found.exceeded]
 

@@ -34,7 +34,7 @@ _PAYOUTS_TOGETHER: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a noisy merchant needs of a response."""
+    """The parts of a response that a noisy merchant needs."""
 
     status: int
     body: bytes
@@ -56,12 +56,12 @@ class Request:
 
 
 Script = Generator[Request, Response, None]
-"""What one connection sends: it yields requests, one after another, and gets the response to each."""
+"""The requests of one connection. It yields them one after another, and gets the response to each."""
 
 
 @dataclass(slots=True)
 class Site:
-    """Where the noise is made."""
+    """The sandbox, the noisy merchants and their servers."""
 
     stack: Stack
     merchants: list[Merchant]

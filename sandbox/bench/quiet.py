@@ -28,7 +28,7 @@ EVENT: Final = "payout.created"
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What to measure: creates of a merchant, one after another. With a secret, also the webhooks of its endpoint."""
+    """A measurement: creates of a merchant, one after another. With a secret, also the webhooks of its endpoint."""
 
     merchant: Merchant
     seconds: float

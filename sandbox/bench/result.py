@@ -1,4 +1,4 @@
-"""What every bench returns: its figures, and what a report says about them."""
+"""The result of any bench: its figures, and the other parts of its report."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """How a figure is rounded, and what is better; None if the figure does not measure the sandbox's performance."""
+    """The rounding of a figure, and which direction is better; None if it does not measure the sandbox's performance."""
 
     digits: int
     better: Literal["higher", "lower"] | None = None
@@ -70,9 +70,9 @@ class Result:
     """Sentences below the figures of the text report."""
     sections: Sequence[Section] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What the JSON has besides the figures."""
+    """Further members of the JSON."""
     exceeded: Sequence[str] | None = None
-    """What exceeds the limits, one sentence each; None if the bench has no limits."""
+    """The exceeded limits, one sentence each; None if the bench has no limits."""
     missing: int = 0
     """Webhooks or responses that did not arrive in time."""
 

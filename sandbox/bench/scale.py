@@ -41,7 +41,7 @@ class Cost:
 
     @property
     def ratio(self) -> float:
-        """What all nodes need together, divided by what one server without Citus needs."""
+        """The CPU time of all nodes together, divided by that of one server without Citus."""
         return sum(self.nodes.values()) / self.plain
 
 

@@ -57,7 +57,7 @@ def run_sink() -> Iterator[Sink]:
 
 
 class _Arrivals:
-    """What has arrived so far."""
+    """The webhooks that have arrived so far."""
 
     def __init__(self) -> None:
         self.ids: set[bytes] = set()

@@ -57,7 +57,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Row]
     empty: str = "Nothing here yet."
-    """What to do if there are no rows."""
+    """The text if there are no rows: what to do then."""
     next_cursor: str | None = None
     is_cut: bool = False
     """Whether the CSV leaves out rows because there are too many."""

@@ -180,7 +180,7 @@ class FormFields:
     state: FormState | None
 
     def value(self, name: str, default: Any = "") -> str:
-        """Return what was entered in a field; the default in a form that was not submitted."""
+        """Return the submitted value of a field, or the default if the form was not submitted."""
         if self.state is None:
             return "" if default is None else str(default)
         return next(iter(self.state.values.get(name, ())), "")

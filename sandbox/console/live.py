@@ -62,7 +62,7 @@ class LivePages:
 
 @dataclass(slots=True)
 class _Changes:
-    """What has changed: kinds of events (`*`: anything may have changed), and ids of payouts."""
+    """Changes: kinds of events (`*`: anything may have changed), and ids of payouts."""
 
     kinds: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
@@ -93,7 +93,7 @@ class _Merchant:
         self._has_changes = asyncio.Event()
 
     def receive(self, message: Message | None) -> None:
-        """Note what a message of the live feed changes. None means that messages were missed: everything may have changed."""
+        """Note the changes in a message of the live feed. None means that messages were missed: everything may have changed."""
         changes = self._changes
         if message is None:
             changes.kinds.add("*")

@@ -45,7 +45,7 @@ NextReason = Literal[
 HoldReason = Literal[
     "IN_PROGRESS", "ENDPOINT_DISABLED", "CLOCK_FROZEN", "EARLIER_EVENT", "RATE_LIMIT", "LISTENER", "CAPACITY"
 ]  # fmt: skip
-"""What a due delivery waits for."""
+"""The things that a due delivery can wait for."""
 EndpointStatus = Literal["ENABLED", "DISABLED"]
 Signing = Literal["v1", "v1a", "stripe", "github", "custom"]
 SigningTime = Literal["host", "merchant"]

@@ -36,7 +36,7 @@ class AttemptOutcome(NamedTuple):
 
 
 class HealthChange(msgspec.Struct):
-    """What a batch of attempts says about an endpoint whose row may have to change."""
+    """The findings of a batch of attempts about an endpoint whose row may have to change."""
 
     id: str
     succeeded: bool

@@ -63,7 +63,7 @@ _MONEY: Final[dict[Movement | None, str]] = {
     RETURN: "Adds the amount to the available balance again.",
     None: "Moves no money.",
 }
-"""What a change of state does to the merchant's balance."""
+"""The effect of a change of state on the merchant's balance."""
 
 
 def _action(operation: str, body: ActionBody, source: str, target: str, *, needs_admin: bool) -> PayoutAction:

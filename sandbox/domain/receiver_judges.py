@@ -59,7 +59,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Observed(NamedTuple):
-    """What a check did and saw.
+    """The exchanges and readings of a check.
 
     `readings` are the probe's, as the check's `Probing` says; None without a probe. `usual_seconds` is how long the receiver
     takes to accept a single webhook. `is_idle` says that a webhook which was sent last has had its effect, and that no other

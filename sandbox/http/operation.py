@@ -18,7 +18,7 @@ JSON: Final = "application/json"
 MULTIPART: Final = "multipart/form-data"
 
 Access = Literal["public", "member", "admin", "operator"]
-"""Who may call an operation: anyone, any of a merchant's API keys, its admin keys only, or the sandbox's operator."""
+"""The callers of an operation: anyone, any of a merchant's API keys, its admin keys only, or the sandbox's operator."""
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 

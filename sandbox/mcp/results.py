@@ -1,4 +1,4 @@
-"""What tools return: short text and structured content, of bounded size and without secrets."""
+"""The results of tools: short text and structured content, of bounded size and without secrets."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What a tool is: a function of a client and further arguments, and how the protocol's server calls it."""
+"""Define a tool as a function of a client and further arguments, which the protocol's server calls."""
 
 import asyncio
 import inspect
@@ -115,7 +115,7 @@ def serve(definition: Definition, access: Access, *, has_worlds: bool) -> Served
     assert isinstance(served, ServedTool)
     served._definition, served._access = definition, access
 
-    # Refuse unknown arguments: a misspelt one would silently change what the call does.
+    # Refuse unknown arguments: a misspelt one would silently change the effect of the call.
     strict = create_model("Arguments", __base__=served.fn_metadata.arg_model, __cls_kwargs__={"extra": "forbid"})
     served.fn_metadata.arg_model = strict
     served.parameters = _simple(strict.model_json_schema(by_alias=True))

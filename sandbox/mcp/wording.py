@@ -34,7 +34,7 @@ _TOOLS: Final = {
     "/api/v1/webhook-endpoints": "list_webhook_endpoints",
     "/api/v1/webhook-deliveries": "list_deliveries",
 }
-"""The tools that show what the API has at these paths."""
+"""Path of the API → the tool that shows the same."""
 _OPERATION: Final = re.compile(r"\b(?:GET|POST|PUT|PATCH|DELETE) (?:https?://[^\s/]+)?(/[\w/{}.-]*\w)")
 _LOST: Final = re.compile(r"\b(?:GET|POST|PUT|PATCH|DELETE) https?://\S+ got no answer")
 _NAMES: Final = {"X-Sandbox-Scenario": "scenario", "X-IDEMPOTENCY-KEY": "idempotency_key", "count": "hits"}

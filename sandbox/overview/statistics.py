@@ -156,7 +156,7 @@ class Movement(NamedTuple):
 
 
 def covers(rows: int, since: datetime | None, limit: int) -> Covers:
-    """Return what a statistic of at most `limit` rows covers. It is complete if it has fewer."""
+    """Return the rows that a statistic of at most `limit` rows covers. It is complete if it has fewer."""
     return Covers(rows, None if since is None else render(since), rows < limit)
 
 

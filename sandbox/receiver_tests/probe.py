@@ -60,7 +60,7 @@ class Probe:
         return await asyncio.gather(*map(self.settled, payout_ids))
 
     async def until_idle(self, payout_ids: Sequence[str], first: Sequence[Reading]) -> list[Reading]:
-        """Return the readings of payouts when all of them show an event, or none has begun to for as long as the limit.
+        """Return the readings of payouts when all of them show an event, or when no further one has done so within the limit.
 
         `first` are earlier readings of them.
         """

@@ -40,7 +40,7 @@ class ProcessSpec:
     kill_signal: signal.Signals = signal.SIGKILL
     """The signal that ends it immediately. PostgreSQL needs SIGQUIT, which ends its backends too."""
     stdout: int | None = None
-    """Where standard output goes instead of to the log."""
+    """The descriptor for standard output, if that does not go to the log."""
     dies_with_parent: bool = False
     """Whether the kernel sends it `stop_signal` when its parent, the supervisor, dies. Linux only."""
 

@@ -11,7 +11,7 @@ from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS
 from sandbox.sales.payments import Attempt, add_attempts
 
 Cause = Literal["api", "cron", "clock"]
-"""What started a run: a request, the worker's schedule, or a clock that was advanced over it."""
+"""The cause of a run: a request, the worker's schedule, or an advance of the clock past the scheduled time."""
 NOTHING: Final = RunResult(0, 0, ZERO)
 """The result of a run that has paid nothing yet."""
 _log = structlog.get_logger()

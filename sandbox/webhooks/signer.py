@@ -17,7 +17,7 @@ decode_custom: Final = msgspec.json.Decoder(CustomSigning).decode
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """What an endpoint's webhooks are signed with. `secrets` are in plain text: the current one, then previous valid ones."""
+    """How an endpoint's webhooks are signed. `secrets` are in plain text: the current one, then previous valid ones."""
 
     signing: str
     secrets: tuple[str, ...] = field(repr=False)

@@ -56,7 +56,7 @@ class ImportedEndpoint(msgspec.Struct):
 
 
 class _Kept(msgspec.Struct):
-    """What the merchant had before the import and keeps: the secrets of its endpoints, and its vendor's headers."""
+    """Secrets that the merchant keeps across the import: those of its endpoints, and its vendor's headers."""
 
     endpoints: Mapping[str, Any]
     vendor: Any

@@ -1,4 +1,4 @@
-"""What the rows of a bundle must satisfy beyond their columns' types and the database's constraints. Pure.
+"""Checks of a bundle's rows beyond their columns' types and the database's constraints. Pure.
 
 A bundle can come from anywhere. Without these checks, a row that no request could have written would make a later request or a
 worker fail.

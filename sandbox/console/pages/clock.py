@@ -42,7 +42,7 @@ _OPERATIONS: Final = {"run-drain": "drain", "run-freeze": "freeze_clock"}
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a form of this page ran: an advance, a freeze at a time, or a drain."""
+    """A run that a form of this page started: an advance, a freeze at a time, or a drain."""
 
     title: str
     now: str

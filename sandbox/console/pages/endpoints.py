@@ -144,7 +144,7 @@ def filter_rows(filters: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def as_entered(value: Any) -> str:
-    """Return what a user would enter in a JSON field for this value: a text without quotes, if it is not JSON by itself."""
+    """Return a value as the user would enter it in a JSON field: a text without quotes, unless the text alone is JSON."""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     try:

@@ -123,7 +123,7 @@ def _failure_choices(codes: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _due(item: Mapping[str, Any], now: str) -> dict[str, Any]:
-    """Return what is due, with the time until then in words; empty if it is overdue."""
+    """Return the due steps, each with the time until then in words; empty if it is overdue."""
     seconds = (parse(item["due_at"]) - parse(now)).total_seconds()
     return {**item, "in_words": in_words(seconds) if seconds > 0 else ""}
 

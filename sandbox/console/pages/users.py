@@ -18,7 +18,7 @@ TO_USER: Final = "/users/{user_id}"
 TO_PAYOUT: Final = "/payouts/{payout_id}"
 _TO_CAUSE: Final = "/users/{section}/{cause_id}"
 _CAUSE: Final = re.compile(r"(sale|bulk credit) ([0-9a-f-]{36})( line \d+)?")
-"""What the API says about a transfer to a wallet that a sale or a file caused."""
+"""The API's description of a transfer to a wallet that a sale or a file caused."""
 _SECTIONS: Final = {"sale": "sales", "bulk credit": "bulk-credit"}
 
 
