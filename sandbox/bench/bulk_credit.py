@@ -3,7 +3,6 @@
 import json
 import secrets
 import time
-import urllib.request
 from dataclasses import dataclass, field
 
 from sandbox.bench.database import Database
@@ -65,19 +64,10 @@ class BulkCreditBench:
 def _upload(stack: Stack, merchant: Merchant, content: bytes) -> str:
     boundary = secrets.token_hex(16)
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="credits.csv"\r\n\r\n'.encode()
-    request = urllib.request.Request(  # noqa: S310 (our own API)
-        f"{stack.api_url}/api/v1/wallet/bulk-credit",
-        head + content + f"\r\n--{boundary}--\r\n".encode(),
-        {
-            "X-API-KEY": merchant.api_key,
-            "X-IDEMPOTENCY-KEY": secrets.token_hex(8),
-            "Content-Type": f"multipart/form-data; boundary={boundary}",
-        },
-        method="POST",
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=600) as response:  # noqa: S310 (as above)
-            activity_id: str = json.loads(response.read())["activity_id"]
-            return activity_id
-    except OSError as error:
-        raise BenchError(f"The upload failed: {error}") from error
+    headers = {
+        "X-API-KEY": merchant.api_key,
+        "X-IDEMPOTENCY-KEY": secrets.token_hex(8),
+        "Content-Type": f"multipart/form-data; boundary={boundary}",
+    }
+    body = head + content + f"\r\n--{boundary}--\r\n".encode()
+    return str(call(stack, "POST", "/api/v1/wallet/bulk-credit", headers, body)["activity_id"])

@@ -2,11 +2,12 @@
 
 import os
 import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.bench.cpu import loop_seconds
+from sandbox.bench.revision import ROOT, git
+from sandbox.bench.stack import BenchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +62,9 @@ def _cpu() -> str:
 
 def _commit() -> str:
     """Return the commit of this code, with `+` appended if files have changed since; `unknown` outside a checkout."""
-    file = Path(__file__).resolve()
-
-    def git(*arguments: str) -> str:
-        completed = subprocess.run(  # noqa: S603 (a fixed command)
-            ["git", "-C", str(file.parent), *arguments],  # noqa: S607 (git is wherever PATH says)
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-        return completed.stdout.strip()
-
     try:
         # An installed package may lie inside another repository. Then git does not track this file, and the call fails.
-        git("ls-files", "--error-unmatch", str(file))
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
+        git(ROOT, "ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+        return git(ROOT, "rev-parse", "--short=12", "HEAD") + ("+" if git(ROOT, "status", "--porcelain") else "")
+    except BenchError:
         return "unknown"

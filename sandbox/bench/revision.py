@@ -35,24 +35,24 @@ def check_out(name: str, repository: Path = ROOT) -> Iterator[Revision]:
         folder = Path(outer) / commit[:12]
         try:
             # Do not run the user's hooks for this checkout.
-            _git(repository, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(folder), commit)
+            git(repository, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(folder), commit)
             _check_imports(folder, commit)
             yield Revision(commit, folder)
         finally:
             with contextlib.suppress(BenchError):  # an interrupted `worktree add` may have left nothing to remove
-                _git(repository, "worktree", "remove", "--force", str(folder))
+                git(repository, "worktree", "remove", "--force", str(folder))
 
 
 def find_commit(name: str, repository: Path = ROOT) -> str:
     """Return the full commit hash of a revision. Raises BenchError."""
     try:
-        top = Path(_git(repository, "rev-parse", "--show-toplevel"))
+        top = Path(git(repository, "rev-parse", "--show-toplevel"))
     except BenchError:
         top = None
     if top is None or top.resolve() != repository.resolve():
         raise BenchError(f"{repository} is not a git checkout. Clone the repository, and run psp from the clone.")
     try:
-        return _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        return git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     except BenchError:
         raise BenchError(
             f"The repository has no revision {name!r}. Give a commit, branch or tag that git log shows. To get those of the "
@@ -82,7 +82,7 @@ def _check_imports(folder: Path, commit: str) -> None:
         raise BenchError(f"Python imports the sandbox from {completed.stdout.strip()}, although PYTHONPATH is {folder}.")
 
 
-def _git(repository: Path, *arguments: str) -> str:
+def git(repository: Path, *arguments: str) -> str:
     """Run git, and return its output. Raises BenchError."""
     # Inside a git hook, GIT_DIR and similar variables point to another repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

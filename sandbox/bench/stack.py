@@ -229,9 +229,9 @@ def post(stack: Stack, merchant: Merchant, path: str, body: object) -> Any:
 
 
 def call(stack: Stack, method: str, path: str, headers: dict[str, str], body: object) -> Any:
-    """Call the API, and return the response's JSON. Raises BenchError unless the status is 2xx."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = headers if body is None else headers | {"Content-Type": "application/json"}
+    """Call the API, and return the response's JSON. Bytes are sent as they are. Raises BenchError unless the status is 2xx."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    headers = headers if body is None else {"Content-Type": "application/json"} | headers
     request = urllib.request.Request(stack.api_url + path, data, headers, method=method)  # noqa: S310 (our own API)
     try:
         with urllib.request.urlopen(request, timeout=_MAX_SECONDS) as response:  # noqa: S310 (our own sandbox)
