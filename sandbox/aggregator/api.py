@@ -41,7 +41,12 @@ HeaderValue = Annotated[
     ),
 ]
 
-_USER: Final[dict[str, Any]] = {"user_id": {"type": "string", "minLength": 1, "maxLength": MAX_USER_ID_LENGTH}}
+VendorUserId = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1, max_length=MAX_USER_ID_LENGTH, extra={"must": f"a string of 1 to {MAX_USER_ID_LENGTH} characters"}
+    ),
+]
 _WINDOW: Final = (LIMIT, CURSOR, CREATED_FROM, CREATED_TO)
 
 
@@ -66,10 +71,9 @@ class AggregatorApi:
         "Get a user's balance according to the vendor",
         {200: VendorBalance},
         errors=("NOT_FOUND",),
-        path_schemas=_USER,
         description="`balance` = earned − spent − paid_out. User ids are strings.",
     )
-    async def get_vendor_balance(self, request: Request, user_id: str) -> VendorBalance:
+    async def get_vendor_balance(self, request: Request, user_id: VendorUserId) -> VendorBalance:
         return await self._aggregator.balance(request.merchant_id, user_id)
 
     @get(
@@ -77,10 +81,9 @@ class AggregatorApi:
         "Get the amount a user has requested and not been paid",
         {200: UnpaidRequests},
         errors=("NOT_FOUND",),
-        path_schemas=_USER,
         description="`requested_payout` = payout − paid_out.",
     )
-    async def get_requested_payout(self, request: Request, user_id: str) -> UnpaidRequests:
+    async def get_requested_payout(self, request: Request, user_id: VendorUserId) -> UnpaidRequests:
         return await self._aggregator.requested(request.merchant_id, user_id)
 
     @get(

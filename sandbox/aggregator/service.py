@@ -22,7 +22,7 @@ from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
-from sandbox.domain.vendor_rows import MAX_USER_ID_LENGTH, VendorRow, read_row
+from sandbox.domain.vendor_rows import VendorRow, read_row
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -137,7 +137,7 @@ class AggregatorService:
 
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
-        if 1 <= len(user_id) <= MAX_USER_ID_LENGTH and user_id.isprintable():
+        if user_id.isprintable():
             async with connection(merchant_id):
                 record = await _balance(merchant_id, user_id)
         if record is None:

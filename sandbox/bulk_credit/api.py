@@ -93,7 +93,7 @@ class BulkCreditApi:
         return await self._credits.list(request.merchant_id, window(request.query))
 
     @get("/api/v1/wallet/bulk-credit/{activity_id}", "Get a bulk credit", {200: Activity}, errors=("NOT_FOUND",))
-    async def get_bulk_credit(self, request: Request, activity_id: str) -> Activity:
+    async def get_bulk_credit(self, request: Request, activity_id: Uuid) -> Activity:
         return await self._credits.get(request.merchant_id, activity_id)
 
     @get(
@@ -103,7 +103,7 @@ class BulkCreditApi:
         errors=("NOT_FOUND",),
         query=(LIMIT, CURSOR, _STATUS, _DUPLICATES),
     )
-    async def list_bulk_credit_items(self, request: Request, activity_id: str) -> Page:
+    async def list_bulk_credit_items(self, request: Request, activity_id: Uuid) -> Page:
         status = request.query.get("status", "").upper() or None
         page = window(request.query)
         after_line = line_from_cursor(page.before) if "cursor" in request.query else 0

@@ -19,7 +19,6 @@ from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Acce
 from sandbox.domain.bulk_credit_csv import INVALID, Row, read_rows
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import lookup
-from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.large_work import Turns, compute
@@ -73,7 +72,6 @@ class BulkCreditService:
 
     async def get(self, merchant_id: str, activity_id: str) -> Activity:
         """Return a bulk credit with its current counts. Raises NOT_FOUND."""
-        _require_id(activity_id)
         async with connection(merchant_id):
             record = await _select_one(merchant_id, activity_id)
         if record is None:
@@ -106,7 +104,6 @@ class BulkCreditService:
 
         Raises NOT_FOUND for a malformed id.
         """
-        _require_id(activity_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await _select_one(unit.merchant_id, activity_id)
@@ -240,11 +237,6 @@ def _copy_line(prefix: str, row: Row) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\")
-
-
-def _require_id(activity_id: str) -> None:
-    if not is_uuid(activity_id):
-        raise Problem("NOT_FOUND", "Bulk credit not found; activity ids are lowercase UUIDs.")
 
 
 def _not_found(activity_id: str) -> Problem:

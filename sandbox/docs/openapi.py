@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.docs.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, TAGS, webhook
-from sandbox.docs.schemas import REF, Json, Schemas
+from sandbox.docs.schemas import REF, Json, Schemas, schema_of
 from sandbox.domain.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody, RefusedItem
 from sandbox.domain.payout import Payout
 from sandbox.http.operation import MULTIPART, Operation, page_item
@@ -47,7 +47,6 @@ _NOTE_BY_ACCESS: Final = {
     "admin": "Needs a key with the `admin` role.",
     "operator": "Needs the operator's key.",
 }
-_UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _SERIALIZATION_BY_TYPE: Final[dict[str, Json]] = {
     "array": {"style": "form", "explode": False},
     "object": {"style": "deepObject", "explode": True},
@@ -130,10 +129,9 @@ class _Builder:
         if description:
             operation_object["description"] = description
         operation_object["security"] = _SECURITY_BY_ACCESS[operation.access]
-        names = operation.path_parameters
         parameters: list[Json] = [
-            {"name": name, "in": "path", "required": True, "schema": dict(operation.path_schemas.get(name, _UUID))}
-            for name in names
+            {"name": name, "in": "path", "required": True, "schema": schema_of(kind)}
+            for name, kind in operation.path_types.items()
         ]
         parameters += [
             {
@@ -153,7 +151,7 @@ class _Builder:
             operation_object["requestBody"] = self._body(operation)
         operation_object["responses"] = {
             str(status): self._response(operation, status, kind, links) for status, kind in operation.responses.items()
-        } | self._problems(operation, bool(names))
+        } | self._problems(operation, bool(operation.path_parameters))
         return operation_object
 
     def _body(self, operation: Operation) -> Json:

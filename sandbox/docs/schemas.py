@@ -309,6 +309,12 @@ class Schemas:
         }
 
 
+def schema_of(kind: Any) -> Json:
+    """Return the schema of a type without components, such as that of a path parameter."""
+    found: Json = _simplify(msgspec.json.schema(kind))
+    return found
+
+
 def _describable(kind: Any) -> Any:
     """Return the type, or an equivalent one if msgspec cannot describe it because a default is raw JSON."""
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from sandbox.domain.ids import UUID_PATTERN
 from sandbox.domain.redaction import Address
 
 # \Z and not $, which also matches before a final newline. No field may contain control characters.
@@ -33,8 +34,9 @@ Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "
 Uuid = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z",
+        pattern=UUID_PATTERN,
         extra={"must": "an id: a UUID in lower case"},
+        extra_json_schema={"format": "uuid"},
     ),
 ]
 FailureCode = Annotated[

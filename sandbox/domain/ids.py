@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
+_UUID: Final = re.compile(UUID_PATTERN)
 MAX_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 MIN_ID: Final = "00000000-0000-0000-0000-000000000000"
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.faults.requests import FaultBody
 from sandbox.faults.service import FaultService, FaultShown
@@ -23,7 +24,7 @@ class FaultApi:
         return await self._faults.list(request.merchant_id, window(request.query))
 
     @get("/sandbox/v1/faults/{fault_id}", "Get a fault", {200: FaultShown}, errors=("NOT_FOUND",))
-    async def get_fault(self, request: Request, fault_id: str) -> FaultShown:
+    async def get_fault(self, request: Request, fault_id: Uuid) -> FaultShown:
         return await self._faults.get(request.merchant_id, fault_id)
 
     @post(
@@ -44,5 +45,5 @@ class FaultApi:
         return await self._faults.create(request.context, body)
 
     @delete("/sandbox/v1/faults/{fault_id}", "Delete a fault", {204: None}, errors=("NOT_FOUND",), idempotency="optional")
-    async def delete_fault(self, request: Request, fault_id: str) -> CommandResult:
+    async def delete_fault(self, request: Request, fault_id: Uuid) -> CommandResult:
         return await self._faults.delete(request.context, fault_id)

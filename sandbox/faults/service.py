@@ -11,7 +11,6 @@ from piccolo.query.methods.select import First, Select
 from sandbox.db.engine import connection
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.faults.requests import MAX_FAULTS, FaultBody, kind_of, match_of, parameters_of
 from sandbox.faults.tables import Faults
@@ -91,10 +90,8 @@ class FaultService:
 
     async def get(self, merchant_id: str, fault_id: str) -> FaultShown:
         """Return a fault. Raises NOT_FOUND."""
-        record = None
-        if is_uuid(fault_id):
-            async with connection(merchant_id):
-                record = await _select_one(merchant_id, fault_id)
+        async with connection(merchant_id):
+            record = await _select_one(merchant_id, fault_id)
         if record is None:
             raise _not_found()
         return _to_fault(record)
@@ -103,7 +100,7 @@ class FaultService:
         """Delete a fault, with immediate effect in every process. Responds with 204. NOT_FOUND is the command's result."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if not (is_uuid(fault_id) and await _delete(context.merchant_id, fault_id)):
+            if not await _delete(context.merchant_id, fault_id):
                 raise _not_found()
             unit.effects.add(Effect.REQUEST_POLICY_CHANGED)
             return CommandResult(204, b"")

@@ -251,6 +251,23 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
     return json
 
 
+def path_parameters(operation: Operation, proceed: Handler) -> Handler:
+    """Raise NOT_FOUND for a path parameter that does not match its type: nothing has such an id."""
+    types = {name: kind for name, kind in operation.path_types.items() if kind is not str}
+
+    async def check(request: Request) -> Any:
+        for name, kind in types.items():
+            try:
+                msgspec.convert(request.path_parameters[name], kind)
+            except msgspec.ValidationError:
+                noun = name.removesuffix("_id")
+                must = kind.__metadata__[0].extra["must"]
+                raise Problem("NOT_FOUND", f"{noun.capitalize()} not found; {name} must be {must}.") from None
+        return await proceed(request)
+
+    return check if types else proceed
+
+
 def turns(operation: Operation, proceed: Handler) -> Handler:
     """Wait for the merchant's turn, if the operation takes turns. Raises RATE_LIMITED if too many of its requests wait."""
 
@@ -261,7 +278,7 @@ def turns(operation: Operation, proceed: Handler) -> Handler:
     return wait_for_turn if operation.takes_turns else proceed
 
 
-PARSING: Final = (idempotency_key, query_parameters, request_body, turns)
+PARSING: Final = (idempotency_key, query_parameters, request_body, path_parameters, turns)
 """Checks shared by all applications. In the API, authentication comes before them."""
 
 

@@ -48,8 +48,9 @@ async def _unbound(*_: Any, **__: Any) -> Any:
 class Operation:
     """An operation's inputs, responses and requirements. Used as a decorator on a method of an API class.
 
-    The handler takes the request, path parameters as keywords, and the decoded body if it has a parameter `body`. It returns a
-    CommandResult, a plain value (sent with the first status of `responses`) or an ASGI response.
+    The handler takes the request, path parameters as keywords, and the decoded body if it has a parameter `body`. An id in the
+    path is annotated as `Uuid`, which is both its check and its documentation. The handler returns a CommandResult, a plain
+    value (sent with the first status of `responses`) or an ASGI response.
     """
 
     method: str
@@ -71,8 +72,6 @@ class Operation:
     """An example request body."""
     links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Link name → (operation id, the path parameter to fill with the response's `id`)."""
-    path_schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Path parameter → its JSON schema, where it is not a UUID."""
     media_type: str = JSON
     """The media type of responses that are not problems."""
     is_documented: bool = True
@@ -125,6 +124,12 @@ class Operation:
     def path_parameters(self) -> list[str]:
         """The names of the path's parameters."""
         return [part[1:-1].removesuffix(":path") for part in self.path.split("/") if part.startswith("{")]
+
+    @property
+    def path_types(self) -> dict[str, Any]:
+        """The types of the path's parameters, from the handler's annotations. They are checked before the handler runs."""
+        given = inspect.signature(self.handler).parameters
+        return {name: given[name].annotation for name in self.path_parameters if name in given}
 
 
 get: Final = functools.partial(Operation, "GET")

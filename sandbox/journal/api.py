@@ -6,7 +6,7 @@ from typing import Final, get_args
 
 from sandbox.domain.choices import Method
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import is_uuid
+from sandbox.domain.fields import Uuid
 from sandbox.http.operation import CURSOR, LIMIT, get, parameter
 from sandbox.http.paging import Page, page, window
 from sandbox.http.request import Request
@@ -48,8 +48,8 @@ class JournalApi:
         return page(found, part.limit, [entry.id for entry in found])
 
     @get("/sandbox/v1/requests/{entry_id}", "Get an API call from the journal", {200: JournalEntry}, errors=("NOT_FOUND",))
-    async def get_request(self, request: Request, entry_id: str) -> JournalEntry:
-        found = await self._journal.get(request.merchant_id, entry_id) if is_uuid(entry_id) else None
+    async def get_request(self, request: Request, entry_id: Uuid) -> JournalEntry:
+        found = await self._journal.get(request.merchant_id, entry_id)
         if found is None:
             raise Problem("NOT_FOUND", "API call not found; the journal keeps the newest 1000 calls for a day.")
         return found

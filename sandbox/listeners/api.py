@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.errors import Problem, invalid_fields
-from sandbox.domain.ids import is_uuid
+from sandbox.domain.errors import invalid_fields
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import delete, post
 from sandbox.http.request import Request
@@ -63,8 +63,7 @@ class ListenerApi:
         idempotency="optional",
         description="Its deliveries stay in the log. Pending deliveries become failed.",
     )
-    async def delete_listener(self, request: Request, listener_id: str) -> CommandResult:
-        _require_id(listener_id)
+    async def delete_listener(self, request: Request, listener_id: Uuid) -> CommandResult:
         return await self._listeners.delete(request.context, listener_id)
 
     @post(
@@ -81,8 +80,7 @@ class ListenerApi:
         "ended, the delivery can be claimed again. With a frozen clock, a listener gets one delivery at a time. INVALID_STATE "
         "if the endpoint is disabled.",
     )
-    async def claim_deliveries(self, request: Request, body: ClaimBody, listener_id: str) -> CommandResult:
-        _require_id(listener_id)
+    async def claim_deliveries(self, request: Request, body: ClaimBody, listener_id: Uuid) -> CommandResult:
         return await self._listeners.claim(request, listener_id, body)
 
     @post(
@@ -97,14 +95,8 @@ class ListenerApi:
         "repeated report changes nothing. If the lease has passed to another attempt, the result is only logged. A result has "
         "a `status`, an `error`, or both if the response broke off.",
     )
-    async def report_results(self, request: Request, body: ReportBody, listener_id: str) -> CommandResult:
-        _require_id(listener_id)
+    async def report_results(self, request: Request, body: ReportBody, listener_id: Uuid) -> CommandResult:
         errors = report_errors({"results": body.results})
         if errors:
             raise invalid_fields(errors)
         return await self._listeners.report(request.context, listener_id, body)
-
-
-def _require_id(listener_id: str) -> None:
-    if not is_uuid(listener_id):
-        raise Problem("NOT_FOUND", "Listener not found; listener ids are lowercase UUIDs.")

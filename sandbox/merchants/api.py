@@ -11,7 +11,7 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import Role
 from sandbox.domain.clock_target import moment
 from sandbox.domain.errors import Problem, invalid, invalid_fields
-from sandbox.domain.fields import AmountOrZero, Name, Time, Url
+from sandbox.domain.fields import AmountOrZero, Name, Time, Url, Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
 from sandbox.http.paging import Page, page, window
@@ -131,7 +131,7 @@ class MerchantApi:
         access="operator",
         idempotency="optional",
     )
-    async def delete_merchant(self, request: Request, merchant_id: str) -> CommandResult:
+    async def delete_merchant(self, request: Request, merchant_id: Uuid) -> CommandResult:
         return await self._merchants.delete(request.context, merchant_id)
 
 
@@ -168,5 +168,5 @@ class KeyApi:
         idempotency="optional",
         description="It stops working within a second. The last admin key cannot be revoked.",
     )
-    async def delete_key(self, request: Request, key_id: str) -> CommandResult:
+    async def delete_key(self, request: Request, key_id: Uuid) -> CommandResult:
         return await self._merchants.revoke_key(request.context, key_id)

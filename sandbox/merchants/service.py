@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random, SystemRandom
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 from asyncpg.pool import PoolConnectionProxy
@@ -19,7 +18,7 @@ from sandbox.db.engine import connection, write_shared
 from sandbox.domain.api_keys import SECRET_SIZE, merchant_of, new_api_key
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import is_uuid, uuid7
+from sandbox.domain.ids import uuid7
 from sandbox.domain.ledger import MERCHANT_ACCOUNTS, TOP_UP
 from sandbox.domain.money import ZERO
 from sandbox.domain.redaction import Secret
@@ -189,11 +188,8 @@ class MerchantService:
 
         Raises NOT_FOUND; with an idempotency key, stores it as the result instead.
         """
-        is_id = is_uuid(merchant_id)
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
-            if not is_id:
-                raise Problem("NOT_FOUND", "Merchant not found; merchant ids are lowercase UUIDs.")
             # Taking the lock waits for work in progress; later work finds no merchant. Recording webhook attempts does not take
             # the merchant's lock, and locks rows in another order than these deletes. A deadlock is resolved by a retry.
             if not await claim(conn, self._work.catalogue, [ClaimRequest(merchant_id, RESERVE_NO_IDS)]):
@@ -202,8 +198,7 @@ class MerchantService:
                 await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
             return CommandResult(204, b"")
 
-        owner = merchant_id if is_id else str(UUID(int=0))
-        return await run_for_operator(self._work, self._box, context, owner, action, as_database_owner=True)
+        return await run_for_operator(self._work, self._box, context, merchant_id, action, as_database_owner=True)
 
     async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
         """Create an API key with the role. Responds with 201 and the NewApiKey.

@@ -7,7 +7,7 @@ import msgspec
 
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import DestType
-from sandbox.domain.fields import EmptyBody
+from sandbox.domain.fields import EmptyBody, Uuid
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_commands import DECISIONS
 from sandbox.domain.payout_states import STATUSES
@@ -165,7 +165,7 @@ class PayoutApi:
             ),
         ),
     )
-    async def get_payout(self, request: Request, payout_id: str) -> Payout:
+    async def get_payout(self, request: Request, payout_id: Uuid) -> Payout:
         if "wait_for" not in request.query:
             return await self._payouts.get(request.merchant_id, payout_id)
         statuses = request.query["wait_for"].split(",")
@@ -178,21 +178,21 @@ class PayoutApi:
         {200: Timeline},
         errors=("NOT_FOUND",),
     )
-    async def get_payout_timeline(self, request: Request, payout_id: str) -> Timeline:
+    async def get_payout_timeline(self, request: Request, payout_id: Uuid) -> Timeline:
         return await self._payouts.timeline(request.merchant_id, payout_id)
 
     @_transition_operation("POST", "cancel", "Cancel a payout")
-    async def cancel_payout(self, request: Request, payout_id: str) -> CommandResult:
+    async def cancel_payout(self, request: Request, payout_id: Uuid) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "cancel")
 
     @_transition_operation("POST", "reinitiate", "Retry a failed payout", "INSUFFICIENT_BALANCE")
-    async def reinitiate_payout(self, request: Request, payout_id: str) -> CommandResult:
+    async def reinitiate_payout(self, request: Request, payout_id: Uuid) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "reinitiate")
 
     @_transition_operation("PATCH", "approve", "Approve a payout")
-    async def approve_payout(self, request: Request, payout_id: str) -> CommandResult:
+    async def approve_payout(self, request: Request, payout_id: Uuid) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "approve")
 
     @_transition_operation("PATCH", "reject", "Reject a payout")
-    async def reject_payout(self, request: Request, payout_id: str) -> CommandResult:
+    async def reject_payout(self, request: Request, payout_id: Uuid) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "reject")

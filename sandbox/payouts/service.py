@@ -13,7 +13,6 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout import COLUMNS, Payout, metadata_pair_id, to_payout
 from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, NewPayout, TransitionPayout
 from sandbox.domain.query_errors import entries
@@ -141,12 +140,10 @@ class PayoutService:
 
     async def transition(self, context: RequestContext, payout_id: str, action: str) -> CommandResult:
         """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for a malformed id; other refusals are returned."""
-        _require_id(payout_id)
         return await self._work.submit(TransitionPayout(context, payout_id, action))
 
     async def get(self, merchant_id: str, payout_id: str) -> Payout:
         """Return a payout. Raises NOT_FOUND."""
-        _require_id(payout_id)
         found = await self._reads.get(merchant_id, payout_id)
         if found is None:
             raise _not_found(payout_id)
@@ -165,7 +162,6 @@ class PayoutService:
 
         Raises NOT_FOUND if the id is malformed; other refusals are returned.
         """
-        _require_id(payout_id)
         transition = TransitionPayout(
             context, payout_id, "transition",
             status=status, cause="simulation", failure_code=failure_code, can_approve=can_approve,
@@ -174,7 +170,6 @@ class PayoutService:
 
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout:
         """Return a payout once it has reached one of `statuses`, or after `seconds` of real time. Raises NOT_FOUND."""
-        _require_id(payout_id)
         found = await self._waits.wait(merchant_id, payout_id, statuses, seconds)
         if found is None:
             raise _not_found(payout_id)
@@ -219,7 +214,6 @@ class PayoutService:
 
     async def timeline(self, merchant_id: str, payout_id: str) -> Timeline:
         """Return all status changes of a payout, oldest first. Raises NOT_FOUND."""
-        _require_id(payout_id)
         async with connection(merchant_id) as conn:
             records = await conn.fetch(_TIMELINE, merchant_id, payout_id)
         if not records:  # every payout has at least the change that created it
@@ -242,11 +236,6 @@ class PayoutService:
                 for record in records
             ]
         )
-
-
-def _require_id(payout_id: str) -> None:
-    if not is_uuid(payout_id):
-        raise Problem("NOT_FOUND", "Payout not found; payout ids are lowercase UUIDs.")
 
 
 def _not_found(payout_id: str) -> Problem:

@@ -8,7 +8,7 @@ import msgspec
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.errors import invalid_fields
-from sandbox.domain.fields import FailureCode
+from sandbox.domain.fields import FailureCode, Uuid
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_actions import PayoutActions, legal_actions
 from sandbox.domain.payout_states import TAKES_FAILURE_CODE
@@ -48,7 +48,7 @@ class SimulateApi:
         "status responds with 200 and changes nothing. Approving or rejecting (REQUESTED to PENDING or REJECTED, IN_REVIEW "
         "to PROCESSING or FAILED) needs an `admin` key.",
     )
-    async def simulate_payout(self, request: Request, body: SimulateBody, payout_id: str) -> CommandResult:
+    async def simulate_payout(self, request: Request, body: SimulateBody, payout_id: Uuid) -> CommandResult:
         errors = self._check(msgspec.structs.asdict(body))
         if errors:
             raise invalid_fields(errors)
@@ -68,6 +68,6 @@ class SimulateApi:
         description="Approve, reject, cancel, reinitiate, and every legal simulation. The list depends only on the status: a "
         "request can still be refused because of the balance, or because the status has changed.",
     )
-    async def list_payout_actions(self, request: Request, payout_id: str) -> PayoutActions:
+    async def list_payout_actions(self, request: Request, payout_id: Uuid) -> PayoutActions:
         payout = await self._payouts.get(request.merchant_id, payout_id)
         return PayoutActions(payout.id, payout.status, legal_actions(payout.status))  # type: ignore[arg-type]  # a stored status

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CURSOR, LIMIT, get, post
 from sandbox.http.paging import Page, window
@@ -66,7 +67,7 @@ class ReceiverTestApi:
         "matters, and how to fix it in five languages. Its outcome is `passed`, `failed`, `skipped`, or `advice`, which does "
         "not fail the test. The newest 100 tests of a merchant are kept.",
     )
-    async def get_receiver_test(self, request: Request, test_id: str) -> ReceiverTest:
+    async def get_receiver_test(self, request: Request, test_id: Uuid) -> ReceiverTest:
         return await self._tests.get(request.merchant_id, test_id)
 
     @get(
@@ -77,6 +78,6 @@ class ReceiverTestApi:
         media_type=_XML,
         description="One test case for each check. INVALID_STATE while the test runs.",
     )
-    async def get_receiver_test_junit(self, request: Request, test_id: str) -> Response:
+    async def get_receiver_test_junit(self, request: Request, test_id: Uuid) -> Response:
         text = await self._tests.junit(request.merchant_id, test_id)
         return Response(200, text.encode(), _XML)

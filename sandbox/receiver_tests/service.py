@@ -22,7 +22,6 @@ from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
 from sandbox.domain.address_guard import Network
 from sandbox.domain.clock import render, truncate
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import is_uuid
 from sandbox.domain.receiver_checks import NAMES
 from sandbox.domain.receiver_judges import Limits, Outcome
 from sandbox.domain.redaction import Address
@@ -207,10 +206,8 @@ class ReceiverTestService:
 
     async def get(self, merchant_id: str, test_id: str) -> ReceiverTest:
         """Return a test with its findings so far. Raises NOT_FOUND."""
-        record = None
-        if is_uuid(test_id):
-            async with connection(merchant_id):
-                record = await _select_one(merchant_id, test_id)
+        async with connection(merchant_id):
+            record = await _select_one(merchant_id, test_id)
         if record is None:
             raise Problem("NOT_FOUND", f"Receiver test not found. The newest {KEPT} of a merchant are kept.")
         return _to_test(record)

@@ -4,7 +4,7 @@ from typing import Final
 
 from sandbox.domain.body import amount_of
 from sandbox.domain.choices import SalePaymentKind
-from sandbox.domain.fields import EmptyBody
+from sandbox.domain.fields import EmptyBody, Uuid
 from sandbox.domain.sale import ADVANCE, FINAL, RUN_MINUTES, STATUSES, RunResult, Sale
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, get, parameter, post
@@ -65,7 +65,7 @@ class SaleApi:
         return await self._sales.list(request.merchant_id, window(request.query), statuses, request.query.get("user_id"))
 
     @get("/api/v1/sales/{sale_id}", "Get a sale", {200: Sale}, errors=("NOT_FOUND",))
-    async def get_sale(self, request: Request, sale_id: str) -> Sale:
+    async def get_sale(self, request: Request, sale_id: Uuid) -> Sale:
         return await self._sales.get(request.merchant_id, sale_id)
 
     @post(

@@ -10,7 +10,7 @@ from sandbox.db.engine import connection
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.errors import Problem, invalid_fields
-from sandbox.domain.ids import MIN_ID, is_uuid
+from sandbox.domain.ids import MIN_ID
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, next_run, to_sale
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
@@ -106,8 +106,6 @@ class SalesService:
 
     async def get(self, merchant_id: str, sale_id: str) -> Sale:
         """Return a sale. Raises NOT_FOUND."""
-        if not is_uuid(sale_id):
-            raise Problem("NOT_FOUND", "Sale not found; sale ids are lowercase UUIDs.")
         async with connection(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, sale_id)
         if record is None:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sandbox.directory.catalogue import load_directory
 from sandbox.domain.body_errors import FieldProblem
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import delete, get, parameter, post, put
 from sandbox.http.paging import Page
@@ -73,7 +74,7 @@ class ScenarioApi:
         return await self._scenarios.catalogue(request.merchant_id, request.query.get("bank_code", _DEFAULT_BANK))
 
     @get("/sandbox/v1/scenarios/{rule_id}", "Get a scenario of your own", {200: ScenarioRule}, errors=("NOT_FOUND",))
-    async def get_scenario(self, request: Request, rule_id: str) -> ScenarioRule:
+    async def get_scenario(self, request: Request, rule_id: Uuid) -> ScenarioRule:
         return await self._scenarios.get(request.merchant_id, rule_id)
 
     @post(
@@ -102,7 +103,7 @@ class ScenarioApi:
         check=_check,
         description=_PATHS + " Payouts that already follow it keep their path.",
     )
-    async def replace_scenario(self, request: Request, body: RuleBody, rule_id: str) -> CommandResult:
+    async def replace_scenario(self, request: Request, body: RuleBody, rule_id: Uuid) -> CommandResult:
         return await self._scenarios.replace(request.context, rule_id, body)
 
     @delete(
@@ -112,7 +113,7 @@ class ScenarioApi:
         errors=("NOT_FOUND",),
         idempotency="optional",
     )
-    async def delete_scenario(self, request: Request, rule_id: str) -> CommandResult:
+    async def delete_scenario(self, request: Request, rule_id: Uuid) -> CommandResult:
         return await self._scenarios.delete(request.context, rule_id)
 
     @post(

@@ -15,7 +15,6 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.iban import iban_of, scenario_suffix
-from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_states import FAILURES
 from sandbox.domain.scenario_engine import HEADER, Facts, Scenario
 from sandbox.domain.stored_scenario import stored_rule
@@ -315,10 +314,9 @@ def _delete(merchant_id: str, rule_id: str) -> Delete:
 
 def _index(rules: Sequence[Scenario], rule_id: str) -> int:
     """Return the index of a rule. Raises NOT_FOUND."""
-    if is_uuid(rule_id):
-        for index, rule in enumerate(rules):
-            if rule.id == rule_id:
-                return index
+    for index, rule in enumerate(rules):
+        if rule.id == rule_id:
+            return index
     raise Problem(
         "NOT_FOUND", "Scenario not found; GET /sandbox/v1/scenarios lists yours with their ids (built-in ones have none)."
     )

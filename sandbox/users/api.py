@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sandbox.domain.body import amount_of
 from sandbox.domain.body_errors import FieldProblem
+from sandbox.domain.fields import Uuid
 from sandbox.domain.ledger_entry import LedgerEntry
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
@@ -99,7 +100,7 @@ class UserApi:
         return await self._users.list(request.merchant_id, window(request.query), request.query)
 
     @get("/api/v1/users/{user_id}", "Get a user", {200: User}, errors=("NOT_FOUND",))
-    async def get_user(self, request: Request, user_id: str) -> User:
+    async def get_user(self, request: Request, user_id: Uuid) -> User:
         return await self._users.get(request.merchant_id, user_id)
 
     @patch(
@@ -113,7 +114,7 @@ class UserApi:
         check=_check,
         description="Payouts already requested keep their destination. Later payments for sales use the new one.",
     )
-    async def change_user(self, request: Request, body: ChangeUserBody, user_id: str) -> CommandResult:
+    async def change_user(self, request: Request, body: ChangeUserBody, user_id: Uuid) -> CommandResult:
         return await self._users.change(request.context, user_id, body)
 
     @post(
@@ -125,7 +126,7 @@ class UserApi:
         idempotency="required",
         example={"type": "EARNED", "amount": "1000.00"},
     )
-    async def create_user_transaction(self, request: Request, body: CreateTransactionBody, user_id: str) -> CommandResult:
+    async def create_user_transaction(self, request: Request, body: CreateTransactionBody, user_id: Uuid) -> CommandResult:
         amount = amount_of(body.amount)
         return await self._users.record(request.context, user_id, body.type, amount, body.reference)
 
@@ -144,7 +145,7 @@ class UserApi:
         description="All types: earned, spent, credited in bulk, paid for sales (a negative FINAL is a claw-back), requested "
         "(PAYOUT) and paid (PAID_OUT). A payout that ends unpaid adds transactions with negative amounts.",
     )
-    async def list_user_transactions(self, request: Request, user_id: str) -> Page:
+    async def list_user_transactions(self, request: Request, user_id: Uuid) -> Page:
         types = selected(request.query, "type", TRANSACTION_TYPES)
         return await self._users.transactions(request.merchant_id, user_id, window(request.query), types)
 
@@ -162,7 +163,7 @@ class UserApi:
         ),
         description="`balance_after` of the newest entry is the wallet's balance.",
     )
-    async def list_wallet_entries(self, request: Request, user_id: str) -> Page:
+    async def list_wallet_entries(self, request: Request, user_id: Uuid) -> Page:
         payout_id = request.query.get("payout_id")
         return await self._users.history(request.merchant_id, user_id, window(request.query), payout_id)
 
@@ -173,12 +174,12 @@ class UserApi:
         errors=("NOT_FOUND",),
         description="Cached for two minutes, or until a change. The `X-Cache` response header is HIT or MISS.",
     )
-    async def get_user_summary(self, request: Request, user_id: str) -> Response:
+    async def get_user_summary(self, request: Request, user_id: Uuid) -> Response:
         summary, is_cached = await self._users.summary(request.merchant_id, user_id)
         return Response(200, summary, headers=[("x-cache", "HIT" if is_cached else "MISS")])
 
     @get("/api/v1/users/{user_id}/balance", "Get the balance of a user's wallet", {200: UserBalance}, errors=("NOT_FOUND",))
-    async def get_user_balance(self, request: Request, user_id: str) -> UserBalance:
+    async def get_user_balance(self, request: Request, user_id: Uuid) -> UserBalance:
         return await self._users.balance(request.merchant_id, user_id)
 
     @post(
@@ -193,7 +194,7 @@ class UserApi:
         "available balance must cover it; an error says which one is too low. Until then, the amount is locked in the "
         "merchant's balance.",
     )
-    async def request_user_payout(self, request: Request, body: RequestPayoutBody, user_id: str) -> CommandResult:
+    async def request_user_payout(self, request: Request, body: RequestPayoutBody, user_id: Uuid) -> CommandResult:
         return await self._users.request_payout(request.context, user_id, amount_of(body.amount))
 
     @get(

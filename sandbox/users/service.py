@@ -14,7 +14,6 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import is_uuid
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.user import COLUMNS, UserRow, to_user
@@ -199,7 +198,6 @@ class UserService:
         Payouts that were requested before keep their destination. Returns 404 for an unknown user, 409 if another user has
         the external_id. Raises NOT_FOUND if the id is malformed, VALIDATION_ERROR if the destination is invalid.
         """
-        require_id(user_id)
         where = body.destination
         codes = user_codes(where, self._directory) if isinstance(where, DestinationBody) else (None, None)
 
@@ -248,7 +246,6 @@ class UserService:
         reference: str | None,
     ) -> CommandResult:
         """Record what a user earned or spent. Raises NOT_FOUND if the id is malformed; other refusals are returned."""
-        require_id(user_id)
         return await self._work.submit(RecordTransaction(context, user_id, kind, amount, reference))
 
     async def transactions(self, merchant_id: str, user_id: str, window: PageWindow, types: Sequence[str]) -> Page:
@@ -263,7 +260,6 @@ class UserService:
 
     async def request_payout(self, context: RequestContext, user_id: str, amount: Decimal) -> CommandResult:
         """Request a payout to the user's destination. Raises NOT_FOUND if the id is malformed; other refusals are returned."""
-        require_id(user_id)
         return await self._work.submit(RequestPayout(context, user_id, amount))
 
     async def balance(self, merchant_id: str, user_id: str) -> UserBalance:
@@ -273,7 +269,6 @@ class UserService:
 
     async def summary(self, merchant_id: str, user_id: str) -> tuple[bytes, bool]:
         """Return a user's summary as JSON, and whether it came from the cache. Raises NOT_FOUND."""
-        require_id(user_id)
         cached = await self._cache.get(merchant_id, user_id)
         if isinstance(cached, bytes):
             return cached, True
@@ -291,18 +286,11 @@ class UserService:
         return page(found, window.limit, [request.user_id for request in found])
 
     async def _row(self, merchant_id: str, user_id: str) -> UserRow:
-        require_id(user_id)
         async with connection(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, user_id)
         if record is None:
             raise _not_found(user_id)
         return to_user(record)
-
-
-def require_id(user_id: str) -> None:
-    """Raise NOT_FOUND if a user id is malformed."""
-    if not is_uuid(user_id):
-        raise Problem("NOT_FOUND", "User not found; user ids are lowercase UUIDs.")
 
 
 def _not_found(user_id: str) -> Problem:

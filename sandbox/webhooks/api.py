@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.fields import EmptyBody
+from sandbox.domain.fields import EmptyBody, Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, delete, get, parameter, patch, post
 from sandbox.http.paging import Page, selected, window
@@ -83,7 +83,7 @@ class EndpointApi:
         return await self._endpoints.list(request.merchant_id, window(request.query))
 
     @get("/api/v1/webhook-endpoints/{endpoint_id}", "Get a webhook endpoint", {200: Endpoint}, errors=("NOT_FOUND",))
-    async def get_webhook_endpoint(self, request: Request, endpoint_id: str) -> Endpoint:
+    async def get_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> Endpoint:
         return await self._endpoints.get(request.merchant_id, endpoint_id)
 
     @patch(
@@ -101,7 +101,7 @@ class EndpointApi:
         "when and why. A change of `signing` keeps the secret, except to "
         "or from `v1a`: then the endpoint gets a new key, and `rotate-secret` shows the secret.",
     )
-    async def change_webhook_endpoint(self, request: Request, body: ChangeEndpointBody, endpoint_id: str) -> CommandResult:
+    async def change_webhook_endpoint(self, request: Request, body: ChangeEndpointBody, endpoint_id: Uuid) -> CommandResult:
         return await self._endpoints.change(request.context, endpoint_id, body)
 
     @delete(
@@ -112,7 +112,7 @@ class EndpointApi:
         idempotency="optional",
         description="Its deliveries stay in the log. Pending deliveries become failed, and none can be resent.",
     )
-    async def delete_webhook_endpoint(self, request: Request, endpoint_id: str) -> CommandResult:
+    async def delete_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> CommandResult:
         return await self._endpoints.delete(request.context, endpoint_id)
 
 
@@ -142,7 +142,7 @@ class RoutingApi:
         description="Checks the most recent events against `event_types` and `filters`; by default those of the endpoint. "
         "`reason` is the first condition that does not hold. Nothing is sent or changed, so it can be called before a PATCH.",
     )
-    async def preview_webhook_endpoint(self, request: Request, body: PreviewBody, endpoint_id: str) -> CommandResult:
+    async def preview_webhook_endpoint(self, request: Request, body: PreviewBody, endpoint_id: Uuid) -> CommandResult:
         return await self._previews.preview(request.context, endpoint_id, body)
 
     @post(
@@ -158,7 +158,7 @@ class RoutingApi:
         "whatever its `event_types` and `filters` are. Its payout does not exist and no money moves; its metadata is "
         '`{"sample": "true"}`. In the event log, `payout_id` is null. 409 if the endpoint is disabled.',
     )
-    async def test_webhook_endpoint(self, request: Request, body: SendSampleBody, endpoint_id: str) -> CommandResult:
+    async def test_webhook_endpoint(self, request: Request, body: SendSampleBody, endpoint_id: Uuid) -> CommandResult:
         return await self._previews.send_sample(request.context, endpoint_id, body)
 
     @post(
@@ -178,7 +178,7 @@ class RoutingApi:
         "webhook-id, and its retry schedule starts over. A dry run only counts. 409 if the endpoint is disabled, except for a "
         "dry run. After an interruption, the same request with the same key continues where it stopped.",
     )
-    async def recover_webhook_endpoint(self, request: Request, body: RecoverBody, endpoint_id: str) -> CommandResult:
+    async def recover_webhook_endpoint(self, request: Request, body: RecoverBody, endpoint_id: Uuid) -> CommandResult:
         return await self._recoveries.recover(request.context, endpoint_id, body)
 
 
@@ -206,7 +206,7 @@ class DeliveryApi:
         return await self._deliveries.events(request.merchant_id, window(request.query), request.query.get("payout_id"))
 
     @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, errors=("NOT_FOUND",))
-    async def get_event(self, request: Request, event_id: str) -> EventWithDeliveries:
+    async def get_event(self, request: Request, event_id: Uuid) -> EventWithDeliveries:
         return await self._deliveries.event(request.merchant_id, event_id)
 
     @get(
@@ -237,7 +237,7 @@ class DeliveryApi:
         errors=("NOT_FOUND",),
         description="At most the newest 100 attempts, oldest first.",
     )
-    async def get_webhook_delivery(self, request: Request, delivery_id: str) -> DeliveryWithAttempts:
+    async def get_webhook_delivery(self, request: Request, delivery_id: Uuid) -> DeliveryWithAttempts:
         return await self._deliveries.get(request.merchant_id, delivery_id)
 
     @get(
@@ -248,7 +248,7 @@ class DeliveryApi:
         description="The path from the API call through the payout's change and its ledger transfer to each attempt, and why "
         "the next attempt is scheduled when it is. `summary` tells it in sentences.",
     )
-    async def explain_webhook_delivery(self, request: Request, delivery_id: str) -> DeliveryExplanation:
+    async def explain_webhook_delivery(self, request: Request, delivery_id: Uuid) -> DeliveryExplanation:
         return await self._explainer.explain(request.merchant_id, delivery_id)
 
     @post(
@@ -260,5 +260,5 @@ class DeliveryApi:
         idempotency="required",
         description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
     )
-    async def resend_webhook_delivery(self, request: Request, delivery_id: str) -> CommandResult:
+    async def resend_webhook_delivery(self, request: Request, delivery_id: Uuid) -> CommandResult:
         return await self._deliveries.resend(request.context, delivery_id)

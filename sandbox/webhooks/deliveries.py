@@ -13,7 +13,7 @@ from sandbox.domain.choices import ERROR_CLASSES, DeliveryStatus, ErrorClass
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import damaged_body
-from sandbox.domain.ids import MAX_ID, MIN_ID, is_uuid
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.trace import HEADER as TRACEPARENT_HEADER
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
@@ -238,7 +238,6 @@ class DeliveryService:
 
     async def event(self, merchant_id: str, event_id: str) -> EventWithDeliveries:
         """Return an event with its deliveries. Raises NOT_FOUND."""
-        _require_id(event_id, "Event")
         async with consistent_read(merchant_id) as conn:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
             if record is None:
@@ -265,7 +264,6 @@ class DeliveryService:
 
     async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
         """Return a delivery with its newest attempts. Raises NOT_FOUND."""
-        _require_id(delivery_id, "Delivery")
         async with consistent_read(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, delivery_id)
             if record is None:
@@ -283,7 +281,6 @@ class DeliveryService:
         Returns NOT_FOUND and, for a disabled or deleted endpoint, INVALID_STATE, both stored under the key. An attempt in
         progress continues, so the endpoint can receive the event twice, with the same webhook-id.
         """
-        _require_id(delivery_id, "Delivery")
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             endpoint = await conn.fetchrow(_ENDPOINT_OF, context.merchant_id, delivery_id)
@@ -380,8 +377,3 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes, tracepare
 
 def _no_delivery(delivery_id: str) -> Problem:
     return Problem("NOT_FOUND", f"Delivery {delivery_id} not found.")
-
-
-def _require_id(given: str, noun: str) -> None:
-    if not is_uuid(given):
-        raise Problem("NOT_FOUND", f"{noun} not found; {noun.lower()} ids are lowercase UUIDs.")

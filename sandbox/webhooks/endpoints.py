@@ -23,7 +23,6 @@ from sandbox.domain.destination_url import url_error
 from sandbox.domain.endpoint_health import StatusChange, add_to_history, history_from_text, history_to_text
 from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.event_filters import Filter, from_text, to_text
-from sandbox.domain.ids import is_uuid
 from sandbox.domain.redaction import Address, Secret
 from sandbox.domain.signing_dialects import CustomSigning, secret_for, shares_secrets
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
@@ -217,7 +216,6 @@ class EndpointService:
         Returns NOT_FOUND, stored under the key, for an unknown id, and raises it for an id that is not a UUID. Raises
         VALIDATION_ERROR.
         """
-        require_endpoint_id(endpoint_id)
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -256,7 +254,6 @@ class EndpointService:
         Its deliveries stay in the log; pending ones become FAILED. Many pending deliveries take several transactions. If the
         process ends between two of them, the endpoint stays disabled, and another delete resumes the work.
         """
-        require_endpoint_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
             await find_endpoint(context.merchant_id, endpoint_id)
@@ -282,7 +279,6 @@ async def end_deliveries(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, end
 
 async def find_endpoint(merchant_id: str, endpoint_id: str) -> Endpoint:
     """Return an endpoint, read in the caller's transaction if there is one. Raises NOT_FOUND, and asyncpg's errors."""
-    require_endpoint_id(endpoint_id)
     record = await _select_one(merchant_id, endpoint_id)
     if record is None:
         raise endpoint_not_found(endpoint_id)
@@ -292,12 +288,6 @@ async def find_endpoint(merchant_id: str, endpoint_id: str) -> Endpoint:
 def endpoint_not_found(endpoint_id: str) -> Problem:
     """Return the problem that the merchant has no such endpoint."""
     return Problem("NOT_FOUND", f"Webhook endpoint {endpoint_id} not found.")
-
-
-def require_endpoint_id(endpoint_id: str) -> None:
-    """Raise NOT_FOUND if this is not a UUID, because PostgreSQL would refuse it."""
-    if not is_uuid(endpoint_id):
-        raise Problem("NOT_FOUND", "Webhook endpoint not found; endpoint ids are lowercase UUIDs.")
 
 
 def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[WebhookEndpoints]:

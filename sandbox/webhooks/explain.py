@@ -9,7 +9,7 @@ from sandbox.db.rows import by_key
 from sandbox.domain import redaction
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import MAX_ID, is_uuid
+from sandbox.domain.ids import MAX_ID
 from sandbox.domain.ledger_entry import ENTRY_COLUMNS, ledger_entries
 from sandbox.domain.trace import derive
 from sandbox.domain.webhook_explanation import (
@@ -89,24 +89,22 @@ class DeliveryExplainer:
 
     async def explain(self, merchant_id: str, delivery_id: str) -> DeliveryExplanation:
         """Return a delivery's explanation. Raises NOT_FOUND. If the journal cannot be read, its fields are null."""
-        found = None
-        if is_uuid(delivery_id):
-            async with consistent_read(merchant_id) as conn:
-                found = await conn.fetchrow(_FIND, merchant_id, delivery_id)
-                if found is not None:
-                    payout_id, change, request_id = found["payout_id"], found["change"], found["request_id"]
-                    attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, _MAX_ATTEMPTS)
-                    transfer = earlier = None
-                    api_key_id = found["actor"]
-                    if found["transfer_id"] is not None:
-                        transfer = await conn.fetchrow(_TRANSFER, merchant_id, found["transfer_id"])
-                    if payout_id is not None and api_key_id is None:
-                        api_key_id = await conn.fetchval(_API_KEY, merchant_id, payout_id, change, request_id, _MAX_CHANGES)
-                    if payout_id is not None and found["ordered"]:
-                        endpoint_id = found["endpoint_id"]
-                        earlier = await conn.fetchval(_EARLIER, merchant_id, payout_id, change, endpoint_id, _MAX_CHANGES)
+        async with consistent_read(merchant_id) as conn:
+            found = await conn.fetchrow(_FIND, merchant_id, delivery_id)
+            if found is not None:
+                payout_id, change, request_id = found["payout_id"], found["change"], found["request_id"]
+                attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, _MAX_ATTEMPTS)
+                transfer = earlier = None
+                api_key_id = found["actor"]
+                if found["transfer_id"] is not None:
+                    transfer = await conn.fetchrow(_TRANSFER, merchant_id, found["transfer_id"])
+                if payout_id is not None and api_key_id is None:
+                    api_key_id = await conn.fetchval(_API_KEY, merchant_id, payout_id, change, request_id, _MAX_CHANGES)
+                if payout_id is not None and found["ordered"]:
+                    endpoint_id = found["endpoint_id"]
+                    earlier = await conn.fetchval(_EARLIER, merchant_id, payout_id, change, endpoint_id, _MAX_CHANGES)
         if found is None:
-            raise Problem("NOT_FOUND", "Delivery not found; delivery ids are lowercase UUIDs.")
+            raise Problem("NOT_FOUND", f"Delivery {delivery_id} not found.")
         called = _request(found, api_key_id, await self._find_call(merchant_id, found["request_id"]))
         entries = [] if transfer is None else ledger_entries(transfer)
         explained = [_attempt(record) for record in attempts]

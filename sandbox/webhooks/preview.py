@@ -14,7 +14,7 @@ from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWor
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.deliveries import Delivery
-from sandbox.webhooks.endpoints import find_endpoint, require_endpoint_id
+from sandbox.webhooks.endpoints import find_endpoint
 from sandbox.webhooks.requests import PreviewBody, SendSampleBody, event_type_errors
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ class PreviewService:
         Returns NOT_FOUND, stored under the key, for an unknown id, and raises it for an id that is not a UUID. Raises
         VALIDATION_ERROR.
         """
-        require_endpoint_id(endpoint_id)
         errors = event_type_errors({"event_types": body.event_types})
         if errors:
             raise invalid_fields(errors)
@@ -97,7 +96,6 @@ class PreviewService:
 
         Returns NOT_FOUND and, for a disabled endpoint, INVALID_STATE, both stored under the key.
         """
-        require_endpoint_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             endpoint = await find_endpoint(context.merchant_id, endpoint_id)

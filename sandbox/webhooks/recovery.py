@@ -17,7 +17,7 @@ from sandbox.domain.ids import first_id_at
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.webhooks.endpoints import Endpoint, find_endpoint, require_endpoint_id
+from sandbox.webhooks.endpoints import Endpoint, find_endpoint
 from sandbox.webhooks.preview import IS_SAMPLE, obstacle_to
 from sandbox.webhooks.requests import RecoverBody, recover_errors
 
@@ -122,7 +122,6 @@ class RecoveryService:
         If the process dies, a retry with the same key continues. Returns NOT_FOUND and, for a disabled endpoint unless it is a
         dry run, INVALID_STATE, both stored under the key. Raises VALIDATION_ERROR.
         """
-        require_endpoint_id(endpoint_id)
         errors = recover_errors(msgspec.structs.asdict(body))
         if errors:
             raise invalid_fields(errors)

@@ -15,7 +15,7 @@ from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
-from sandbox.webhooks.endpoints import change_row, endpoint_not_found, require_endpoint_id
+from sandbox.webhooks.endpoints import change_row, endpoint_not_found
 from sandbox.webhooks.outbox import decode_previous_secrets, valid_secrets
 from sandbox.webhooks.signer import open_signer, secret_columns, secret_context
 from sandbox.webhooks.tables import WebhookEndpoints
@@ -77,7 +77,6 @@ class SecretService:
         The previous secret signs too until the grace period ends. Secrets of earlier rotations keep their own expiry, unless
         the grace period is zero: then only the new secret signs. Returns NOT_FOUND, stored under the key, for an unknown id.
         """
-        require_endpoint_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await _select(context.merchant_id, endpoint_id)
@@ -105,7 +104,6 @@ class SecretService:
         Returns NOT_FOUND for an unknown id, and INVALID_STATE if the secret is sealed under another SANDBOX_SECRET_KEY. Both
         are stored under the key.
         """
-        require_endpoint_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await _select(context.merchant_id, endpoint_id)

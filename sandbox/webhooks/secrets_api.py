@@ -1,5 +1,6 @@
 """`/api/v1/webhook-endpoints/{endpoint_id}/rotate-secret` and `…/signing-example`: parse, call the service, render."""
 
+from sandbox.domain.fields import Uuid
 from sandbox.domain.signing_dialects import SigningExample
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import post
@@ -25,7 +26,7 @@ class SecretApi:
         "that receivers can change over. `github` and `custom` send one signature only, so the new secret alone signs there. "
         "After several rotations, at most 4 previous secrets still sign. With `grace_seconds: 0`, none does.",
     )
-    async def rotate_webhook_secret(self, request: Request, body: RotateSecretBody, endpoint_id: str) -> CommandResult:
+    async def rotate_webhook_secret(self, request: Request, body: RotateSecretBody, endpoint_id: Uuid) -> CommandResult:
         return await self._secrets.rotate(request.context, endpoint_id, body)
 
     @post(
@@ -39,5 +40,5 @@ class SecretApi:
         description="Compare each step with your own code to find where the two begin to differ. Of a key, only the start of "
         "its SHA-256 is shown. Nothing is sent.",
     )
-    async def explain_webhook_signature(self, request: Request, body: SigningExampleBody, endpoint_id: str) -> CommandResult:
+    async def explain_webhook_signature(self, request: Request, body: SigningExampleBody, endpoint_id: Uuid) -> CommandResult:
         return await self._secrets.example(request.context, endpoint_id, body)

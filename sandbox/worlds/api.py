@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from sandbox.domain.fields import EmptyBody, Name
+from sandbox.domain.fields import EmptyBody, Name, Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
 from sandbox.http.paging import Page, window
@@ -69,7 +69,7 @@ class WorldApi:
         return await self._worlds.list(request.merchant_id, window(request.query))
 
     @get("/sandbox/v1/snapshots/{snapshot_id}", "Get a snapshot", {200: Snapshot}, errors=("NOT_FOUND",))
-    async def get_snapshot(self, request: Request, snapshot_id: str) -> Snapshot:
+    async def get_snapshot(self, request: Request, snapshot_id: Uuid) -> Snapshot:
         return await self._worlds.get(request.merchant_id, snapshot_id)
 
     @post(
@@ -84,7 +84,7 @@ class WorldApi:
         "a running clock gets back its offset from the host's clock. Webhooks that were undelivered at the snapshot are "
         "delivered now.",
     )
-    async def restore_snapshot(self, request: Request, snapshot_id: str) -> CommandResult:
+    async def restore_snapshot(self, request: Request, snapshot_id: Uuid) -> CommandResult:
         return await self._worlds.restore(request.context, snapshot_id)
 
     @delete(
@@ -95,5 +95,5 @@ class WorldApi:
         idempotency="optional",
         takes_turns=True,
     )
-    async def delete_snapshot(self, request: Request, snapshot_id: str) -> CommandResult:
+    async def delete_snapshot(self, request: Request, snapshot_id: Uuid) -> CommandResult:
         return await self._worlds.delete(request.context, snapshot_id)

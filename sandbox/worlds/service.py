@@ -13,7 +13,6 @@ from sandbox.clock.lease import clock_lease
 from sandbox.db.engine import connection
 from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.merchants.service import new_id, open_world
@@ -101,7 +100,7 @@ class WorldService:
         """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            restored = await restore_world(conn, context.merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
+            restored = await restore_world(conn, context.merchant_id, snapshot_id)
             if restored is None:
                 raise _not_found()
             _use_clock(unit, restored.clock)
@@ -121,10 +120,8 @@ class WorldService:
 
     async def get(self, merchant_id: str, snapshot_id: str) -> Snapshot:
         """Return a snapshot. Raises NOT_FOUND."""
-        record = None
-        if is_uuid(snapshot_id):
-            async with connection(merchant_id):
-                record = await _select_one(merchant_id, snapshot_id)
+        async with connection(merchant_id):
+            record = await _select_one(merchant_id, snapshot_id)
         if record is None:
             raise _not_found()
         return _to_snapshot(record)
@@ -133,7 +130,7 @@ class WorldService:
         """Delete a snapshot. Responds with 204. The result is NOT_FOUND for an unknown snapshot."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if not (is_uuid(snapshot_id) and await _delete(context.merchant_id, snapshot_id)):
+            if not await _delete(context.merchant_id, snapshot_id):
                 raise _not_found()
             return CommandResult(204, b"")
 
