@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
 from sandbox.bulk_credit.process import credit_chunk, read_user_ids_to_fail
 from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.clock import RUNNING, Clock, render, round_up
+from sandbox.domain.fields import one_of
 from sandbox.domain.unit import UnitOfWork
 from sandbox.domain.webhook_schedule import classify_response
 from sandbox.payouts.steps import BATCH, take_claimed_steps
@@ -87,7 +88,7 @@ class DeliveryAttempt(msgspec.Struct, tag_field="kind", tag="delivery_attempt"):
     event_id: str
     endpoint_id: str
     attempt: int
-    outcome: str
+    outcome: Annotated[str, one_of(("succeeded", "failed", "gone"))]
     status: int | None
 
 

@@ -19,6 +19,7 @@ from sandbox.db.rows import by_key
 from sandbox.domain.clock import RUNNING, Clock, parse, render, truncate
 from sandbox.domain.clock_target import TargetFn
 from sandbox.domain.errors import CONTENTION, Problem, invalid, unavailable
+from sandbox.domain.fields import Timestamp
 from sandbox.domain.idempotency import UNFINISHED, checkpoint
 from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.unit_of_work.in_flight import in_flight
@@ -60,7 +61,7 @@ class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
     and committed. Otherwise `stopped_because` says why the advance stopped at `now`; repeat the request to continue.
     """
 
-    began: str
+    began: Timestamp
     complete: bool
     stopped_because: str | None
     steps: int

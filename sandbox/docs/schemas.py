@@ -6,19 +6,18 @@ IBAN's check digits or a unique reference.
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import msgspec
 
 from sandbox.directory.catalogue import load_directory
-from sandbox.domain.choices import Account, DestType, SaleStatus, SigningTime, TransactionType
-from sandbox.domain.payout_states import STATUSES
 from sandbox.http.operation import page_item
-from sandbox.webhooks.requests import EVENT_TYPES
 
 Json = dict[str, Any]
 
 REF: Final = "#/components/schemas/{name}"
+_DOCUMENTED: Final = "x-documented-"
+"""Begins a keyword that takes the place of msgspec's own (`sandbox/domain/fields.py`)."""
 AMOUNT: Final[Json] = {
     "description": "More than 0, at most 999999999999.99, with at most two decimal places; a decimal string or a JSON number.",
     "anyOf": [
@@ -34,8 +33,6 @@ MONEY: Final[Json] = {
     "pattern": r"^-?[0-9]+\.[0-9][0-9]$",
     "examples": ["1500.00"],
 }
-_AMOUNTS: Final = frozenset({"amount", "earning", "amount_from", "amount_to", "review_threshold"})
-"""Fields that contain an amount if their type is raw JSON."""
 _ACCOUNT_NUMBER: Final[Json] = {
     "description": (
         "10 to 16 digits, or a Pakistani IBAN of this bank or wallet (its check digits are verified). "
@@ -47,132 +44,15 @@ _ACCOUNT_NUMBER: Final[Json] = {
     ],
     "examples": ["12345678900001", "PK36SCBL0000001123456702"],
 }
-_STATUS: Final[Json] = {"type": "string", "enum": list(STATUSES)}
-_UUID: Final[Json] = {"type": "string", "format": "uuid"}
-_EVENT_TYPES: Final[Json] = {
-    "description": "The event types to send; patterns such as `payout.*` are allowed.",
-    "type": "array",
-    "items": {"type": "string", "enum": ["*", "payout.*", "bulk_credit.*", *EVENT_TYPES]},
-    "minItems": 1,
-    "maxItems": 32,
-}
-_SIGNING_TIME: Final[Json] = {
-    "description": "The clock of `webhook-timestamp`: the host's (the default; every library can verify it) or the merchant's.",
-    "type": "string",
-    "enum": list(get_args(SigningTime)),
-}
-_URL: Final[Json] = {
-    "description": (
-        "http:// or https://, with no user name or password; an IPv4 address is four decimal numbers; private addresses may be "
-        "rejected."
-    ),
-    "type": "string",
-    "format": "uri",
-    "pattern": "^https?://[!-~]+$",
-    "maxLength": 2000,
-}
-
-
-def _results(created: str) -> Json:
-    """Return the schema of a batch's results: created objects, and problems for rejected items."""
-    items = [{"$ref": REF.format(name=name)} for name in (created, "RefusedItem")]
-    return {"type": "array", "items": {"oneOf": items}, "minItems": 1, "maxItems": 1000}
-
-
 _BANK_CODES: Final = sorted(code for bank in load_directory().banks for code in (bank.code, *bank.aliases))
 _WALLET_CODES: Final = sorted(wallet.code for wallet in load_directory().wallets)
-_TEMPLATE_PART: Final = r"(?:[^{}\x00-\x09\x0b-\x1f\x7f]|\{timestamp\}|\{id\})"
 _FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
-    "Payout": {
-        "id": _UUID,
-        "currency": {"type": "string", "const": "PKR"},
-        "dest_type": {"type": "string", "enum": list(get_args(DestType))},
-        "status": _STATUS,
-        "user_id": {"type": ["string", "null"], "format": "uuid"},
-        "attempts": {"type": "integer", "minimum": 0},
-        "version": {
-            "description": "1 at creation, plus 1 with each change. Of two copies, the one with the higher version is newer.",
-            "type": "integer",
-            "minimum": 1,
-        },
-    },
-    "TimelineEntry": {
-        "from": {"type": ["string", "null"], "enum": [*STATUSES, None]},
-        "to": _STATUS,
-        "cause": {"type": "string", "enum": ["api", "worker", "ipn", "simulation"]},
-        "actor": {"type": ["string", "null"], "format": "uuid"},
-        "event_id": _UUID,
-    },
-    "VendorTransaction": {
-        "id": _UUID,
-        "createdAt": {"type": "string", "format": "date-time"},
-        "type": {"type": "string", "enum": ["earned", "spent", "payout", "paid_out"]},
-    },
-    "Event": {"livemode": {"type": "boolean", "const": False}},
-    "EventWithDeliveries": {"livemode": {"type": "boolean", "const": False}},
-    "Sale": {
-        "id": _UUID,
-        "user_id": _UUID,
-        "status": {"type": "string", "enum": list(get_args(SaleStatus))},
-        "attempts": {"type": "integer", "minimum": 0},
-    },
-    "Transaction": {
-        "type": {"type": "string", "enum": list(get_args(TransactionType))},
-    },
-    "LedgerEntry": {
-        "account": {"type": "string", "enum": [*get_args(Account), "WALLET"]},
-        "direction": {"type": "string", "enum": ["DEBIT", "CREDIT"]},
-    },
-    "PayoutResults": {"results": _results("CreatedPayout")},
-    "UserResults": {"results": _results("CreatedUser")},
-    "RefusedItem": {"status": {"type": "integer", "minimum": 400, "maximum": 499}},
-    "DeliveryAttempt": {"outcome": {"type": "string", "enum": ["succeeded", "failed", "gone"]}},
     "RuleMatch": {
-        "amount_from": {"$ref": REF.format(name="Amount")},
-        "amount_to": {"$ref": REF.format(name="Amount")},
         "bank_code": {"type": "string", "enum": _BANK_CODES},
         "wallet_code": {"type": "string", "enum": _WALLET_CODES},
     },
-    "BundleTable": {
-        "rows": {"type": "array", "items": {"type": "array", "items": {"description": "The value of a column, as JSON."}}},
-    },
-    "BundleSettings": {"review_threshold": {"anyOf": [{"$ref": REF.format(name="Money")}, {"type": "null"}]}},
-    "ScenarioRule": {"source": {"type": "string", "enum": ["own", "builtin"]}},
-    "Explanation": {"source": {"type": "string", "enum": ["own", "builtin"]}},
-    "CreateMerchantBody": {
-        "seed": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**63 - 1},
-        "opening_balance": {"anyOf": [{"$ref": REF.format(name="Amount")}, {"enum": [0, "0", "0.00", None]}]},
-    },
-    "CreateEndpointBody": {"event_types": {**_EVENT_TYPES, "default": ["payout.*"]}, "signing_time": _SIGNING_TIME},
-    "CreateListenerBody": {
-        "forward_to": {
-            **_URL,
-            "description": "http:// or https://; private addresses are allowed, because the listener connects.",
-        },
-        "event_types": {**_EVENT_TYPES, "default": ["payout.*"]},
-        "signing_time": _SIGNING_TIME,
-    },
-    "ChangeEndpointBody": {"event_types": _EVENT_TYPES, "signing_time": _SIGNING_TIME},
-    "ClockRun": {"from": {"type": "string", "format": "date-time"}},
-    "PreviewBody": {"event_types": _EVENT_TYPES},
-    "RecoverBody": {"event_types": _EVENT_TYPES},
-    "CustomSigning": {
-        "template": {
-            "description": "What is signed. `{timestamp}`, `{id}` (the webhook-id) and `{body}` are replaced.",
-            "type": "string",
-            "pattern": f"^{_TEMPLATE_PART}*\\{{body\\}}{_TEMPLATE_PART}*$",
-            "maxLength": 200,
-        },
-        "prefix": {
-            "description": "What precedes the signature in the header. `{timestamp}` is replaced.",
-            "type": "string",
-            "pattern": r"^((?:[!-z|~]|\{timestamp\})(?:[ -z|~]|\{timestamp\})*)?$",
-            "maxLength": 64,
-            "default": "",
-        },
-    },
 }
-"""Component → field → its schema, where the Python type is less precise."""
+"""Component → field → its schema, for codes that the directory has."""
 _DIALECT_RULE: Final[Json] = {
     "anyOf": [
         {"properties": {"signing": {"not": {"const": "custom"}}, "custom_signing": {"type": "null"}}},
@@ -267,13 +147,7 @@ class Schemas:
         schema = _simplify(schema)
         properties = schema.get("properties", {})
         is_request = schema.get("additionalProperties") is False
-        if is_request:
-            for field in _AMOUNTS & properties.keys():
-                properties[field] = _with_amount(properties[field], field in schema.get("required", ()))
-            for field in {"url", "webhook_url"} & properties.keys():
-                kinds = properties[field].get("type")
-                properties[field] = {**_URL, "type": kinds}
-        else:
+        if not is_request:
             for field, found in properties.items():
                 if field.endswith(("_at", "since")) or field in ("at", "now", "timestamp"):
                     properties[field] = _as_time(found)
@@ -326,7 +200,7 @@ def _describable(kind: Any) -> Any:
     for field in fields:
         default = msgspec.field()
         if isinstance(field.default, msgspec.Raw):
-            default = msgspec.field(default_factory=dict)
+            default = msgspec.field(default=None)
         elif field.default is not msgspec.NODEFAULT:
             default = msgspec.field(default=field.default)
         elif field.default_factory is not msgspec.NODEFAULT:
@@ -339,14 +213,6 @@ def _describable(kind: Any) -> Any:
         forbid_unknown_fields=kind.__struct_config__.forbid_unknown_fields,
         kw_only=True,
     )
-
-
-def _with_amount(schema: Json, is_required: bool) -> Json:
-    """Return the schema of an amount in place of raw JSON. An optional field may also be null."""
-    if schema.keys() - {"default", "anyOf", "type"}:
-        return schema
-    amount = {"$ref": REF.format(name="Amount")}
-    return amount if is_required else {"anyOf": [amount, {"type": "null"}]}
 
 
 def _as_time(schema: Json) -> Json:
@@ -363,11 +229,15 @@ def _simplify(schema: Any) -> Any:
     if schema.get("format") == "decimal":
         return {"$ref": REF.format(name="Money")}
     found = {name: _simplify(value) for name, value in schema.items() if name != "title" or not isinstance(value, str)}
+    for name in [name for name in found if name.startswith(_DOCUMENTED)]:
+        found[name.removeprefix(_DOCUMENTED)] = found.pop(name)
     if isinstance(found.get("pattern"), str):
         found["pattern"] = found["pattern"].replace(r"\Z", "$")
     if isinstance(found.get("description"), str):
         # A docstring. Python 3.13 strips its indentation, older versions do not; the document must be the same for all.
         found["description"] = inspect.cleandoc(found["description"])
+    if "type" in found:
+        found.pop("anyOf", None)  # the declared type is more precise than the union that msgspec decodes
     if found.get("default", ...) is None:
         del found["default"]
     if not found.get("required", True):
@@ -377,5 +247,6 @@ def _simplify(schema: Any) -> Any:
         option = options[0]
         if isinstance(option.get("type"), str):
             rest = {name: value for name, value in found.items() if name != "anyOf"}
-            return {**rest, **option, "type": [option["type"], "null"]}
+            choices = {"enum": [*option["enum"], None]} if "enum" in option else {}
+            return {**rest, **option, **choices, "type": [option["type"], "null"]}
     return found

@@ -241,15 +241,13 @@ class _Checker:
 
 def _options(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
     """Return the alternatives of a type, and the `extra` of its metadata."""
-    options: list[inspect.Type] = []
-    extra: dict[str, Any] = {}
-    for option in info.types if isinstance(info, inspect.UnionType) else (info,):
-        kind = option
-        while isinstance(kind, inspect.Metadata):
-            extra |= kind.extra or {}
-            kind = kind.type
-        options.append(kind)
-    return options, extra
+    if isinstance(info, inspect.Metadata):
+        options, extra = _options(info.type)
+        return options, {**(info.extra or {}), **extra}
+    if not isinstance(info, inspect.UnionType):
+        return [info], {}
+    found = [_options(option) for option in info.types]
+    return [kind for options, _ in found for kind in options], {name: of[name] for _, of in found for name in of}
 
 
 def _scalar(info: inspect.Type, value: Any) -> Any:

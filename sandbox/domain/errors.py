@@ -1,7 +1,7 @@
 """Every error of the API: RFC 9457 problems, each code with its status, title and resolution. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -113,7 +113,7 @@ class ProblemBody(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
 class RefusedItem(msgspec.Struct):
     """A refused item of a batch. Its error paths start with its position, such as `payouts[2].amount`."""
 
-    status: int
+    status: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 400, "maximum": 499})]
     problem: ProblemBody
 
 

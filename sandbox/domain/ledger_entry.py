@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 
+from sandbox.domain.choices import Account
 from sandbox.domain.clock import render
+from sandbox.domain.fields import one_of
 
 ENTRY_COLUMNS: Final = (
     "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
@@ -20,8 +22,8 @@ class LedgerEntry(msgspec.Struct):
 
     id: str
     transfer_id: str
-    account: str
-    direction: str
+    account: Annotated[str, one_of((*get_args(Account), "WALLET"))]
+    direction: Annotated[str, one_of(("DEBIT", "CREDIT"))]
     amount: Decimal
     balance_after: Decimal
     reason: str

@@ -5,37 +5,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 
+from sandbox.domain.choices import DestType, PayoutStatus
 from sandbox.domain.clock import render
+from sandbox.domain.fields import Count, Id, one_of
 from sandbox.domain.scenario_engine import Scenario
 
 
 class Payout(msgspec.Struct):
     """A payout. Amounts are decimal strings with two decimal places; times are RFC 3339."""
 
-    id: str
+    id: Id
     merchant_reference: str
     amount: Decimal
-    currency: str
-    dest_type: str
+    currency: Annotated[str, msgspec.Meta(extra_json_schema={"const": "PKR"})]
+    dest_type: Annotated[str, one_of(DestType)]
     bank_code: str | None
     wallet_code: str | None
     account_number: str
     account_title: str | None
-    status: str
+    status: Annotated[str, one_of(PayoutStatus)]
     scenario: str
     failure_code: str | None
     failure_reason: str | None
     psp_reference: str | None
-    attempts: int
-    version: int
-    """1 at creation, and one more with each change."""
+    attempts: Count
+    version: Annotated[
+        int,
+        msgspec.Meta(
+            description="1 at creation, plus 1 with each change. Of two copies, the one with the higher version is newer.",
+            extra_json_schema={"minimum": 1},
+        ),
+    ]
     metadata: dict[str, str]
-    user_id: str | None
+    user_id: Id | None
     created_at: str
     updated_at: str
     processed_at: str | None

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, get_args
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 
 from sandbox.domain.choices import SalePaymentKind, SaleStatus
 from sandbox.domain.clock import render
+from sandbox.domain.fields import Count, Id, one_of
 from sandbox.domain.money import ZERO, round_half_up
 from sandbox.domain.payout_states import CANCELLED, FAILED, RETURNED
 from sandbox.domain.payout_states import PENDING as PAYOUT_PENDING
@@ -46,15 +47,15 @@ class Sale(msgspec.Struct):
     succeeded.
     """
 
-    id: str
-    user_id: str
+    id: Id
+    user_id: Id
     brand: str
     earning: Decimal
-    status: str
+    status: Annotated[str, one_of(SaleStatus)]
     advance_amount: Decimal | None
     final_amount: Decimal | None
     payments: list[SalePayment]
-    attempts: int
+    attempts: Count
     last_error: str | None
     created_at: str
     reconciled_at: str | None

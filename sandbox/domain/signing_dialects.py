@@ -76,6 +76,9 @@ HeaderName = Annotated[
 ]
 
 
+_TEMPLATE_PART: Final = r"(?:[^{}\x00-\x09\x0b-\x1f\x7f]|\{timestamp\}|\{id\})"
+
+
 class CustomSigning(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, kw_only=True):
     """How to sign when an endpoint's `signing` is `custom`.
 
@@ -95,7 +98,9 @@ class CustomSigning(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omi
             min_length=1,
             max_length=200,
             pattern=r"^[^\x00-\x09\x0b-\x1f\x7f]*\Z",
+            description="What is signed. `{timestamp}`, `{id}` (the webhook-id) and `{body}` are replaced.",
             extra={"must": "a string of 1 to 200 characters without control characters other than line feeds"},
+            extra_json_schema={"x-documented-pattern": f"^{_TEMPLATE_PART}*\\{{body\\}}{_TEMPLATE_PART}*$"},
         ),
     ]
     prefix: Annotated[
@@ -103,7 +108,9 @@ class CustomSigning(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omi
         msgspec.Meta(
             max_length=64,
             pattern=r"^([!-~][ -~]*)?\Z",
+            description="What precedes the signature in the header. `{timestamp}` is replaced.",
             extra={"must": "a string of at most 64 printable ASCII characters that does not begin with a space"},
+            extra_json_schema={"x-documented-pattern": r"^((?:[!-z|~]|\{timestamp\})(?:[ -z|~]|\{timestamp\})*)?$"},
         ),
     ] = ""
     timestamp_header: HeaderName | None = None

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
+from sandbox.domain.choices import TransactionType
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import one_of
 from sandbox.domain.ledger import EARN, SPEND
 from sandbox.domain.payout_commands import NewPayout, create
 from sandbox.domain.unit import CommandResult, Needs, RequestContext, UnitOfWork
@@ -25,7 +27,7 @@ class Transaction(msgspec.Struct):
 
     id: str
     user_id: str
-    type: str
+    type: Annotated[str, one_of(TransactionType)]
     amount: Decimal
     reference: str | None
     transfer_id: str | None

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -12,6 +12,7 @@ from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
 from sandbox.domain import clock
 from sandbox.domain.errors import invalid
+from sandbox.domain.fields import Id, Timestamp, one_of
 from sandbox.domain.ids import MAX_ID, MIN_ID, first_id_at
 
 MAX_PAGE_SIZE: Final = 1000
@@ -46,10 +47,10 @@ class VendorTransaction(msgspec.Struct, rename="camel"):
     negative `paid_out` row.
     """
 
-    id: str
+    id: Id
     user_id: str
-    created_at: str
-    type: str
+    created_at: Timestamp
+    type: Annotated[str, one_of(("earned", "spent", "payout", "paid_out"))]
     amount: Decimal
 
 

@@ -29,7 +29,9 @@ _HeaderValue = Annotated[str, msgspec.Meta(max_length=1000)]
 class CreateListenerBody(DeliverySettings, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /listeners`."""
 
-    forward_to: Url
+    forward_to: Annotated[
+        Url, msgspec.Meta(description="http:// or https://; private addresses are allowed, because the listener connects.")
+    ]
     name: Name | None = None
     """With a name, the listener resumes where the last one of this name stopped."""
     skip_waiting: bool = False

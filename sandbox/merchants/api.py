@@ -19,7 +19,13 @@ from sandbox.http.request import Request
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, MerchantSpec, NewApiKey, NewMerchant
 
 MAX_SEED = 2**63 - 1
-Seed = Annotated[int, msgspec.Meta(extra={"must": f"a whole number from 0 to {MAX_SEED}"})]
+Seed = Annotated[
+    int | float | None,
+    msgspec.Meta(
+        extra={"must": f"a whole number from 0 to {MAX_SEED}"},
+        extra_json_schema={"type": ["integer", "null"], "minimum": 0, "maximum": MAX_SEED},
+    ),
+]
 T = TypeVar("T")
 
 
@@ -29,7 +35,7 @@ class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     name: Name
     opening_balance: AmountOrZero = msgspec.Raw(b"null")
     webhook_url: Url | None = None
-    seed: Seed | float | None = None
+    seed: Seed = None
     frozen_at: Time | None = None
 
 

@@ -1,13 +1,13 @@
 """The operations on payouts: `/api/v1/payouts`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import DestType
-from sandbox.domain.fields import EmptyBody, Uuid
+from sandbox.domain.fields import EmptyBody, Uuid, results_of
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_commands import DECISIONS
 from sandbox.domain.payout_states import STATUSES
@@ -16,7 +16,7 @@ from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, get, list_of_choices, parameter, post
 from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
-from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody
+from sandbox.payouts.requests import MAX_BATCH_SIZE, CreatePayoutBody, CreatePayoutsBody
 from sandbox.payouts.service import PayoutService, Timeline
 
 EXAMPLE: Final = {
@@ -51,7 +51,7 @@ class CreatedPayout(msgspec.Struct):
 class PayoutResults(msgspec.Struct):
     """The result of each item of a batch, in order."""
 
-    results: list[CreatedPayout]
+    results: Annotated[list[CreatedPayout], results_of("CreatedPayout", MAX_BATCH_SIZE)]
 
 
 _SCENARIO: Final = HEADER.lower()

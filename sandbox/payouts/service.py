@@ -1,7 +1,7 @@
 """Create, read and list payouts, and change their state."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -10,9 +10,11 @@ from sandbox.db.rows import by_key
 from sandbox.directory.destination import destination_errors
 from sandbox.domain.body import decode, decode_items
 from sandbox.domain.body_errors import FieldProblem
+from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import Id, one_of
 from sandbox.domain.payout import COLUMNS, Payout, metadata_pair_id, to_payout
 from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, NewPayout, TransitionPayout
 from sandbox.domain.query_errors import entries
@@ -78,15 +80,15 @@ class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
     """
 
     at: str
-    source: str | None
-    to: str
-    cause: str
-    actor: str | None
+    source: Annotated[str, one_of(PayoutStatus)] | None
+    to: Annotated[str, one_of(PayoutStatus)]
+    cause: Annotated[str, one_of(("api", "worker", "ipn", "simulation"))]
+    actor: Id | None
     request_id: str
     scenario: str | None
     step: int | None
     ledger_transfer_id: str | None
-    event_id: str
+    event_id: Id
     traceparent: str
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -14,6 +14,7 @@ from sandbox.domain.account_verification import REFUSALS
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem, invalid_fields
+from sandbox.domain.fields import one_of
 from sandbox.domain.iban import iban_of, scenario_suffix
 from sandbox.domain.payout_states import FAILURES
 from sandbox.domain.scenario_engine import HEADER, Facts, Scenario
@@ -74,7 +75,7 @@ class ScenarioRule(msgspec.Struct):
 
     id: str | None
     name: str
-    source: str
+    source: Annotated[str, one_of(("own", "builtin"))]
     match: ScenarioMatch
     steps: list[ScenarioStep]
     position: int | None
@@ -87,7 +88,7 @@ class Explanation(msgspec.Struct):
     """
 
     scenario: str
-    source: str
+    source: Annotated[str, one_of(("own", "builtin"))]
     rule_id: str | None
     matched_by: list[str]
     steps: list[ExplainedStep]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET
@@ -14,6 +14,7 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import results_of
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.user import COLUMNS, UserRow, to_user
@@ -121,7 +122,7 @@ class CreatedUser(msgspec.Struct):
 class UserResults(msgspec.Struct):
     """The result of each item of a batch, in order."""
 
-    results: list[CreatedUser]
+    results: Annotated[list[CreatedUser], results_of("CreatedUser", 1000)]
 
 
 class UserBalance(msgspec.Struct):

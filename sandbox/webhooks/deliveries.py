@@ -13,6 +13,7 @@ from sandbox.domain.choices import ERROR_CLASSES, DeliveryStatus, ErrorClass
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import damaged_body
+from sandbox.domain.fields import AlwaysFalse
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.trace import HEADER as TRACEPARENT_HEADER
 from sandbox.domain.trace import derive
@@ -142,7 +143,7 @@ class Event(msgspec.Struct, kw_only=True):
     id: str
     type: str
     timestamp: str
-    livemode: bool
+    livemode: AlwaysFalse
     previous_status: str | None
     created_at: str
     payout_id: str | None

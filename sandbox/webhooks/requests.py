@@ -22,26 +22,37 @@ EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 DEFAULT_TYPES: Final = ("payout.*",)
 """The default subscription of an endpoint."""
 
+_PATTERNS: Final = ("*", "payout.*", "bulk_credit.*", *EVENT_TYPES)
 EventTypes = Annotated[
-    list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=64, extra_json_schema={"enum": list(_PATTERNS)})]],
+    msgspec.Meta(min_length=1, max_length=32, description="The event types to send; patterns such as `payout.*` are allowed."),
 ]
-
 
 RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 """Attempts per second."""
 PreviewLimit = Annotated[int, msgspec.Meta(ge=1, le=100)]
+_SigningTime = Annotated[
+    SigningTime,
+    msgspec.Meta(
+        description="The clock of `webhook-timestamp`: the host's (the default; every library can verify it) or the "
+        "merchant's.",
+        extra_json_schema={"type": "string"},
+    ),
+]
 MaxInFlight = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
 class DeliverySettings(msgspec.Struct, kw_only=True):
     """The settings that decide what is delivered to an endpoint, and how."""
 
-    event_types: EventTypes = msgspec.field(default_factory=lambda: list(DEFAULT_TYPES))
+    event_types: Annotated[EventTypes, msgspec.Meta(extra_json_schema={"default": list(DEFAULT_TYPES)})] = msgspec.field(
+        default_factory=lambda: list(DEFAULT_TYPES)
+    )
     filters: Filters = msgspec.field(default_factory=list[Filter])
     """All must hold."""
     signing: Signing = "v1"
     custom_signing: CustomSigning | None = None
-    signing_time: SigningTime = "host"
+    signing_time: _SigningTime = "host"
     retry_profile: RetryProfile = "standard"
     ordered: bool = False
     rate_limit: RateLimit | None = None
@@ -63,7 +74,7 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     filters: Filters | UnsetType = UNSET
     signing: Signing | UnsetType = UNSET
     custom_signing: CustomSigning | UnsetType | None = UNSET
-    signing_time: SigningTime | UnsetType = UNSET
+    signing_time: _SigningTime | UnsetType = UNSET
     retry_profile: RetryProfile | UnsetType = UNSET
     ordered: bool | UnsetType = UNSET
     rate_limit: RateLimit | UnsetType | None = UNSET

@@ -76,7 +76,7 @@ class BundleTable(msgspec.Struct, forbid_unknown_fields=True):
     """The rows of a table, in the order of its primary key. The merchant's id is not one of the columns."""
 
     columns: list[str]
-    rows: list[list[Any]]
+    rows: list[list[Annotated[Any, msgspec.Meta(description="The value of a column, as JSON.")]]]
 
 
 class Bundle(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -47,6 +47,8 @@ class ReceiverTestsApi:
 
         url: http:// or https://, with no user name or password; an IPv4 address is four decimal numbers; private
             addresses may be rejected.
+        probe_url: http:// or https://, with no user name or password; an IPv4 address is four decimal numbers; private
+            addresses may be rejected.
         """
         return self._caller.send(
             Call(
