@@ -2,14 +2,14 @@
 
 from sandbox.domain.unit import IdempotencyKey, RequestContext
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.unit_of_work.notifier import Listener, Notifier
+from sandbox.unit_of_work.notifier import Hook, Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 
 def units_of_work(
-    *after_commit: Listener, batch_limit: int = 256, queue_limit: int = 10_000, merchants_at_once: int = 64
+    *after_commit: Hook, batch_limit: int = 256, queue_limit: int = 10_000, merchants_at_once: int = 64
 ) -> UnitOfWorkRunner:
-    """Return a runner of units of work in this process. It calls the listeners after each commit."""
+    """Return a runner of units of work in this process. It calls the hooks after each commit."""
     notifier = Notifier()
     notifier.after_commit += after_commit
     return UnitOfWorkRunner(load_catalogue(), notifier, batch_limit, queue_limit, merchants_at_once)
