@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -15,9 +15,11 @@ from sandbox.domain.clock import render
 from sandbox.domain.fields import Count, Id, one_of
 from sandbox.domain.scenario_engine import Scenario
 
+Moment = TypeVar("Moment")
 
-class Payout(msgspec.Struct):
-    """A payout. Amounts are decimal strings with two decimal places; times are RFC 3339."""
+
+class _Fields(msgspec.Struct, Generic[Moment]):
+    """The fields that the API shows, with times as text or as decoded from a row. Each is a column, `version` is `changes`."""
 
     id: Id
     merchant_reference: str
@@ -43,9 +45,13 @@ class Payout(msgspec.Struct):
     ]
     metadata: dict[str, str]
     user_id: Id | None
-    created_at: str
-    updated_at: str
-    processed_at: str | None
+    created_at: Moment
+    updated_at: Moment
+    processed_at: Moment | None
+
+
+class Payout(_Fields[str]):
+    """A payout. Amounts are decimal strings with two decimal places; times are RFC 3339."""
 
 
 @dataclass(slots=True)
@@ -75,11 +81,12 @@ class PayoutRow:
         self.steps_json = scenario.steps_json
 
 
-COLUMNS: Final = (
-    "id::text AS id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, "
-    "account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata::text AS metadata, "
-    "user_id::text AS user_id, created_at, updated_at, processed_at, changes AS version"
-)
+_NAMES: Final = Payout.__struct_fields__
+_EXPRESSIONS: Final = {
+    "id": "id::text AS id", "user_id": "user_id::text AS user_id", "metadata": "metadata::text AS metadata",
+    "version": "changes AS version",
+}  # fmt: skip
+COLUMNS: Final = ", ".join(_EXPRESSIONS.get(name, name) for name in _NAMES)
 """The columns of `payouts` that `to_payout` reads."""
 
 
@@ -94,92 +101,36 @@ _METADATA: Final = msgspec.json.Decoder(dict[str, str])
 
 def to_payout(record: Mapping[str, Any]) -> Payout:
     """Return a payout from a record with COLUMNS."""
-    processed_at = record["processed_at"]
-    metadata = record["metadata"]
-    return Payout(
-        id=record["id"],
-        merchant_reference=record["merchant_reference"],
-        amount=record["amount"],
-        currency=record["currency"],
-        dest_type=record["dest_type"],
-        bank_code=record["bank_code"],
-        wallet_code=record["wallet_code"],
-        account_number=record["account_number"],
-        account_title=record["account_title"],
-        status=record["status"],
-        scenario=record["scenario"],
-        failure_code=record["failure_code"],
-        failure_reason=record["failure_reason"],
-        psp_reference=record["psp_reference"],
-        attempts=record["attempts"],
-        version=record["version"],
-        metadata={} if metadata == "{}" else _METADATA.decode(metadata),
-        user_id=record["user_id"],
-        created_at=render(record["created_at"]),
-        updated_at=render(record["updated_at"]),
-        processed_at=None if processed_at is None else render(processed_at),
-    )
+    fields = {name: record[name] for name in _NAMES}
+    metadata = fields["metadata"]
+    fields["metadata"] = {} if metadata == "{}" else _METADATA.decode(metadata)
+    return _with_texts(fields)
 
 
-class StoredPayout(msgspec.Struct):
+def _with_texts(fields: dict[str, Any]) -> Payout:
+    """Return a payout from its fields with times that are datetimes."""
+    processed_at = fields["processed_at"]
+    fields["created_at"], fields["updated_at"] = render(fields["created_at"]), render(fields["updated_at"])
+    fields["processed_at"] = None if processed_at is None else render(processed_at)
+    return Payout(**fields)
+
+
+class StoredPayout(_Fields[datetime]):
     """A row of `payouts` as JSON, without the merchant's id."""
 
-    id: str
-    merchant_reference: str
-    amount: Decimal
-    currency: str
-    dest_type: str
-    bank_code: str | None
-    wallet_code: str | None
-    account_number: str
-    account_title: str | None
-    status: str
-    scenario: str
-    failure_code: str | None
-    failure_reason: str | None
-    psp_reference: str | None
-    attempts: int
-    metadata: dict[str, str]
-    user_id: str | None
+    version: int = msgspec.field(name="changes")
     step: int
     due_at: datetime | None
-    changes: int
     request_id: str
     path: msgspec.Raw
     scenario_header: str | None
     traceparent: str | None
-    created_at: datetime
-    updated_at: datetime
-    processed_at: datetime | None
 
     def row(self) -> PayoutRow:
         """Return the payout with its progress in its scenario."""
-        payout = Payout(
-            id=self.id,
-            merchant_reference=self.merchant_reference,
-            amount=self.amount,
-            currency=self.currency,
-            dest_type=self.dest_type,
-            bank_code=self.bank_code,
-            wallet_code=self.wallet_code,
-            account_number=self.account_number,
-            account_title=self.account_title,
-            status=self.status,
-            scenario=self.scenario,
-            failure_code=self.failure_code,
-            failure_reason=self.failure_reason,
-            psp_reference=self.psp_reference,
-            attempts=self.attempts,
-            version=self.changes,
-            metadata=self.metadata,
-            user_id=self.user_id,
-            created_at=render(self.created_at),
-            updated_at=render(self.updated_at),
-            processed_at=None if self.processed_at is None else render(self.processed_at),
-        )
         steps = bytes(self.path).decode()
         return PayoutRow(
-            payout=payout,
+            payout=_with_texts({name: getattr(self, name) for name in _NAMES}),
             step=self.step,
             due_at=self.due_at,
             request_id=self.request_id,
