@@ -24,10 +24,10 @@ export BUILD_REQUIRES
 
 install: $(VENV)/.installed
 
-dev: $(VENV)/.installed-dev
+dev: $(VENV)/.client
 
 ifneq ($(FITS),yes)
-.PHONY: $(VENV)/bin/pip $(VENV)/.installed $(VENV)/.installed-dev
+.PHONY: $(VENV)/bin/pip $(VENV)/.installed $(VENV)/.installed-dev $(VENV)/.client
 endif
 
 $(VENV)/bin/pip:
@@ -45,6 +45,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# The installation has written the client's generated files. Write them again when the document or the generator changes.
+$(VENV)/.client: $(wildcard openapi/*.json openapi/*.py) $(VENV)/.installed-dev
+	$(VENV)/bin/python openapi/generate_client.py
 	@touch $@
 
 up: install
@@ -76,5 +81,6 @@ lock:
 		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
 
 clean:
+	cd psp_sandbox/client && rm -rf _generated models inputs.py literals.py problems.py
 	rm -rf $(VENV) sandbox/docs/guide .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report build *.egg-info
 	find psp_sandbox sandbox worker ipn seeds tests -name __pycache__ -type d -prune -exec rm -rf {} +

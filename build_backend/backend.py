@@ -1,4 +1,4 @@
-"""The build backend: setuptools, which also builds the guide into the wheel or, for an editable install, into the checkout."""
+"""The build backend: setuptools, which first writes the client's generated files and the guide into the folder."""
 
 import subprocess
 import sys
@@ -9,25 +9,44 @@ from typing import Any
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403  # the other hooks are setuptools' own
 
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _generate_client() -> None:
+    """Write the files of the client that come from the OpenAPI document."""
+    _run("ruff", ROOT / "openapi" / "generate_client.py")
+
 
 def _build_guide() -> None:
     """Build the guide, unless this is a source archive that contains it, or a copy of the code alone."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / "docs").is_dir() or not (root / "zensical.toml").is_file():
+    if not (ROOT / "docs").is_dir() or not (ROOT / "zensical.toml").is_file():
         sys.stderr.write("No docs folder: this build does not contain the guide.\n")
         return
-    if find_spec("zensical") is None:
-        raise SystemExit("Building needs Zensical: install requirements-build.txt, or build with isolation.")
-    subprocess.run([sys.executable, str(root / "build_backend" / "guide.py")], check=True, stdout=sys.stderr)  # noqa: S603 -- our own file
+    _run("zensical", ROOT / "build_backend" / "guide.py")
+
+
+def _run(needed: str, program: Path) -> None:
+    """Run a program that needs a package. Raises SystemExit if it is missing, CalledProcessError if the program fails."""
+    if find_spec(needed) is None:
+        raise SystemExit(f"Building needs {needed}: install requirements-build.txt, or build with isolation.")
+    subprocess.run([sys.executable, str(program)], check=True, stdout=sys.stderr)  # noqa: S603 -- our own file
 
 
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
-    """Build a wheel that contains the guide."""
+    """Build a wheel that contains the whole client and the guide."""
+    _generate_client()
     _build_guide()
     return str(build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
 def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
-    """Build the guide into the checkout, and the files of an editable install."""
+    """Write the client's generated files and the guide into the checkout, and build the files of an editable install."""
+    _generate_client()
     _build_guide()
     return str(build_meta.build_editable(wheel_directory, config_settings, metadata_directory))
+
+
+def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
+    """Build a source archive that contains the whole client."""
+    _generate_client()
+    return str(build_meta.build_sdist(sdist_directory, config_settings))

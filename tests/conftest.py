@@ -54,7 +54,12 @@ _SLOWEST_FILES = (
 
 
 def pytest_configure() -> None:
-    """Raise the limit of open files, as the product's processes do: some tests hold both ends of every connection."""
+    """Raise the limit of open files, as the product's processes do: some tests hold both ends of every connection.
+
+    Raises UsageError if a clone was not installed, or `git clean` removed the generated part of the client.
+    """
+    if not (Path(__file__).parent.parent / "psp_sandbox/client/_generated").is_dir():
+        raise pytest.UsageError("The client is not generated; run: .venv/bin/python openapi/generate_client.py")
     raise_open_file_limit()
 
 

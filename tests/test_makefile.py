@@ -26,6 +26,7 @@ def clone(tmp_path: Path) -> Path:
     (programs / "psp").write_text(f"#!/bin/sh\n'''exec' \"{folder}/.venv/bin/python3\" \"$0\" \"$@\"\n' '''\n")
     (folder / ".venv" / ".installed").touch()
     (folder / ".venv" / ".installed-dev").touch()
+    (folder / ".venv" / ".client").touch()
     return folder
 
 

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 OWN_PACKAGES = ("sandbox", "worker", "ipn", "seeds")
 APPLICATION = "psp_sandbox/_application"
 GUIDE = "sandbox/docs/guide/"
+GENERATED = ("__pycache__", "guide", "_generated", "models", "inputs.py", "literals.py", "problems.py")
+"""What the copy of the code leaves out: the build must write it."""
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 NO_REGISTRY = "connection broken by"
 """What pip prints when a registry does not respond."""
@@ -117,7 +119,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source in re.findall(r"(?m)^COPY (.+) \S+$", recipe):
         for name in source.split():
             if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__", "guide"))
+                shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns(*GENERATED))
             else:
                 (folder / "source").mkdir(exist_ok=True)
                 shutil.copy(ROOT / name, folder / "source")
