@@ -15,6 +15,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31
 from sandbox.docs.api import DocsApi
 from sandbox.docs.openapi import DEFAULT_URL, build, encode
 from sandbox.docs.page import docs_page
+from sandbox.domain.choices import EVENT_TYPES
 from sandbox.domain.errors import CODES
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.scenario_engine import Catalogue
@@ -23,7 +24,6 @@ from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.settings import Settings
 from sandbox.server.app import create_app
 from sandbox.server.request_log import RequestLog
-from sandbox.webhooks.requests import EVENT_TYPES
 
 COMMITTED = Path(__file__).parent.parent / "openapi" / "openapi.json"
 COMMAND = "python -m sandbox.server.export_openapi openapi/openapi.json"

@@ -1,7 +1,7 @@
 """`psp endpoints`: create, change and delete webhook endpoints, and rotate their secrets."""
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,15 @@ from sandbox.cli.dates import moment
 from sandbox.cli.files import read_json
 from sandbox.cli.filters import FilterOptions, filters
 from sandbox.cli.options import Paging, completion, event_types, given, identifier
-from sandbox.domain.choices import EndpointStatus, EventType, RecoveryScope, RetryProfile, Signing, SigningTime
+from sandbox.domain.choices import (
+    EVENT_PATTERNS,
+    EVENT_TYPES,
+    EndpointStatus,
+    RecoveryScope,
+    RetryProfile,
+    Signing,
+    SigningTime,
+)
 
 app = App("Webhook endpoints.")
 _PATH = "/api/v1/webhook-endpoints"
@@ -24,7 +32,7 @@ _Events = Annotated[
         "--events",
         metavar="EVENT",
         help="Event types to send, comma-separated, such as payout.failed, or patterns such as payout.* and *.",
-        autocompletion=completion(("*", "payout.*", "bulk_credit.*", *get_args(EventType))),
+        autocompletion=completion(("*", *EVENT_PATTERNS, *EVENT_TYPES)),
     ),
 ]
 _Signing = Annotated[Signing | None, typer.Option("--signing", help="How to sign webhooks.")]
@@ -153,7 +161,7 @@ def test(
     client: Client,
     endpoint_id: _Id,
     event_type: Annotated[
-        str, typer.Argument(help="The type of event.", autocompletion=completion(get_args(EventType)))
+        str, typer.Argument(help="The type of event.", autocompletion=completion(EVENT_TYPES))
     ] = "payout.succeeded",  # noqa: PT028 (a command, not a test)
 ) -> Output:
     """Send an endpoint a sample event. Its payout does not exist, and no money moves."""

@@ -8,10 +8,10 @@ import msgspec
 
 from sandbox.docs.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, TAGS, webhook
 from sandbox.docs.schemas import REF, Json, Schemas, schema_of
+from sandbox.domain.choices import EVENT_TYPES
 from sandbox.domain.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody, RefusedItem
 from sandbox.domain.payout import Payout
 from sandbox.http.operation import MULTIPART, Operation, page_item
-from sandbox.webhooks.requests import EVENT_TYPES
 
 Links = dict[Any, dict[str, tuple[str, str]]]
 

@@ -1,6 +1,6 @@
 """The API's enumerations, one Literal each, shared by bodies, filters and the command line. Pure."""
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 PayoutStatus = Literal[
     "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",
@@ -11,6 +11,9 @@ EventType = Literal[
     "payout.succeeded", "payout.failed", "payout.cancelled", "payout.rejected", "payout.returned", "payout.reinitiated",
     "bulk_credit.completed",
 ]  # fmt: skip
+EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
+EVENT_PATTERNS: Final = tuple(dict.fromkeys(f"{name.partition('.')[0]}.*" for name in EVENT_TYPES))
+"""The patterns that stand for all types of one resource, such as `payout.*`."""
 DestType = Literal["BANK", "WALLET"]
 Account = Literal["AVAILABLE", "LOCKED"]
 TransactionType = Literal["EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PAYOUT", "PAID_OUT"]

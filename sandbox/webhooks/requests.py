@@ -1,14 +1,23 @@
 """Request bodies for webhook endpoints and their validation. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem, suggestion
-from sandbox.domain.choices import EndpointStatus, EventType, RecoveryScope, RetryProfile, Signing, SigningTime
+from sandbox.domain.choices import (
+    EVENT_PATTERNS,
+    EVENT_TYPES,
+    EndpointStatus,
+    EventType,
+    RecoveryScope,
+    RetryProfile,
+    Signing,
+    SigningTime,
+)
 from sandbox.domain.clock import parse
 from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import invalid_fields
@@ -16,15 +25,12 @@ from sandbox.domain.event_filters import Filter, Filters
 from sandbox.domain.fields import Text500, Time, Url
 from sandbox.domain.signing_dialects import CustomSigning, custom_signing_errors
 
-EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
-"""Every type of event that an endpoint can subscribe to."""
-
 DEFAULT_TYPES: Final = ("payout.*",)
 """The default subscription of an endpoint."""
 
-_PATTERNS: Final = ("*", "payout.*", "bulk_credit.*", *EVENT_TYPES)
+_SUBSCRIBABLE: Final = ("*", *EVENT_PATTERNS, *EVENT_TYPES)
 EventTypes = Annotated[
-    list[Annotated[str, msgspec.Meta(min_length=1, max_length=64, extra_json_schema={"enum": list(_PATTERNS)})]],
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=64, extra_json_schema={"enum": list(_SUBSCRIBABLE)})]],
     msgspec.Meta(min_length=1, max_length=32, description="The event types to send; patterns such as `payout.*` are allowed."),
 ]
 
@@ -169,11 +175,5 @@ def _unknown_types(event_types: Sequence[str]) -> list[FieldProblem]:
             f"must be *, a pattern such as payout.*, or one of {', '.join(EVENT_TYPES)}{suggestion(pattern, EVENT_TYPES)}",
         )
         for index, pattern in enumerate(event_types)
-        if not _is_known(pattern)
+        if pattern not in _SUBSCRIBABLE
     ]
-
-
-def _is_known(pattern: str) -> bool:
-    if pattern.endswith(".*"):
-        return any(event_type.startswith(pattern[:-1]) for event_type in EVENT_TYPES)
-    return pattern == "*" or pattern in EVENT_TYPES

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.domain.body_errors import FieldProblem
+from sandbox.domain.choices import EVENT_TYPES
 from sandbox.domain.destination_url import url_error
 from sandbox.domain.directory import Directory
 from sandbox.domain.endpoint_health import StatusChange
@@ -22,7 +23,7 @@ from sandbox.domain.ledger import MERCHANT_ACCOUNTS, WALLET
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.faults.requests import FaultBody, match_of
 from sandbox.scenarios.rules import RuleBody, RuleStep, check_rule
-from sandbox.webhooks.requests import EVENT_TYPES, CreateEndpointBody, check_endpoint
+from sandbox.webhooks.requests import CreateEndpointBody, check_endpoint
 
 Row = Mapping[str, Any]
 SEALED: Final = b"\x01"

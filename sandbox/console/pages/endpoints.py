@@ -10,7 +10,8 @@ from sandbox.console.pages import deliveries
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.domain.choices import (
-    EventType,
+    EVENT_PATTERNS,
+    EVENT_TYPES,
     FilterOperator,
     HashAlgorithm,
     KeyEncoding,
@@ -49,8 +50,8 @@ _RETRIES: Final[Mapping[RetryProfile, str]] = {
 }
 _TIMES: Final[Mapping[SigningTime, str]] = {"host": "host's clock", "merchant": "merchant's clock"}
 CHOICES: Final = {
-    "event_types": get_args(EventType),
-    "patterns": sorted({f"{name.partition('.')[0]}.*" for name in get_args(EventType)}, reverse=True),
+    "event_types": EVENT_TYPES,
+    "patterns": list(EVENT_PATTERNS),
     "fields": KNOWN_FIELDS,
     "operators": list(_OPERATORS.items()),
     "signings": list(_SIGNINGS.items()),
