@@ -5,8 +5,8 @@ FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/psp /opt/build
 COPY requirements.txt requirements-build.txt ./
-RUN /opt/psp/bin/pip install --require-hashes -r requirements.txt \
-    && /opt/build/bin/pip install --require-hashes -r requirements-build.txt
+RUN /opt/psp/bin/pip install --no-deps --require-hashes -r requirements.txt \
+    && /opt/build/bin/pip install --no-deps --require-hashes -r requirements-build.txt
 WORKDIR /source
 COPY pyproject.toml setup.py README.md LICENSE zensical.toml ./
 COPY build_backend build_backend

@@ -38,13 +38,15 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv --clear $(VENV)
 
 # Each stamp is newer than its prerequisites when there is nothing to do.
+# The files list every package, so pip resolves nothing. It would take a newer release for a requirement with extras
+# (pydantic[email]), for which the file has no hash.
 $(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/pip
-	$(PIP) install --require-hashes -r requirements.txt
+	$(PIP) install --no-deps --require-hashes -r requirements.txt
 	$(PIP) install --no-deps -e .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(PIP) install --require-hashes -r requirements-dev.txt
+	$(PIP) install --no-deps --require-hashes -r requirements-dev.txt
 	@touch $@
 
 # The installation has written the client's generated files. Write them again when the document or the generator changes.

@@ -114,7 +114,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel as the Dockerfile does, from the files that it copies."""
     folder = tmp_path_factory.mktemp("build")
     python = create_environment(folder / "venv")
-    install(python, "--require-hashes", "-r", ROOT / "requirements-build.txt")
+    install(python, "--no-deps", "--require-hashes", "-r", ROOT / "requirements-build.txt")
     recipe = (ROOT / "Dockerfile").read_text().partition("WORKDIR /source\n")[2].partition("pip wheel")[0]
     for source in re.findall(r"(?m)^COPY (.+) \S+$", recipe):
         for name in source.split():
@@ -140,7 +140,7 @@ def names(wheel: Path) -> set[str]:
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Python of an environment with nothing but the wheel and its pinned requirements."""
     python = create_environment(tmp_path_factory.mktemp("installed") / "venv")
-    install(python, "--require-hashes", "-r", ROOT / "requirements.txt")
+    install(python, "--no-deps", "--require-hashes", "-r", ROOT / "requirements.txt")
     install(python, "--no-deps", "--no-index", wheel)
     return python
 
