@@ -68,6 +68,8 @@ class RequestContext(msgspec.Struct, frozen=True):
     """The id of the merchant's API key; None if the request used none."""
     traceparent: str | None = None
     """As the caller sent it; None if the trace is derived from the request id."""
+    body_bytes: int = 0
+    """The size of the request's body. Large ones take longer to execute."""
 
 
 class CommandResult(msgspec.Struct, frozen=True):

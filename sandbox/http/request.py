@@ -154,6 +154,7 @@ class Request:
             self._public_url,
             caller.key_id or None,
             trace.given(self.headers) if b"traceparent" in self._header_by_name else None,
+            len(self.fingerprinted_body),
         )
 
     @property

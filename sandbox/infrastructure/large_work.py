@@ -54,7 +54,7 @@ class Turns:
             self._give_back(merchant_id)
 
     async def _take(self, merchant_id: str) -> None:
-        if len(self._holders) < self._places and merchant_id not in self._holders:
+        if self.has_place(merchant_id):
             self._holders.add(merchant_id)
             return
         queue = self._waiting.setdefault(merchant_id, deque())
@@ -68,6 +68,10 @@ class Turns:
             if turn.done() and not turn.cancelled():
                 self._give_back(merchant_id)  # its turn came, but it no longer needs it
             raise
+
+    def has_place(self, merchant_id: str) -> bool:
+        """Return whether the merchant would not have to wait."""
+        return len(self._holders) < self._places and merchant_id not in self._holders
 
     def is_awaited(self) -> bool:
         """Return whether any merchant waits for a place."""

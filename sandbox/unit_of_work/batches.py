@@ -7,13 +7,13 @@ M merchants waiting, each gets a batch in one of the next ⌈M / merchants_at_on
 the others leave. Batches of payouts can fill a round before all its merchants have had their turn. The others then come
 first in the next round, so each merchant always gets a batch in one of the next M rounds.
 
-While several merchants wait, rounds are short (CONTENDED_LIMIT), so that none waits for long.
+While several merchants wait, rounds are short (CONTENDED_LIMIT), so that none waits for long. A merchant that has used much
+less than the others lately goes first, and does not wait for a running round to end.
 
 A large command (of more than LARGE_BATCH payouts) runs in a transaction of its own, and one of them at a time, so that it
 delays other merchants' rounds as little as possible. Merchants take turns at this too.
 
-A merchant that is locked elsewhere leaves its round and runs on its own. It waits for its lock for LOCK_TURN seconds at a time.
-With L merchants on their own, each waits for at most ⌈L / MAX_SOLO_MERCHANTS⌉ turns.
+A merchant that is locked elsewhere leaves its round and runs on its own, in turns (lock_turns.py).
 """
 
 import asyncio
@@ -26,11 +26,12 @@ import structlog
 from asyncpg import LockNotAvailableError
 
 from sandbox.db.engine import CONNECTION_ERRORS
-from sandbox.domain.errors import CONTENTION, Problem, unavailable
+from sandbox.domain.errors import Problem
 from sandbox.domain.unit import Command, CommandResult
 from sandbox.infrastructure.large_work import LARGE_BATCH, too_many_waiting
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE
 from sandbox.unit_of_work.in_flight import release, reserve
+from sandbox.unit_of_work.lock_turns import LockTurns
 from sandbox.unit_of_work.transaction import with_retries
 
 RunBatches = Callable[[Mapping[str, Sequence[Command]]], Awaitable[Mapping[str, Sequence[CommandResult]]]]
@@ -42,12 +43,12 @@ RunBatch = Callable[[str, Sequence[Command]], Awaitable[Sequence[CommandResult]]
 
 ROUNDS: Final = 2
 """Number of rounds running at the same time. While PostgreSQL works on one, Python prepares the other."""
-MAX_SOLO_MERCHANTS: Final = 4
-"""Maximum number of single-merchant transactions running at a time. Each one may wait for a lock, and holds a connection."""
 CONTENDED_LIMIT: Final = 32
-"""Maximum weight of a round if several merchants wait, unless there are more merchants than that."""
-_MAX_LOCK_SECONDS: Final = 60.0
-"""Maximum time that a batch waits for a lock, over all its turns."""
+"""Maximum cost of a round if several merchants wait, unless there are more merchants than that."""
+_BYTES_PER_COST: Final = 1024
+"""A command costs its weight, and one more for every so many bytes of its body."""
+_PERIOD: Final = 1.0
+"""Seconds. What merchants used in the current and the last period decides which of them are light."""
 _SLOT_TIMEOUT: Final = 0.05
 """Seconds after which a round that waits for a lock no longer delays the next round."""
 _log = structlog.get_logger()
@@ -58,6 +59,11 @@ class _QueuedCommand:
     command: Command
     weight: int
     result: "asyncio.Future[CommandResult]"
+
+    @property
+    def cost(self) -> int:
+        """How long it takes, approximately. A plain create costs 1."""
+        return self.weight + self.command.context.body_bytes // _BYTES_PER_COST
 
     @property
     def is_large(self) -> bool:
@@ -81,28 +87,30 @@ class Batches:
         batch_limit: int,
         queue_limit: int,
         merchants_at_once: int,
-        shard_of: Callable[[str], Hashable] = lambda _: None,
-        node_of: Callable[[str], Hashable] = lambda _: None,
+        turns: LockTurns,
+        shard_of: Callable[[str], Hashable],
     ) -> None:
-        """A transaction is for merchants of one shard. `shard_of` and `node_of` return a merchant's shard and its node."""
+        """A transaction is for merchants of one shard. `shard_of` returns a merchant's shard."""
         self._run_shared = run_shared
         self._run_solo = run_solo
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._merchants_at_once = merchants_at_once
+        self._turns = turns
         self._shard_of = shard_of
-        self._node_of = node_of
         self._queues: dict[str, deque[_QueuedCommand]] = {}
         """The queued commands of each merchant that has any queued or running."""
         self._ready: deque[str] = deque()
         """Merchants with queued commands and none running, in the order of their turns."""
+        self._ready_light: deque[str] = deque()
+        """Light merchants with queued commands and none running, in the order of their turns, which come first."""
+        self._use = _Use()
         self._weights: Counter[str] = Counter()
         """The weight of each merchant's queued and running commands."""
         self._total_weight = 0
         self._rounds = 0
-        self._solo_slots: dict[tuple[Hashable, bool], asyncio.Semaphore] = {}
-        """By node, whose connections they use: merchants on a node that does not respond leave the other nodes' slots alone.
-        And by whether the command is large."""
+        self._light_round = False
+        """Whether a round of light merchants runs beside the others."""
         self._dispatch_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -145,8 +153,11 @@ class Batches:
         if queue[0].is_large:
             self._begin(self._run_alone(merchant_id, [queue.popleft()]))
         else:
-            self._ready.append(merchant_id)
+            self._ready_queue_of(merchant_id).append(merchant_id)
             self._dispatch_soon()
+
+    def _ready_queue_of(self, merchant_id: str) -> deque[str]:
+        return self._ready_light if self._use.is_light(merchant_id) else self._ready
 
     def _dispatch_soon(self) -> None:
         """Start a round after this iteration of the event loop, so that commands arriving together run together."""
@@ -156,19 +167,23 @@ class Batches:
 
     def _dispatch(self) -> None:
         self._dispatch_scheduled = False
-        while self._ready and self._rounds < ROUNDS:
-            batches = self._next_round()
+        while self._rounds < ROUNDS and (self._ready_light or self._ready):
             self._rounds += 1
-            self._begin(self._run_round(batches))
+            self._begin(self._run_round(self._next_round(self._ready_light, self._ready), self._end_round))
+        if self._ready_light and not self._light_round:
+            self._light_round = True
+            self._begin(self._run_round(self._next_round(self._ready_light), self._end_light_round))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _next_round(self) -> dict[str, _Batch]:
-        """Return the batches of the merchants whose turn it is: a fair share each, then what capacity remains, in order."""
-        turn = self._next_turn()
+    def _next_round(self, *queues: deque[str]) -> dict[str, _Batch]:
+        """Return the batches of the merchants whose turn it is: a fair share each, then what capacity remains, in order.
+
+        They come from the first of the queues of ready merchants that is not empty, and the queues behind it."""
+        turn = self._next_turn(queues)
         limit = self._batch_limit if len(turn) == 1 else min(self._batch_limit, max(CONTENDED_LIMIT, len(turn)))
         share = max(1, limit // len(turn))
         batches: dict[str, _Batch] = {}
@@ -180,41 +195,42 @@ class Batches:
                 continue
             batches[merchant_id] = []
             total += self._fill(merchant_id, batches[merchant_id], share)
-        self._ready.extendleft(reversed(displaced))
+        for merchant_id in reversed(displaced):
+            self._ready_queue_of(merchant_id).appendleft(merchant_id)
         for merchant_id, batch in batches.items():
             total += self._fill(merchant_id, batch, limit - total)
-        BATCH_SIZE.labels("api").observe(total)
+            self._use.add(merchant_id, sum(queued.cost for queued in batch))
+        BATCH_SIZE.labels("api").observe(sum(queued.weight for batch in batches.values() for queued in batch))
         return batches
 
-    def _next_turn(self) -> list[str]:
-        """Remove from the ready merchants the first one and the next ones of its shard, and return them."""
-        shard = self._shard_of(self._ready[0])
+    def _next_turn(self, queues: Sequence[deque[str]]) -> list[str]:
+        """Remove from the queues the first merchant and the next ones of its shard, and return them."""
+        shard: Hashable = None
         turn: list[str] = []
-        skipped: list[str] = []
-        while self._ready and len(turn) < self._merchants_at_once:
-            merchant_id = self._ready.popleft()
-            (turn if self._shard_of(merchant_id) == shard else skipped).append(merchant_id)
-        self._ready.extendleft(reversed(skipped))
+        for queue in queues:
+            skipped: list[str] = []
+            while queue and len(turn) < self._merchants_at_once:
+                merchant_id = queue.popleft()
+                if not turn:
+                    shard = self._shard_of(merchant_id)
+                (turn if self._shard_of(merchant_id) == shard else skipped).append(merchant_id)
+            queue.extendleft(reversed(skipped))
         return turn
 
-    def _slots_of(self, merchant_id: str, *, is_large: bool = False) -> asyncio.Semaphore:
-        slots = asyncio.Semaphore(1 if is_large else MAX_SOLO_MERCHANTS)
-        return self._solo_slots.setdefault((self._node_of(merchant_id), is_large), slots)
-
     def _fill(self, merchant_id: str, batch: _Batch, capacity: int) -> int:
-        """Move queued commands into the batch while they fit, but always one into an empty batch. Return their weight."""
+        """Move queued commands into the batch while they fit, but always one into an empty batch. Return their cost."""
         queue, taken = self._queues[merchant_id], 0
-        while queue and not queue[0].is_large and (not batch or taken + queue[0].weight <= capacity):
+        while queue and not queue[0].is_large and (not batch or taken + queue[0].cost <= capacity):
             queued = queue.popleft()
-            taken += queued.weight
+            taken += queued.cost
             batch.append(queued)
         return taken
 
-    async def _run_round(self, batches: dict[str, _Batch]) -> None:
-        slot = _Slot(self._end_round)
+    async def _run_round(self, batches: dict[str, _Batch], on_end: Callable[[], None]) -> None:
+        slot = _Slot(on_end)
         try:
             first = next(iter(batches))
-            if len(batches) == 1 and not self._slots_of(first).locked():
+            if len(batches) == 1 and not self._turns.are_taken(first):
                 ((merchant_id, batch),) = batches.items()
                 batches.clear()
                 await self._run_alone(merchant_id, batch)
@@ -269,11 +285,12 @@ class Batches:
     async def _run_in_halves(self, merchant_id: str, batch: _Batch) -> None:
         """Run a batch. If it fails because of its data, split it in half until the failing command is isolated."""
         commands = [queued.command for queued in batch]
-        slots = self._slots_of(merchant_id, is_large=batch[0].is_large)
+
+        async def run() -> Sequence[CommandResult]:
+            return await self._turns.run(merchant_id, lambda: self._run_solo(merchant_id, commands), is_large=batch[0].is_large)
+
         try:
-            results = await with_retries(
-                lambda: self._in_turns(merchant_id, commands, slots), retry_safe=_is_retry_safe(commands)
-            )
+            results = await with_retries(run, retry_safe=_is_retry_safe(commands))
         except Problem as problem:
             if isinstance(problem.__cause__, CONNECTION_ERRORS):
                 _log.warning("batch_interrupted", merchant_id=merchant_id, size=len(batch), error=repr(problem.__cause__)[:300])
@@ -290,23 +307,6 @@ class Batches:
             BATCH_MERCHANTS.labels("api").observe(1)
             _set_results(batch, results)
 
-    async def _in_turns(
-        self, merchant_id: str, commands: Sequence[Command], slots: asyncio.Semaphore
-    ) -> Sequence[CommandResult]:
-        """Run a merchant's commands. While it is locked elsewhere, give up the slot after each turn and wait for the next one.
-
-        Otherwise a few merchants that stay locked would hold all slots. Raises UNAVAILABLE after _MAX_LOCK_SECONDS.
-        """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + _MAX_LOCK_SECONDS
-        while True:
-            try:
-                async with slots:
-                    return await self._run_solo(merchant_id, commands)
-            except LockNotAvailableError:
-                if clock() >= deadline:
-                    raise unavailable(f"{CONTENTION} Nothing was done.") from None
-
     def _end_batch(self, merchant_id: str, batch: _Batch) -> None:
         """Release the keys of a finished batch, and queue its merchant for another turn if it has more commands."""
         for queued in batch:
@@ -322,9 +322,44 @@ class Batches:
         self._rounds -= 1
         self._dispatch()
 
+    def _end_light_round(self) -> None:
+        self._light_round = False
+        self._dispatch()
+
+
+class _Use:
+    """What merchants have used in the current and the last period, as the cost of their commands."""
+
+    def __init__(self) -> None:
+        self._used: Counter[str] = Counter()
+        self._total = 0
+        self._periods: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        """What `_used` consists of: the last period and the current one."""
+        self._ends = 0.0
+
+    def add(self, merchant_id: str, cost: int) -> None:
+        """Count what a merchant uses now."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._ends:
+            self._start_period()
+            self._ends = now + _PERIOD
+        self._periods[1][merchant_id] += cost
+        self._used[merchant_id] += cost
+        self._total += cost
+
+    def is_light(self, merchant_id: str) -> bool:
+        """Return whether the merchant has used less than half as much as the average merchant."""
+        return 2 * self._used[merchant_id] * len(self._used) < self._total
+
+    def _start_period(self) -> None:
+        ended, last = self._periods
+        self._used -= ended  # drops the merchants that have used nothing since
+        self._total -= ended.total()
+        self._periods = last, Counter()
+
 
 class _Slot:
-    """One of the ROUNDS slots. Freed when the round ends or has waited for too long, whichever comes first."""
+    """A place for a round. Freed when the round ends or has waited for too long, whichever comes first."""
 
     def __init__(self, free: Callable[[], None]) -> None:
         self._free: Callable[[], None] | None = free

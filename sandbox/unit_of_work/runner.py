@@ -19,6 +19,7 @@ from sandbox.infrastructure.large_work import LARGE_BATCH, compute
 from sandbox.unit_of_work.batches import Batches
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.in_flight import in_flight
+from sandbox.unit_of_work.lock_turns import LockTurns
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.spans import export_spans
 from sandbox.unit_of_work.transaction import LOCK_TURN, with_retries
@@ -71,8 +72,9 @@ class UnitOfWorkRunner:
     ) -> None:
         self.catalogue = catalogue
         self.notifier = notifier
+        self._turns = LockTurns(node_of)
         self._batches = Batches(
-            self._run_batches, self._run_batch, batch_limit, queue_limit, merchants_at_once, shard_of, node_of
+            self._run_batches, self._run_batch, batch_limit, queue_limit, merchants_at_once, self._turns, shard_of
         )
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -253,8 +255,13 @@ class UnitOfWorkRunner:
 
         wanted = ClaimRequest(context.merchant_id, weight, keys=() if key is None else (key.key,))
 
+        async def transaction() -> CommandResult:
+            return await self.run_transaction(
+                wanted, decide, prepare, lock_timeout=LOCK_TURN, as_database_owner=as_database_owner
+            )
+
         async def attempt() -> CommandResult:
-            return await self.run_transaction(wanted, decide, prepare, as_database_owner=as_database_owner)
+            return await self._turns.run(context.merchant_id, transaction)
 
         return await with_retries(attempt, retry_safe=key is not None)
 
