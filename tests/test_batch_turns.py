@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
 
+import msgspec
 import pytest
 from asyncpg import LockNotAvailableError
 
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import NO_NEEDS, Command, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
-from sandbox.unit_of_work import batches
+from sandbox.unit_of_work import lock_turns
 from sandbox.unit_of_work.batches import ROUNDS, Batches
+from sandbox.unit_of_work.lock_turns import LockTurns
 from tests.harness.work import request_of
 
 AT_ONCE = 64
@@ -40,7 +42,7 @@ class Rounds:
     def __post_init__(self) -> None:
         self.batches = Batches(
             self._run_shared, self._run_solo, batch_limit=256, queue_limit=100_000, merchants_at_once=AT_ONCE,
-            shard_of=self.shard_of,
+            turns=LockTurns(lambda _: None), shard_of=self.shard_of,
         )  # fmt: skip
 
     async def _run_shared(self, commands: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:
@@ -108,6 +110,42 @@ async def test_merchants_displaced_by_a_heavy_command_come_first_in_the_next_rou
     assert [list(batches) for batches in rounds.rounds] == [[merchant_id] for merchant_id in merchants]
 
 
+async def test_a_light_merchant_does_not_wait_for_the_rounds_of_busy_ones() -> None:
+    """A create with a large body counts as several."""
+    started: asyncio.Queue[str] = asyncio.Queue()
+    may_end = asyncio.Event()
+
+    async def run(merchant_id: str, commands: Sequence[Command]) -> list[CommandResult]:
+        started.put_nowait(merchant_id)
+        await may_end.wait()
+        return [CommandResult(200, b"")] * len(commands)
+
+    async def run_shared(batches: Mapping[str, Sequence[Command]]) -> dict[str, list[CommandResult]]:
+        return {merchant_id: await run(merchant_id, commands) for merchant_id, commands in batches.items()}
+
+    batches = Batches(run_shared, run, 64, 200, 1, LockTurns(lambda _: None), lambda _: None)
+
+    def submit(merchant_id: str, body_bytes: int) -> asyncio.Task[CommandResult]:
+        context = msgspec.structs.replace(request_of(merchant_id), body_bytes=body_bytes)
+        return asyncio.create_task(batches.submit(Idle(context)))
+
+    async def begun(count: int) -> set[str]:
+        async with asyncio.timeout(10):
+            return {await started.get() for _ in range(count)}
+
+    busy = {f"busy {number}" for number in range(ROUNDS + 1)}
+    may_end.set()
+    await asyncio.gather(*(submit(merchant_id, 10_000) for merchant_id in busy), submit("light", 100))
+    assert await begun(ROUNDS + 2) == busy | {"light"}
+    may_end.clear()
+    tasks = [submit(merchant_id, 10_000) for merchant_id in busy]
+    assert await begun(ROUNDS) < busy
+    tasks.append(submit("light", 100))
+    assert await begun(1) == {"light"}
+    may_end.set()
+    await asyncio.gather(*tasks)
+
+
 async def test_a_batch_whose_merchant_stays_locked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps taking turns until the time limit. Then the command gets UNAVAILABLE and releases its key."""
     outcomes: list[Exception | None] = [LockNotAvailableError(), LockNotAvailableError(), None]
@@ -120,10 +158,12 @@ async def test_a_batch_whose_merchant_stays_locked_is_refused(monkeypatch: pytes
             raise error
         return [DONE] * len(commands)
 
-    loop = Batches(run_shared, run_solo, batch_limit=256, queue_limit=100, merchants_at_once=AT_ONCE)
+    loop = Batches(
+        run_shared, run_solo, batch_limit=256, queue_limit=100, merchants_at_once=AT_ONCE, turns=LockTurns(lambda _: None)
+    )
     command = Idle(request_of("locked", IdempotencyKey("k", b"f" * 32)))
     assert await loop.submit(command) == DONE
-    monkeypatch.setattr(batches, "_MAX_LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(lock_turns, "_MAX_LOCK_SECONDS", 0.0)
     for _ in range(2):
         outcomes[:] = [LockNotAvailableError()]
         with pytest.raises(Problem, match="UNAVAILABLE"):

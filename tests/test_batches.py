@@ -1,23 +1,22 @@
 """Requests in flight commit together, a failing one affects no other, and the queue is bounded."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 
-import msgspec
 import pytest
 
 from sandbox.db.engine import close_pool, connection, open_pool, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
 from sandbox.domain.payout_commands import CreatePayout, NewPayout
-from sandbox.domain.unit import NO_NEEDS, Command, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
+from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.payouts.steps import take_due_steps_together
-from sandbox.unit_of_work.batches import CONTENDED_LIMIT, ROUNDS, Batches
-from sandbox.unit_of_work.lock_turns import PLACES, LockTurns
+from sandbox.unit_of_work.batches import CONTENDED_LIMIT
+from sandbox.unit_of_work.lock_turns import PLACES
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliver import Deliverer
@@ -239,42 +238,6 @@ async def test_a_busy_merchant_does_not_delay_quiet_ones(
     assert len(units[rounds.index(busy.merchant_id)].posted) == CONTENDED_LIMIT - len(quiet), (
         "the busy merchant must get the capacity that the others leave"
     )
-
-
-async def test_a_light_merchant_does_not_wait_for_the_rounds_of_busy_ones() -> None:
-    """A create with a large body counts as several."""
-    started: asyncio.Queue[str] = asyncio.Queue()
-    may_end = asyncio.Event()
-
-    async def run(merchant_id: str, commands: Sequence[Command]) -> list[CommandResult]:
-        started.put_nowait(merchant_id)
-        await may_end.wait()
-        return [CommandResult(200, b"")] * len(commands)
-
-    async def run_shared(batches: Mapping[str, Sequence[Command]]) -> dict[str, list[CommandResult]]:
-        return {merchant_id: await run(merchant_id, commands) for merchant_id, commands in batches.items()}
-
-    batches = Batches(run_shared, run, 64, 200, 1, LockTurns(lambda _: None), lambda _: None)
-
-    def submit(merchant_id: str, body_bytes: int) -> asyncio.Task[CommandResult]:
-        context = msgspec.structs.replace(request_of(merchant_id), body_bytes=body_bytes)
-        return asyncio.create_task(batches.submit(Probe(context)))
-
-    async def begun(count: int) -> set[str]:
-        async with asyncio.timeout(10):
-            return {await started.get() for _ in range(count)}
-
-    busy = {f"busy {number}" for number in range(ROUNDS + 1)}
-    may_end.set()
-    await asyncio.gather(*(submit(merchant_id, 10_000) for merchant_id in busy), submit("light", 100))
-    assert await begun(ROUNDS + 2) == busy | {"light"}
-    may_end.clear()
-    tasks = [submit(merchant_id, 10_000) for merchant_id in busy]
-    assert await begun(ROUNDS) < busy
-    tasks.append(submit("light", 100))
-    assert await begun(1) == {"light"}
-    may_end.set()
-    await asyncio.gather(*tasks)
 
 
 async def test_with_sharing_off_each_merchant_has_its_own_transaction(pool: None, worlds: list[World]) -> None:

@@ -22,7 +22,7 @@ from sandbox.http.operation import JSON, MULTIPART, Operation
 from sandbox.http.paging import cursor_errors
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.request import ApiKeyLookup, Request
-from sandbox.infrastructure.large_work import LARGE_BODY, REQUESTS, compute
+from sandbox.infrastructure.large_work import LARGE_BODY, READS, WRITES, compute
 from sandbox.infrastructure.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS, Settings
 from sandbox.infrastructure.tasks import end_tasks
 
@@ -270,9 +270,10 @@ def path_parameters(operation: Operation, proceed: Handler) -> Handler:
 
 def turns(operation: Operation, proceed: Handler) -> Handler:
     """Wait for the merchant's turn, if the operation takes turns. Raises RATE_LIMITED if too many of its requests wait."""
+    places = READS if operation.method == "GET" else WRITES
 
     async def wait_for_turn(request: Request) -> Any:
-        async with REQUESTS.place(request.merchant_id):
+        async with places.place(request.merchant_id):
             return await proceed(request)
 
     return wait_for_turn if operation.takes_turns else proceed

@@ -106,8 +106,10 @@ def too_many_waiting() -> Problem:
     )
 
 
-REQUESTS: Final = Turns(3)
-"""The places of requests to operations that keep the database busy for long. Most connections stay free for others."""
+READS: Final = Turns(2)
+"""The places of requests that read for long. Each keeps a connection and a core of the database busy."""
+WRITES: Final = Turns(1)
+"""The place of requests that write for long. They write more than they read, so two of them would delay all others."""
 _turns: Final = Turns(1)
 _thread: Final = ThreadPoolExecutor(1, "large-work")
 

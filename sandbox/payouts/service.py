@@ -21,7 +21,7 @@ from sandbox.domain.query_errors import entries
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.infrastructure.large_work import LARGE_BATCH, REQUESTS, compute
+from sandbox.infrastructure.large_work import LARGE_BATCH, READS, compute
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, new_payout
 from sandbox.payouts.search import BY_REFERENCE, search_payouts
@@ -191,7 +191,7 @@ class PayoutService:
         match all of them.
         """
         if text := filters.get("q", "").strip():
-            async with REQUESTS.place(merchant_id):
+            async with READS.place(merchant_id):
                 return await search_payouts(merchant_id, window, text, statuses, dest_types, filters)
         fetch_limit = window.limit + 1
         bounds = (window.before, window.since)

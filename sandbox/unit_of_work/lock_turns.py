@@ -15,7 +15,7 @@ from sandbox.infrastructure.large_work import Turns
 
 T = TypeVar("T")
 
-PLACES: Final = 4
+PLACES: Final = 2
 """Maximum number of these transactions on each node. Each holds a connection, and other requests need some too."""
 MAX_WAITING: Final = 1000
 """Maximum number of a merchant's transactions that wait for a place; other requests get RATE_LIMITED."""

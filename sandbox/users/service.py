@@ -20,7 +20,7 @@ from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, U
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.domain.user_commands import RecordTransaction, RequestPayout
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.infrastructure.large_work import LARGE_BATCH, REQUESTS, compute
+from sandbox.infrastructure.large_work import LARGE_BATCH, READS, compute
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.creation import insert_users
 from sandbox.users.history import transactions, wallet_entries
@@ -229,7 +229,7 @@ class UserService:
         """Return a page of users, newest first. `filters` may have q and external_id, which at most one user has."""
         external_id = filters.get("external_id")
         if text := filters.get("q", "").strip():
-            async with REQUESTS.place(merchant_id):
+            async with READS.place(merchant_id):
                 matching = await search_users(merchant_id, window, text, external_id)
             return Page([_user(row) for row in matching.data], matching.has_more, matching.next_cursor)
         statement, extra = (LIST, []) if external_id is None else (BY_EXTERNAL_ID, [external_id])
