@@ -218,13 +218,32 @@ async def test_two_merchants_files_are_read_at_a_time_and_further_ones_wait(worl
         first, second, third, again = (EndlessFile() for _ in range(4))
         tasks = [asyncio.create_task(store(service, *pair)) for pair in ((world, first), (other, second))]
         await asyncio.gather(first.reading_started.wait(), second.reading_started.wait())
-        tasks += [asyncio.create_task(store(service, *pair)) for pair in ((waiting, third), (world, again))]
+        tasks.append(asyncio.create_task(store(service, waiting, third)))
+        # The order of arrival decides whose turn it is next.
+        while not service._turns.is_awaited():  # noqa: ASYNC110 - nothing signals that somebody has begun to wait
+            await asyncio.sleep(0.001)
+        tasks.append(asyncio.create_task(store(service, world, again)))
         await first.wait_for_lines(2000)
         assert not third.reading_started.is_set()
         first.is_ended = True
         await third.reading_started.wait()
         second.is_ended = third.is_ended = again.is_ended = True
         assert [result.status for result in await asyncio.gather(*tasks)] == [202] * 4
+
+
+@pytest.mark.usefixtures("pool")
+async def test_writes_of_other_merchants_do_not_wait_for_uploads_that_are_being_read(world: World) -> None:
+    work = units_of_work()
+    service = BulkCreditService(work)
+    with World.create(world.stack) as other, World.create(world.stack) as third:
+        files = EndlessFile(), EndlessFile()
+        tasks = [asyncio.create_task(store(service, *pair)) for pair in zip((world, other), files, strict=True)]
+        await asyncio.gather(*(file.reading_started.wait() for file in files))
+        done = CommandResult(200, b"{}")
+        assert await work.store(request_of(third.merchant_id, IdempotencyKey("key", b"")), done) == done
+        for file in files:
+            file.is_ended = True
+        assert [result.status for result in await asyncio.gather(*tasks)] == [202] * 2
 
 
 @pytest.mark.usefixtures("pool")

@@ -115,7 +115,7 @@ def test_the_action_starts_a_sandbox_that_outlives_its_step(job: Job) -> None:
     assert code == 0, job.printed
     installs = (job.temp / "installed").read_text().splitlines()
     assert [line.split(" install ")[1] for line in installs] == [
-        f"--require-hashes -r {ROOT}/requirements.txt", f"--no-deps {ROOT}"
+        f"--no-deps --require-hashes -r {ROOT}/requirements.txt", f"--no-deps {ROOT}"
     ]  # fmt: skip
     assert job.used == ["actions/setup-python@v5"]
 

@@ -256,12 +256,14 @@ class UnitOfWorkRunner:
         wanted = ClaimRequest(context.merchant_id, weight, keys=() if key is None else (key.key,))
 
         async def transaction() -> CommandResult:
-            return await self.run_transaction(
-                wanted, decide, prepare, lock_timeout=LOCK_TURN, as_database_owner=as_database_owner
-            )
+            return await self.run_transaction(wanted, decide, lock_timeout=LOCK_TURN, as_database_owner=as_database_owner)
 
         async def attempt() -> CommandResult:
-            return await self._turns.run(context.merchant_id, transaction)
+            if prepare is None:
+                return await self._turns.run(context.merchant_id, transaction)
+            # Preparing takes up to minutes. It must not hold a place that other merchants need, and giving up its transaction
+            # because the merchant is locked would waste it.
+            return await self.run_transaction(wanted, decide, prepare, as_database_owner=as_database_owner)
 
         return await with_retries(attempt, retry_safe=key is not None)
 
