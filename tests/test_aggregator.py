@@ -377,7 +377,7 @@ def test_an_idle_merchant_is_never_polled(world: World) -> None:
     assert world.get("/aggregator/v1/fetches").json()["data"] == []
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_in_real_time_no_minute_has_six_calls(world: World) -> None:
     with Vendor([row(n) for n in range(2500)]) as vendor:
         assert world.client.put("/aggregator/v1/source", json={"url": vendor.url}).status_code == 200

@@ -24,6 +24,8 @@ from tests.harness.citus import COORDINATOR, WORKERS, CitusCluster
 from tests.harness.command import invoke
 from tests.harness.world import Stack, World
 
+pytestmark = pytest.mark.slow
+
 _numbers = itertools.count(1)
 _DISTRIBUTED = "SELECT logicalrelid::text FROM pg_dist_partition"
 

@@ -15,6 +15,8 @@ from sandbox.db.engine import close_pool, connection, every_shard, open_pool, tr
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.world import World
 
+pytestmark = pytest.mark.slow
+
 THREADS = 8 * len(NODES)
 
 

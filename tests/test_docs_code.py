@@ -15,6 +15,8 @@ from tests.harness.supervised import end
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"sh", "python", "text", "json", "toml", "yaml", *OTHER_LANGUAGES}
 README = ROOT / "README.md"
 PAGES_WITH_BLOCKS = {page.relative_to(ROOT).as_posix(): page for page in PAGES if blocks_of(page)}

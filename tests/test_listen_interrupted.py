@@ -103,7 +103,7 @@ class Load:
         self._thread.join()
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_no_event_is_lost_or_repeated_when_anything_is_interrupted(sandbox: Sandbox, receiver: Receiver) -> None:
     world = World.create(sandbox.stack, opening_balance="900000.00")
     arrivals: dict[str, list[float]] = {}

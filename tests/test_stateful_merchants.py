@@ -336,6 +336,6 @@ def test_results_equal_the_models_even_if_processes_are_killed(sandbox: Sandbox)
     run_bursts(sandbox, 5, 6, derandomize=True)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_results_of_random_requests_equal_the_models_even_if_processes_are_killed(sandbox: Sandbox) -> None:
     run_bursts(sandbox, 60, 15, derandomize=False)
