@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from sandbox.runtime.open_files import raise_open_file_limit
+from tests.harness.console import ConsoleClient
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
 from tests.harness.waiting import until
@@ -164,6 +165,14 @@ def chromium() -> Iterator["Browser"]:
 
     with browser.chromium() as found:
         yield found
+
+
+@pytest.fixture
+def console(world: World) -> Iterator[ConsoleClient]:
+    """Yield a console session of the world's admin key."""
+    with ConsoleClient(world.stack.api_url) as client:
+        assert client.sign_in(world.api_key).url.path == world.console
+        yield client
 
 
 @pytest.fixture
