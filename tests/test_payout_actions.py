@@ -98,13 +98,6 @@ def test_a_failure_code_is_accepted_exactly_where_codes_are_listed(world: World,
             assert (changed.status_code, changed.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
-def test_an_unknown_payout_and_another_merchants_payout_have_no_actions(world: World) -> None:
-    with World.create(world.stack, opening_balance="100.00") as other:
-        payout = other.create_payout("0004")["id"]
-    for payout_id in (payout, str(uuid.uuid4()), "no-id"):
-        assert world.get(f"/sandbox/v1/payouts/{payout_id}/actions").json()["code"] == "NOT_FOUND"
-
-
 def test_the_command_prints_what_each_action_does(world: World) -> None:
     payout = world.create_payout("0004", requires_approval=True)["id"]
     shown = invoke("payouts", "actions", payout, "--url", world.stack.api_url, "--api-key", world.api_key).stdout

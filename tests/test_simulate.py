@@ -83,16 +83,6 @@ def test_a_rejection_has_a_failure_code_only_if_one_was_given(world: World) -> N
     assert (rejected["status"], rejected["failure_code"]) == ("REJECTED", None)
 
 
-def test_an_idempotency_key_is_optional_and_replays_the_response(world: World) -> None:
-    payout = world.create_payout("0004")
-    headers = {"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}
-    path, body = f"/sandbox/v1/payouts/{payout['id']}/simulate", {"status": "FAILED", "failure_code": "ACCOUNT_CLOSED"}
-    first = world.client.post(path, json=body, headers=headers)
-    again = world.client.post(path, json=body, headers=headers)
-    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
-    assert world.path_of(payout["id"]) == ["PENDING", "FAILED"]
-
-
 @pytest.mark.parametrize("status", [status for status in STATUSES if status not in ("FAILED", "RETURNED", "REJECTED")])
 def test_a_failure_code_is_refused_for_any_status_that_is_not_a_failure(world: World, status: str) -> None:
     payout = world.create_payout("0004")

@@ -218,16 +218,6 @@ def test_users_are_listed_and_found_by_external_id_and_ids_are_unique(world: Wor
     assert [result["status"] for result in results] == [201, 409, 400]
 
 
-def test_a_user_of_another_merchant_is_not_found(world: World, stack: Stack) -> None:
-    user_id = make_user(world)
-    with World.create(stack) as other:
-        for path in ("", "/summary", "/balance", "/transactions"):
-            assert other.get(f"/api/v1/users/{user_id}{path}").status_code == 404
-        body = {"type": "EARNED", "amount": "1"}
-        assert other.post(f"/api/v1/users/{user_id}/transactions", body).status_code == 404
-        assert other.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"}).status_code == 404
-
-
 def test_a_user_without_a_destination_cannot_request_a_payout(world: World) -> None:
     user_id = make_user(world, destination=None)
     record(world, user_id, "EARNED", "10")
