@@ -22,8 +22,6 @@ OPERATIONS = {
 }
 WITH_ID = {name: found for name, found in OPERATIONS.items() if "{" in found[1]}
 LISTS = [path for method, path, _ in OPERATIONS.values() if method == "get" and "{" not in path and "stream" not in path]
-    path for method, path, _ in OPERATIONS.values() if method == "get" and "{" not in path and not path.endswith("/stream")
-]
 IDS_IN_BODIES: dict[str, Any] = {
     "retry_bulk_credit": {"activity_id": "activity_id"},
     "reconcile_sales": [{"sale_id": "sale_id", "status": "APPROVED"}],
