@@ -8,9 +8,9 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,10 @@ from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from sandbox.runtime.open_files import raise_open_file_limit
 from tests.harness.console import ConsoleClient
+from tests.harness.own_sandbox import start_sandbox
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
-from tests.harness.waiting import until
+from tests.harness.work import pooled
 from tests.harness.world import Stack, World
 
 if TYPE_CHECKING:
@@ -72,8 +73,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # The tests use plain HTTP. Without this, each client spends 30 ms on loading the system's CA certificates.
     os.environ.pop("SSL_CERT_FILE", None)
     os.environ["SSL_CERT_DIR"] = folder.name
-    ready = Path(folder.name) / "ready.json"
-    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--api-processes", "2", "--workers", "2"]
     # Use the embedded stores, even if the environment names others for the sandbox.
     for name in ("DATABASE_URL", "REDIS_URL"):
         os.environ.pop(name, None)
@@ -81,16 +80,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     env = dict(os.environ)
     if _DATABASE_VARIABLE in os.environ:
         env |= {"DATABASE_URL": os.environ[_DATABASE_VARIABLE], "SANDBOX_WEBHOOK_ALLOW": "loopback"}
-    log = (Path(folder.name) / "up.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)], env=env, stdout=log, stderr=log
-    )
-    log.close()
+    try:
+        process, stack = start_sandbox(Path(folder.name), "--ephemeral", "--api-processes", "2", "--workers", "2", env=env)
+    except AssertionError as error:
+        pytest.exit(str(error), returncode=1)
     session.config.stash[_STACK] = (process, folder)
-    until(lambda: ready.exists() or process.poll() is not None, seconds=300)
-    if not ready.exists():
-        pytest.exit(f"the sandbox did not start:\n{(Path(folder.name) / 'up.log').read_text()}", returncode=1)
-    os.environ[_STACK_VARIABLE] = ready.read_text()
+    os.environ[_STACK_VARIABLE] = json.dumps(asdict(stack))
 
 
 class _Scheduling(LoadFileScheduling):
@@ -165,6 +160,13 @@ def chromium() -> Iterator["Browser"]:
 
     with browser.chromium() as found:
         yield found
+
+
+@pytest.fixture
+async def pool(stack: Stack) -> AsyncIterator[None]:
+    """Open a pool of connections to the sandbox's database in this process."""
+    async with pooled(stack.database_url, 4):
+        yield
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from sandbox.clock.advancer import ClockAdvancer
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.webhook_schedule import next_attempt
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.webhooks.attempt import AttemptRunner
@@ -20,7 +18,7 @@ from sandbox.webhooks.sender import WebhookSender
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.work import units_of_work
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 
 
 def clock(world: World, action: str, key: str | None = None, **body: Any) -> dict[str, Any]:
@@ -241,13 +239,6 @@ def test_the_response_lists_at_most_1000_steps_but_counts_all(world: World) -> N
     assert (run["complete"], run["steps"], len(run["ran"])) == (True, 1001, 1000)
     assert world.balance() == ("1000000.00", "0.00")
     world.assert_clean()
-
-
-@pytest.fixture
-async def pool(stack: Stack) -> AsyncIterator[None]:
-    await open_pool(stack.database_url, 2)
-    yield
-    await close_pool()
 
 
 async def test_an_advance_stops_at_the_step_limit_and_says_so(world: World, pool: None) -> None:

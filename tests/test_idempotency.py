@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.errors import Problem
 from sandbox.domain.fingerprint import fingerprint
 from sandbox.domain.unit import CommandResult
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.sealed import seal, unseal
 from tests.harness.receiver import Receiver
+from tests.harness.work import pooled
 from tests.harness.world import Stack, World
 from worker.sweep import purge_expired_keys
 
@@ -276,11 +276,8 @@ def test_an_operators_key_expires_after_a_day_and_is_purged(stack: Stack) -> Non
     stack.execute("UPDATE operator_keys SET expires_at = now() WHERE key = $1", key)
 
     async def purge() -> None:
-        await open_pool(stack.database_url, 1)
-        try:
+        async with pooled(stack.database_url, 1):
             await purge_expired_keys(datetime.now(UTC))
-        finally:
-            await close_pool()
 
     asyncio.run(purge())
     assert stack.execute("SELECT FROM operator_keys WHERE key = $1", key) == []

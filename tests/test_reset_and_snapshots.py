@@ -22,7 +22,7 @@ from sandbox.worlds import service, store
 from sandbox.worlds.store import MAX_SNAPSHOT_ROWS
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
-from tests.harness.work import request_of, units_of_work
+from tests.harness.work import pooled, request_of, units_of_work
 from tests.harness.world import Stack, World
 
 AT = "2031-01-01T00:00:00.000Z"
@@ -239,8 +239,7 @@ def test_a_database_user_without_superuser_rights_can_restore_with_all_foreign_k
     monkeypatch.setattr(store, "_MAY_SKIP_KEYS", "SELECT false")
 
     async def empty_and_restore_twice() -> None:
-        await open_pool(world.stack.database_url, 1)
-        try:
+        async with pooled(world.stack.database_url, 1):
             for _ in range(2):
                 async with transaction(world.merchant_id, as_database_owner=True) as conn:
                     await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
@@ -248,8 +247,6 @@ def test_a_database_user_without_superuser_rights_can_restore_with_all_foreign_k
                 async with transaction(world.merchant_id, as_database_owner=True) as conn:
                     await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
                     assert await store.restore_world(conn, world.merchant_id, snapshot_id) is not None
-        finally:
-            await close_pool()
 
     asyncio.run(empty_and_restore_twice())
     found = rows(world)

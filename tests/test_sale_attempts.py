@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import failure_of
 from sandbox.domain.scenario_engine import Facts, Match, Scenario, Step
 from sandbox.sales.service import SalesService
-from tests.harness.work import request_of, units_of_work
+from tests.harness.work import pooled, request_of, units_of_work
 from tests.harness.world import Stack, World
 from tests.test_sales import ADVANCE, FINAL, REFUSED, reconcile, run, sales, sell, world
 from tests.test_users import DESTINATION, make_user, summary
@@ -175,11 +174,8 @@ def test_runs_and_failed_attempts_are_logged_and_counted_in_metrics(world: World
     runs = metric("psp_sales_runs", kind="ADVANCE", cause="api")
 
     async def pay() -> None:
-        await open_pool(world.stack.database_url, 2)
-        try:
+        async with pooled(world.stack.database_url, 2):
             await SalesService(units_of_work()).run(request_of(world.merchant_id, request_id="req-1"), "ADVANCE")
-        finally:
-            await close_pool()
 
     with capture_logs() as logs:
         asyncio.run(pay())

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.sale import advance_of, final_of
 from sandbox.domain.unit import IdempotencyKey, UnitOfWork
 from sandbox.sales.service import CHUNK, SalesService
@@ -176,14 +175,6 @@ def test_advance_and_final_add_up_to_the_earning_or_to_zero(earning: Decimal) ->
     assert advance + final_of(earning, advance, "APPROVED") == earning
     assert advance + final_of(earning, advance, "DECLINED") == 0
     assert abs(advance - earning / 10) <= Decimal("0.005")
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[None]:
-    """Open this process's database pool."""
-    await open_pool(database_url, 2)
-    yield
-    await close_pool()
 
 
 @pytest.mark.usefixtures("pool")
