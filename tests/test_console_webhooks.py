@@ -1,35 +1,29 @@
 """The console's pages about webhooks: what they show, and the main flows in a browser."""
 
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from examples.receivers.broken import NoDedup
-from examples.receivers.correct_python import Server
 from sandbox.console.forms import body_of
 from sandbox.console.pages.deliveries import BAR_WIDTH, phases
 from sandbox.console.pages.endpoints import as_entered, filter_rows
-from sandbox.domain.webhook_signing import new_secret
 from tests.harness.console import ConsoleClient
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
+from tests.test_receiver_checks import SECRET, served
 
 if TYPE_CHECKING:
     from tests.harness.browser import Browsing
-
-SECRET = new_secret(bytes(range(32)))
 
 
 @pytest.fixture
 def no_dedup() -> Iterator[str]:
     """Yield the URL of a receiver that acts twice on a webhook that arrives twice."""
-    with Server(NoDedup(SECRET)) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    with served(NoDedup(SECRET)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def add_endpoint(world: World, url: str, **fields: Any) -> dict[str, Any]:

@@ -201,18 +201,6 @@ def test_only_an_admin_imports_and_members_can_export(stack: Stack, world: World
         assert client.put(PATH, content=found.content, headers=headers).status_code == 403
 
 
-def test_an_import_runs_once_per_idempotency_key(stack: Stack) -> None:
-    with seeded(stack) as world, seeded(stack) as other:
-        world.post("/api/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/"})
-        content = world.get(PATH).content
-        first = put(other, content, headers={"X-IDEMPOTENCY-KEY": "import"})
-        payout = other.create_payout()
-        again = put(other, content, headers={"X-IDEMPOTENCY-KEY": "import"})
-        assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
-        assert again.json() == first.json()
-        assert other.payout(payout["id"])["id"] == payout["id"]
-
-
 def test_the_journal_moves_and_neither_export_nor_import_is_in_it(stack: Stack) -> None:
     with seeded(stack) as world, seeded(stack) as other:
         call(world, 0, "POST", "/api/v1/payouts", world.payout_body())
