@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
@@ -134,6 +135,14 @@ def world(stack: Stack) -> Iterator[World]:
     """Yield a merchant that only this test uses, with 1,000,000.00 available."""
     with World.create(stack, opening_balance="1000000.00") as world:
         yield world
+
+
+@pytest.fixture
+def member(world: World) -> Iterator[httpx.Client]:
+    """Yield a client with a member key of the test's merchant."""
+    key = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
+    with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": key}, timeout=60) as client:
+        yield client
 
 
 @pytest.fixture
