@@ -5,8 +5,9 @@ import pkgutil
 import uuid
 
 from sandbox.db import migrations
-from sandbox.db.engine import close_pool, open_pool, transaction
+from sandbox.db.engine import transaction
 from sandbox.worlds.store import restore_world
+from tests.harness.work import pooled
 from tests.harness.world import Stack
 from tests.test_worlds_migration import execute, in_new_database, statements
 
@@ -57,18 +58,14 @@ async def migrate_and_check(url: str) -> None:
     )
     for _ in range(2):  # a migration can be interrupted after its last statement and run again
         await execute(url, *statements(MIGRATION))
-    await open_pool(url, 1)
-    try:
-        async with transaction(M, as_database_owner=True) as conn:
-            for is_restored in (False, True):
-                if is_restored:
-                    await conn.execute("UPDATE bulk_credits SET invalid = 0 WHERE merchant_id = $1", M)
-                    await conn.execute("DELETE FROM bulk_credit_items WHERE merchant_id = $1", M)
-                    assert await restore_world(conn, M, SNAPSHOT) is not None
-                assert [tuple(row) for row in await conn.fetch(COUNTS, M)] == [(4, 3, 2, 1)]
-                assert [tuple(row) for row in await conn.fetch(ITEMS, M)] == [CREDITED, *OTHERS]
-    finally:
-        await close_pool()
+    async with pooled(url, 1), transaction(M, as_database_owner=True) as conn:
+        for is_restored in (False, True):
+            if is_restored:
+                await conn.execute("UPDATE bulk_credits SET invalid = 0 WHERE merchant_id = $1", M)
+                await conn.execute("DELETE FROM bulk_credit_items WHERE merchant_id = $1", M)
+                assert await restore_world(conn, M, SNAPSHOT) is not None
+            assert [tuple(row) for row in await conn.fetch(COUNTS, M)] == [(4, 3, 2, 1)]
+            assert [tuple(row) for row in await conn.fetch(ITEMS, M)] == [CREDITED, *OTHERS]
 
 
 def test_the_migration_keeps_uncredited_rows_in_files_and_snapshots(stack: Stack) -> None:

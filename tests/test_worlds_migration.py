@@ -12,8 +12,9 @@ from decimal import Decimal
 import asyncpg
 
 from sandbox.db import migrations
-from sandbox.db.engine import close_pool, open_pool, transaction
+from sandbox.db.engine import transaction
 from sandbox.worlds.store import restore_world
+from tests.harness.work import pooled
 from tests.harness.world import Stack
 
 MIGRATION = "sandbox_2026_11_22t08_00_00_000000"
@@ -69,33 +70,29 @@ async def migrate_and_check(url: str) -> None:
     )
     for _ in range(2):  # a migration can be interrupted after its last statement and run again
         await execute(url, *statements(MIGRATION))
-    await open_pool(url, 1)
-    try:
-        async with transaction(running, as_database_owner=True) as conn:
-            world = "SELECT * FROM worlds WHERE merchant_id = $1"
-            assert dict(await conn.fetchrow(world, running) or {}) == {
-                "merchant_id": uuid.UUID(running), "seed": None, "id_sequence": 0, "clock_frozen_at": None,
-                "clock_offset": timedelta(hours=2), "default_scenario": "success", "approvals_expire_after": None,
-                "review_threshold": None,
-            }  # fmt: skip
-            assert dict(await conn.fetchrow(world, frozen) or {}) == {
-                "merchant_id": uuid.UUID(frozen), "seed": 7, "id_sequence": 1024, "clock_frozen_at": AT,
-                "clock_offset": timedelta(), "default_scenario": "pending", "approvals_expire_after": timedelta(minutes=1),
-                "review_threshold": Decimal(5),
-            }  # fmt: skip
-            await conn.execute("UPDATE accounts SET balance = 7 WHERE merchant_id = $1", frozen)
-            restored = await restore_world(conn, frozen, snapshot)
-            assert restored is not None
-            assert (restored.name, restored.rows, restored.clock.offset) == ("S", 2, timedelta(hours=1))
-            assert await conn.fetchval("SELECT balance FROM accounts WHERE merchant_id = $1", frozen) == 5
-            assert dict(await conn.fetchrow(world, frozen) or {}) == {
-                "merchant_id": uuid.UUID(frozen), "seed": 7, "id_sequence": 512, "clock_frozen_at": None,
-                "clock_offset": timedelta(hours=1), "default_scenario": "failed", "approvals_expire_after": None,
-                "review_threshold": Decimal(9),
-            }  # fmt: skip
-            assert await conn.fetchval("SELECT rate_limit FROM merchants WHERE merchant_id = $1", frozen) == 60
-    finally:
-        await close_pool()
+    async with pooled(url, 1), transaction(running, as_database_owner=True) as conn:
+        world = "SELECT * FROM worlds WHERE merchant_id = $1"
+        assert dict(await conn.fetchrow(world, running) or {}) == {
+            "merchant_id": uuid.UUID(running), "seed": None, "id_sequence": 0, "clock_frozen_at": None,
+            "clock_offset": timedelta(hours=2), "default_scenario": "success", "approvals_expire_after": None,
+            "review_threshold": None,
+        }  # fmt: skip
+        assert dict(await conn.fetchrow(world, frozen) or {}) == {
+            "merchant_id": uuid.UUID(frozen), "seed": 7, "id_sequence": 1024, "clock_frozen_at": AT,
+            "clock_offset": timedelta(), "default_scenario": "pending", "approvals_expire_after": timedelta(minutes=1),
+            "review_threshold": Decimal(5),
+        }  # fmt: skip
+        await conn.execute("UPDATE accounts SET balance = 7 WHERE merchant_id = $1", frozen)
+        restored = await restore_world(conn, frozen, snapshot)
+        assert restored is not None
+        assert (restored.name, restored.rows, restored.clock.offset) == ("S", 2, timedelta(hours=1))
+        assert await conn.fetchval("SELECT balance FROM accounts WHERE merchant_id = $1", frozen) == 5
+        assert dict(await conn.fetchrow(world, frozen) or {}) == {
+            "merchant_id": uuid.UUID(frozen), "seed": 7, "id_sequence": 512, "clock_frozen_at": None,
+            "clock_offset": timedelta(hours=1), "default_scenario": "failed", "approvals_expire_after": None,
+            "review_threshold": Decimal(9),
+        }  # fmt: skip
+        assert await conn.fetchval("SELECT rate_limit FROM merchants WHERE merchant_id = $1", frozen) == 60
 
 
 async def migrate_sales_and_check(url: str) -> None:
@@ -139,16 +136,12 @@ async def migrate_sales_and_check(url: str) -> None:
     )
     for _ in range(2):
         await execute(url, *statements(DUE_TIMES_OF_SALES))
-    await open_pool(url, 1)
-    try:
-        async with transaction(FIRST, as_database_owner=True) as conn:
-            for _ in range(2):  # the rows of the table, then those of the snapshot
-                found = await conn.fetch("SELECT due_at FROM sales WHERE merchant_id = $1 ORDER BY id", FIRST)
-                times = [None if due_at is None else f"{due_at:%H:%M:%S}" for (due_at,) in found]
-                assert times == ["11:00:00", "11:00:00", "11:30:00", "10:30:00", None]
-                assert await restore_world(conn, FIRST, FIRST) is not None
-    finally:
-        await close_pool()
+    async with pooled(url, 1), transaction(FIRST, as_database_owner=True) as conn:
+        for _ in range(2):  # the rows of the table, then those of the snapshot
+            found = await conn.fetch("SELECT due_at FROM sales WHERE merchant_id = $1 ORDER BY id", FIRST)
+            times = [None if due_at is None else f"{due_at:%H:%M:%S}" for (due_at,) in found]
+            assert times == ["11:00:00", "11:00:00", "11:30:00", "10:30:00", None]
+            assert await restore_world(conn, FIRST, FIRST) is not None
 
 
 def in_new_database(stack: Stack, check: Callable[[str], None]) -> None:
