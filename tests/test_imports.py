@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from fnmatch import fnmatch
 from typing import Final
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from tests.harness.imports import (
     LAYERS,
     PACKAGES,
-    PURE,
     ROOT,
     TOP_LEVEL,
     Import,
@@ -20,6 +18,7 @@ from tests.harness.imports import (
     folder_of,
     impurities,
     internal_imports,
+    is_pure,
     layers_needed,
     read_sources,
     relative_imports,
@@ -63,7 +62,7 @@ def test_only_the_server_imports_apis_of_other_folders() -> None:
 
 
 def test_pure_modules_import_no_io_clock_or_randomness() -> None:
-    assert [pattern for pattern in PURE if not any(fnmatch(module, pattern) for module in SOURCES)] == []
+    assert len([module for module, text in SOURCES.items() if is_pure(module, text)]) > 80
     assert impurities(SOURCES) == []
 
 
@@ -181,6 +180,12 @@ def test_the_checker_finds_direct_and_indirect_impurities(text: str, impurity: s
     assert f"sandbox.domain.a → sandbox.domain.b → sandbox.other.c: {impurity}" in impurities(through_others)
     through_a_package = {**sources, "sandbox.domain.b": "import sandbox.other.c", "sandbox.other.c": "", "sandbox.other": text}
     assert f"sandbox.domain.a → sandbox.domain.b → sandbox.other: {impurity}" in impurities(through_a_package)
+
+
+def test_a_module_outside_the_domain_is_pure_if_its_docstring_says_so() -> None:
+    for docstring in ("Rules of users. Pure.", "Rules of users. Pure: the time is passed in.", "Rules.\n\nAll of them.\nPure."):
+        assert impurities({"sandbox.users.rules": f'"""{docstring}"""\nimport time'}) == ["sandbox.users.rules: imports time"]
+    assert impurities({"sandbox.users.rules": '"""Rules of users. Pure, but for the time."""\nimport time'}) == []
 
 
 def test_the_checker_allows_impure_imports_for_type_checking() -> None:

@@ -7,10 +7,10 @@ from name to source text, so that a test can change a module or make up a whole 
 """
 
 import ast
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -58,25 +58,14 @@ LAYERS: Final = (
 COMPOSERS: Final = ("server", "tests")
 """Folders that may import an `api` module of another folder."""
 
-PURE: Final = (
-    "sandbox.domain.*",
-    *(
-        f"sandbox.{name}.requests"
-        for name in ("faults", "listeners", "payouts", "receiver_tests", "sales", "users", "webhooks")
-    ),
-    "sandbox.directory.destination",
-    "sandbox.scenarios.rules",
-    "sandbox.overview.statistics",
-    "sandbox.webhooks.capacity",
-    "sandbox.unit_of_work.in_flight",
-)
-"""Patterns for the names of the modules that must be pure."""
+_SAYS_PURE: Final = re.compile(r"(^|[.:] )Pure[.:]", re.MULTILINE)
+"""A module is pure if it is in `sandbox.domain`, or says so in its docstring: "Pure." or, with a condition, "Pure: …"."""
 
 PURE_LIBRARIES: Final = frozenset({
-    "binascii", "collections", "contextlib", "csv", "cryptography", "dataclasses", "datetime", "decimal", "difflib",
-    "email.utils.parsedate_to_datetime", "enum", "fnmatch", "functools", "hashlib", "hmac", "ipaddress", "itertools", "json",
-    "math", "msgspec", "operator", "re", "statistics", "string", "tomllib", "types", "typing", "urllib.parse", "uuid.UUID",
-    "yarl",
+    "base64", "binascii", "collections", "contextlib", "csv", "cryptography", "dataclasses", "datetime", "decimal", "difflib",
+    "email.utils.parsedate_to_datetime", "enum", "fnmatch", "functools", "hashlib", "hmac", "io.StringIO", "ipaddress",
+    "itertools", "json", "markupsafe", "math", "msgspec", "operator", "re", "shlex", "statistics", "string", "tomllib", "types",
+    "typing", "unicodedata", "urllib.parse", "uuid.UUID", "yarl",
 })  # fmt: skip
 """Libraries that a pure module may import: no I/O, no event loop, no clock, no randomness."""
 _IMPURE_NAMES: Final = frozenset({
@@ -188,7 +177,12 @@ def layers_needed(arrows: Iterable[tuple[str, str]]) -> int:
     return max(map(height, reached), default=0)
 
 
-def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[str]:
+def is_pure(module: str, text: str) -> bool:
+    """Return whether the module with this text must be pure."""
+    return module.startswith("sandbox.domain.") or bool(_SAYS_PURE.search(_parsed(text).docstring))
+
+
+def impurities(sources: Mapping[str, str]) -> list[str]:
     """Return each impurity in a pure module or in a module that it imports at run time, with the import path to it."""
     graph = defaultdict(set)
     for one in internal_imports(sources):
@@ -196,8 +190,8 @@ def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[s
             # Importing a module also runs its parent packages.
             graph[one.importer].update(_prefixes(one.imported))
     found = set()
-    for start in sources:
-        if not any(fnmatch(start, pattern) for pattern in pure):
+    for start, text in sources.items():
+        if not is_pure(start, text):
             continue
         paths = {start: start}
         pending = deque([start])
@@ -234,6 +228,7 @@ def report(sources: Mapping[str, str]) -> str:
 
 
 class _Module(NamedTuple):
+    docstring: str
     imports: tuple[tuple[str, bool], ...]
     """(Dotted name, whether it is imported at run time) for each import."""
     is_relative: bool
@@ -261,7 +256,7 @@ def _parsed(text: str) -> _Module:
             continue
         imports += [(name, id(node) not in type_checking_nodes) for name, _ in found]
         names |= {local: name for name, local in found}
-    return _Module(tuple(imports), is_relative, tuple(_impurities(tree, imports, names)))
+    return _Module(ast.get_docstring(tree) or "", tuple(imports), is_relative, tuple(_impurities(tree, imports, names)))
 
 
 def _impurities(tree: ast.AST, imports: Iterable[tuple[str, bool]], names: Mapping[str, str]) -> Iterator[str]:
