@@ -39,9 +39,9 @@ def refuse_newer(completed: set[str]) -> None:
     unknown = completed - migration_ids()
     if unknown:
         raise MigrationError(
-            f"A newer version of the sandbox has migrated this database ({len(unknown)} migrations that this version does not"
-            f" know, the last one {max(unknown)}). Nothing was changed. Install that version again, or restore the backup from"
-            " before the upgrade; `psp up` can also start on new data with --data DIR."
+            f"A newer version of the sandbox, or one before 0.1.0, has migrated this database ({len(unknown)} migrations that"
+            f" this version does not know, the last one {max(unknown)}). Nothing was changed. Install that version again, or"
+            " restore the backup from before the upgrade; `psp up` can also start on new data with --data DIR."
         )
 
 
