@@ -256,13 +256,6 @@ def test_an_illegal_transition_is_refused_and_the_error_names_the_legal_ones(wor
     world.assert_clean()
 
 
-def test_a_problems_type_url_is_a_page_that_explains_it(world: World) -> None:
-    body = world.get("/api/v1/payouts/none").json()
-    page = httpx.get(body["type"], timeout=60)
-    assert page.status_code == 200
-    assert "NOT_FOUND" in page.text
-
-
 def test_merchants_need_the_operator_key_and_are_deleted_with_all_their_rows(world: World) -> None:
     client = httpx.Client(base_url=world.stack.api_url, timeout=60)
     assert problem(client.post("/sandbox/v1/merchants", json={"name": "x"})) == (401, "MISSING_API_KEY")
