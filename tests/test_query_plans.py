@@ -90,6 +90,7 @@ NEEDS = json.dumps({"keys": ids(), "references": [f"ref-{n}" for n in range(1, B
 SEARCH = (list(STATUSES), ["BANK", "WALLET"], "{}", None, "REF-", "REF-", "", [], MIN_ID, MIN_ID, BATCH)
 """A text that many rows contain: the search stops at the end of the page."""
 ARGUMENTS: Mapping[str, Sequence[object]] = {
+    "sandbox.aggregator.service._BALANCE": (MERCHANT, ids()[0]),
     "sandbox.aggregator.store._END": (MERCHANT, A, "FAILED"),
     "sandbox.aggregator.store._DELETE_OLD_FETCHES": (MERCHANT, ids(20)[0]),
     "sandbox.aggregator.store._RECENT": (MERCHANT, ids(ROWS - BATCH)[0]),
@@ -132,6 +133,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.pacing._END_WAITS": (MERCHANT, ids()[0], "2030-01-01 00:00:00+00", BATCH),
     "sandbox.webhooks.pacing._IN_FLIGHT": (MERCHANT, A, A, ids(1, 1)),
     "sandbox.webhooks.recovery._FAILED": (MERCHANT, A, "SUCCEEDED"),
+    "sandbox.merchants.settings._SET": (MERCHANT, "success"),
     "sandbox.worlds.importing._SET_WORLD": (MERCHANT, A, A, A, A, "success"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.claim._CLAIM": (True, NOW, [MERCHANT], [BATCH], [NEEDS], [BATCH]),
