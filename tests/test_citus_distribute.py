@@ -18,11 +18,14 @@ from sandbox.db import distribution
 from sandbox.db.cluster import DISTRIBUTE_LOCK
 from sandbox.db.distribute import distribute, plan_distribution
 from sandbox.db.distribution import Content, DistributionError, read_tables
-from sandbox.db.engine import APPLICATION_ROLE, close_pool, open_pool
+from sandbox.db.engine import APPLICATION_ROLE
 from sandbox.db.migrate import migrate
 from tests.harness.citus import COORDINATOR, WORKERS, CitusCluster
 from tests.harness.command import invoke
+from tests.harness.work import pooled
 from tests.harness.world import Stack, World
+
+pytestmark = pytest.mark.slow
 
 _numbers = itertools.count(1)
 _DISTRIBUTED = "SELECT logicalrelid::text FROM pg_dist_partition"
@@ -81,11 +84,8 @@ async def all_rows(url: str) -> dict[str, list[str]]:
 
 
 async def audits_are_clean(url: str, merchant_ids: list[str]) -> bool:
-    await open_pool(url, 2)
-    try:
+    async with pooled(url, 2):
         return all([(await audit(merchant_id)).ok for merchant_id in merchant_ids])
-    finally:
-        await close_pool()
 
 
 def test_every_row_is_kept(urls: Mapping[str, str], stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sandbox.db.engine import APPLICATION_ROLE, close_pool, open_pool, transaction
+from sandbox.db.engine import APPLICATION_ROLE, transaction
 from sandbox.db.functions import function_sources
 from sandbox.worlds import store
 from sandbox.worlds.export import read_world
@@ -31,6 +31,7 @@ from tests.harness.sql_rules import (
     selects_of_nothing,
     tables_without_merchant,
 )
+from tests.harness.work import pooled
 from tests.harness.world import Stack
 from tests.test_query_plans import queries
 
@@ -242,13 +243,10 @@ def test_the_role_changes_only_at_the_beginning_of_a_transaction() -> None:
 
 
 async def test_a_transaction_has_one_role_from_the_beginning(stack: Stack) -> None:
-    await open_pool(stack.database_url, 1)
-    try:
+    async with pooled(stack.database_url, 1):
         for as_database_owner in (False, True, False):
             async with transaction(MERCHANT, as_database_owner=as_database_owner) as conn:
                 assert (await conn.fetchval("SELECT current_user") == APPLICATION_ROLE) is not as_database_owner
-    finally:
-        await close_pool()
 
 
 def test_copy_writes_to_the_table_that_copy_target_returns() -> None:

@@ -2,14 +2,14 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 import pytest
 from piccolo.table import Table
 
-from sandbox.db.engine import DatabaseUnavailableError, close_pool, connection, open_pool, transaction
+from sandbox.db.engine import DatabaseUnavailableError, connection, transaction
 from sandbox.db.pools import Pools
 from sandbox.scenarios.tables import ScenarioRules
 from tests.harness.statements import tables
@@ -59,13 +59,6 @@ def test_classes_have_a_default_only_where_the_database_has_one(stack: Stack) ->
         if column.get_default_value() is not None
     }
     assert class_defaults == with_default
-
-
-@pytest.fixture
-async def pool(stack: Stack) -> AsyncIterator[None]:
-    await open_pool(stack.database_url, 2)
-    yield
-    await close_pool()
 
 
 def new_rule(world: World) -> ScenarioRules:

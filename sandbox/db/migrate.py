@@ -19,8 +19,7 @@ from sandbox.db.engine import APPLICATION_ROLE, ENGINE
 from sandbox.db.functions import MIGRATION_LOCK, install_functions
 from sandbox.db.shard_schema import NODE_SETTINGS, drop_shard_schemas
 
-_PROGRAM = Path(__file__).parent.parent
-_FOLDER = _PROGRAM / "db" / "migrations"
+_FOLDER = Path(__file__).parent / "migrations"
 _OLDEST_VERSION = 150000
 _ID = re.compile(r'^ID = "([^"]+)"', re.MULTILINE)
 
