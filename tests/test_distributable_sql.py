@@ -50,7 +50,9 @@ BUILT_AT_RUN_TIME = {
     "sandbox.worlds.store.count_rows",
     "sandbox.worlds.store.restore_world",
 }
-"""Functions that build SQL. What those of worlds build is run here. The other builds `DELETE FROM <table> WHERE merchant_id = $1`."""
+"""Functions that build SQL. What those of worlds build is run here. The other one builds statements that delete all of a
+merchant's rows of a table.
+"""
 ACROSS_MERCHANTS = {
     "sandbox.aggregator.poll.DUE_HTTP": "what is due",
     "sandbox.aggregator.poll.DUE_OWN": "what is due",

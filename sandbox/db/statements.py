@@ -9,11 +9,12 @@ a few keys. `tests/test_query_plans.py` runs every statement in several states o
   the column, and sorting disabled (`PLANNER`), only the index with that order can be used. The index must be unique.
 - **Many rows by their keys** are such a look-up in a LATERAL subquery. Only FOR NO KEY UPDATE, or OFFSET 0, which keeps the
   subquery from becoming a join, may follow. Never use `= ANY` or a join.
-- **Changing many rows** is an INSERT with ON CONFLICT. UPDATE ... FROM is a join, for which the planner may read all rows. So a
-  LATERAL look-up reads each row (`k`), once for each of the given rows (`n`), whose keys must be distinct. ON CONFLICT then
-  writes it through the key's index, and only the columns after DO UPDATE SET change. The other columns of the proposed row are
-  those that are NOT NULL, or that a CHECK compares with the changed ones. A row that does not exist is not found by the
-  look-up, so it is never inserted. The look-up locks the rows, in the order of `n`, unless the caller has the merchant's lock.
+- **Changing many rows** is an INSERT with ON CONFLICT. UPDATE ... FROM is a join, for which the planner may read all rows. So
+  a LATERAL look-up reads each row (`k`), once for each of the given rows (`n`), whose keys must be distinct. ON CONFLICT then
+  writes it through the key's index, and only the columns after DO UPDATE SET change. The other columns of the proposed row
+  are those that are NOT NULL, or that a CHECK compares with the changed ones. A row that does not exist is not found by the
+  look-up, so it is never inserted. The look-up locks the rows, in the order of `n`, unless the caller holds the merchant's
+  lock.
 - **A list** orders by its index's columns and compares them as one row value.
 """
 

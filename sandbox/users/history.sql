@@ -17,9 +17,10 @@ SELECT t.* FROM unnest($6::text[]) AS r (reason) CROSS JOIN LATERAL (SELECT {ent
 ORDER BY transfer_id DESC LIMIT $5;
 
 -- name: history_by_payout
-SELECT {entry_columns} FROM transfers WHERE merchant_id = $1 AND payout_id = $6 AND id < $3 AND id >= $4
-    AND $2::uuid = {user} AND {is_wallet_entry}
-ORDER BY merchant_id, payout_id, transfers.id DESC LIMIT $5;
+SELECT {entry_columns} FROM transfers
+WHERE merchant_id = $1 AND payout_id IS NOT NULL AND (payout_id, id) < ($6::uuid, $3::uuid)
+    AND (payout_id, id) >= ($6, $4::uuid) AND $2::uuid = {user} AND {is_wallet_entry}
+ORDER BY merchant_id DESC, transfers.payout_id DESC, transfers.id DESC LIMIT $5;
 
 -- name: transactions
 SELECT * FROM (
