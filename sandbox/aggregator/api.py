@@ -19,7 +19,7 @@ from sandbox.domain.fields import Url
 from sandbox.domain.redaction import Secret
 from sandbox.domain.unit import CommandResult
 from sandbox.domain.vendor_rows import MAX_USER_ID_LENGTH
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, post, put
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, either, get, post, put
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 
@@ -44,7 +44,10 @@ HeaderValue = Annotated[
 VendorUserId = Annotated[
     str,
     msgspec.Meta(
-        min_length=1, max_length=MAX_USER_ID_LENGTH, extra={"must": f"a string of 1 to {MAX_USER_ID_LENGTH} characters"}
+        min_length=1,
+        max_length=MAX_USER_ID_LENGTH,
+        description="The user's id at the vendor.",
+        extra={"must": f"a string of 1 to {MAX_USER_ID_LENGTH} characters"},
     ),
 ]
 _WINDOW: Final = (LIMIT, CURSOR, CREATED_FROM, CREATED_TO)
@@ -72,6 +75,7 @@ class AggregatorApi:
         {200: VendorBalance},
         errors=("NOT_FOUND",),
         description="`balance` = earned − spent − paid_out. User ids are strings.",
+        psp="aggregator user",
     )
     async def get_vendor_balance(self, request: Request, user_id: VendorUserId) -> VendorBalance:
         return await self._aggregator.balance(request.merchant_id, user_id)
@@ -82,6 +86,7 @@ class AggregatorApi:
         {200: UnpaidRequests},
         errors=("NOT_FOUND",),
         description="`requested_payout` = payout − paid_out.",
+        psp="aggregator requested",
     )
     async def get_requested_payout(self, request: Request, user_id: VendorUserId) -> UnpaidRequests:
         return await self._aggregator.requested(request.merchant_id, user_id)
@@ -91,6 +96,8 @@ class AggregatorApi:
         "List users with requested payouts that have not been paid",
         {200: list[UnpaidRequests]},
         query=(LIMIT, CURSOR),
+        psp="aggregator waiting",
+        columns="user_id requested_payout",
     )
     async def list_requested_payouts(self, request: Request) -> Page:
         return await self._aggregator.list_unpaid(request.merchant_id, window(request.query))
@@ -101,6 +108,8 @@ class AggregatorApi:
         {200: list[Fetch]},
         query=_WINDOW,
         description="Kept for seven days.",
+        psp="aggregator fetches",
+        columns="at page outcome status rows new_rows dead_letters duration_ms error",
     )
     async def list_fetches(self, request: Request) -> Page:
         return await self._aggregator.fetches(request.merchant_id, window(request.query))
@@ -110,6 +119,8 @@ class AggregatorApi:
         "List the vendor's rows that could not be parsed, newest first",
         {200: list[DeadLetter]},
         query=_WINDOW,
+        psp="aggregator dead-letters",
+        columns="id created_at reason raw",
     )
     async def list_dead_letters(self, request: Request) -> Page:
         return await self._aggregator.dead_letters(request.merchant_id, window(request.query))
@@ -120,11 +131,12 @@ class AggregatorApi:
         {200: Replayed},
         idempotency="optional",
         description="Rows that can be parsed now are added to the balances, each exactly once.",
+        psp="aggregator replay",
     )
     async def replay_dead_letters(self, request: Request) -> CommandResult:
         return await self._aggregator.replay(request.context)
 
-    @get("/aggregator/v1/source", "Get the source of transactions", {200: Source})
+    @get("/aggregator/v1/source", "Get the source of transactions", {200: Source}, psp="aggregator source")
     async def get_source(self, request: Request) -> Source:
         return await self._aggregator.source(request.merchant_id)
 
@@ -140,6 +152,7 @@ class AggregatorApi:
         description="`url` is the vendor's list of transactions. It is called with `startDate`, `page` and `limit` every "
         "20 seconds, at most 5 times in any 60 seconds. Another URL restarts polling from the beginning and deletes "
         "everything read from the previous one.",
+        psp=either("aggregator source", "--set! {url} --header {headers:pairs} headers?={}", "--own url=null headers?={}"),
     )
     async def set_source(self, request: Request, body: SourceBody) -> CommandResult:
         return await self._aggregator.set_source(request.context, body.url, body.headers)

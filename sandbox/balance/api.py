@@ -27,7 +27,7 @@ class BalanceApi:
     def __init__(self, balance: BalanceService) -> None:
         self._balance = balance
 
-    @get("/api/v1/balance", "Get the balance", {200: Balance})
+    @get("/api/v1/balance", "Get the balance", {200: Balance}, psp="balance show")
     async def get_balance(self, request: Request) -> Balance:
         return await self._balance.get(request.merchant_id)
 
@@ -43,6 +43,8 @@ class BalanceApi:
             CREATED_FROM,
             CREATED_TO,
         ),
+        psp="balance history",
+        columns="created_at account direction amount balance_after reason payout_id",
     )
     async def list_ledger_entries(self, request: Request) -> Page:
         return await self._balance.history(request.merchant_id, window(request.query), request.query)
@@ -55,6 +57,7 @@ class BalanceApi:
         idempotency="optional",
         errors=("IDEMPOTENCY_KEY_REUSED",),
         example={"amount": "5000.00"},
+        psp="balance top-up",
     )
     async def top_up_balance(self, request: Request, body: TopUpBody) -> CommandResult:
         return await self._balance.top_up(request.context, amount_of(body.amount))

@@ -19,11 +19,11 @@ class FaultApi:
     def __init__(self, faults: FaultService) -> None:
         self._faults = faults
 
-    @get("/sandbox/v1/faults", "List faults, newest first", {200: list[FaultShown]}, query=(LIMIT, CURSOR))
+    @get("/sandbox/v1/faults", "List faults, newest first", {200: list[FaultShown]}, query=(LIMIT, CURSOR), psp="faults list")
     async def list_faults(self, request: Request) -> Page:
         return await self._faults.list(request.merchant_id, window(request.query))
 
-    @get("/sandbox/v1/faults/{fault_id}", "Get a fault", {200: FaultShown}, errors=("NOT_FOUND",))
+    @get("/sandbox/v1/faults/{fault_id}", "Get a fault", {200: FaultShown}, errors=("NOT_FOUND",), psp="faults get")
     async def get_fault(self, request: Request, fault_id: Uuid) -> FaultShown:
         return await self._faults.get(request.merchant_id, fault_id)
 
@@ -40,10 +40,21 @@ class FaultApi:
         "Only the first fault that matches and hits takes effect. `count` is the exact number of hits, `ttl_seconds` is in "
         "the merchant's time, and the same `seed` gives the same hits. Faults never corrupt the ledger. At most 50 per "
         "merchant.",
+        psp="faults add {target} {kind} --set {*:set} --method {match.method} --path {match.path} --reference "
+        "{match.reference} --event-type {match.event_type} --endpoint {match.endpoint_id} match?={} "
+        "--probability {probability:number} --count {count:integer} --ttl {ttl_seconds:number} --seed "
+        "{seed:integer}",
     )
     async def create_fault(self, request: Request, body: FaultBody) -> CommandResult:
         return await self._faults.create(request.context, body)
 
-    @delete("/sandbox/v1/faults/{fault_id}", "Delete a fault", {204: None}, errors=("NOT_FOUND",), idempotency="optional")
+    @delete(
+        "/sandbox/v1/faults/{fault_id}",
+        "Delete a fault",
+        {204: None},
+        errors=("NOT_FOUND",),
+        idempotency="optional",
+        psp="faults delete",
+    )
     async def delete_fault(self, request: Request, fault_id: Uuid) -> CommandResult:
         return await self._faults.delete(request.context, fault_id)

@@ -91,6 +91,11 @@ class Operation:
     """Whether a response can be held until something happens. If the key is revoked meanwhile, it is INVALID_API_KEY."""
     body_limit: int | None = None
     """The body's maximum size in bytes; None for the application's default."""
+    psp: str = ""
+    """The words of the `psp` command that makes the call, with what does not follow from the call (`psp_lines.py`). Several
+    lines are for different calls. If `sandbox/cli` has no such command, it is derived from this declaration."""
+    columns: str = ""
+    """The fields that the derived command shows as a table, separated by spaces; empty if the response is not a list."""
     id: str = ""
     """The name of the decorated method."""
     handler: Callable[..., Awaitable[Any]] = _unbound
@@ -181,6 +186,11 @@ def list_of_choices(choices: Sequence[str]) -> dict[str, Any]:
 def page_item(kind: Any) -> Any:
     """Return X if the type is `list[X]`, which declares a page of X; None for any other type."""
     return get_args(kind)[0] if get_origin(kind) is list else None
+
+
+def either(start: str, *choices: str, rest: str = "") -> str:
+    """Return one line of a `psp` command for each choice."""
+    return "\n".join(f"{start} {choice} {rest}" for choice in choices)
 
 
 LIMIT = parameter("limit", "The maximum number of results.", type="integer", minimum=1, maximum=MAX_LIMIT,

@@ -40,6 +40,8 @@ class JournalApi:
         "signature. A call appears within a "
         "second. Bodies are cut to 4000 bytes. Keys, secrets and anything that the operation does not declare (other "
         "headers, query parameters and fields) read `[redacted]`. `fault` names the fault that hit the call, if any.",
+        psp="requests list --fault {fault_id} --text {q}",
+        columns="id at method path status duration_ms request_id",
     )
     async def list_requests(self, request: Request) -> Page:
         query = request.query
@@ -47,7 +49,13 @@ class JournalApi:
         found = await self._journal.page(request.merchant_id, part.before, part.limit + 1, lambda entry: _matches(entry, query))
         return page(found, part.limit, [entry.id for entry in found])
 
-    @get("/sandbox/v1/requests/{entry_id}", "Get an API call from the journal", {200: JournalEntry}, errors=("NOT_FOUND",))
+    @get(
+        "/sandbox/v1/requests/{entry_id}",
+        "Get an API call from the journal",
+        {200: JournalEntry},
+        errors=("NOT_FOUND",),
+        psp="requests get",
+    )
     async def get_request(self, request: Request, entry_id: Uuid) -> JournalEntry:
         found = await self._journal.get(request.merchant_id, entry_id)
         if found is None:

@@ -18,6 +18,7 @@ class OverviewApi:
         takes_turns=True,
         description="Covers the newest 1000 payouts, the newest 1000 transfers of the balance and the newest 1000 webhook "
         "deliveries, so it costs the same however many there are. `covers` says how far back each part goes.",
+        psp="overview",
     )
     async def get_overview(self, request: Request) -> Overview:
         return await self._overview.get(request.merchant_id)

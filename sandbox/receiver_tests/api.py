@@ -44,6 +44,7 @@ class ReceiverTestApi:
         '`{"status": "SUCCESS", "applied": 1}`, the receiver\'s state of that payout (null if unknown) and how many events it '
         "acted on. Without it, checks of effects are skipped. The payouts are made up. `secret` is the secret that the "
         "receiver verifies with (for `v1a` the private key, `whsk_`); it is not stored.",
+        psp="certify {url} --secret! {secret} --custom-signing {custom_signing:file=signing.json}",
     )
     async def create_receiver_test(self, request: Request, body: ReceiverTestBody) -> CommandResult:
         return await self._tests.create(request.context, body)
@@ -54,6 +55,8 @@ class ReceiverTestApi:
         {200: list[ListedReceiverTest]},
         query=(LIMIT, CURSOR),
         description="Without their findings. The newest 100 tests of a merchant are kept.",
+        psp="receiver-tests list",
+        columns="id created_at status url",
     )
     async def list_receiver_tests(self, request: Request) -> Page:
         return await self._tests.list(request.merchant_id, window(request.query))
@@ -66,6 +69,7 @@ class ReceiverTestApi:
         description="Each finding has the request that decided it with a curl command that repeats it, the answer, why it "
         "matters, and how to fix it in five languages. Its outcome is `passed`, `failed`, `skipped`, or `advice`, which does "
         "not fail the test. The newest 100 tests of a merchant are kept.",
+        psp="receiver-tests get",
     )
     async def get_receiver_test(self, request: Request, test_id: Uuid) -> ReceiverTest:
         return await self._tests.get(request.merchant_id, test_id)

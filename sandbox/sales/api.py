@@ -19,6 +19,7 @@ _ID: Final = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
 def _run(kind: SalePaymentKind, summary: str) -> Operation:
     return post(
         f"/api/v1/payouts/{kind.lower()}/run", summary, {200: RunResult}, EmptyBody, idempotency="required",
+        psp=f"sales run {kind.lower()}",
         description="Each sale is paid exactly once, however often this runs. An attempt fails if the user's account "
         "number ends in 0003, or if a scenario of your own matches (by destination, amount, user_id, or the metadata "
         "`kind` (ADVANCE, FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed attempt "
@@ -43,6 +44,7 @@ class SaleApi:
         idempotency="required",
         links={"get": ("get_sale", "sale_id")},
         example={"user_id": _ID, "brand": "Khaadi", "earning": "40.00"},
+        psp="sales create",
     )
     async def create_sale(self, request: Request, body: CreateSaleBody) -> CommandResult:
         return await self._sales.create(request.context, body, amount_of(body.earning, "earning"))
@@ -59,12 +61,14 @@ class SaleApi:
             CREATED_FROM,
             CREATED_TO,
         ),
+        psp="sales list",
+        columns="id created_at user_id brand earning status advance_amount final_amount attempts last_error",
     )
     async def list_sales(self, request: Request) -> Page:
         statuses = selected(request.query, "status", STATUSES)
         return await self._sales.list(request.merchant_id, window(request.query), statuses, request.query.get("user_id"))
 
-    @get("/api/v1/sales/{sale_id}", "Get a sale", {200: Sale}, errors=("NOT_FOUND",))
+    @get("/api/v1/sales/{sale_id}", "Get a sale", {200: Sale}, errors=("NOT_FOUND",), psp="sales get")
     async def get_sale(self, request: Request, sale_id: Uuid) -> Sale:
         return await self._sales.get(request.merchant_id, sale_id)
 
@@ -77,6 +81,7 @@ class SaleApi:
         idempotency="required",
         access="admin",
         example=[{"sale_id": _ID, "status": "APPROVED"}],
+        psp="sales reconcile --approve {APPROVED:repeated} --decline {DECLINED:repeated}",
     )
     async def reconcile_sales(self, request: Request, body: ReconcileBody) -> CommandResult:
         return await self._sales.reconcile(request.context, body)

@@ -10,7 +10,7 @@ from sandbox.domain.ledger_entry import LedgerEntry
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
 from sandbox.domain.user_commands import Transaction
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, parameter, patch, post
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, either, get, parameter, patch, post
 from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
@@ -29,6 +29,11 @@ _EXAMPLE: Final = {
     "external_id": "customer-17",
     "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"},
 }
+_PSP_DESTINATIONS: Final = (
+    "--account! {destination.account_number} --bank! {destination.bank_code} destination.dest_type=BANK",
+    "--account! {destination.account_number} --wallet! {destination.wallet_code} destination.dest_type=WALLET",
+    "",
+)
 _LINKS: Final = {
     "get": ("get_user", "user_id"),
     "summary": ("get_user_summary", "user_id"),
@@ -60,6 +65,7 @@ class UserApi:
         idempotency="required",
         example=_EXAMPLE,
         check=_check,
+        psp=either("users create {name} --external-id {external_id} --vendor-user-id {vendor_user_id}", *_PSP_DESTINATIONS),
     )
     async def create_user(self, request: Request, body: CreateUserBody) -> CommandResult:
         return await self._users.create(request.context, body)
@@ -71,6 +77,7 @@ class UserApi:
         CreateUsersBody,
         idempotency="required",
         example={"users": [_EXAMPLE]},
+        psp="users batch {users:file=users.csv}",
     )
     async def create_users(self, request: Request, body: CreateUsersBody) -> CommandResult:
         return await self._users.create_many(request.context, body)
@@ -95,11 +102,13 @@ class UserApi:
             CREATED_FROM,
             CREATED_TO,
         ),
+        psp="users list --search {q}",
+        columns="external_id id name vendor_user_id created_at",
     )
     async def list_users(self, request: Request) -> Page:
         return await self._users.list(request.merchant_id, window(request.query), request.query)
 
-    @get("/api/v1/users/{user_id}", "Get a user", {200: User}, errors=("NOT_FOUND",))
+    @get("/api/v1/users/{user_id}", "Get a user", {200: User}, errors=("NOT_FOUND",), psp="users get")
     async def get_user(self, request: Request, user_id: Uuid) -> User:
         return await self._users.get(request.merchant_id, user_id)
 
@@ -113,6 +122,7 @@ class UserApi:
         example={"destination": _EXAMPLE["destination"]},
         check=_check,
         description="Payouts already requested keep their destination. Later payments for sales use the new one.",
+        psp=either("users change {user_id} --name {name} --external-id {external_id}", *_PSP_DESTINATIONS),
     )
     async def change_user(self, request: Request, body: ChangeUserBody, user_id: Uuid) -> CommandResult:
         return await self._users.change(request.context, user_id, body)
@@ -125,6 +135,7 @@ class UserApi:
         errors=("NOT_FOUND",),
         idempotency="required",
         example={"type": "EARNED", "amount": "1000.00"},
+        psp="users record",
     )
     async def create_user_transaction(self, request: Request, body: CreateTransactionBody, user_id: Uuid) -> CommandResult:
         amount = amount_of(body.amount)
@@ -144,6 +155,8 @@ class UserApi:
         ),
         description="All types: earned, spent, credited in bulk, paid for sales (a negative FINAL is a claw-back), requested "
         "(PAYOUT) and paid (PAID_OUT). A payout that ends unpaid adds transactions with negative amounts.",
+        psp="users transactions",
+        columns="created_at type amount reference payout_id transfer_id",
     )
     async def list_user_transactions(self, request: Request, user_id: Uuid) -> Page:
         types = selected(request.query, "type", TRANSACTION_TYPES)
@@ -162,6 +175,8 @@ class UserApi:
             CREATED_TO,
         ),
         description="`balance_after` of the newest entry is the wallet's balance.",
+        psp="users history",
+        columns="created_at reason direction amount balance_after payout_id transfer_id",
     )
     async def list_wallet_entries(self, request: Request, user_id: Uuid) -> Page:
         payout_id = request.query.get("payout_id")
@@ -173,12 +188,19 @@ class UserApi:
         {200: Summary},
         errors=("NOT_FOUND",),
         description="Cached for two minutes, or until a change. The `X-Cache` response header is HIT or MISS.",
+        psp="users summary",
     )
     async def get_user_summary(self, request: Request, user_id: Uuid) -> Response:
         summary, is_cached = await self._users.summary(request.merchant_id, user_id)
         return Response(200, summary, headers=[("x-cache", "HIT" if is_cached else "MISS")])
 
-    @get("/api/v1/users/{user_id}/balance", "Get the balance of a user's wallet", {200: UserBalance}, errors=("NOT_FOUND",))
+    @get(
+        "/api/v1/users/{user_id}/balance",
+        "Get the balance of a user's wallet",
+        {200: UserBalance},
+        errors=("NOT_FOUND",),
+        psp="users balance",
+    )
     async def get_user_balance(self, request: Request, user_id: Uuid) -> UserBalance:
         return await self._users.balance(request.merchant_id, user_id)
 
@@ -193,6 +215,7 @@ class UserApi:
         description="The payout stays in REQUESTED until an admin approves or rejects it. Both the user's and the merchant's "
         "available balance must cover it; an error says which one is too low. Until then, the amount is locked in the "
         "merchant's balance.",
+        psp="users request",
     )
     async def request_user_payout(self, request: Request, body: RequestPayoutBody, user_id: Uuid) -> CommandResult:
         return await self._users.request_payout(request.context, user_id, amount_of(body.amount))
@@ -202,6 +225,8 @@ class UserApi:
         "List users with payout requests waiting for approval",
         {200: list[RequestedTotal]},
         query=(LIMIT, CURSOR),
+        psp="payouts requests",
+        columns="user_id total_requested",
     )
     async def list_payout_requests(self, request: Request) -> Page:
         return await self._users.requests(request.merchant_id, window(request.query))

@@ -32,6 +32,10 @@ from sandbox.webhooks.requests import (
     recover_errors,
 )
 
+_PSP_ROUTING: Final = "--events {event_types:list} --filter {filters:filters}"
+_PSP_SETTINGS: Final = (
+    f"{_PSP_ROUTING} --custom-signing {{custom_signing:file=signing.json}} --ordered/--unordered {{ordered:flag}}"
+)
 _LINKS: Final = {
     "get": ("get_webhook_endpoint", "endpoint_id"),
     "change": ("change_webhook_endpoint", "endpoint_id"),
@@ -69,6 +73,7 @@ class EndpointApi:
         "world, where deliveries go one at a time, neither causes a wait. An event is sent if it matches `event_types` and "
         "all `filters`. For `v1a` the secret is null: receivers verify with the `public_key`. `stripe`, `github` and `custom` "
         "send the signature headers of that dialect, keyed with the whole text of the secret, and `webhook-id`.",
+        psp=f"endpoints create {_PSP_SETTINGS}",
     )
     async def create_webhook_endpoint(self, request: Request, body: CreateEndpointBody) -> CommandResult:
         return await self._endpoints.create(request.context, body)
@@ -78,11 +83,19 @@ class EndpointApi:
         "List webhook endpoints, newest first",
         {200: list[Endpoint]},
         query=(LIMIT, CURSOR),
+        psp="endpoints list",
+        columns="id url event_types relayed status disabled_reason",
     )
     async def list_webhook_endpoints(self, request: Request) -> Page:
         return await self._endpoints.list(request.merchant_id, window(request.query))
 
-    @get("/api/v1/webhook-endpoints/{endpoint_id}", "Get a webhook endpoint", {200: Endpoint}, errors=("NOT_FOUND",))
+    @get(
+        "/api/v1/webhook-endpoints/{endpoint_id}",
+        "Get a webhook endpoint",
+        {200: Endpoint},
+        errors=("NOT_FOUND",),
+        psp="endpoints get",
+    )
     async def get_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> Endpoint:
         return await self._endpoints.get(request.merchant_id, endpoint_id)
 
@@ -100,6 +113,7 @@ class EndpointApi:
         "responds with 410, or if an attempt fails and none has succeeded for 5 days of the merchant's time; `history` shows "
         "when and why. A change of `signing` keeps the secret, except to "
         "or from `v1a`: then the endpoint gets a new key, and `rotate-secret` shows the secret.",
+        psp=f"endpoints update --target {{url}} {_PSP_SETTINGS}",
     )
     async def change_webhook_endpoint(self, request: Request, body: ChangeEndpointBody, endpoint_id: Uuid) -> CommandResult:
         return await self._endpoints.change(request.context, endpoint_id, body)
@@ -111,6 +125,7 @@ class EndpointApi:
         errors=("NOT_FOUND",),
         idempotency="optional",
         description="Its deliveries stay in the log. Pending deliveries become failed, and none can be resent.",
+        psp="endpoints delete",
     )
     async def delete_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> CommandResult:
         return await self._endpoints.delete(request.context, endpoint_id)
@@ -141,6 +156,8 @@ class RoutingApi:
         example={"filters": [{"field": "data.amount", "op": "gte", "value": 1000}], "limit": 20},
         description="Checks the most recent events against `event_types` and `filters`; by default those of the endpoint. "
         "`reason` is the first condition that does not hold. Nothing is sent or changed, so it can be called before a PATCH.",
+        psp=f"endpoints preview {_PSP_ROUTING}",
+        columns="event_id type matches reason",
     )
     async def preview_webhook_endpoint(self, request: Request, body: PreviewBody, endpoint_id: Uuid) -> CommandResult:
         return await self._previews.preview(request.context, endpoint_id, body)
@@ -157,6 +174,7 @@ class RoutingApi:
         description="Sends it now, like any other event: signed, retried and in the delivery log. The endpoint receives it "
         "whatever its `event_types` and `filters` are. Its payout does not exist and no money moves; its metadata is "
         '`{"sample": "true"}`. In the event log, `payout_id` is null. 409 if the endpoint is disabled.',
+        psp="endpoints test",
     )
     async def test_webhook_endpoint(self, request: Request, body: SendSampleBody, endpoint_id: Uuid) -> CommandResult:
         return await self._previews.send_sample(request.context, endpoint_id, body)
@@ -177,6 +195,7 @@ class RoutingApi:
         "are not counted. `since` is inclusive, `until` exclusive; both are in the merchant's time. Each webhook keeps its "
         "webhook-id, and its retry schedule starts over. A dry run only counts. 409 if the endpoint is disabled, except for a "
         "dry run. After an interruption, the same request with the same key continues where it stopped.",
+        psp="endpoints recover --since! {since} --which! {which} --events {event_types:list}",
     )
     async def recover_webhook_endpoint(self, request: Request, body: RecoverBody, endpoint_id: Uuid) -> CommandResult:
         return await self._recoveries.recover(request.context, endpoint_id, body)
@@ -201,11 +220,19 @@ class DeliveryApi:
             CREATED_TO,
         ),
         description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id.",
+        psp="events list --payout {payout_id}",
+        columns="id created_at type payout_id",
     )
     async def list_events(self, request: Request) -> Page:
         return await self._deliveries.events(request.merchant_id, window(request.query), request.query.get("payout_id"))
 
-    @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, errors=("NOT_FOUND",))
+    @get(
+        "/api/v1/events/{event_id}",
+        "Get an event and its deliveries",
+        {200: EventWithDeliveries},
+        errors=("NOT_FOUND",),
+        psp="events get",
+    )
     async def get_event(self, request: Request, event_id: Uuid) -> EventWithDeliveries:
         return await self._deliveries.event(request.merchant_id, event_id)
 
@@ -222,6 +249,8 @@ class DeliveryApi:
             CREATED_FROM,
             CREATED_TO,
         ),
+        psp="deliveries list --endpoint {endpoint_id} --event {event_id}",
+        columns="id created_at event_type endpoint_id status attempt_count next_attempt_at",
     )
     async def list_webhook_deliveries(self, request: Request) -> Page:
         query = request.query
@@ -236,6 +265,7 @@ class DeliveryApi:
         {200: DeliveryWithAttempts},
         errors=("NOT_FOUND",),
         description="At most the newest 100 attempts, oldest first.",
+        psp="deliveries get",
     )
     async def get_webhook_delivery(self, request: Request, delivery_id: Uuid) -> DeliveryWithAttempts:
         return await self._deliveries.get(request.merchant_id, delivery_id)
@@ -247,6 +277,7 @@ class DeliveryApi:
         errors=("NOT_FOUND",),
         description="The path from the API call through the payout's change and its ledger transfer to each attempt, and why "
         "the next attempt is scheduled when it is. `summary` tells it in sentences.",
+        psp="deliveries explain",
     )
     async def explain_webhook_delivery(self, request: Request, delivery_id: Uuid) -> DeliveryExplanation:
         return await self._explainer.explain(request.merchant_id, delivery_id)
@@ -259,6 +290,7 @@ class DeliveryApi:
         errors=("NOT_FOUND", "INVALID_STATE"),
         idempotency="required",
         description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
+        psp="deliveries resend",
     )
     async def resend_webhook_delivery(self, request: Request, delivery_id: Uuid) -> CommandResult:
         return await self._deliveries.resend(request.context, delivery_id)

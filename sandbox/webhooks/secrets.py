@@ -9,6 +9,7 @@ from piccolo.query.methods.select import First
 
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import about
 from sandbox.domain.redaction import Secret
 from sandbox.domain.signing_dialects import SigningExample, explain, secret_for
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
@@ -32,8 +33,9 @@ _EXAMPLE_ID: Final = "01920f3a-7c00-7000-8000-000000000001"
 class RotateSecretBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /webhook-endpoints/{endpoint_id}/rotate-secret`."""
 
-    grace_seconds: Annotated[int, msgspec.Meta(ge=0, le=604_800)] = 86_400
-    """How long the previous secret signs too, in the merchant's time."""
+    grace_seconds: Annotated[
+        int, msgspec.Meta(ge=0, le=604_800, description="How long the previous secret signs too, in the merchant's time.")
+    ] = 86_400
 
 
 class RotatedSecret(msgspec.Struct):
@@ -48,20 +50,24 @@ class RotatedSecret(msgspec.Struct):
 class SigningExampleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /webhook-endpoints/{endpoint_id}/signing-example`."""
 
-    body: Annotated[str, msgspec.Meta(max_length=100_000)] | dict[str, Any] | None = None
-    """The raw body as text, which is signed as it is. An object is written as compact JSON first. The default is a sample."""
-    timestamp: Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)] | None = None
-    """In Unix seconds. The default is the present time of the clock that `signing_time` names."""
+    body: Annotated[
+        Annotated[str, msgspec.Meta(max_length=100_000)] | dict[str, Any] | None,
+        about("The raw body, signed as it is. An object is written as compact JSON first. The default is a sample."),
+    ] = None
+    timestamp: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)] | None,
+        about("In Unix seconds. The default is the present time of the clock that `signing_time` names."),
+    ] = None
     id: Annotated[
         str,
         msgspec.Meta(
             min_length=1,
             max_length=64,
             pattern=r"^[0-9A-Za-z_-]*\Z",
+            description="The webhook-id.",
             extra={"must": "an id of 1 to 64 letters, digits, hyphens and underscores"},
         ),
     ] = _EXAMPLE_ID
-    """The webhook-id."""
 
 
 class SecretService:

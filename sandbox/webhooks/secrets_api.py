@@ -25,6 +25,7 @@ class SecretApi:
         description="Until `previous_expires_at`, in the merchant's time, webhooks are signed with the previous secret too, so "
         "that receivers can change over. `github` and `custom` send one signature only, so the new secret alone signs there. "
         "After several rotations, at most 4 previous secrets still sign. With `grace_seconds: 0`, none does.",
+        psp="endpoints rotate-secret",
     )
     async def rotate_webhook_secret(self, request: Request, body: RotateSecretBody, endpoint_id: Uuid) -> CommandResult:
         return await self._secrets.rotate(request.context, endpoint_id, body)
@@ -39,6 +40,7 @@ class SecretApi:
         example={"body": '{"type":"payout.succeeded"}', "timestamp": 1700000000},
         description="Compare each step with your own code to find where the two begin to differ. Of a key, only the start of "
         "its SHA-256 is shown. Nothing is sent.",
+        psp="endpoints signing-example --body {body}",
     )
     async def explain_webhook_signature(self, request: Request, body: SigningExampleBody, endpoint_id: Uuid) -> CommandResult:
         return await self._secrets.example(request.context, endpoint_id, body)

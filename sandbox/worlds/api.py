@@ -1,12 +1,12 @@
 """`/sandbox/v1/reset` and `/sandbox/v1/snapshots`: parse, call the service, render."""
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
-from sandbox.domain.fields import EmptyBody, Name, Uuid
+from sandbox.domain.fields import EmptyBody, Name, Uuid, about
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
+from sandbox.http.operation import CURSOR, LIMIT, delete, either, get, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 from sandbox.worlds.service import Reset, Restored, Snapshot, WorldService
@@ -15,7 +15,7 @@ from sandbox.worlds.service import Reset, Restored, Snapshot, WorldService
 class TakeSnapshotBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /snapshots`."""
 
-    name: Name = "snapshot"
+    name: Annotated[Name, about("The snapshot's name.")] = "snapshot"
 
 
 _LINKS: Final = {
@@ -44,6 +44,7 @@ class WorldApi:
         "The balance is the opening balance again. The clock shows the host's time, or is frozen if the merchant was created "
         "with `frozen_at`. Ids start over, so with a seed the same calls give the same ids again. API keys, webhook endpoints, "
         "the rate limit and snapshots are kept.",
+        psp="reset",
     )
     async def reset(self, request: Request) -> CommandResult:
         return await self._worlds.reset(request.context)
@@ -60,15 +61,23 @@ class WorldApi:
         example={"name": "before the refunds"},
         description="A snapshot contains everything that a reset deletes, and also webhook endpoints, the clock and the id "
         "counter. At most 20 per merchant, of 100,000 rows each.",
+        psp=either("snapshots create", "{name}", ""),
     )
     async def take_snapshot(self, request: Request, body: TakeSnapshotBody) -> CommandResult:
         return await self._worlds.take(request.context, body.name)
 
-    @get("/sandbox/v1/snapshots", "List snapshots, newest first", {200: list[Snapshot]}, query=(LIMIT, CURSOR))
+    @get(
+        "/sandbox/v1/snapshots",
+        "List snapshots, newest first",
+        {200: list[Snapshot]},
+        query=(LIMIT, CURSOR),
+        psp="snapshots list",
+        columns="name id clock_at rows",
+    )
     async def list_snapshots(self, request: Request) -> Page:
         return await self._worlds.list(request.merchant_id, window(request.query))
 
-    @get("/sandbox/v1/snapshots/{snapshot_id}", "Get a snapshot", {200: Snapshot}, errors=("NOT_FOUND",))
+    @get("/sandbox/v1/snapshots/{snapshot_id}", "Get a snapshot", {200: Snapshot}, errors=("NOT_FOUND",), psp="snapshots get")
     async def get_snapshot(self, request: Request, snapshot_id: Uuid) -> Snapshot:
         return await self._worlds.get(request.merchant_id, snapshot_id)
 
@@ -83,6 +92,7 @@ class WorldApi:
         description="Affects this merchant only, in one transaction, and can be repeated. A frozen clock returns to its time; "
         "a running clock gets back its offset from the host's clock. Webhooks that were undelivered at the snapshot are "
         "delivered now.",
+        psp="snapshots restore",
     )
     async def restore_snapshot(self, request: Request, snapshot_id: Uuid) -> CommandResult:
         return await self._worlds.restore(request.context, snapshot_id)
@@ -94,6 +104,7 @@ class WorldApi:
         errors=("NOT_FOUND",),
         idempotency="optional",
         takes_turns=True,
+        psp="snapshots delete",
     )
     async def delete_snapshot(self, request: Request, snapshot_id: Uuid) -> CommandResult:
         return await self._worlds.delete(request.context, snapshot_id)
