@@ -1,7 +1,7 @@
 """`/aggregator/v1`: parse, call the service, render."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from sandbox.domain.fields import Url
 from sandbox.domain.redaction import Secret
 from sandbox.domain.unit import CommandResult
 from sandbox.domain.vendor_rows import MAX_USER_ID_LENGTH
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, either, get, post, put
+from sandbox.http.operation import DATED_PAGE, PAGE, either, get, post, put
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 
@@ -50,7 +50,6 @@ VendorUserId = Annotated[
         extra={"must": f"a string of 1 to {MAX_USER_ID_LENGTH} characters"},
     ),
 ]
-_WINDOW: Final = (LIMIT, CURSOR, CREATED_FROM, CREATED_TO)
 
 
 class SourceBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -73,7 +72,6 @@ class AggregatorApi:
         "/aggregator/v1/users/{user_id}",
         "Get a user's balance according to the vendor",
         {200: VendorBalance},
-        errors=("NOT_FOUND",),
         description="`balance` = earned − spent − paid_out. User ids are strings.",
         psp="aggregator user",
     )
@@ -84,7 +82,6 @@ class AggregatorApi:
         "/aggregator/v1/users/{user_id}/payouts",
         "Get the amount a user has requested and not been paid",
         {200: UnpaidRequests},
-        errors=("NOT_FOUND",),
         description="`requested_payout` = payout − paid_out.",
         psp="aggregator requested",
     )
@@ -95,7 +92,7 @@ class AggregatorApi:
         "/aggregator/v1/payouts",
         "List users with requested payouts that have not been paid",
         {200: list[UnpaidRequests]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         psp="aggregator waiting",
         columns="user_id requested_payout",
     )
@@ -106,7 +103,7 @@ class AggregatorApi:
         "/aggregator/v1/fetches",
         "List the calls to the vendor, newest first",
         {200: list[Fetch]},
-        query=_WINDOW,
+        query=DATED_PAGE,
         description="Kept for seven days.",
         psp="aggregator fetches",
         columns="at page outcome status rows new_rows dead_letters duration_ms error",
@@ -118,7 +115,7 @@ class AggregatorApi:
         "/aggregator/v1/dead-letters",
         "List the vendor's rows that could not be parsed, newest first",
         {200: list[DeadLetter]},
-        query=_WINDOW,
+        query=DATED_PAGE,
         psp="aggregator dead-letters",
         columns="id created_at reason raw",
     )
@@ -129,7 +126,6 @@ class AggregatorApi:
         "/aggregator/v1/dead-letters/replay",
         "Retry all dead letters",
         {200: Replayed},
-        idempotency="optional",
         description="Rows that can be parsed now are added to the balances, each exactly once.",
         psp="aggregator replay",
     )
@@ -146,7 +142,6 @@ class AggregatorApi:
         {200: Source},
         SourceBody,
         access="admin",
-        idempotency="optional",
         example={"url": "https://vendor.example/vendor/v1/transactions", "headers": {"X-API-KEY": "the vendor's API key"}},
         check=_check,
         description="`url` is the vendor's list of transactions. It is called with `startDate`, `page` and `limit` every "

@@ -10,7 +10,7 @@ from sandbox.domain.choices import Account
 from sandbox.domain.fields import Amount
 from sandbox.domain.ledger_entry import LedgerEntry
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, parameter, post
+from sandbox.http.operation import DATED_PAGE, get, parameter, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 
@@ -36,12 +36,9 @@ class BalanceApi:
         "List ledger entries, newest first",
         {200: list[LedgerEntry]},
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("payout_id", "Only entries for this payout.", type="string", format="uuid"),
             parameter("account", "Only entries on this account.", type="string", enum=list(get_args(Account))),
-            CREATED_FROM,
-            CREATED_TO,
         ),
         psp="balance history",
         columns="created_at account direction amount balance_after reason payout_id",
@@ -54,7 +51,6 @@ class BalanceApi:
         "Top up the available balance",
         {200: Balance},
         TopUpBody,
-        idempotency="optional",
         errors=("IDEMPOTENCY_KEY_REUSED",),
         example={"amount": "5000.00"},
         psp="balance top-up",

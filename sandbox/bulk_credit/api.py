@@ -9,7 +9,7 @@ from sandbox.bulk_credit.upload import MAX_FILE_SIZE, Upload, receive_file
 from sandbox.domain.bulk_credit import ITEM_STATUSES, Accepted, Activity, Item
 from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CURSOR, LIMIT, either, get, parameter, post
+from sandbox.http.operation import PAGE, either, get, parameter, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 
@@ -63,7 +63,6 @@ class BulkCreditApi:
         "Credit many wallets from a CSV file",
         {202: Accepted},
         UploadForm,
-        idempotency="required",
         links=_LINKS,
         receive=receive_file,
         body_limit=MAX_FILE_SIZE + _FORM_OVERHEAD,
@@ -83,7 +82,6 @@ class BulkCreditApi:
         {202: Accepted},
         RetryBody,
         errors=("NOT_FOUND", "NOT_RETRYABLE"),
-        idempotency="required",
         example={"activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"},
         psp="bulk-credit --retry! {activity_id}",
     )
@@ -94,7 +92,7 @@ class BulkCreditApi:
         "/api/v1/wallet/bulk-credit",
         "List bulk credits, newest first",
         {200: list[Activity]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         psp="bulk-credit --list",
     )
     async def list_bulk_credits(self, request: Request) -> Page:
@@ -104,7 +102,6 @@ class BulkCreditApi:
         "/api/v1/wallet/bulk-credit/{activity_id}",
         "Get a bulk credit",
         {200: Activity},
-        errors=("NOT_FOUND",),
         psp="bulk-credit --show! {activity_id}",
     )
     async def get_bulk_credit(self, request: Request, activity_id: Uuid) -> Activity:
@@ -114,8 +111,7 @@ class BulkCreditApi:
         "/api/v1/wallet/bulk-credit/{activity_id}/items",
         "List the rows of a bulk credit, in file order",
         {200: list[Item]},
-        errors=("NOT_FOUND",),
-        query=(LIMIT, CURSOR, _STATUS, _DUPLICATES),
+        query=(*PAGE, _STATUS, _DUPLICATES),
         psp=either("bulk-credit --items! {activity_id}", "", "--duplicates duplicates=only"),
     )
     async def list_bulk_credit_items(self, request: Request, activity_id: Uuid) -> Page:

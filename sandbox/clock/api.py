@@ -70,7 +70,6 @@ class ClockApi:
         {200: ClockRun},
         FreezeClockBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         example={"at": "2030-01-01T00:00:00.000Z"},
         description="With `at`, the clock first advances to that time. `at` must be at most ten years after the "
         "merchant's current time, and not before it unless the merchant has no activity yet.",
@@ -86,7 +85,6 @@ class ClockApi:
         {200: ClockRun},
         AdvanceClockBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         example={"seconds": 60},
         check=_check_advance,
         description="Runs payout steps, returns, webhook attempts and their retries, and responds when all of it is done "
@@ -107,7 +105,6 @@ class ClockApi:
         {200: ClockState},
         EmptyBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         psp="clock resume",
     )
     async def resume_clock(self, request: Request) -> CommandResult:
@@ -118,7 +115,6 @@ class ClockApi:
         "Wait until all due work is done",
         {200: Drained},
         EmptyBody,
-        idempotency="optional",
         description="Payout steps, bulk credits and webhooks. After 10,000 steps or 25 s of real time it responds with "
         "`drained` false.",
         psp="drain",

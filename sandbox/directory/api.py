@@ -49,7 +49,6 @@ class DirectoryApi:
         "Check whether an account can be paid",
         {200: Verification},
         VerifyAccountBody,
-        idempotency="required",
         check=_check,
         example={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"},
         psp=either("verify-account {account_number}", *PSP_DESTINATIONS),

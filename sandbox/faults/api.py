@@ -6,7 +6,7 @@ from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.faults.requests import FaultBody
 from sandbox.faults.service import FaultService, FaultShown
-from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
+from sandbox.http.operation import PAGE, delete, get, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 
@@ -19,11 +19,11 @@ class FaultApi:
     def __init__(self, faults: FaultService) -> None:
         self._faults = faults
 
-    @get("/sandbox/v1/faults", "List faults, newest first", {200: list[FaultShown]}, query=(LIMIT, CURSOR), psp="faults list")
+    @get("/sandbox/v1/faults", "List faults, newest first", {200: list[FaultShown]}, query=PAGE, psp="faults list")
     async def list_faults(self, request: Request) -> Page:
         return await self._faults.list(request.merchant_id, window(request.query))
 
-    @get("/sandbox/v1/faults/{fault_id}", "Get a fault", {200: FaultShown}, errors=("NOT_FOUND",), psp="faults get")
+    @get("/sandbox/v1/faults/{fault_id}", "Get a fault", {200: FaultShown}, psp="faults get")
     async def get_fault(self, request: Request, fault_id: Uuid) -> FaultShown:
         return await self._faults.get(request.merchant_id, fault_id)
 
@@ -33,7 +33,6 @@ class FaultApi:
         {201: FaultShown},
         FaultBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         links=_LINKS,
         example={"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/payouts*"}, "count": 1},
         description="A fault hits the API (`/api/v1`, `/vendor`, `/aggregator`; never `/sandbox`) or webhook deliveries. "
@@ -48,13 +47,6 @@ class FaultApi:
     async def create_fault(self, request: Request, body: FaultBody) -> CommandResult:
         return await self._faults.create(request.context, body)
 
-    @delete(
-        "/sandbox/v1/faults/{fault_id}",
-        "Delete a fault",
-        {204: None},
-        errors=("NOT_FOUND",),
-        idempotency="optional",
-        psp="faults delete",
-    )
+    @delete("/sandbox/v1/faults/{fault_id}", "Delete a fault", {204: None}, psp="faults delete")
     async def delete_fault(self, request: Request, fault_id: Uuid) -> CommandResult:
         return await self._faults.delete(request.context, fault_id)

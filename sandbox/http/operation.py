@@ -63,11 +63,10 @@ class Operation:
     """The type of the request's JSON body, or of the form that `receive` reads."""
     description: str = ""
     errors: Sequence[str] = ()
-    """Codes of `sandbox.domain.errors.CODES`, in addition to those implied by its access and body."""
+    """Codes of `sandbox.domain.errors.CODES`, in addition to those implied by its access, path and body."""
     query: Sequence[Parameter] = ()
     """The query parameters. Unknown ones are rejected, except by public operations, which ignore them."""
     access: Access = "member"
-    idempotency: Literal["required", "optional", "none"] = "none"
     example: Any = None
     """An example request body."""
     links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -104,6 +103,13 @@ class Operation:
         """Declare a method of an API class."""
         handler.__operation__ = self  # type: ignore[attr-defined]  # functions accept any attribute
         return handler
+
+    @property
+    def idempotency(self) -> Literal["required", "optional", "none"]:
+        """Whether a request has an idempotency key: only one that writes, and under /api/v1, it must unless it deletes."""
+        if self.method == "GET" or self.access == "public":
+            return "none"
+        return "required" if self.path.startswith("/api/v1/") and self.method != "DELETE" else "optional"
 
     @property
     def status(self) -> int:
@@ -198,3 +204,7 @@ LIMIT = parameter("limit", "The maximum number of results.", type="integer", min
 CURSOR = parameter("cursor", "The next_cursor of the previous page.", type="string", minLength=1, maxLength=200)
 CREATED_FROM = parameter("created_from", "Only items created at or after this time.", type="string", format="date-time")
 CREATED_TO = parameter("created_to", "Only items created before this time.", type="string", format="date-time")
+PAGE: Final = (LIMIT, CURSOR)
+"""The parameters of a list."""
+DATED_PAGE: Final = (*PAGE, CREATED_FROM, CREATED_TO)
+"""The parameters of a list whose items have a time."""

@@ -42,7 +42,6 @@ class ListenerApi:
         {201: CreatedEndpoint, 200: CreatedEndpoint},
         CreateListenerBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         links=_LINKS,
         check=_check,
         example={"forward_to": "http://localhost:3000/webhooks", "name": "laptop", "event_types": ["payout.*"]},
@@ -59,8 +58,6 @@ class ListenerApi:
         "/sandbox/v1/listeners/{listener_id}",
         "Delete a listener",
         {204: None},
-        errors=("NOT_FOUND",),
-        idempotency="optional",
         description="Its deliveries stay in the log. Pending deliveries become failed.",
     )
     async def delete_listener(self, request: Request, listener_id: Uuid) -> CommandResult:
@@ -72,8 +69,7 @@ class ListenerApi:
         {200: Claimed},
         ClaimBody,
         may_wait=True,
-        errors=("NOT_FOUND", "INVALID_STATE", "RATE_LIMITED"),
-        idempotency="optional",
+        errors=("INVALID_STATE", "RATE_LIMITED"),
         example={"max": 10},
         description="Returns deliveries that are due, signed and ready to send. If there are none, waits for one up to "
         f"`wait_seconds` (at most {MAX_WAIT_SECONDS}). Each delivery is leased until its result is reported; once a lease has "
@@ -88,7 +84,6 @@ class ListenerApi:
         "Report the results of a listener's attempts",
         {200: ReportedResults},
         ReportBody,
-        idempotency="optional",
         check=_check_report,
         example={"results": [{"lease": "AQIDBA==", "status": 200, "duration_ms": 12}]},
         description="Each result becomes an attempt in the delivery's log, and decides its status and its next attempt. A "

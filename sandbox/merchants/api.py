@@ -13,7 +13,7 @@ from sandbox.domain.clock_target import moment
 from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.fields import AmountOrZero, Name, Time, Url, Uuid, about
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
+from sandbox.http.operation import PAGE, delete, get, post
 from sandbox.http.paging import Page, page, window
 from sandbox.http.request import Request
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, MerchantSpec, NewApiKey, NewMerchant
@@ -109,7 +109,6 @@ class MerchantApi:
         {201: NewMerchant},
         CreateMerchantBody,
         access="operator",
-        idempotency="optional",
         example={"name": "CI job 42", "opening_balance": "1000000.00"},
         check=_check,
         description="With `seed`, ids, jitter and faults repeat exactly. With `frozen_at`, the clock is frozen "
@@ -123,7 +122,7 @@ class MerchantApi:
         "/sandbox/v1/merchants",
         "List merchants, newest first",
         {200: list[Merchant]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         access="operator",
         psp="merchants list",
         columns="merchant_id name seed created_at",
@@ -137,9 +136,7 @@ class MerchantApi:
         "/sandbox/v1/merchants/{merchant_id}",
         "Delete a merchant and all its data",
         {204: None},
-        errors=("NOT_FOUND",),
         access="operator",
-        idempotency="optional",
         psp="merchants delete",
     )
     async def delete_merchant(self, request: Request, merchant_id: Uuid) -> CommandResult:
@@ -158,7 +155,6 @@ class KeyApi:
         {201: NewApiKey},
         CreateKeyBody,
         access="admin",
-        idempotency="optional",
         example={"role": "member", "name": "checkout service"},
         psp="keys create",
     )
@@ -169,7 +165,7 @@ class KeyApi:
         "/sandbox/v1/keys",
         "List active keys, newest first",
         {200: list[ApiKey]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         access="admin",
         psp="keys list",
         columns="id role name created_at",
@@ -183,9 +179,8 @@ class KeyApi:
         "/sandbox/v1/keys/{key_id}",
         "Revoke a key",
         {204: None},
-        errors=("NOT_FOUND", "INVALID_STATE"),
+        errors=("INVALID_STATE",),
         access="admin",
-        idempotency="optional",
         description="It stops working within a second. The last admin key cannot be revoked.",
         psp="keys revoke",
     )

@@ -53,7 +53,6 @@ class SettingsApi:
         {200: Settings},
         ChangeSettingsBody,
         errors=("FORBIDDEN",),
-        idempotency="optional",
         example={
             "default_scenario": "PENDING",
             "review_threshold": "50000.00",

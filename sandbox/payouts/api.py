@@ -14,18 +14,7 @@ from sandbox.domain.payout_commands import DECISIONS
 from sandbox.domain.payout_states import STATUSES
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import (
-    CREATED_FROM,
-    CREATED_TO,
-    CURSOR,
-    LIMIT,
-    Operation,
-    either,
-    get,
-    list_of_choices,
-    parameter,
-    post,
-)
+from sandbox.http.operation import DATED_PAGE, Operation, either, get, list_of_choices, parameter, post
 from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
 from sandbox.payouts.requests import MAX_BATCH_SIZE, CreatePayoutBody, CreatePayoutsBody
@@ -72,7 +61,7 @@ _SCENARIO: Final = HEADER.lower()
 def _transition_operation(method: str, action: str, summary: str, *errors: str) -> Operation:
     return Operation(
         method, f"/api/v1/payouts/{{payout_id}}/{action}", summary, {200: Payout}, EmptyBody, psp=f"payouts {action}",
-        errors=("NOT_FOUND", "INVALID_STATE", *errors), idempotency="required",
+        errors=("INVALID_STATE", *errors),
         access="admin" if action in DECISIONS else "member",
     )  # fmt: skip
 
@@ -92,7 +81,6 @@ class PayoutApi:
         {201: Payout},
         CreatePayoutBody,
         errors=("DUPLICATE_REFERENCE", "INSUFFICIENT_BALANCE"),
-        idempotency="required",
         example=EXAMPLE,
         links=_LINKS,
         check=_check,
@@ -112,7 +100,6 @@ class PayoutApi:
         "Create up to 1000 payouts, each independently",
         {200: PayoutResults},
         CreatePayoutsBody,
-        idempotency="required",
         example={"payouts": [EXAMPLE]},
         description="Results are in the order of the items. An invalid item is reported in its result and does not stop "
         "the others. The whole request is refused only if it is not valid JSON or not a list of 1 to 1000 items. "
@@ -127,8 +114,7 @@ class PayoutApi:
         "List payouts, newest first",
         {200: list[Payout]},
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("status", "Only payouts with one of these statuses.", **list_of_choices(STATUSES)),
             parameter(
                 "metadata",
@@ -151,8 +137,6 @@ class PayoutApi:
                 minLength=1,
                 maxLength=100,
             ),
-            CREATED_FROM,
-            CREATED_TO,
         ),
         psp="payouts list --reference {merchant_reference} --search {q}",
         columns="merchant_reference id created_at amount account_number status failure_code",
@@ -167,7 +151,6 @@ class PayoutApi:
         "Get a payout, or first wait until it reaches a status",
         {200: Payout},
         may_wait=True,
-        errors=("NOT_FOUND",),
         query=(
             parameter(
                 "wait_for",
@@ -197,7 +180,6 @@ class PayoutApi:
         "/api/v1/payouts/{payout_id}/timeline",
         "List all status changes of a payout, oldest first",
         {200: Timeline},
-        errors=("NOT_FOUND",),
         psp="payouts timeline",
         columns="at from to cause scenario step event_id",
     )

@@ -41,7 +41,6 @@ class SimulateApi:
         {200: Payout},
         SimulateBody,
         errors=("FORBIDDEN", "NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"),
-        idempotency="optional",
         example={"status": "SUCCESS"},
         check=_check,
         description="Makes any legal change, with its money, timeline entry, event and webhooks. Simulating the current "
@@ -65,7 +64,6 @@ class SimulateApi:
         "/sandbox/v1/payouts/{payout_id}/actions",
         "List the requests that can change a payout now",
         {200: PayoutActions},
-        errors=("NOT_FOUND",),
         description="Approve, reject, cancel, reinitiate, and every legal simulation. The list depends only on the status: a "
         "request can still be refused because of the balance, or because the status has changed.",
         psp="payouts actions",

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CURSOR, LIMIT, get, post
+from sandbox.http.operation import PAGE, get, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
@@ -30,7 +30,6 @@ class ReceiverTestApi:
         "Test a webhook receiver",
         {202: ReceiverTest},
         ReceiverTestBody,
-        idempotency="optional",
         links=_LINKS,
         check=_check,
         example={
@@ -53,7 +52,7 @@ class ReceiverTestApi:
         "/sandbox/v1/receiver-tests",
         "List receiver tests, newest first",
         {200: list[ListedReceiverTest]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         description="Without their findings. The newest 100 tests of a merchant are kept.",
         psp="receiver-tests list",
         columns="id created_at status url",
@@ -65,7 +64,6 @@ class ReceiverTestApi:
         "/sandbox/v1/receiver-tests/{test_id}",
         "Get a receiver test and its findings",
         {200: ReceiverTest},
-        errors=("NOT_FOUND",),
         description="Each finding has the request that decided it with a curl command that repeats it, the answer, why it "
         "matters, and how to fix it in five languages. Its outcome is `passed`, `failed`, `skipped`, or `advice`, which does "
         "not fail the test. The newest 100 tests of a merchant are kept.",
@@ -78,7 +76,7 @@ class ReceiverTestApi:
         "/sandbox/v1/receiver-tests/{test_id}/junit",
         "Get a receiver test as JUnit XML",
         {200: str},
-        errors=("NOT_FOUND", "INVALID_STATE"),
+        errors=("INVALID_STATE",),
         media_type=_XML,
         description="One test case for each check. INVALID_STATE while the test runs.",
     )

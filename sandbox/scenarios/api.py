@@ -78,13 +78,7 @@ class ScenarioApi:
     async def get_catalogue(self, request: Request) -> ScenarioCatalogue:
         return await self._scenarios.catalogue(request.merchant_id, request.query.get("bank_code", _DEFAULT_BANK))
 
-    @get(
-        "/sandbox/v1/scenarios/{rule_id}",
-        "Get a scenario of your own",
-        {200: ScenarioRule},
-        errors=("NOT_FOUND",),
-        psp="scenarios get",
-    )
+    @get("/sandbox/v1/scenarios/{rule_id}", "Get a scenario of your own", {200: ScenarioRule}, psp="scenarios get")
     async def get_scenario(self, request: Request, rule_id: Uuid) -> ScenarioRule:
         return await self._scenarios.get(request.merchant_id, rule_id)
 
@@ -94,7 +88,6 @@ class ScenarioApi:
         {201: ScenarioRule},
         RuleBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         links=_LINKS,
         example=_EXAMPLE,
         check=_check,
@@ -109,8 +102,7 @@ class ScenarioApi:
         "Replace a scenario of your own",
         {200: ScenarioRule},
         RuleBody,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="optional",
+        errors=("INVALID_STATE",),
         example=_EXAMPLE,
         check=_check,
         description=_PATHS + " Payouts that already follow it keep their path.",
@@ -119,14 +111,7 @@ class ScenarioApi:
     async def replace_scenario(self, request: Request, body: RuleBody, rule_id: Uuid) -> CommandResult:
         return await self._scenarios.replace(request.context, rule_id, body)
 
-    @delete(
-        "/sandbox/v1/scenarios/{rule_id}",
-        "Delete a scenario of your own",
-        {204: None},
-        errors=("NOT_FOUND",),
-        idempotency="optional",
-        psp="scenarios delete",
-    )
+    @delete("/sandbox/v1/scenarios/{rule_id}", "Delete a scenario of your own", {204: None}, psp="scenarios delete")
     async def delete_scenario(self, request: Request, rule_id: Uuid) -> CommandResult:
         return await self._scenarios.delete(request.context, rule_id)
 
@@ -135,7 +120,6 @@ class ScenarioApi:
         "Explain what a payout would do, without creating it",
         {200: Explanation},
         ExplainBody,
-        idempotency="optional",
         check=_check_payout,
         example={
             "merchant_reference": "INV-1001",

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.fields import EmptyBody, Uuid
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, delete, get, parameter, patch, post
+from sandbox.http.operation import DATED_PAGE, PAGE, delete, get, parameter, patch, post
 from sandbox.http.paging import Page, selected, window
 from sandbox.http.request import Request
 from sandbox.webhooks.deliveries import (
@@ -58,7 +58,6 @@ class EndpointApi:
         {201: CreatedEndpoint},
         CreateEndpointBody,
         errors=("INVALID_STATE",),
-        idempotency="required",
         links=_LINKS,
         check=_check,
         example={
@@ -82,20 +81,14 @@ class EndpointApi:
         "/api/v1/webhook-endpoints",
         "List webhook endpoints, newest first",
         {200: list[Endpoint]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         psp="endpoints list",
         columns="id url event_types relayed status disabled_reason",
     )
     async def list_webhook_endpoints(self, request: Request) -> Page:
         return await self._endpoints.list(request.merchant_id, window(request.query))
 
-    @get(
-        "/api/v1/webhook-endpoints/{endpoint_id}",
-        "Get a webhook endpoint",
-        {200: Endpoint},
-        errors=("NOT_FOUND",),
-        psp="endpoints get",
-    )
+    @get("/api/v1/webhook-endpoints/{endpoint_id}", "Get a webhook endpoint", {200: Endpoint}, psp="endpoints get")
     async def get_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> Endpoint:
         return await self._endpoints.get(request.merchant_id, endpoint_id)
 
@@ -104,8 +97,6 @@ class EndpointApi:
         "Change a webhook endpoint",
         {200: Endpoint},
         ChangeEndpointBody,
-        errors=("NOT_FOUND",),
-        idempotency="required",
         example={"status": "ENABLED"},
         check=_check,
         description="Omitted fields keep their value; `filters: []` removes all filters. Deliveries due to a disabled endpoint "
@@ -122,8 +113,6 @@ class EndpointApi:
         "/api/v1/webhook-endpoints/{endpoint_id}",
         "Delete a webhook endpoint",
         {204: None},
-        errors=("NOT_FOUND",),
-        idempotency="optional",
         description="Its deliveries stay in the log. Pending deliveries become failed, and none can be resent.",
         psp="endpoints delete",
     )
@@ -150,8 +139,6 @@ class RoutingApi:
         {200: Preview},
         PreviewBody,
         takes_turns=True,
-        errors=("NOT_FOUND",),
-        idempotency="required",
         check=_check,
         example={"filters": [{"field": "data.amount", "op": "gte", "value": 1000}], "limit": 20},
         description="Checks the most recent events against `event_types` and `filters`; by default those of the endpoint. "
@@ -167,8 +154,7 @@ class RoutingApi:
         "Send a sample event to an endpoint",
         {200: Delivery},
         SendSampleBody,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="required",
+        errors=("INVALID_STATE",),
         links={"delivery": ("get_webhook_delivery", "delivery_id")},
         example={"event_type": "payout.succeeded"},
         description="Sends it now, like any other event: signed, retried and in the delivery log. The endpoint receives it "
@@ -185,8 +171,7 @@ class RoutingApi:
         {200: Recovery},
         RecoverBody,
         takes_turns=True,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="required",
+        errors=("INVALID_STATE",),
         check=_check_recovery,
         example={"since": "2026-01-31T12:00:00Z", "which": "failed", "dry_run": True},
         description="`failed` sends events whose last attempt failed, also if a retry is scheduled, and events that were kept "
@@ -213,11 +198,8 @@ class DeliveryApi:
         "List events, newest first",
         {200: list[Event]},
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
-            CREATED_FROM,
-            CREATED_TO,
         ),
         description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id.",
         psp="events list --payout {payout_id}",
@@ -226,13 +208,7 @@ class DeliveryApi:
     async def list_events(self, request: Request) -> Page:
         return await self._deliveries.events(request.merchant_id, window(request.query), request.query.get("payout_id"))
 
-    @get(
-        "/api/v1/events/{event_id}",
-        "Get an event and its deliveries",
-        {200: EventWithDeliveries},
-        errors=("NOT_FOUND",),
-        psp="events get",
-    )
+    @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
     async def get_event(self, request: Request, event_id: Uuid) -> EventWithDeliveries:
         return await self._deliveries.event(request.merchant_id, event_id)
 
@@ -241,13 +217,10 @@ class DeliveryApi:
         "List webhook deliveries, newest first",
         {200: list[Delivery]},
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
             parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
             parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
-            CREATED_FROM,
-            CREATED_TO,
         ),
         psp="deliveries list --endpoint {endpoint_id} --event {event_id}",
         columns="id created_at event_type endpoint_id status attempt_count next_attempt_at",
@@ -263,7 +236,6 @@ class DeliveryApi:
         "/api/v1/webhook-deliveries/{delivery_id}",
         "Get a delivery and its attempts",
         {200: DeliveryWithAttempts},
-        errors=("NOT_FOUND",),
         description="At most the newest 100 attempts, oldest first.",
         psp="deliveries get",
     )
@@ -274,7 +246,6 @@ class DeliveryApi:
         "/api/v1/webhook-deliveries/{delivery_id}/explain",
         "Explain a delivery",
         {200: DeliveryExplanation},
-        errors=("NOT_FOUND",),
         description="The path from the API call through the payout's change and its ledger transfer to each attempt, and why "
         "the next attempt is scheduled when it is. `summary` tells it in sentences.",
         psp="deliveries explain",
@@ -287,8 +258,7 @@ class DeliveryApi:
         "Resend a webhook now",
         {200: Delivery},
         EmptyBody,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="required",
+        errors=("INVALID_STATE",),
         description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
         psp="deliveries resend",
     )

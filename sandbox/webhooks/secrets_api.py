@@ -19,8 +19,6 @@ class SecretApi:
         "Replace the secret of a webhook endpoint",
         {200: RotatedSecret},
         RotateSecretBody,
-        errors=("NOT_FOUND",),
-        idempotency="required",
         example={"grace_seconds": 86400},
         description="Until `previous_expires_at`, in the merchant's time, webhooks are signed with the previous secret too, so "
         "that receivers can change over. `github` and `custom` send one signature only, so the new secret alone signs there. "
@@ -35,8 +33,7 @@ class SecretApi:
         "Show step by step how a webhook is signed",
         {200: SigningExample},
         SigningExampleBody,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="required",
+        errors=("INVALID_STATE",),
         example={"body": '{"type":"payout.succeeded"}', "timestamp": 1700000000},
         description="Compare each step with your own code to find where the two begin to differ. Of a key, only the start of "
         "its SHA-256 is shown. Nothing is sent.",

@@ -6,7 +6,7 @@ import msgspec
 
 from sandbox.domain.fields import EmptyBody, Name, Uuid, about
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CURSOR, LIMIT, delete, either, get, post
+from sandbox.http.operation import PAGE, delete, either, get, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 from sandbox.worlds.service import Reset, Restored, Snapshot, WorldService
@@ -37,7 +37,6 @@ class WorldApi:
         {200: Reset},
         EmptyBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         takes_turns=True,
         description="Affects this merchant only, in one transaction. Payouts, users, sales, bulk credits, the ledger, "
         "events, deliveries, idempotency keys, scenarios of your own, faults, aggregated data and the journal are deleted. "
@@ -55,7 +54,6 @@ class WorldApi:
         {201: Snapshot},
         TakeSnapshotBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         takes_turns=True,
         links=_LINKS,
         example={"name": "before the refunds"},
@@ -70,14 +68,14 @@ class WorldApi:
         "/sandbox/v1/snapshots",
         "List snapshots, newest first",
         {200: list[Snapshot]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         psp="snapshots list",
         columns="name id clock_at rows",
     )
     async def list_snapshots(self, request: Request) -> Page:
         return await self._worlds.list(request.merchant_id, window(request.query))
 
-    @get("/sandbox/v1/snapshots/{snapshot_id}", "Get a snapshot", {200: Snapshot}, errors=("NOT_FOUND",), psp="snapshots get")
+    @get("/sandbox/v1/snapshots/{snapshot_id}", "Get a snapshot", {200: Snapshot}, psp="snapshots get")
     async def get_snapshot(self, request: Request, snapshot_id: Uuid) -> Snapshot:
         return await self._worlds.get(request.merchant_id, snapshot_id)
 
@@ -86,8 +84,7 @@ class WorldApi:
         "Restore a snapshot",
         {200: Restored},
         EmptyBody,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="optional",
+        errors=("INVALID_STATE",),
         takes_turns=True,
         description="Affects this merchant only, in one transaction, and can be repeated. A frozen clock returns to its time; "
         "a running clock gets back its offset from the host's clock. Webhooks that were undelivered at the snapshot are "
@@ -97,14 +94,6 @@ class WorldApi:
     async def restore_snapshot(self, request: Request, snapshot_id: Uuid) -> CommandResult:
         return await self._worlds.restore(request.context, snapshot_id)
 
-    @delete(
-        "/sandbox/v1/snapshots/{snapshot_id}",
-        "Delete a snapshot",
-        {204: None},
-        errors=("NOT_FOUND",),
-        idempotency="optional",
-        takes_turns=True,
-        psp="snapshots delete",
-    )
+    @delete("/sandbox/v1/snapshots/{snapshot_id}", "Delete a snapshot", {204: None}, takes_turns=True, psp="snapshots delete")
     async def delete_snapshot(self, request: Request, snapshot_id: Uuid) -> CommandResult:
         return await self._worlds.delete(request.context, snapshot_id)

@@ -74,7 +74,6 @@ class BundleApi:
         Bundle,
         errors=("INVALID_STATE",),
         access="admin",
-        idempotency="optional",
         receive=_receive,
         received_media_type=MEDIA_TYPE,
         body_limit=MAX_BYTES,
