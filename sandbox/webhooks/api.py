@@ -20,16 +20,9 @@ from sandbox.webhooks.deliveries import (
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
 from sandbox.webhooks.explanation import DeliveryExplanation
-from sandbox.webhooks.preview import Preview, PreviewService
-from sandbox.webhooks.recovery import Recovery, RecoveryService
 from sandbox.webhooks.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
-    PreviewBody,
-    RecoverBody,
-    SendSampleBody,
-    event_type_errors,
-    recover_errors,
 )
 
 _PSP_ROUTING: Final = "--events {event_types:list} --filter {filters:filters}"
@@ -118,72 +111,6 @@ class EndpointApi:
     )
     async def delete_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> CommandResult:
         return await self._endpoints.delete(request.context, endpoint_id)
-
-
-class RoutingApi:
-    """The operations that show and repeat what an endpoint receives."""
-
-    def __init__(self, previews: PreviewService, recoveries: RecoveryService) -> None:
-        self._previews = previews
-        self._recoveries = recoveries
-
-    def _check_recovery(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return recover_errors(fields)
-
-    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return event_type_errors(fields)
-
-    @post(
-        "/api/v1/webhook-endpoints/{endpoint_id}/preview",
-        "Preview which recent events an endpoint would have received",
-        {200: Preview},
-        PreviewBody,
-        takes_turns=True,
-        check=_check,
-        example={"filters": [{"field": "data.amount", "op": "gte", "value": 1000}], "limit": 20},
-        description="Checks the most recent events against `event_types` and `filters`; by default those of the endpoint. "
-        "`reason` is the first condition that does not hold. Nothing is sent or changed, so it can be called before a PATCH.",
-        psp=f"endpoints preview {_PSP_ROUTING}",
-        columns="event_id type matches reason",
-    )
-    async def preview_webhook_endpoint(self, request: Request, body: PreviewBody, endpoint_id: Uuid) -> CommandResult:
-        return await self._previews.preview(request.context, endpoint_id, body)
-
-    @post(
-        "/api/v1/webhook-endpoints/{endpoint_id}/test",
-        "Send a sample event to an endpoint",
-        {200: Delivery},
-        SendSampleBody,
-        errors=("INVALID_STATE",),
-        links={"delivery": ("get_webhook_delivery", "delivery_id")},
-        example={"event_type": "payout.succeeded"},
-        description="Sends it now, like any other event: signed, retried and in the delivery log. The endpoint receives it "
-        "whatever its `event_types` and `filters` are. Its payout does not exist and no money moves; its metadata is "
-        '`{"sample": "true"}`. In the event log, `payout_id` is null. 409 if the endpoint is disabled.',
-        psp="endpoints test",
-    )
-    async def test_webhook_endpoint(self, request: Request, body: SendSampleBody, endpoint_id: Uuid) -> CommandResult:
-        return await self._previews.send_sample(request.context, endpoint_id, body)
-
-    @post(
-        "/api/v1/webhook-endpoints/{endpoint_id}/recover",
-        "Send an endpoint's events again",
-        {200: Recovery},
-        RecoverBody,
-        takes_turns=True,
-        errors=("INVALID_STATE",),
-        check=_check_recovery,
-        example={"since": "2026-01-31T12:00:00Z", "which": "failed", "dry_run": True},
-        description="`failed` sends events whose last attempt failed, also if a retry is scheduled, and events that were kept "
-        "while the endpoint was disabled. `all` replays every event of the period, also those that the endpoint has received "
-        "and those that it would have received if it had existed. Events whose first attempt is due, or that are being sent, "
-        "are not counted. `since` is inclusive, `until` exclusive; both are in the merchant's time. Each webhook keeps its "
-        "webhook-id, and its retry schedule starts over. A dry run only counts. 409 if the endpoint is disabled, except for a "
-        "dry run. After an interruption, the same request with the same key continues where it stopped.",
-        psp="endpoints recover --since! {since} --which! {which} --events {event_types:list}",
-    )
-    async def recover_webhook_endpoint(self, request: Request, body: RecoverBody, endpoint_id: Uuid) -> CommandResult:
-        return await self._recoveries.recover(request.context, endpoint_id, body)
 
 
 class DeliveryApi:
