@@ -151,7 +151,7 @@ def test_a_key_is_good_for_the_merchant_that_it_names_only(world: World, stack: 
 
 
 def test_a_key_that_names_no_merchant_is_found(world: World) -> None:
-    """Demo keys, and the keys of older releases, for which a migration adds the rows."""
+    """A demo key: a row of its own names its merchant."""
     api_key, stack = f"sk_sandbox_{uuid.uuid4().hex}", world.stack
     digest = hashlib.sha256(api_key.encode()).digest()
     stack.execute("UPDATE api_keys SET key_hash = $2 WHERE merchant_id = $1", world.merchant_id, digest)

@@ -118,7 +118,8 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.sales.service._LIST_BY_USER": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
     "sandbox.sales.service._RECONCILE": (MERCHANT, A, A, ["APPROVED"] * BATCH),
     "sandbox.users.history._HISTORY": (MERCHANT, ids()[0], A, A, A, list(MOVEMENTS)),
-    "sandbox.users.history._TRANSACTIONS": (MERCHANT, ids()[0], A, A, A, TYPES, list(MOVEMENTS)),
+    "sandbox.users.history._HISTORY_BY_PAYOUT": (MERCHANT, ids()[0]),
+    "sandbox.users.history._TRANSACTIONS": (MERCHANT, ids()[0], A, A, A, TYPES, ["WALLET_ADVANCE"]),
     "sandbox.users.search._END": (MERCHANT, A, A, 5 * BATCH),
     "sandbox.users.search._SEARCH": (MERCHANT, A, A, BATCH, "REF-", MIN_ID, MIN_ID),
     "sandbox.users.service._CHANGE": (MERCHANT, A, A, "another", None, None, None, None),
@@ -281,12 +282,10 @@ WITHOUT_ROWS = {
     "sandbox.console.store._IS_ENDED",
     "sandbox.unit_of_work.operator._READ",
     "sandbox.sales.payments._OPEN[FINAL]",
-    "sandbox.users.history._HISTORY",
-    "sandbox.users.history._HISTORY_BY_PAYOUT",
     "worker.sweep._PURGE_OPERATOR_KEYS",
 }
-"""The test data has no vendors over HTTP, failed rows of a file, due final payments, wallet transfers, operators' keys, or
-ended console sessions."""
+"""The test data has no vendors over HTTP, failed rows of a file, due final payments, operators' keys, or ended console
+sessions."""
 
 
 def test_each_index_is_unique_or_used(findings: Findings) -> None:

@@ -271,19 +271,6 @@ def test_a_410_disables_the_endpoint_and_later_deliveries_are_paused(world: Worl
     assert len(receiver.received) > before
 
 
-def test_a_redirect_is_a_failure_and_is_not_followed(world: World, receiver: Receiver) -> None:
-    with Receiver() as elsewhere:
-        receiver.respond = lambda _: (302, {"location": elsewhere.url}, b"")
-        endpoint(world, receiver.url, event_types=["payout.created"])
-        world.create_payout("0004")
-        (delivery,) = until(lambda: [item for item in deliveries(world) if item["attempt_count"]])
-        assert delivery["status"] == "PENDING"
-        attempts = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
-        assert [entry["status"] for entry in attempts] == [302] * len(attempts)
-        assert not elsewhere.received
-        assert attempts[0]["error_class"] == "REDIRECT"
-
-
 def test_each_attempt_shows_its_timings_and_the_class_of_its_error(world: World, receiver: Receiver) -> None:
     statuses = iter([503, 200])
     receiver.respond = lambda _: (next(statuses), {}, b"")

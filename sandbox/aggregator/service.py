@@ -14,8 +14,9 @@ from piccolo.query.methods.update import Update
 
 from sandbox.aggregator.requests import SourceBody, VendorUserId
 from sandbox.aggregator.store import add_rows, lock_cursor, open_headers, seal_headers
-from sandbox.aggregator.tables import VendorBalances, VendorCursors, VendorDeadLetters, VendorFetches
+from sandbox.aggregator.tables import VendorCursors, VendorDeadLetters, VendorFetches
 from sandbox.db.engine import connection
+from sandbox.db.rows import by_key
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render, truncate
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 _REPLAY_BATCH: Final = 1000
 
+_BALANCE: Final = f"""
+SELECT earned, spent, payout, paid_out FROM vendor_balances WHERE {by_key("vendor_balances", "user_id", "$2")}
+"""  # noqa: S608 -- constants
 _LIST_UNPAID: Final = """
 SELECT id::text AS id, user_id, payout - paid_out AS requested FROM vendor_balances
 WHERE merchant_id = $1 AND id < $2 AND id >= $3 AND payout > paid_out
@@ -154,8 +158,8 @@ class AggregatorService:
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
         if user_id.isprintable():
-            async with connection(merchant_id):
-                record = await _balance(merchant_id, user_id)
+            async with connection(merchant_id) as conn:
+                record = await conn.fetchrow(_BALANCE, merchant_id, user_id)
         if record is None:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
         return record
@@ -305,12 +309,6 @@ async def _replay(
             "DELETE FROM vendor_dead_letters WHERE merchant_id = $1 AND id = ANY ($2::uuid[])", merchant_id, list(parsed)
         )
     return letters, len(parsed)
-
-
-def _balance(merchant_id: str, user_id: str) -> First:
-    b = VendorBalances
-    found = b.select(b.user_id, b.earned, b.spent, b.payout, b.paid_out)
-    return found.where(b.merchant_id == merchant_id, b.user_id == user_id).first()
 
 
 def _fetches(merchant_id: str, before: str, since: str, limit: int) -> Select[VendorFetches]:

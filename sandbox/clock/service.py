@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from piccolo.query.methods.select import First
 
 from sandbox.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
 from sandbox.clock.lease import ClockLeasedError, clock_lease
@@ -24,12 +23,12 @@ from sandbox.domain.idempotency import UNFINISHED, checkpoint
 from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _LAST_YEAR: Final = 9000
+_CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1"
 _UNSET: Final = datetime.min.replace(tzinfo=UTC)
 
 # If a merchant has only an opening balance, its clock can go back: all later ids and times depend on the clock alone.
@@ -91,8 +90,8 @@ class ClockService:
 
     async def show(self, merchant_id: str) -> ClockState:
         """Return the clock. Raises NOT_FOUND if the merchant was deleted."""
-        async with connection(merchant_id):
-            record = await _clock(merchant_id)
+        async with connection(merchant_id) as conn:
+            record = await conn.fetchrow(_CLOCK, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
@@ -217,11 +216,6 @@ async def _goal(
 async def _is_unfinished(merchant_id: str, key: IdempotencyKey) -> bool:
     async with connection(merchant_id) as conn:
         return bool(await conn.fetchval(_UNFINISHED, merchant_id, key.key, key.fingerprint, UNFINISHED))
-
-
-def _clock(merchant_id: str) -> First:
-    w = Worlds
-    return w.select(w.clock_frozen_at, w.clock_offset).where(w.merchant_id == merchant_id).first()
 
 
 def _state(clock: Clock) -> ClockState:

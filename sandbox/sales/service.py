@@ -17,13 +17,16 @@ from sandbox.http.paging import Page, PageWindow, page
 from sandbox.sales.payments import CHUNK, WEIGHT, Attempt, add_attempts, pay_open
 from sandbox.sales.reporting import NOTHING, record_attempts, record_run
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
-from sandbox.sales.tables import Sales
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _HAS_USER: Final = f"SELECT true FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
+_INSERT: Final = """
+INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, due_at, created_at)
+VALUES ($1, $2, $3, $4, $5, 'PENDING', true, false, $6, $7)
+"""
 _GET: Final = f"SELECT {COLUMNS} FROM sales WHERE {by_key('sales', 'id', '$2')}"  # noqa: S608 -- constants
 # Each status is a range of one index, ordered by id. So a page reads at most 3 × limit rows.
 _LIST: Final = f"""
@@ -86,19 +89,8 @@ class SalesService:
             if not await conn.fetchval(_HAS_USER, unit.merchant_id, body.user_id):
                 raise Problem("NOT_FOUND", f"User {body.user_id} not found.")
             sale_id = unit.ids.next()
-            row = Sales(
-                merchant_id=unit.merchant_id,
-                id=sale_id,
-                user_id=body.user_id,
-                brand=body.brand,
-                earning=earning,
-                status=PENDING,
-                advance_due=True,
-                final_due=False,
-                due_at=next_run(ADVANCE, unit.now),
-                created_at=unit.now,
-            )
-            await Sales.insert(row)
+            due_at = next_run(ADVANCE, unit.now)
+            await conn.execute(_INSERT, unit.merchant_id, sale_id, body.user_id, body.brand, earning, due_at, unit.now)
             sale = Sale(sale_id, body.user_id, body.brand, earning, PENDING, None, None, [], 0, None, unit.now_text, None)
             return CommandResult(201, msgspec.json.encode(sale), f"/api/v1/sales/{sale_id}")
 

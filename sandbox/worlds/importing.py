@@ -15,7 +15,6 @@ from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, plan_by_statistics
 from sandbox.domain import redaction
 from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.redaction import Address, Secret
-from sandbox.domain.sale import ADVANCE, FINAL, next_run
 from sandbox.domain.signing_dialects import secret_for, shares_secrets
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.webhooks.signer import secret_columns
@@ -77,8 +76,7 @@ async def import_world(
         await clear_world(conn, merchant_id)
         endpoints, columns = _with_secrets(box, merchant_id, checked.tables["webhook_endpoints"], kept.endpoints)
         cursors = _with_headers(checked.tables["vendor_cursors"], kept.vendor)
-        sales = _with_due_times(checked.tables["sales"])
-        replaced = {"webhook_endpoints": columns, "vendor_cursors": cursors, "sales": sales}
+        replaced = {"webhook_endpoints": columns, "vendor_cursors": cursors}
         for name, rows in checked.tables.items():
             await _insert(conn, merchant_id, name, replaced.get(name, rows))
         pairs = TableRows(("pair", "payout_id"), metadata_pairs(checked.tables["payouts"]))
@@ -190,22 +188,6 @@ def _with_secrets(
             endpoints.append(ImportedEndpoint(endpoint_id, url, shown, columns["public_key"]))
         found.append((*row[:url_place], url, *row[url_place + 1 :], *values))
     return endpoints, TableRows((*rows.columns, *added), found)
-
-
-def _with_due_times(rows: TableRows) -> TableRows:
-    """Return the sales with the times at which they are due. Bundles of earlier versions do not have this column."""
-    if "due_at" in rows.columns or not rows.rows:
-        return rows
-    found = []
-    for row in rows.rows:
-        sale = dict(zip(rows.columns, row, strict=True))
-        due_at = None
-        if sale["advance_due"]:
-            due_at = next_run(ADVANCE, sale["created_at"])
-        elif sale["final_due"] and sale["reconciled_at"] is not None:
-            due_at = next_run(FINAL, sale["reconciled_at"])
-        found.append((*row, due_at))
-    return TableRows((*rows.columns, "due_at"), found)
 
 
 def _with_headers(rows: TableRows, known: "Record | None") -> TableRows:
