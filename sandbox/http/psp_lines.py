@@ -1,4 +1,4 @@
-"""The lines that describe an operation's `psp` commands. Pure.
+"""The lines that describe an operation's `psp` commands.
 
 A declaration has the words of the command and what no rule can tell. The rest of the line follows from the call: parameters of
 the path and required fields of the body are arguments, all others are options of the same name.
