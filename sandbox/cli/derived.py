@@ -74,38 +74,39 @@ def command_of(*words: str, shown: Shown | None = None) -> Callable[..., None]:
     client = inspect.Parameter("client", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Client)
     own = [_parameter(name, slot, _field(operation, slot)) for name, slot in slots.items()]
     command.__signature__ = inspect.Signature([client, *own])  # type: ignore[attr-defined]  # functions accept any attribute
-    command.__name__, command.__doc__ = (
-        words[-1].replace("-", "_"),
-        _escaped(" ".join([operation["help"], shown.help if shown is not None else ""])),
-    )
+    command.__name__ = words[-1].replace("-", "_")
+    command.__doc__ = _escaped(f"{operation['help']} {shown.help if shown is not None else ''}".strip())
     return (with_operator if operation["is_operators"] else with_client)(command)
 
 
 def _call(client: Client, operation: Json, slots: Mapping[str, Slot], arguments: Json) -> Any:
-    """Make the call, and return the response's JSON; None if it has no body."""
-    path: Json = {}
-    query: Json = {}
-    body: Any = {}
-    for name, slot in slots.items():
-        if arguments[name] in (None, []):
-            continue
-        value = _value(slot, arguments[name], _field(operation, slot))
-        if slot.field == REST:
-            body = value
-            continue
-        place = _field(operation, slot)["in"]
-        if place == "query" and slot.kind == "pairs":
-            query |= {f"{slot.field}[{key}]": text for key, text in value.items()}
-        else:
-            {"path": path, "query": query, "body": body}[place][slot.field] = value
-    method, url = operation["method"], operation["path"].format(**path)
+    """Make the call, and return the response's JSON; None if it has no body. Raises BadParameter if it would change nothing."""
+    parts = _parts(operation, slots, arguments)
+    method, url, body = operation["method"], operation["path"].format(**parts["path"]), parts["body"]
     if method == "GET":
-        return client.get(url, **query)
+        return client.get(url, **parts["query"])
     if method == "DELETE":
         return client.request_json(method, url)
     if method == "PATCH" and not body and any(field["in"] == "body" for field in operation["fields"].values()):
         raise typer.BadParameter("Give at least one option to change; see --help.")
     return client.write(method, url, body)
+
+
+def _parts(operation: Json, slots: Mapping[str, Slot], arguments: Json) -> Json:
+    """Return the path parameters, the query parameters and the body of the call."""
+    parts: Json = {"path": {}, "query": {}, "body": {}}
+    for name, slot in slots.items():
+        if arguments[name] in (None, []):
+            continue
+        field = _field(operation, slot)
+        value = _value(slot, arguments[name], field)
+        if slot.field == REST:
+            parts["body"] = value
+        elif field["in"] == "query" and slot.kind == "pairs":
+            parts["query"] |= {f"{slot.field}[{key}]": text for key, text in value.items()}
+        else:
+            parts[field["in"]][slot.field] = value
+    return parts
 
 
 def _escaped(text: str) -> str:
@@ -129,32 +130,40 @@ def _field(operation: Json, slot: Slot) -> Json:
 
 def _parameter(name: str, slot: Slot, field: Json) -> inspect.Parameter:
     """Return the parameter of a command for an argument or an option."""
-    schema, own = field["schema"], dict(BY_NAME.get(slot.field, {}))
-    reference = BY_PARAMETER.get(slot.field) if schema.get("format") == "uuid" else None
-    if reference is not None and field["in"] != "path":
-        reference = reference.elsewhere()
-    kind, extra = _type_of(slot, schema)
-    if field["in"] == "path" and reference is None:
-        extra["callback"] = path_part
-    elif schema.get("format") == "date-time":
-        extra["callback"] = moment
-    help_ = FILTER_HELP if slot.kind == "filters" else _description(name, slot, field, reference)
-    default: Any = None
-    if field["required"]:
-        default = inspect.Parameter.empty
-    elif field["in"] == "query":
-        default = schema.get("default")
-    elif kind is bool and "/" not in slot.flag:
-        default = False
-    if schema.get("type") == "array" and field["in"] == "query":
-        marker = multi_choice_option(slot.flag, _literal(schema["items"]), help_)
-    elif slot.flag:
-        marker = typer.Option(slot.flag, help=help_, **{**extra, **own})
+    reference = _reference(slot, field)
+    kind, settings = _type_of(slot, field["schema"])
+    default = _default(kind, slot, field)
+    help_ = _help(name, slot, field, reference)
+    if field["in"] == "query" and field["schema"].get("type") == "array":
+        marker = multi_choice_option(slot.flag, _literal(field["schema"]["items"]), help_)
     else:
-        marker = typer.Argument(help=help_, **{**extra, **own})
-    annotation = kind | None if default is None else kind
+        settings |= {"callback": _callback(field, reference), "help": help_, **BY_NAME.get(slot.field, {})}
+        marker = typer.Option(slot.flag, **settings) if slot.flag else typer.Argument(**settings)
     markers = (marker,) if reference is None else (marker, reference)
+    annotation = kind | None if default is None else kind
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, *markers])
+
+
+def _reference(slot: Slot, field: Json) -> Reference | None:
+    """Return how to find the id of a thing that may be given by its owner's name, or None if the field is no such id."""
+    found = BY_PARAMETER.get(slot.field) if field["schema"].get("format") == "uuid" else None
+    return found if found is None or field["in"] == "path" else found.elsewhere()
+
+
+def _callback(field: Json, reference: Reference | None) -> Callable[[str | None], str | None] | None:
+    """Return what checks and converts a value."""
+    if field["in"] == "path" and reference is None:
+        return path_part
+    return moment if field["schema"].get("format") == "date-time" else None
+
+
+def _default(kind: Any, slot: Slot, field: Json) -> Any:
+    """Return a parameter's default. One that only the API knows is None: then the command sends nothing."""
+    if field["required"]:
+        return inspect.Parameter.empty
+    if field["in"] == "query":
+        return field["schema"].get("default")
+    return False if kind is bool and "/" not in slot.flag else None
 
 
 def _type_of(slot: Slot, schema: Json) -> tuple[Any, Json]:
@@ -176,18 +185,19 @@ def _literal(schema: Json) -> Any:
     return Literal.__getitem__(tuple(schema["enum"]))
 
 
-def _description(name: str, slot: Slot, field: Json, reference: Reference | None) -> str:
+def _help(name: str, slot: Slot, field: Json, reference: Reference | None) -> str:
+    """Return the help of an argument or an option: the API's description, and how to write a value."""
     noun = name.removesuffix("_id").replace("_", " ")
     known = _escaped(field["description"]) or (f"The {noun}'s id." if name.endswith("_id") else f"The {noun}.")
     if len(known) > _LONG:
         known = known.partition(". ")[0] + "."
+    if slot.kind == "filters":
+        return FILTER_HELP
     if reference is not None:
         return reference.help if field["in"] == "path" else f"{known} Its id or {reference.field}."
     if slot.kind.startswith(FILE) and slot.field != REST:
         return f"{known} A JSON file."
-    if slot.kind in _METAVARS:
-        return f"{known} Can be repeated."
-    return known
+    return f"{known} Can be repeated." if slot.kind in _METAVARS else known
 
 
 def _value(slot: Slot, given: Any, field: Json) -> Any:
