@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from litestar import Litestar
@@ -125,31 +125,20 @@ def create_app(settings: Settings) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        await open_pool(settings.database_url, settings.pool_size)
-        waker.start()
-        sender = WebhookSender(settings.webhook_allow)
-        feed.start()
-        subscriber.start()
-        advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
-        journal.start()
-        receiver_tests.start()
-        try:
+        async with AsyncExitStack() as stack:
+            await open_pool(settings.database_url, settings.pool_size)
+            # Closed from last to first: accepted commands are finished before the connections to the stores close.
+            stack.push_async_callback(close_pool)
+            sender = WebhookSender(settings.webhook_allow)
+            for part in (journal, limiter, readiness, waker, streams, subscriber, feed, sender, receiver_tests):
+                stack.push_async_callback(part.close)
+            stack.push_async_callback(clock.close, 5)
+            stack.push_async_callback(summaries.close)
+            stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
+            advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
+            for part in (waker, feed, subscriber, journal, receiver_tests):
+                part.start()
             yield
-        finally:
-            # Finish accepted commands before the connections to the stores close.
-            await asyncio.wait_for(work.close(), 20)
-            await summaries.close()
-            await clock.close(5)
-            await receiver_tests.close()
-            await sender.close()
-            await feed.close()
-            await subscriber.close()
-            await streams.close()
-            await waker.close()
-            await readiness.close()
-            await limiter.close()
-            await journal.close()
-            await close_pool()
 
     operations = operations_of(
         UserApi(UserService(work, directory, summaries)),
