@@ -194,7 +194,7 @@ def _help(name: str, slot: Slot, field: Json, reference: Reference | None) -> st
     if slot.kind == "filters":
         return FILTER_HELP
     if reference is not None:
-        return reference.help if field["in"] == "path" else f"{known} Its id or {reference.field}."
+        return reference.help if field["in"] == "path" else f"{known} By id or {reference.field}."
     if slot.kind.startswith(FILE) and slot.field != REST:
         return f"{known} A JSON file."
     return f"{known} Can be repeated." if slot.kind in _METAVARS else known

@@ -28,7 +28,9 @@ class ChangeSettingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     """The body of `PATCH /settings`. Omitted fields keep their value."""
 
     default_scenario: Annotated[DefaultScenario | UnsetType, about("The scenario for payouts that match no other.")] = UNSET
-    review_threshold: Annotated[AmountOrNull, about("Review payouts of this amount or more, or none.")] = msgspec.Raw(b"")
+    review_threshold: Annotated[AmountOrNull, about("Review payouts of this amount or more; none for no reviews.")] = (
+        msgspec.Raw(b"")
+    )
     rate_limit: Annotated[
         PerMinute | UnsetType | None, about("Requests per minute that the API accepts; none for no limit.")
     ] = UNSET
