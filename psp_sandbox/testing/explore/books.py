@@ -82,7 +82,8 @@ def _row(value: Any, names: Names) -> Row:
             raise BooksError(f"{value!r}: an amount is money, and a float is not exact. Use text or Decimal.")
         money = Decimal(amount)
         statuses = statuses_of(str(status), names)
-        net = (money if statuses - UNPAID else Decimal(0)) if spent in (None, "") else Decimal(spent)
+        due = money if statuses - UNPAID else Decimal(0)
+        net = due if spent is None or spent == "" else Decimal(spent)
     except (TypeError, ValueError, InvalidOperation):
         raise BooksError(f"A row of the books is (reference, status, amount) or (…, spent), not {value!r}.") from None
     return Row(str(reference), str(status), statuses, money, net)
