@@ -87,7 +87,9 @@ class App:
 @pytest.fixture
 def app(request, live_app):
     bug = request.node.name.removeprefix("test_")
-    return live_app(App, bug=bug, endpoint={"event_types": ["payout.processing", "payout.succeeded"]}).app
+    app = live_app(App, bug=bug, endpoint={"event_types": ["payout.processing", "payout.succeeded", "payout.returned"]}).app
+    with app.http:
+        yield app
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def read_rows(value: Any, names: Names) -> list[Row]:
 
 
 def _row(value: Any, names: Names) -> Row:
-    fields = [value.get(name) for name in _FIELDS] if isinstance(value, Mapping) else value
+    fields: Any = [value.get(name) for name in _FIELDS] if isinstance(value, Mapping) else value
     try:
         reference, status, amount, *rest = fields
         spent = rest[0] if rest else None
