@@ -215,6 +215,8 @@ class Explorer:
     ) -> tuple[_Attempt, list[pytest.TestReport]]:
         from _pytest.runner import runtestprotocol  # what plugins that repeat tests use
 
+        # The last run may have been a test of another module, whose fixtures are still there.
+        item.session._setupstate.teardown_exact(item)
         self._attempt = attempt
         try:
             # With the parent as the next item, all but the test's own fixtures stay.
