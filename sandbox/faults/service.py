@@ -24,15 +24,19 @@ if TYPE_CHECKING:
 
 
 class FaultShown(msgspec.Struct):
-    """A fault. `remaining` is the number of hits left (null: unlimited); `matches` counts all matches, hits or not."""
+    """A fault. `remaining` is the number of hits left (null: unlimited); `matches` counts all matches, hits or not.
+
+    The first `skip` matches are not hit.
+    """
 
     id: str
     target: str
     kind: str
     match: dict[str, str]
-    parameters: dict[str, float]
+    parameters: dict[str, float | str]
     probability: float
     count: int | None
+    skip: int
     seed: int | None
     matches: int
     hits: int
@@ -59,12 +63,12 @@ class FaultService:
         links=_LINKS,
         example={"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/payouts*"}, "count": 1},
         description="A fault hits the API (`/api/v1`, `/vendor`, `/aggregator`; never `/sandbox`) or webhook deliveries. "
-        "Only the first fault that matches and hits takes effect. `count` is the exact number of hits, `ttl_seconds` is in "
-        "the merchant's time, and the same `seed` gives the same hits. Faults never corrupt the ledger. At most 50 per "
-        "merchant.",
+        "Only the first fault that matches and hits takes effect. `count` is the exact number of hits, after `skip` matches "
+        "that pass; `ttl_seconds` is in the merchant's time, and the same `seed` gives the same hits. Faults never corrupt the "
+        "ledger. At most 50 per merchant.",
         psp="faults add {target} {kind} --set {*:set} --method {match.method} --path {match.path} --reference "
-        "{match.reference} --event-type {match.event_type} --endpoint {match.endpoint_id} match?={} "
-        "--probability {probability:number} --count {count:integer} --ttl {ttl_seconds:number} --seed "
+        "{match.reference} --key {match.api_key_id} --event-type {match.event_type} --endpoint {match.endpoint_id} match?={} "
+        "--probability {probability:number} --count {count:integer} --skip {skip:integer} --ttl {ttl_seconds:number} --seed "
         "{seed:integer}",
     )
     async def create_fault(self, context: RequestContext, body: FaultBody) -> CommandResult:
@@ -90,6 +94,7 @@ class FaultService:
                 parameters=msgspec.json.encode(parameters_of(body)).decode(),
                 probability=body.probability,
                 max_hits=None if body.count is None else int(body.count),
+                skip=int(body.skip),
                 seed=None if body.seed is None else int(body.seed),
                 matches=0,
                 hits=0,
@@ -173,6 +178,7 @@ def _to_fault(record: Any) -> FaultShown:
         parameters=msgspec.json.decode(record["parameters"]),
         probability=record["probability"],
         count=count,
+        skip=record["skip"],
         seed=record["seed"],
         matches=record["matches"],
         hits=hits,

@@ -37,8 +37,11 @@ async def first_hit(
 async def _count(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, fault: Fault, draw_key: str | None
 ) -> InjectedFault | None:
-    counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
-    if counter is None or not fault.hits(draw_key or str(counter)):
+    counted = await conn.fetchrow(_COUNT, merchant_id, fault.id, datetime.now(UTC))
+    if counted is None or counted["matches"] <= counted["skip"]:
+        return None
+    counter: int = counted["matches"]
+    if not fault.hits(draw_key or str(counter)):
         return None
     await conn.execute(_HIT, merchant_id, fault.id)
     return InjectedFault(fault, counter)

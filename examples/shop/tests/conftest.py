@@ -1,6 +1,6 @@
 """The shop, running against a sandbox."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import pytest
 from psp_sandbox.testing import StartApp
 
 from ..app import Settings, create_app
+from ..money import to_text
+from ..store import Store
 
 
 class Shop:
@@ -65,3 +67,25 @@ def shop(live_app: StartApp, tmp_path: Path) -> Shop:
     shop: Shop = live.app
     shop.endpoint_id, shop.http = live.endpoint_id, live.client
     return shop
+
+
+@pytest.fixture
+def psp_books(shop: Shop) -> list[tuple[str, str, str, str]]:
+    """Return the shop's books for `pytest --psp-explore`: reference, status, amount, and what the shop's ledger has spent."""
+    with Store(shop.settings.database).transaction() as db:
+        rows = db.execute(
+            "SELECT id, status, amount, (SELECT -sum(amount) FROM entries WHERE reference = payouts.id) AS spent FROM payouts"
+        ).fetchall()
+    return [(row["id"], row["status"], to_text(row["amount"]), to_text(row["spent"])) for row in rows]
+
+
+@pytest.fixture
+def psp_status_names() -> dict[str, None]:
+    """Return the statuses of payouts that the sandbox does not have: the call was refused, or has not been made."""
+    return {"REFUSED": None, "UNSENT": None}
+
+
+@pytest.fixture
+def psp_restart(shop: Shop) -> Callable[[], None]:
+    """Return what restarts the shop."""
+    return shop.restart

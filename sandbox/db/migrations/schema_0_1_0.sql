@@ -563,6 +563,7 @@ CREATE TABLE IF NOT EXISTS scenario_rules (
 );
 
 -- `matches` counts the requests or deliveries that matched a fault, `hits` those that it hit. The row's lock keeps both exact.
+-- The first `skip` matches are spared.
 CREATE TABLE IF NOT EXISTS faults (
     merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
     id uuid NOT NULL,
@@ -572,6 +573,7 @@ CREATE TABLE IF NOT EXISTS faults (
     parameters jsonb NOT NULL,
     probability double precision NOT NULL CHECK (probability BETWEEN 0 AND 1),
     count integer CHECK (count > 0),
+    skip integer NOT NULL DEFAULT 0 CHECK (skip BETWEEN 0 AND 1000000),
     seed bigint,
     matches bigint NOT NULL CHECK (matches >= 0),
     hits bigint NOT NULL CHECK (hits BETWEEN 0 AND matches),
