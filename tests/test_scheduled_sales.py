@@ -26,12 +26,10 @@ from tests.harness.world import Stack, World
 from tests.test_clock import clock
 from tests.test_due import due
 from tests.test_sale_attempts import metric
-from tests.test_sales import ADVANCE, REFUSED, pool, reconcile, run, sales, sell
+from tests.test_sales import ADVANCE, REFUSED, reconcile, run, sales, sell
 from tests.test_users import DESTINATION, make_user
 from tests.test_world_bundles import exported, import_into
 from worker import main
-
-__all__ = ["pool"]
 
 AT = "2031-01-01T10:10:00.000Z"
 _MAKE_DUE = "UPDATE sales SET due_at = created_at WHERE merchant_id = $1 AND due_at IS NOT NULL"
