@@ -11,6 +11,11 @@ import pytest
 from psp_sandbox.testing import StartApp
 
 from ..app import Settings, create_app
+from ..money import to_text
+from ..store import Store
+
+MONEY_IS_BACK = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
+"""The statuses in which a payout's money must be back. The tests do not ask the shop, whose list may be wrong."""
 
 
 class Shop:
@@ -52,6 +57,23 @@ class Shop:
         shown = self.http.get(f"/sellers/{seller}").raise_for_status().json()
         return shown["balance"], [payout["status"] for payout in shown["payouts"]]
 
+    def books(self) -> list[tuple[str, str, str]]:
+        """Return reference, status and amount of each payout, as the shop has booked it.
+
+        The amount comes from the entries: what the seller was debited or, when the money is back, what was given back. So a
+        mistake in a seller's balance shows even if the status is right. A payout that the PSP refused does not exist there.
+        """
+        with Store(self.settings.database).transaction() as db:
+            rows = db.execute(
+                "SELECT payouts.id, status, payouts.amount, coalesce(sum(entries.amount), 0) AS net FROM payouts"
+                " LEFT JOIN entries ON reference = payouts.id WHERE status != 'REFUSED' GROUP BY payouts.id ORDER BY payouts.rowid"
+            ).fetchall()
+        return [(row["id"], row["status"], to_text(_booked(row["status"], row["amount"], row["net"]))) for row in rows]
+
+
+def _booked(status: str, amount: int, net: int) -> int:
+    return amount + net if status in MONEY_IS_BACK else -net
+
 
 @pytest.fixture
 def shop(live_app: StartApp, tmp_path: Path) -> Shop:
@@ -65,3 +87,9 @@ def shop(live_app: StartApp, tmp_path: Path) -> Shop:
     shop: Shop = live.app
     shop.endpoint_id, shop.http = live.endpoint_id, live.client
     return shop
+
+
+@pytest.fixture
+def psp_books(shop: Shop) -> list[tuple[str, str, str]]:
+    """Return what the shop believes about its payouts. `pytest --psp-explore` compares it with what the sandbox did."""
+    return shop.books()
