@@ -62,22 +62,24 @@ def add(
             autocompletion=completion(("payout.*", *get_args(EventType))),
         ),
     ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Only calls that are made with the API key of this id.")] = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="Only webhooks to this endpoint.")] = None,
     probability: Annotated[
         float, typer.Option("--probability", min=0, max=1, help="The probability of a hit, from 0 to 1.")
     ] = 1.0,
     count: Annotated[int | None, typer.Option("--count", min=1, max=1_000_000, help="Stop after this many hits.")] = None,
+    skip: Annotated[int, typer.Option("--skip", min=0, max=1_000_000, help="Spare this many matches first.")] = 0,
     ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="Stop after this many seconds.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed hits the same calls again.")] = None,
 ) -> Output:
     """Add a fault to the API or to webhooks."""
     types = None if event_type is None else event_type.lower()
-    named = given(method=method, path=path, reference=reference, event_type=types, endpoint_id=endpoint)
+    named = given(method=method, path=path, reference=reference, api_key_id=key, event_type=types, endpoint_id=endpoint)
     body = {
         "target": target,
         "kind": kind,
         "probability": probability,
-        **given(count=count, ttl_seconds=ttl, seed=seed),
+        **given(count=count, skip=skip or None, ttl_seconds=ttl, seed=seed),
         "match": pairs("--match", match) | named,
         **{name: _value(text) for name, text in pairs("--set", set_).items()},
     }

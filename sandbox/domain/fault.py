@@ -23,13 +23,14 @@ class Fault:
     id: str
     kind: str
     match: Mapping[str, str]
-    parameters: Mapping[str, float]
+    parameters: Mapping[str, float | str]
     probability: float
     seed: int | None
 
-    def matches_request(self, method: str, path: str) -> bool:
-        """Return whether an API request's method and path match."""
-        return self.match.get("method", method) == method and fnmatchcase(path, self.match.get("path", "*"))
+    def matches_request(self, method: str, path: str, key_id: str) -> bool:
+        """Return whether an API request's method, path and key match."""
+        is_caller = self.match.get("api_key_id", key_id) == key_id
+        return is_caller and self.match.get("method", method) == method and fnmatchcase(path, self.match.get("path", "*"))
 
     def matches_delivery(self, event_type: str, endpoint_id: str) -> bool:
         """Return whether a delivery matches."""
@@ -42,8 +43,8 @@ class Fault:
 
     def milliseconds(self, counter: int) -> float:
         """Return the delay of match number `counter`: fixed or, with a sigma, lognormal with that median; at most MAX_MS."""
-        sigma = self.parameters.get("sigma", 0.0)
-        fixed = self.parameters["milliseconds"]
+        sigma = float(self.parameters.get("sigma", 0.0))
+        fixed = float(self.parameters["milliseconds"])
         if not sigma:
             return fixed
         normal = NormalDist().inv_cdf(max(self._draw("wait", str(counter)), 1e-12))
@@ -87,4 +88,4 @@ def to_fault(columns: str) -> Fault:
     return Fault(*_decode_columns(columns))
 
 
-_decode_columns: Final = msgspec.json.Decoder(tuple[str, str, dict[str, str], dict[str, float], float, int | None]).decode
+_decode_columns: Final = msgspec.json.Decoder(tuple[str, str, dict[str, str], dict[str, float | str], float, int | None]).decode

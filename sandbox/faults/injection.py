@@ -1,7 +1,7 @@
 """Inject faults into API requests: delay the response, replace it with an error, truncate it or drop it.
 
 A fault that responds instead of the API does so before the request is executed. A fault that damages the response does so
-after the commit. So no fault can corrupt the ledger.
+after the commit; a lost connection can also come before the request is executed. So no fault can corrupt the ledger.
 """
 
 import asyncio
@@ -50,7 +50,8 @@ async def inject_before(request: Request) -> None:
 
     def matches(fault: Fault) -> bool:
         pattern = fault.match.get("reference")
-        return fault.matches_request(request.method, path) and (pattern is None or _has_reference(raw, pattern))
+        is_match = fault.matches_request(request.method, path, request.caller.key_id)
+        return is_match and (pattern is None or _has_reference(raw, pattern))
 
     hit = await first_hit(request.merchant_id, faults, matches)
     if hit is None:
@@ -58,8 +59,8 @@ async def inject_before(request: Request) -> None:
     request.fault = hit
     if hit.fault.kind == "latency":
         await asyncio.sleep(hit.fault.milliseconds(hit.counter) / 1000)
-    elif hit.fault.kind not in _AFTER_COMMIT:
-        raise _problem(hit)
+    elif hit.fault.kind not in _AFTER_COMMIT or hit.fault.parameters.get("when") == "before_effect":
+        raise _problem(hit)  # `inject_response` resets the connection instead of sending it, if that is the fault
 
 
 def _has_reference(body: bytes, pattern: str) -> bool:

@@ -16,6 +16,7 @@ MAX_FAULTS: Final = 50
 # JSON has one type of number: 60 and 60.0 are the same whole number.
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_MS)]
 Count = Annotated[float, msgspec.Meta(ge=1, le=1_000_000, multiple_of=1)]
+Skip = Annotated[float, msgspec.Meta(ge=0, le=1_000_000, multiple_of=1)]
 Ttl = Annotated[float, msgspec.Meta(gt=0, le=3650 * 86400)]
 Seed = Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1, multiple_of=1)]
 Status = Annotated[float, msgspec.Meta(ge=400, le=599, multiple_of=1)]
@@ -50,11 +51,15 @@ Part = Annotated[
 
 
 class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which API requests match. `reference` is part of the body's merchant_reference; it and `path` can contain `*`."""
+    """Which API requests match. `reference` is part of the body's merchant_reference; it and `path` can contain `*`.
+
+    `api_key_id` is the id of the key that the request is made with.
+    """
 
     method: Method | UnsetType = UNSET
     path: Pattern | UnsetType = UNSET
     reference: Part | UnsetType = UNSET
+    api_key_id: Uuid | UnsetType = UNSET
 
 
 class DeliveryMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -65,11 +70,12 @@ class DeliveryMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class EitherMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which requests (`method`, `path`, `reference`) or deliveries (`event_type`, `endpoint_id`) match."""
+    """Which requests (`method`, `path`, `reference`, `api_key_id`) or deliveries (`event_type`, `endpoint_id`) match."""
 
     method: Method | UnsetType = UNSET
     path: Pattern | UnsetType = UNSET
     reference: Part | UnsetType = UNSET
+    api_key_id: Uuid | UnsetType = UNSET
     event_type: EventPattern | UnsetType = UNSET
     endpoint_id: Uuid | UnsetType = UNSET
 
@@ -77,6 +83,7 @@ class EitherMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 class _Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
     probability: Probability = 1.0
     count: Count | None = None
+    skip: Skip = 0.0
     ttl_seconds: Ttl | None = None
     seed: Seed | None = None
 
@@ -116,7 +123,9 @@ class RateLimitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="r
 
 
 class ConnectionResetFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="connection_reset"):
-    """Executes the request, then resets the connection instead of responding."""
+    """Resets the connection instead of responding: after the request was executed or, with `before_effect`, in its place."""
+
+    when: Literal["before_effect", "after_effect"] = "after_effect"
 
 
 class SlowAfterCommitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="slow_after_commit"):
@@ -170,7 +179,8 @@ FaultBody = (
 )  # fmt: skip
 """The body of `POST /faults`, by its `kind`."""
 
-_COMMON: Final = ("target", "match", "probability", "count", "ttl_seconds", "seed")
+COMMON: Final = ("target", "match", "probability", "count", "skip", "ttl_seconds", "seed")
+"""The fields that every kind has. All others are its parameters."""
 
 
 def match_of(body: FaultBody) -> dict[str, str]:
@@ -183,10 +193,10 @@ def match_of(body: FaultBody) -> dict[str, str]:
     return given
 
 
-def parameters_of(body: FaultBody) -> dict[str, float]:
+def parameters_of(body: FaultBody) -> dict[str, float | str]:
     """Return the parameters of a fault's kind. Whole numbers become int, whether written 60 or 60.0."""
-    own = {name: value for name, value in msgspec.structs.asdict(body).items() if name not in _COMMON}
-    return {name: int(value) if value == int(value) else value for name, value in own.items()}
+    own = {name: value for name, value in msgspec.structs.asdict(body).items() if name not in COMMON}
+    return {name: int(value) if isinstance(value, float) and value == int(value) else value for name, value in own.items()}
 
 
 def kind_of(body: FaultBody) -> str:

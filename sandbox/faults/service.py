@@ -22,15 +22,19 @@ if TYPE_CHECKING:
 
 
 class FaultShown(msgspec.Struct):
-    """A fault. `remaining` is the number of hits left (null: unlimited); `matches` counts all matches, hits or not."""
+    """A fault. `remaining` is the number of hits left (null: unlimited); `matches` counts all matches, hits or not.
+
+    The first `skip` matches are not hit.
+    """
 
     id: str
     target: str
     kind: str
     match: dict[str, str]
-    parameters: dict[str, float]
+    parameters: dict[str, float | str]
     probability: float
     count: int | None
+    skip: int
     seed: int | None
     matches: int
     hits: int
@@ -68,6 +72,7 @@ class FaultService:
                 parameters=msgspec.json.encode(parameters_of(body)).decode(),
                 probability=body.probability,
                 max_hits=None if body.count is None else int(body.count),
+                skip=int(body.skip) or None,
                 seed=None if body.seed is None else int(body.seed),
                 matches=0,
                 hits=0,
@@ -148,6 +153,7 @@ def _to_fault(record: Any) -> FaultShown:
         parameters=msgspec.json.decode(record["parameters"]),
         probability=record["probability"],
         count=count,
+        skip=record["skip"] or 0,
         seed=record["seed"],
         matches=record["matches"],
         hits=hits,

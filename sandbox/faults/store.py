@@ -23,7 +23,7 @@ UPDATE faults f SET matches = f.matches + 1 FROM worlds w
 WHERE f.merchant_id = $1 AND f.id = $2 AND w.merchant_id = $1 AND (f.count IS NULL OR f.hits < f.count)
     AND (f.expires_at IS NULL OR CASE WHEN w.clock_frozen_at IS NULL THEN f.expires_at - $3::timestamptz > w.clock_offset
         ELSE f.expires_at > w.clock_frozen_at END)
-RETURNING f.matches
+RETURNING f.matches, coalesce(f.skip, 0) AS skip
 """
 _HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id = $2"
 
@@ -48,8 +48,11 @@ async def first_hit(
 async def _count(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, fault: Fault, draw_key: str | None
 ) -> InjectedFault | None:
-    counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
-    if counter is None or not fault.hits(draw_key or str(counter)):
+    counted = await conn.fetchrow(_COUNT, merchant_id, fault.id, datetime.now(UTC))
+    if counted is None or counted["matches"] <= counted["skip"]:
+        return None
+    counter: int = counted["matches"]
+    if not fault.hits(draw_key or str(counter)):
         return None
     await conn.execute(_HIT, merchant_id, fault.id)
     return InjectedFault(fault, counter)

@@ -108,7 +108,7 @@ class FaultInjectingSender:
         elif fault.kind == "reorder":
             await self._hold_back((merchant_id, claimed.endpoint_id))
         elif fault.kind == "stale_timestamp":
-            age = timedelta(seconds=fault.parameters["seconds"])
+            age = timedelta(seconds=float(fault.parameters["seconds"]))
         elif fault.kind == "wrong_key":
             signer = signer.with_wrong_secrets()
         return await self._sign_and_send(claimed, damaged_body(fault.kind, claimed.body), at, signer, age)
@@ -142,7 +142,7 @@ def _postponed_until(fault: Fault, claimed: ClaimedDelivery) -> datetime | None:
     reorder fault postpones the delivery instead.
     """
     if fault.kind == "delay":
-        wait = timedelta(milliseconds=fault.parameters["milliseconds"])
+        wait = timedelta(milliseconds=float(fault.parameters["milliseconds"]))
     elif fault.kind == "reorder" and claimed.clock.frozen_at is not None:
         wait = _MAX_REORDER_DELAY
     else:

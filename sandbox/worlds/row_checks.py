@@ -21,7 +21,7 @@ from sandbox.domain.idempotency import CALLBACK_PREFIX
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.ledger import MERCHANT_ACCOUNTS, WALLET
 from sandbox.domain.scenario_engine import Catalogue
-from sandbox.faults.requests import FaultBody, match_of
+from sandbox.faults.requests import COMMON, FaultBody, match_of
 from sandbox.scenarios.rules import RuleBody, RuleStep, check_rule
 from sandbox.webhooks.requests import CreateEndpointBody, check_endpoint
 
@@ -123,13 +123,13 @@ def _event(row: Row) -> Iterator[FieldProblem]:
 def _fault(row: Row) -> Iterator[FieldProblem]:
     errors = [
         *_must_be(row, "match", dict[str, str], "an object of strings"),
-        *_must_be(row, "parameters", dict[str, float], "an object of numbers"),
+        *_must_be(row, "parameters", dict[str, float | str], "an object of numbers and texts"),
     ]
     yield from errors
     if not errors:
         parameters = msgspec.json.decode(row["parameters"])
         body = {name: row[name] for name in ("target", "kind", "probability")} | {"match": msgspec.Raw(row["match"].encode())}
-        if parameters.keys() & {"count", "ttl_seconds", "seed", *body}:
+        if parameters.keys() & {*COMMON, "kind"}:
             yield "parameters", "must have the parameters of its kind"
         else:
             yield from _problems("parameters", lambda: match_of(_decode_fault(msgspec.json.encode(parameters | body))))

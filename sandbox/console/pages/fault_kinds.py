@@ -20,6 +20,8 @@ class Field:
     placeholder: str = ""
     help: str = ""
     is_required: bool = True
+    choices: tuple[tuple[str, str], ...] = ()
+    """Values with their texts, if only these are possible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,21 @@ KINDS: Final = (
         "Responds with 429, without executing the request.",
         (Field("retry_after:int", "Retry-After", placeholder="5", help="In seconds; 1 if empty.", is_required=False),),
     ),
-    Kind("connection_reset", "api", "Lost response", "Executes the request, then resets the connection."),
+    Kind(
+        "connection_reset",
+        "api",
+        "Lost connection",
+        "Resets the connection, before or after it executes the request.",
+        (
+            Field(
+                "when",
+                "When",
+                "after_effect",
+                is_required=False,
+                choices=(("after_effect", "After the request is executed"), ("before_effect", "Before the request is executed")),
+            ),
+        ),
+    ),
     Kind("slow_after_commit", "api", "Late response", "Executes the request, then responds late.", (_LATE,)),
     Kind("truncated_body", "api", "Truncated response", "Breaks off the response in the middle of its body."),
     Kind("drop", "webhooks", "Lost webhook", "Does not send: the attempt fails and is retried on schedule."),
