@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="show which states, failure codes, problem codes, faults and retries the tests exercised (also in --junitxml)",
     )
-    group.addoption("--psp-report-file", metavar="FILE", help="write the report as Markdown, for a pull request")
+    group.addoption("--psp-report-file", metavar="FILE", help="write the report as Markdown, or as a page for FILE.html")
     group.addoption(
         "--psp-report-min",
         type=float,

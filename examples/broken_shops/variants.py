@@ -1,7 +1,7 @@
 """Read the variants, make them, and write README.md.
 
-    python -m examples.broken_shops.variants                       # writes README.md
-    python -m examples.broken_shops.variants last_event_wins DIR   # makes this variant in DIR, as a package with a green suite
+python -m examples.broken_shops.variants                       # writes README.md
+python -m examples.broken_shops.variants last_event_wins DIR   # makes this variant in DIR, as a package with a green suite
 """
 
 import shutil
@@ -78,7 +78,7 @@ def make_base(base: str, folder: Path) -> None:
 
 
 def make(variant: Variant, folder: Path) -> None:
-    """Make a variant in a folder that does not exist. Raises ValueError if the application does not have the text to replace."""
+    """Make a variant in a folder that does not exist. Raises ValueError if the application lacks a text to replace."""
     make_base(variant.base, folder)
     for change in variant.changes:
         path = folder / change.file
@@ -107,8 +107,8 @@ def _facts(variant: Variant) -> str:
 _HEAD: Final = """\
 # Broken shops
 
-Each of these applications is [the shop](../shop/README.md) or [the payroll](../polling) with one mistake, as they happen in real
-integrations. All pass their tests: the tests of a team that tests what it thought of. `pytest --psp-explore` finds them.
+Each of these applications is [the shop](../shop/README.md) or [the payroll](../polling) with one mistake, as they happen in
+real integrations. All pass their tests: those of a team that tests what it thought of. `pytest --psp-explore` finds them.
 
 Make one, and explore it:
 

@@ -15,7 +15,7 @@ class Fact(NamedTuple):
     """`earned`, `requested`, `refused` or `heard` (from the PSP)."""
     driver: str
     data: dict[str, Any]
-    """`earned`: amount. `requested`: reference, amount, account_number. `refused`: reference. `heard`: the payout at that time."""
+    """`earned`: amount; `requested`: reference, amount, account_number; `refused`: reference; `heard`: the payout."""
 
 
 @dataclass(slots=True)

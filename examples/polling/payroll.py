@@ -59,7 +59,8 @@ class Payroll:
         """Return all salaries, oldest first."""
         with self._transaction() as db:
             return db.execute(
-                "SELECT *, created_at > datetime('now', ?) AS is_followed FROM salaries ORDER BY rowid", [f"-{FOLLOWED_DAYS} days"]
+                "SELECT *, created_at > datetime('now', ?) AS is_followed FROM salaries ORDER BY rowid",
+                [f"-{FOLLOWED_DAYS} days"],
             ).fetchall()
 
     def close(self) -> None:

@@ -14,9 +14,6 @@ from ..app import Settings, create_app
 from ..money import to_text
 from ..store import Store
 
-MONEY_IS_BACK = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
-"""The statuses in which a payout's money must be back. The tests do not ask the shop, whose list may be wrong."""
-
 
 class Shop:
     """The running shop, used over HTTP as by its customers and its staff."""
@@ -57,22 +54,19 @@ class Shop:
         shown = self.http.get(f"/sellers/{seller}").raise_for_status().json()
         return shown["balance"], [payout["status"] for payout in shown["payouts"]]
 
-    def books(self) -> list[tuple[str, str, str]]:
-        """Return reference, status and amount of each payout, as the shop has booked it.
+    def books(self) -> list[tuple[str, str, str, str]]:
+        """Return reference, status, amount and spent money of each payout, as the shop has booked it.
 
-        The amount comes from the entries: what the seller was debited or, when the money is back, what was given back. So a
-        mistake in a seller's balance shows even if the status is right. A payout that the PSP refused does not exist there.
+        What was spent comes from the entries, so a mistake in a seller's balance shows even if the status is right. A payout
+        that the PSP refused does not exist there.
         """
         with Store(self.settings.database).transaction() as db:
             rows = db.execute(
-                "SELECT payouts.id, status, payouts.amount, coalesce(sum(entries.amount), 0) AS net FROM payouts"
-                " LEFT JOIN entries ON reference = payouts.id WHERE status != 'REFUSED' GROUP BY payouts.id ORDER BY payouts.rowid"
+                "SELECT payouts.id, status, payouts.amount, -coalesce(sum(entries.amount), 0) AS spent FROM payouts"
+                " LEFT JOIN entries ON reference = payouts.id WHERE status != 'REFUSED'"
+                " GROUP BY payouts.id ORDER BY payouts.rowid"
             ).fetchall()
-        return [(row["id"], row["status"], to_text(_booked(row["status"], row["amount"], row["net"]))) for row in rows]
-
-
-def _booked(status: str, amount: int, net: int) -> int:
-    return amount + net if status in MONEY_IS_BACK else -net
+        return [(row["id"], row["status"], to_text(row["amount"]), to_text(row["spent"])) for row in rows]
 
 
 @pytest.fixture
@@ -90,6 +84,6 @@ def shop(live_app: StartApp, tmp_path: Path) -> Shop:
 
 
 @pytest.fixture
-def psp_books(shop: Shop) -> list[tuple[str, str, str]]:
+def psp_books(shop: Shop) -> list[tuple[str, str, str, str]]:
     """Return what the shop believes about its payouts. `pytest --psp-explore` compares it with what the sandbox did."""
     return shop.books()
