@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from psp_sandbox.testing.coverage_report import CoverageReport
+    from psp_sandbox.testing.explore.plugin import Explorer
     from psp_sandbox.testing.live_app import StartApp
     from psp_sandbox.testing.process import Address
     from psp_sandbox.testing.sandbox import Sandbox
@@ -28,6 +29,7 @@ _PASSED: Final = pytest.StashKey[bool]()
 _EVIDENCE: "Final[pytest.StashKey[list[tuple[str, str]]]]" = pytest.StashKey()
 _WORKER_INPUT: Final = "psp_share"
 _REPORT: Final = "psp_report"
+_EXPLORE: Final = "psp_explore"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +55,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PERCENT",
         help="fail if less than this percentage was exercised",
     )
+    group.addoption(
+        "--psp-explore",
+        action="store_true",
+        help="run the passing tests again, once for each way in which the world can misbehave, and compare both sides' books",
+    )
+    group.addoption("--psp-explore-list", action="store_true", help="show the points that explore would try")
+    group.addoption("--psp-explore-depth", type=int, choices=(1, 2), default=1, help="2: also try pairs of points (%(default)s)")
+    group.addoption("--psp-explore-budget", metavar="TIME", help='stop after this time, such as "10m"')
+    group.addoption("--psp-explore-seed", type=int, default=0, metavar="N", help="draws the pairs (%(default)s)")
+    group.addoption("--psp-explore-resume", action="store_true", help="continue the exploration that was stopped")
+    group.addoption("--psp-point", metavar="POINT", help='try one point only, such as "POST /payouts#2:answer_lost"')
+    group.addoption("--psp-books", metavar="CMD", help="a command that prints the application's books, as JSON lines or CSV")
+    group.addoption("--psp-books-url", metavar="URL", help="a URL that responds with the application's books")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,6 +77,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from psp_sandbox.testing.coverage_report import CoverageReport
 
         config.pluginmanager.register(CoverageReport(config), _REPORT)
+    if config.getoption("--psp-explore") or config.getoption("--psp-explore-list") or config.getoption("--psp-point"):
+        from psp_sandbox.testing.explore.plugin import Explorer
+
+        config.pluginmanager.register(Explorer(config), _EXPLORE)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -151,10 +170,13 @@ def psp(request: pytest.FixtureRequest, psp_sandbox: "Sandbox") -> Iterator["Wor
     item.stash[_WORLD] = world
     item.stash[_PASSED] = False
     item.stash[_EVIDENCE] = []
+    explorer: Explorer | None = request.config.pluginmanager.get_plugin(_EXPLORE)
     try:
+        if explorer is not None:
+            explorer.begin(world)
         yield world
-        # A test that was broken off has not done what the checks are about.
-        if item.stash[_PASSED]:
+        # A test that was broken off has not done what the checks are about. Explore has judged the world itself.
+        if item.stash[_PASSED] and explorer is None:
             _check(item, world)
     finally:
         del item.stash[_WORLD]
@@ -201,7 +223,7 @@ def pytest_runtest_makereport(
     world = item.stash.get(_WORLD, None)
     if world is not None:  # so this is not the report of the teardown, whose checks have collected the evidence
         item.stash[_PASSED] = call.when == "call" and call.excinfo is None
-        if report.failed:
+        if report.failed and not item.config.pluginmanager.has_plugin(_EXPLORE):
             _collect_evidence(item, world)
     if report.failed:
         evidence = item.stash.setdefault(_EVIDENCE, [])

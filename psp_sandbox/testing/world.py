@@ -58,6 +58,7 @@ class World:
         self.api_key = created.api_key
         self.webhook_secret = created.webhook_secret
         self.ipn_secret = created.ipn_secret
+        self._client: Client | None = None
         self._mailbox.secret = self.webhook_secret
 
     @property
@@ -70,15 +71,21 @@ class World:
         """The environment variables that an application needs: PSP_URL, PSP_API_KEY and PSP_WEBHOOK_SECRET."""
         return {"PSP_URL": self.url, "PSP_API_KEY": self.api_key, "PSP_WEBHOOK_SECRET": self.webhook_secret}
 
-    @cached_property
+    @property
     def client(self) -> Client:
         """A typed client with the merchant's key. It shares the connections of all tests."""
-        return self._sandbox.client.with_key(self.api_key)
+        if self._client is None:
+            self._client = self._sandbox.client.with_key(self.api_key)
+        return self._client
+
+    def use_client(self, client: Client) -> None:
+        """Let the test's own calls have another key of the merchant, so that they differ from the application's."""
+        self._client = client
 
     @cached_property
     def async_client(self) -> AsyncClient:
         """A typed client for async tests. It keeps no connection open, so nothing has to be closed."""
-        return short_lived(self.url, self.api_key)
+        return short_lived(self.url, self.client._caller.address.keys["merchant"] or "")
 
     def request(self, method: str, path: str, json: Any = None, **options: Any) -> "httpx.Response":
         """Send a request that the client has no method for, with the merchant's key, and return the response.

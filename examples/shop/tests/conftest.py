@@ -1,6 +1,6 @@
 """The shop, running against a sandbox."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,20 +54,6 @@ class Shop:
         shown = self.http.get(f"/sellers/{seller}").raise_for_status().json()
         return shown["balance"], [payout["status"] for payout in shown["payouts"]]
 
-    def books(self) -> list[tuple[str, str, str, str]]:
-        """Return reference, status, amount and spent money of each payout, as the shop has booked it.
-
-        What was spent comes from the entries, so a mistake in a seller's balance shows even if the status is right. A payout
-        that the PSP refused does not exist there.
-        """
-        with Store(self.settings.database).transaction() as db:
-            rows = db.execute(
-                "SELECT payouts.id, status, payouts.amount, -coalesce(sum(entries.amount), 0) AS spent FROM payouts"
-                " LEFT JOIN entries ON reference = payouts.id WHERE status != 'REFUSED'"
-                " GROUP BY payouts.id ORDER BY payouts.rowid"
-            ).fetchall()
-        return [(row["id"], row["status"], to_text(row["amount"]), to_text(row["spent"])) for row in rows]
-
 
 @pytest.fixture
 def shop(live_app: StartApp, tmp_path: Path) -> Shop:
@@ -85,5 +71,21 @@ def shop(live_app: StartApp, tmp_path: Path) -> Shop:
 
 @pytest.fixture
 def psp_books(shop: Shop) -> list[tuple[str, str, str, str]]:
-    """Return what the shop believes about its payouts. `pytest --psp-explore` compares it with what the sandbox did."""
-    return shop.books()
+    """Return the shop's books for `pytest --psp-explore`: reference, status, amount, and what the shop's ledger has spent."""
+    with Store(shop.settings.database).transaction() as db:
+        rows = db.execute(
+            "SELECT id, status, amount, (SELECT -sum(amount) FROM entries WHERE reference = payouts.id) AS spent FROM payouts"
+        ).fetchall()
+    return [(row["id"], row["status"], to_text(row["amount"]), to_text(row["spent"])) for row in rows]
+
+
+@pytest.fixture
+def psp_status_names() -> dict[str, None]:
+    """Return the statuses of payouts that the sandbox does not have: the call was refused, or has not been made."""
+    return {"REFUSED": None, "UNSENT": None}
+
+
+@pytest.fixture
+def psp_restart(shop: Shop) -> Callable[[], None]:
+    """Return what restarts the shop."""
+    return shop.restart

@@ -20,6 +20,8 @@ class At(StrEnum):
     EVENT = "event"
     STATUS = "status"
     APPLICATION = "application"
+    REST = "rest"
+    """Nothing misbehaves: the test runs as it is, and then time passes."""
 
 
 class Kind(StrEnum):
@@ -40,6 +42,7 @@ class Kind(StrEnum):
     REINITIATED_TWICE = "reinitiated_twice"
     CANCELLED = "cancelled"
     RETURNED = "returned"
+    TIME_PASSES = "time_passes"
     KILLED_AT_CALL = "killed_at_call"
     KILLED_BEFORE_ANSWER = "killed_before_answer"
     KILLED_AFTER_ANSWER = "killed_after_answer"
@@ -73,6 +76,8 @@ class Cause(StrEnum):
     NO_RETRY = "no_retry"
     GAVE_UP_ON_PAID = "unknown_outcome_treated_as_failure"
     LATER_CHANGE_IGNORED = "later_change_ignored"
+    MONEY_AND_STATUS_APART = "money_and_status_apart"
+    NOT_ACKNOWLEDGED = "event_never_acknowledged"
     UNKNOWN = "unknown"
 
 
@@ -87,6 +92,10 @@ class Difference:
     psp_amount: str | None
     overpaid: str
     """How much more the provider paid than the application believes; negative if it paid less."""
+    books_spent: str | None = None
+    """What has left the application's books for it: its amount, or nothing after it failed or came back."""
+    psp_spent: str | None = None
+    """What is paid or on its way for it at the provider."""
 
 
 @dataclass(frozen=True, slots=True)

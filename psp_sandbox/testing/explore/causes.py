@@ -1,0 +1,117 @@
+"""The likely cause of a finding, and its cure. What `psp certify` checks too has the cure of that check."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from psp_sandbox import application
+from psp_sandbox.testing.explore.books import UNPAID, Names, statuses_of
+from psp_sandbox.testing.explore.points import Point
+from psp_sandbox.testing.explore.results import At, Cause, Difference, Kind
+
+_STATUS_OF: Final[Mapping[str, str]] = {
+    "payout.requested": "REQUESTED", "payout.created": "PENDING", "payout.processing": "PROCESSING", "payout.retrying": "RETRY",
+    "payout.on_hold": "ON_HOLD", "payout.in_review": "IN_REVIEW", "payout.succeeded": "SUCCESS", "payout.failed": "FAILED",
+    "payout.cancelled": "CANCELLED", "payout.rejected": "REJECTED", "payout.returned": "RETURNED",
+    "payout.reinitiated": "PENDING",
+}  # fmt: skip
+_CERTIFY: Final = Path(application.FOLDER) / "sandbox" / "receiver_tests" / "checks.toml"
+
+
+def why(cause: Cause) -> str:
+    """Return what happened, in a sentence or two."""
+    return str(_texts()[cause]["why"])
+
+
+def cure(cause: Cause) -> str:
+    """Return how to fix it."""
+    text = _texts()[cause]
+    return str(text["cure"] if "cure" in text else _checks()[text["check"]]["cure"])
+
+
+@cache
+def _texts() -> Mapping[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("causes.toml").read_text("utf-8"))
+
+
+@cache
+def _checks() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = tomllib.loads(_CERTIFY.read_text("utf-8"))["checks"]
+    return found
+
+
+def likely_cause(
+    points: Sequence[Point],
+    found: Sequence[Difference],
+    calls: Sequence[Mapping[str, Any]],
+    fault_ids: Sequence[str],
+    names: Names,
+) -> Cause:
+    """Return the likely cause of differences. `calls` are the application's calls in the journal, oldest first."""
+    causes = [_of_point(point, found, calls, fault_ids, names) for point in points]
+    return next((cause for cause in causes if cause is not Cause.UNKNOWN), Cause.UNKNOWN)
+
+
+def _of_point(
+    point: Point,
+    found: Sequence[Difference],
+    calls: Sequence[Mapping[str, Any]],
+    fault_ids: Sequence[str],
+    names: Names,
+) -> Cause:
+    if point.kind is Kind.FORGED:
+        return Cause.FORGED_ACCEPTED
+    if point.at is At.WRITE:
+        return _of_write(point, found, calls, fault_ids)
+    if all(one.psp_status in _books_statuses(one, names) for one in found):
+        return Cause.APPLIED_TWICE if point.kind is Kind.TWICE else Cause.MONEY_AND_STATUS_APART
+    if point.at in (At.STATUS, At.REST):
+        return Cause.LATER_CHANGE_IGNORED
+    if point.kind is Kind.TWICE:
+        return Cause.APPLIED_TWICE
+    if point.at is At.EVENT:
+        late = _STATUS_OF.get(point.match[0])
+        return Cause.OLDER_OVER_NEWER if any(late in _books_statuses(one, names) for one in found) else Cause.EVENT_LOST
+    return Cause.EVENT_LOST if point.at is At.APPLICATION else Cause.UNKNOWN
+
+
+def _books_statuses(difference: Difference, names: Names) -> frozenset[str]:
+    return frozenset() if difference.books_status is None else statuses_of(difference.books_status, names)
+
+
+def _of_write(point: Point, found: Sequence[Difference], calls: Sequence[Mapping[str, Any]], fault_ids: Sequence[str]) -> Cause:
+    number = next((n for n, call in enumerate(calls) if call["fault"] and call["fault"]["id"] in fault_ids), None)
+    if number is None:
+        return Cause.UNKNOWN
+    hit, later = calls[number], [call for call in calls[number + 1 :] if call["path"] == calls[number]["path"]]
+    for call in later:
+        if call["idempotency_key"] != hit["idempotency_key"] and _money(call) == _money(hit):
+            return Cause.NEW_KEY if _reference(call) == _reference(hit) else Cause.NEW_REFERENCE
+    if point.kind is Kind.ANSWER_AFTER_WEBHOOKS:
+        return Cause.ANSWER_OVER_WEBHOOK
+    of_hit = [one for one in found if one.reference == _reference(hit)] or list(found)
+    if any(one.psp_status is None for one in of_hit):
+        return Cause.NO_RETRY
+    if any(one.psp_status not in UNPAID and one.books_spent in (None, "0.00") for one in of_hit):
+        return Cause.GAVE_UP_ON_PAID
+    return Cause.NO_RETRY
+
+
+def _body(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        found = json.loads(call["request_body"])
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reference(call: Mapping[str, Any]) -> Any:
+    return _body(call).get("merchant_reference")
+
+
+def _money(call: Mapping[str, Any]) -> tuple[Any, ...]:
+    body = _body(call)
+    return body.get("amount"), body.get("account_number"), body.get("bank_code"), body.get("wallet_code")

@@ -1,0 +1,221 @@
+"""Make the world misbehave during a run, and let it come to rest afterwards."""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from psp_sandbox.client import ProblemError, PspError
+from psp_sandbox.testing.explore.books import Paid, provider_rows
+from psp_sandbox.testing.explore.points import DAY_HOURS, Point, faults_of
+from psp_sandbox.testing.explore.results import At, Kind
+
+if TYPE_CHECKING:
+    from psp_sandbox.client import Client
+    from psp_sandbox.client.models import Event
+
+HOURS: Final = 78.0
+"""Longer than every retry schedule: the standard one ends after 75.6 hours, with jitter."""
+_STEPS: Final = (60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0, 24 * 3600.0)
+"""Steps of virtual time, in seconds, and then the rest. What the application does after a step belongs to the next one."""
+_MOVING: Final = ("PROCESSING", "RETRY")
+_MAX_LISTED: Final = 1000
+_PAGE: Final = 100
+_FORGED_VERSIONS_AHEAD: Final = 100
+
+
+@dataclass(slots=True)
+class Subject:
+    """A merchant that is explored, with what its application can do.
+
+    `client` has a key of the explorer's own, so that faults hit the calls of `app_key_id` only.
+    """
+
+    client: "Client"
+    app_key_id: str
+    advance: Callable[[float], object]
+    """Move the merchant's clock by seconds, and the application's too where it is frozen. Raises AssertionError, PspError."""
+    drain: Callable[[], object]
+    restart: Callable[[], object] | None = None
+    """Restart the application, as after a crash."""
+    fault_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Rested:
+    """The world at rest."""
+
+    is_reached: bool
+    """Whether what was to happen at the points did happen."""
+    payouts: tuple[Paid, ...]
+    unsettled: tuple[str, ...]
+    """What still moves or was never acknowledged, one sentence each."""
+
+
+def arm(subject: Subject, points: Sequence[Point]) -> None:
+    """Create the faults of these points. Raises PspError."""
+    for point in points:
+        for body in faults_of(point, subject.app_key_id):
+            created: Any = subject.client.faults.create(**body)
+            subject.fault_ids.append(created.id)
+
+
+def come_to_rest(subject: Subject, points: Sequence[Point]) -> Rested:
+    """Do what the points ask for when a test ends, end all faults, restart the application, and let HOURS pass.
+
+    Raises PspError.
+    """
+    subject.drain()
+    kinds = {point.kind for point in points}
+    reached = _first_faults_hit(subject, points)
+    left = HOURS * 3600
+    if Kind.KEY_EXPIRED in kinds:
+        subject.advance(DAY_HOURS * 3600.0)
+        left -= DAY_HOURS * 3600.0
+    for point in points:
+        reached = _act(subject, point) and reached
+    if Kind.ONLY_RECOVERED not in kinds:
+        _end_faults(subject)
+    if subject.restart is not None:
+        subject.restart()
+    _let_time_pass(subject, left)
+    if Kind.ONLY_RECOVERED in kinds:
+        _end_faults(subject)
+        _recover(subject)
+    subject.drain()
+    payouts = tuple(provider_rows(subject.client))
+    return Rested(reached, payouts, (*_moving(payouts), *_unacknowledged(subject)))
+
+
+def _first_faults_hit(subject: Subject, points: Sequence[Point]) -> bool:
+    """Return whether the first fault of each point was hit. The others only accompany it."""
+    ids = iter(subject.fault_ids)
+    reached = True
+    for point in points:
+        of_point = [next(ids) for _ in faults_of(point, subject.app_key_id)]
+        reached = reached and all(subject.client.faults.get(one).hits for one in of_point[:1])
+    return reached
+
+
+def _end_faults(subject: Subject) -> None:
+    """Delete all faults, also those that the test has left behind."""
+    for fault in list(islice(subject.client.faults.list(limit=_PAGE), _PAGE)):
+        subject.client.faults.delete(fault.id)
+    subject.fault_ids.clear()
+
+
+def _let_time_pass(subject: Subject, seconds: float) -> None:
+    for step in _STEPS:
+        subject.advance(min(step, seconds))
+        seconds -= min(step, seconds)
+    subject.advance(seconds)
+
+
+def _act(subject: Subject, point: Point) -> bool:
+    """Do what an operator or an attacker does at this point. Return whether it was possible."""
+    if point.at is At.STATUS:
+        return _operate(subject, point)
+    if point.kind is Kind.FORGED:
+        return _forge(subject, point)
+    return True
+
+
+def _operate(subject: Subject, point: Point) -> bool:
+    found = [one for one in provider_rows(subject.client) if one.status == point.match[0]]
+    if len(found) <= point.skip:
+        return False
+    payouts, payout_id = subject.client.payouts, found[point.skip].id
+    try:
+        if point.kind is Kind.CANCELLED:
+            payouts.cancel(payout_id)
+        elif point.kind is Kind.RETURNED:
+            payouts.simulate(payout_id, "RETURNED")
+        else:
+            payouts.reinitiate(payout_id)
+            subject.advance(60.0)
+            if payouts.get(payout_id).status == "FAILED":
+                payouts.reinitiate(payout_id)
+    except ProblemError as problem:
+        if problem.status != 409:
+            raise
+        return False
+    subject.drain()
+    return True
+
+
+def _forge(subject: Subject, point: Point) -> bool:
+    """Send the application copies of an event that claim the opposite: one unsigned, one signed with another key."""
+    events = sorted(islice(subject.client.events.list(limit=_PAGE), _MAX_LISTED), key=lambda one: one.id)
+    found = [one for one in events if one.type == point.match[0]]
+    urls = [one.url for one in subject.client.webhook_endpoints.list(limit=_PAGE) if one.status == "ENABLED"]
+    if len(found) <= point.skip or not urls:
+        return False
+    body = _forged(found[point.skip])
+    for url in urls:
+        for headers in ({}, _signed_by_another(body)):
+            _post(url, body, headers)
+    return True
+
+
+def _forged(event: "Event") -> bytes:
+    data = dict(event.data)
+    claims = ("payout.failed", "FAILED") if data.get("status") == "SUCCESS" else ("payout.succeeded", "SUCCESS")
+    data |= {"status": claims[1], "version": data.get("version", 0) + _FORGED_VERSIONS_AHEAD}
+    at = event.timestamp.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    forged = {"id": str(uuid.uuid4()), "type": claims[0], "timestamp": at, "livemode": False, "previous_status": "PROCESSING"}
+    return json.dumps({**forged, "data": data}, default=str).encode()
+
+
+def _signed_by_another(body: bytes) -> Mapping[str, str]:
+    sent, message_id = str(int(time.time())), str(json.loads(body)["id"])
+    key = hashlib.sha256(b"not your secret").digest()
+    signature = base64.b64encode(hmac.digest(key, f"{message_id}.{sent}.".encode() + body, "sha256")).decode()
+    return {"webhook-id": message_id, "webhook-timestamp": sent, "webhook-signature": f"v1,{signature}"}
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
+    """Send a request as anybody can. Whatever the application answers, its books tell whether it believed it."""
+    import httpx
+
+    with contextlib.suppress(httpx.HTTPError):
+        httpx.post(url, content=body, headers={"content-type": "application/json", **headers}, timeout=15, trust_env=False)
+
+
+def _recover(subject: Subject) -> None:
+    since = subject.client.clock.get().now - timedelta(hours=2 * HOURS)
+    for endpoint in list(islice(subject.client.webhook_endpoints.list(limit=_PAGE), _PAGE)):
+        if endpoint.status != "ENABLED":
+            subject.client.webhook_endpoints.change(endpoint.id, status="ENABLED")
+        subject.client.webhook_endpoints.recover(endpoint.id, since=since, which="failed")
+    subject.drain()
+    subject.advance(3600.0)
+
+
+def _moving(payouts: Sequence[Paid]) -> list[str]:
+    return [f"The payout {one.reference} is still {one.status}." for one in payouts if one.status in _MOVING]
+
+
+def _unacknowledged(subject: Subject) -> list[str]:
+    deliveries = islice(subject.client.deliveries.list(limit=_PAGE), _MAX_LISTED)
+    return [
+        f"The event {one.event_type} was never acknowledged: {one.attempt_count} attempts failed."
+        for one in deliveries
+        if one.status != "SUCCEEDED"
+    ]
+
+
+def prepare(client: "Client", name: str = "psp-explore") -> tuple["Client", str]:
+    """Create a key of the explorer's own, and return a client with it and the id of the application's key. Raises PspError."""
+    created = client.keys.create("admin", name=name)
+    others = [key.id for key in client.keys.list(limit=_PAGE) if key.id != created.id]
+    if len(others) != 1:
+        raise PspError("The merchant has more than one key already, so the application's calls cannot be told from others.")
+    return client.with_key(created.api_key), others[0]
