@@ -77,8 +77,10 @@ def test_the_money_of_a_finding_is_named_by_what_happened_to_it(difference: Diff
 
 def test_the_page_says_the_result_first_and_then_what_to_do_first() -> None:
     text = exploration_page(exploration())
-    order = ["Failed: PKR 2,500.70 paid or credited too much", "What to do first", "What was tried", "By test", "Findings", "What this does not show"]
-    places = [text.index(f">{heading}<") for heading in order]
+    first = ("strong", "Failed: PKR 2,500.70 paid or credited too much")
+    sections = ("What to do first", "What was tried", "By test", "Findings", "What this does not show")
+    order = [first, *(("h2", section) for section in sections)]
+    places = [text.index(f">{heading}</{tag}>") for tag, heading in order]
     assert places == sorted(places)
     assert "Passed: nothing ended wrong" in exploration_page(exploration(findings=False))
 

@@ -134,7 +134,7 @@ def _add(db: sqlite3.Connection, fact: Fact, fact_id: str) -> None:
 
 
 def create_app(env: Mapping[str, str] = os.environ, database: Path = Path("drivers.db")) -> Litestar:
-    """Create the application. When it starts, it sends what a crash interrupted."""
+    """Create the application. It sends what was interrupted when it starts, and when a cron job posts to /withdrawals/resend."""
     drivers = Drivers(database, env["PSP_URL"], env["PSP_API_KEY"])
     webhook = Webhook(env["PSP_WEBHOOK_SECRET"])
 
@@ -145,6 +145,10 @@ def create_app(env: Mapping[str, str] = os.environ, database: Path = Path("drive
     @post("/drivers/{driver:str}/withdrawals")
     async def withdraw(driver: str, data: dict[str, str]) -> dict[str, str | None]:
         return {"reference": await drivers.withdraw(driver, data["account_number"])}
+
+    @post("/withdrawals/resend")
+    async def resend() -> None:
+        await drivers.send_untold()
 
     @get("/drivers/{driver:str}")
     async def show(driver: str) -> dict[str, Any]:
@@ -162,5 +166,5 @@ def create_app(env: Mapping[str, str] = os.environ, database: Path = Path("drive
         return Response({})
 
     return Litestar(
-        [add_trip, withdraw, show, receive], on_startup=[drivers.send_untold], on_shutdown=[drivers.close], openapi_config=None
+        [add_trip, withdraw, resend, show, receive], on_startup=[drivers.send_untold], on_shutdown=[drivers.close], openapi_config=None
     )

@@ -63,7 +63,7 @@ def paid_twice(reference: str, amount: str) -> dict[str, Any]:
         ("2026-03-02T09:00:00.000Z", "application", f"POST /payouts, another {amount} for the same seller"),
     ]
     return {
-        "differences": (Difference(reference, "REFUSED", "0.00", "SUCCESS", amount, amount),),
+        "differences": (Difference(reference, "REFUSED", amount, "SUCCESS", amount, amount, "0.00", amount),),
         "timeline": tuple(TimelineRow(*row) for row in rows),
     }
 

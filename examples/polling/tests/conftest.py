@@ -20,7 +20,12 @@ def payroll(psp: World, tmp_path: Path) -> Iterator[Payroll]:
 
 @pytest.fixture
 def psp_books(payroll: Payroll) -> list[tuple[str, str, str]]:
-    """Return what the payroll believes after one more run, for `pytest --psp-explore`. What was refused is not at the PSP."""
+    """Return what the payroll believes after one more run, for `pytest --psp-explore`."""
     payroll.run()
-    rows = payroll.salaries()
-    return [(row["reference"], row["status"], row["amount"]) for row in rows if row["status"] != "REFUSED"]
+    return [(row["reference"], row["status"], row["amount"]) for row in payroll.salaries()]
+
+
+@pytest.fixture
+def psp_status_names() -> dict[str, None]:
+    """Return the status of payouts that the sandbox does not have, because it refused them."""
+    return {"REFUSED": None}

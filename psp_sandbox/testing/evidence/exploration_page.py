@@ -14,7 +14,8 @@ MAX_FINDINGS: Final = 100
 """The most findings that are shown with all their details."""
 MAX_ROWS: Final = 300
 """The most rows of a table or list."""
-BAR_WIDTH: Final = 240
+BAR_WIDTH: Final = 200
+"""The width of the longest bar, in pixels."""
 CELL: Final = 18
 """The width and height of a cell of the plot, in pixels."""
 FINDINGS: Final = (Verdict.WRONG, Verdict.UNSETTLED)
@@ -202,12 +203,16 @@ def _causes(findings: Sequence[Finding], currency: str) -> list[CauseRow]:
         CauseRow(
             name=name or "Not known",
             count=len(group),
-            money=shown(_total(one.point for one in group).total, currency),
+            money=_amount(_total(one.point for one in group), currency),
             cure=next((one.point.cure for one in group if one.point.cure), ""),
             first=group[0].number,
         )
         for name, group in by_money
     ]
+
+
+def _amount(money: Money, currency: str) -> str:
+    return shown(money.total, currency) if money.total else ""
 
 
 def _timeline(rows: Sequence[TimelineRow]) -> list[Moment]:

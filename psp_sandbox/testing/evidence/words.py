@@ -25,7 +25,8 @@ PLACES: Final = {
     At.WRITE: "When the application sends something",
     At.READ: "When it asks for something",
     At.EVENT: "When a webhook arrives",
-    At.STATUS: "After a payout has ended",
+    At.STATUS: "When an operator or the bank acts afterwards",
+    At.REST: "When nothing goes wrong",
     At.APPLICATION: "When the application itself dies",
 }
 
@@ -45,6 +46,7 @@ KINDS: Final = {
     Kind.REINITIATED_TWICE: Words("Reinitiated twice", "An operator sent the failed payout again, twice."),
     Kind.CANCELLED: Words("Cancelled", "An operator cancelled the payout."),
     Kind.RETURNED: Words("Returned", "The bank returned the money."),
+    Kind.TIME_PASSES: Words("Time passes", "The test ran as it is, and then days passed."),
     Kind.KILLED_AT_CALL: Words("Killed at a call", "The application died at a call to the provider, and started again."),
     Kind.KILLED_BEFORE_ANSWER: Words("Killed before its answer", "It died while it handled a webhook, and started again."),
     Kind.KILLED_AFTER_ANSWER: Words(
@@ -63,5 +65,7 @@ CAUSES: Final = {
     Cause.NO_RETRY: "A call was not repeated",
     Cause.GAVE_UP_ON_PAID: "An unknown outcome was treated as a failure",
     Cause.LATER_CHANGE_IGNORED: "A later change was ignored",
+    Cause.MONEY_AND_STATUS_APART: "The status is right, and the money booked for it is not",
+    Cause.NOT_ACKNOWLEDGED: "An event was never acknowledged",
     Cause.UNKNOWN: "Unknown",
 }
