@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the passing tests again, once for each way in which the world can misbehave, and compare both sides' books",
     )
     group.addoption("--psp-explore-list", action="store_true", help="show the points that explore would try")
-    group.addoption("--psp-explore-depth", type=int, choices=(1, 2), default=1, help="2: also try pairs of points (%(default)s)")
+    group.addoption("--psp-explore-depth", type=int, choices=(1, 2), default=1, help="2: try pairs of points too (%(default)s)")
     group.addoption("--psp-explore-budget", metavar="TIME", help='stop after this time, such as "10m"')
     group.addoption("--psp-explore-seed", type=int, default=0, metavar="N", help="draws the pairs (%(default)s)")
     group.addoption("--psp-explore-resume", action="store_true", help="continue the exploration that was stopped")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -211,7 +212,7 @@ class _AsgiDoor:
         async def watch(message: Message) -> None:
             # Record the answer before it is sent: the test may look as soon as the sandbox has it.
             if message["type"] == "http.response.start":
-                received.status = message["status"]
+                message = {**message, "status": self._door.inbox.answered(received, message["status"])}
             elif message["type"] == "http.response.body":
                 received.answer += message.get("body", b"")
             await send(message)
@@ -319,8 +320,9 @@ def _wsgi_door(app: Any, door: Door) -> Callable[..., Iterable[bytes]]:
         environ["wsgi.input"] = io.BytesIO(body)
 
         def watch(status: str, *arguments: Any) -> Any:
-            received.status = int(status.split()[0])
-            return start_response(status, *arguments)
+            given = int(status.split()[0])
+            sent = door.inbox.answered(received, given)
+            return start_response(status if sent == given else f"{sent} {HTTPStatus(sent).phrase}", *arguments)
 
         try:
             answer = app(environ, watch)

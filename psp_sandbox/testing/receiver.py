@@ -30,7 +30,8 @@ class Mailbox:
         if self.forward_to is None:
             received.status = 204 if received.problem is None else 401
         else:
-            received.status, received.answer = _forward(self.forward_to, headers, body)
+            status, received.answer = _forward(self.forward_to, headers, body)
+            received.status = self.inbox.answered(received, status)
         return received
 
 

@@ -92,6 +92,8 @@ class Inbox:
     def __init__(self) -> None:
         self._received: list[Received] = []
         self._lock = threading.Lock()
+        self.on_answer: Callable[[Received], bool] | None = None
+        """Called when an application has handled a webhook, before it answers. If it returns True, the answer is lost."""
 
     def add(self, secret: str | None, headers: Iterable[tuple[str, str]], body: bytes) -> Received:
         """Record a request when it arrives. Set `status` and `answer` of the result before the answer is sent.
@@ -110,6 +112,11 @@ class Inbox:
         with self._lock:
             self._received.append(received)
         return received
+
+    def answered(self, received: Received, status: int) -> int:
+        """Record an application's answer, and return the status to send: 503 if the answer is to be lost."""
+        received.status = status
+        return 503 if self.on_answer is not None and self.on_answer(received) else status
 
     def all(self) -> list[Received]:
         """Return everything so far, in order of arrival."""

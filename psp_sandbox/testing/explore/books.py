@@ -74,7 +74,7 @@ def read_rows(value: Any, names: Names) -> list[Row]:
 
 
 def _row(value: Any, names: Names) -> Row:
-    fields = [value.get(name) for name in _FIELDS] if isinstance(value, Mapping) else value
+    fields: Any = [value.get(name) for name in _FIELDS] if isinstance(value, Mapping) else value
     try:
         reference, status, amount, *rest = fields
         spent = rest[0] if rest else None
@@ -82,7 +82,8 @@ def _row(value: Any, names: Names) -> Row:
             raise BooksError(f"{value!r}: an amount is money, and a float is not exact. Use text or Decimal.")
         money = Decimal(amount)
         statuses = statuses_of(str(status), names)
-        net = (money if statuses - UNPAID else Decimal(0)) if spent in (None, "") else Decimal(spent)
+        due = money if statuses - UNPAID else Decimal(0)
+        net = due if spent is None or spent == "" else Decimal(spent)
     except (TypeError, ValueError, InvalidOperation):
         raise BooksError(f"A row of the books is (reference, status, amount) or (…, spent), not {value!r}.") from None
     return Row(str(reference), str(status), statuses, money, net)

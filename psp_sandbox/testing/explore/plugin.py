@@ -21,8 +21,8 @@ from psp_sandbox.testing.connections import send
 from psp_sandbox.testing.explore import report
 from psp_sandbox.testing.explore.books import BooksError, Names, read_rows, rows_of_command, rows_of_url
 from psp_sandbox.testing.explore.judge import Evidence
-from psp_sandbox.testing.explore.points import REST, Point, Recording, plan, recording_of
-from psp_sandbox.testing.explore.rest import HOURS, Subject, arm, prepare
+from psp_sandbox.testing.explore.points import OF_RESTARTS, REST, Point, Recording, plan, recording_of
+from psp_sandbox.testing.explore.rest import HOURS, Subject, arm, killer, prepare
 from psp_sandbox.testing.explore.results import Exploration, Kind, LeftOut, NotTried, PointResult, Verdict
 from psp_sandbox.testing.explore.run_folder import NAME, RunFolder
 from psp_sandbox.testing.explore.schedule import Run, named, point_from_json, point_to_json, schedule
@@ -133,6 +133,7 @@ class Explorer:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Let the world come to rest when the test ends, while its fixtures are still there."""
         failure: str | None = None
+        self._ready(item)
         try:
             return (yield)
         except Exception as error:
@@ -222,7 +223,19 @@ class Explorer:
             self._attempt = None
         return attempt, reports
 
-    # The end of a run.
+    # The start and the end of a run.
+
+    def _ready(self, item: pytest.Item) -> None:
+        """Get what restarts the application, as soon as the application is there."""
+        attempt = self._attempt
+        if attempt is None or attempt.subject is None:
+            return
+        attempt.subject.restart = _Fixtures(item).value("psp_restart")
+        attempt.can_restart = attempt.subject.restart is not None
+        for point in attempt.points:
+            if point.kind in OF_RESTARTS:
+                world: World = item.funcargs["psp"]  # type: ignore[attr-defined]  # of functions and methods
+                world.received.on_answer = killer(attempt.subject, point)
 
     def _settle(self, item: pytest.Item, failure: str | None) -> None:
         attempt = self._attempt
@@ -236,8 +249,6 @@ class Explorer:
             if attempt.records:
                 attempt.recording = _record(world, attempt)
             fixtures = _Fixtures(item)
-            attempt.subject.restart = fixtures.value("psp_restart")
-            attempt.can_restart = attempt.subject.restart is not None
             names: Names = fixtures.value("psp_status_names") or {}
             trial = Trial(
                 item.nodeid, attempt.points or (REST,), attempt.baseline, self._books(world, fixtures, names), names,

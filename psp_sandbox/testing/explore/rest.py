@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psp_sandbox.client import ProblemError, PspError
 from psp_sandbox.testing.explore.books import Paid, provider_rows
-from psp_sandbox.testing.explore.points import DAY_HOURS, Point, faults_of
+from psp_sandbox.testing.explore.points import DAY_HOURS, OF_RESTARTS, Point, faults_of
 from psp_sandbox.testing.explore.results import At, Kind
 
 if TYPE_CHECKING:
     from psp_sandbox.client import Client
     from psp_sandbox.client.models import Event
+    from psp_sandbox.testing.webhooks import Received
 
 HOURS: Final = 78.0
 """Longer than every retry schedule: the standard one ends after 75.6 hours, with jitter."""
@@ -46,6 +47,7 @@ class Subject:
     drain: Callable[[], object]
     restart: Callable[[], object] | None = None
     """Restart the application, as after a crash."""
+    has_been_killed: bool = False
     fault_ids: list[str] = field(default_factory=list)
 
 
@@ -66,6 +68,23 @@ def arm(subject: Subject, points: Sequence[Point]) -> None:
         for body in faults_of(point, subject.app_key_id):
             created: Any = subject.client.faults.create(**body)
             subject.fault_ids.append(created.id)
+
+
+def killer(subject: Subject, point: Point) -> Callable[["Received"], bool]:
+    """Return what restarts the application when it has handled an event of this point, and whether its answer is then lost."""
+    seen = 0
+
+    def on_answer(received: "Received") -> bool:
+        nonlocal seen
+        is_match = received.event.get("type") == point.match[0]
+        seen += is_match
+        if not is_match or subject.has_been_killed or seen <= point.skip or subject.restart is None:
+            return False
+        subject.has_been_killed = True
+        subject.restart()
+        return point.kind is Kind.KILLED_BEFORE_ANSWER
+
+    return on_answer
 
 
 def come_to_rest(subject: Subject, points: Sequence[Point]) -> Rested:
@@ -125,7 +144,7 @@ def _act(subject: Subject, point: Point) -> bool:
         return _operate(subject, point)
     if point.kind is Kind.FORGED:
         return _forge(subject, point)
-    return True
+    return subject.has_been_killed or point.kind not in OF_RESTARTS
 
 
 def _operate(subject: Subject, point: Point) -> bool:

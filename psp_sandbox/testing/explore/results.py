@@ -214,7 +214,7 @@ class Exploration:
         stored = json.loads(text)
         if not isinstance(stored, dict) or (stored.pop("format", None), stored.pop("version", None)) != (FORMAT, VERSION):
             raise ValueError(f"This is not the JSON of an exploration ({FORMAT}, version {VERSION}).")
-        parts = {
+        parts: dict[str, Any] = {
             "points": tuple(point_from_json(point) for point in stored.pop("points")),
             "left_out": tuple(LeftOut(**one) for one in stored.pop("left_out")),
             "not_tried": tuple(NotTried(Kind(one["kind"]), one["reason"]) for one in stored.pop("not_tried")),

@@ -1,7 +1,7 @@
 """The timeline of a finding: what the application did and what the provider did, in order."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from psp_sandbox.testing.explore.results import TimelineRow
 _MAX_ROWS: Final = 60
 _APPLICATION: Final = "application"
 _PROVIDER: Final = "provider"
+_CLOCK: Final = "/sandbox/v1/clock"
 _FAULTS: Final[Mapping[str, str]] = {
     "connection_reset": "the connection is lost, and with it the answer",
     "slow_after_commit": "the answer comes after the webhooks",
@@ -24,26 +25,45 @@ _FAULTS: Final[Mapping[str, str]] = {
 
 def timeline_of(bundle: Mapping[str, Any], key_id: str) -> tuple[TimelineRow, ...]:
     """Return the newest rows that a world bundle shows, at most 60. `key_id` is the application's API key."""
-    rows = sorted([*_calls(bundle, key_id), *_events(bundle), *_attempts(bundle)], key=lambda row: row[0])
+    calls = list(_timed(bundle))
+    number_of = {call["request_id"]: number for number, (_, call) in enumerate(calls)}
+    rows = sorted([*_calls(calls, key_id), *_events(bundle, number_of), *_attempts(bundle, number_of)], key=lambda row: row[0])
     return tuple(row for _, row in rows)[-_MAX_ROWS:]
 
 
-Timed = tuple[tuple[datetime, int, str], TimelineRow]
+Timed = tuple[tuple[datetime, int, int, str], TimelineRow]
+"""A row with what it is ordered by: the time, the call that caused it, and whether it is a call, a change or a delivery."""
 
 
-def _row(at: str, rank: int, order: str, side: str, text: str) -> Timed:
-    return (datetime.fromisoformat(at), rank, order), TimelineRow(at, side, text)
+def _row(at: str, number: int, rank: int, order: str, side: str, text: str) -> Timed:
+    return (datetime.fromisoformat(at), number, rank, order), TimelineRow(at, side, text)
 
 
-def _calls(bundle: Mapping[str, Any], key_id: str) -> Iterator[Timed]:
-    for number, call in enumerate(bundle["journal"]["calls"]):
+def _timed(bundle: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the calls with the merchant's time. The journal has the host's, which is not the same after a frozen clock moved."""
+    now = bundle["merchant"]["frozen_at"]
+    for call in bundle["journal"]["calls"]:
+        yield now or call["at"], call
+        if call["path"].startswith(_CLOCK):
+            now = _frozen_at(call["response_body"])
+
+
+def _frozen_at(answer: str) -> str | None:
+    try:
+        state = json.loads(answer)
+    except ValueError:
+        return None
+    return state.get("frozen_at") if isinstance(state, dict) else None
+
+
+def _calls(calls: Sequence[tuple[str, Mapping[str, Any]]], key_id: str) -> Iterator[Timed]:
+    for number, (at, call) in enumerate(calls):
         path = call["path"]
-        order = f"{number:06}"
         if call["api_key_id"] == key_id and path.startswith(FAULT_PREFIXES):
             name = f"{call['method']} {path.removeprefix('/api/v1')}"
             key = f", key {call['idempotency_key']}" if call["idempotency_key"] else ""
-            yield _row(call["at"], 0, order, _APPLICATION, f"calls {name}{_reference(call['request_body'])}{key}")
-            yield _row(call["at"], 0, order + "a", _PROVIDER, _answer(call))
+            yield _row(at, number, 0, "", _APPLICATION, f"calls {name}{_reference(call['request_body'])}{key}")
+            yield _row(at, number, 0, "answer", _PROVIDER, _answer(call))
 
 
 def _reference(body: str) -> str:
@@ -66,30 +86,35 @@ def _answer(call: Mapping[str, Any]) -> str:
     return f"answers {call['status']} without executing it"
 
 
-def _events(bundle: Mapping[str, Any]) -> Iterator[Timed]:
+def _events(bundle: Mapping[str, Any], number_of: Mapping[str, int]) -> Iterator[Timed]:
     references = {row["id"]: row["merchant_reference"] for row in rows_of(bundle, "payouts")}
     for row in rows_of(bundle, "events"):
         if row["payout_id"] is not None:
             change = f"{row['from_status'] or 'new'} → {row['to_status']}"
-            yield _row(
-                row["created_at"], 1, row["id"], _PROVIDER, f"{references.get(row['payout_id'])}: {change} ({row['type']})"
-            )
+            number = number_of.get(row["request_id"], len(number_of))
+            text = f"{references.get(row['payout_id'])}: {change} ({row['type']})"
+            yield _row(row["created_at"], number, 1, row["id"], _PROVIDER, text)
 
 
-def _attempts(bundle: Mapping[str, Any]) -> Iterator[Timed]:
-    types = {row["id"]: row["type"] for row in rows_of(bundle, "events")}
-    of_delivery = {row["id"]: types[row["event_id"]] for row in rows_of(bundle, "webhook_deliveries")}
+def _attempts(bundle: Mapping[str, Any], number_of: Mapping[str, int]) -> Iterator[Timed]:
+    events = {row["id"]: row for row in rows_of(bundle, "events")}
+    of_delivery = {row["id"]: events[row["event_id"]] for row in rows_of(bundle, "webhook_deliveries")}
     for row in _newest(rows_of(bundle, "webhook_attempts")):
-        event_type, order = of_delivery[row["delivery_id"]], f"{row['delivery_id']}{row['attempt']:03}"
-        fault = row.get("fault_kind")
-        if fault == "drop":
-            yield _row(row["at"], 2, order, _PROVIDER, f"{event_type} is lost")
-        elif row["status"] is None and fault is not None:
-            yield _row(row["at"], 2, order, _PROVIDER, f"{event_type}: {_FAULTS.get(fault, fault)}")
-        else:
-            twice = " twice" if fault == "duplicate" else ""
-            answer = f"answers {row['status']}" if row["status"] else f"does not answer ({row['error']})"
-            yield _row(row["at"], 2, order, _APPLICATION, f"gets {event_type}{twice}, and {answer}")
+        event = of_delivery[row["delivery_id"]]
+        side, text = _attempt(event["type"], row)
+        number = number_of.get(event["request_id"], len(number_of))
+        yield _row(row["at"], number, 2, f"{row['delivery_id']}{row['attempt']:03}", side, text)
+
+
+def _attempt(event_type: str, row: Mapping[str, Any]) -> tuple[str, str]:
+    fault = row.get("fault_kind")
+    if fault == "drop":
+        return _PROVIDER, f"{event_type} is lost"
+    if row["status"] is None and fault is not None:
+        return _PROVIDER, f"{event_type}: {_FAULTS.get(fault, fault)}"
+    twice = " twice" if fault == "duplicate" else ""
+    answer = f"answers {row['status']}" if row["status"] else f"does not answer ({row['error']})"
+    return _APPLICATION, f"gets {event_type}{twice}, and {answer}"
 
 
 def _newest(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
