@@ -134,7 +134,7 @@ def _add(db: sqlite3.Connection, fact: Fact, fact_id: str) -> None:
 
 
 def create_app(env: Mapping[str, str] = os.environ, database: Path = Path("drivers.db")) -> Litestar:
-    """Create the application. It sends what was interrupted when it starts, and when a cron job posts to /withdrawals/resend."""
+    """Create the application. It sends what was interrupted at its start, and when cron posts to /withdrawals/resend."""
     drivers = Drivers(database, env["PSP_URL"], env["PSP_API_KEY"])
     webhook = Webhook(env["PSP_WEBHOOK_SECRET"])
 
@@ -166,5 +166,8 @@ def create_app(env: Mapping[str, str] = os.environ, database: Path = Path("drive
         return Response({})
 
     return Litestar(
-        [add_trip, withdraw, resend, show, receive], on_startup=[drivers.send_untold], on_shutdown=[drivers.close], openapi_config=None
+        [add_trip, withdraw, resend, show, receive],
+        on_startup=[drivers.send_untold],
+        on_shutdown=[drivers.close],
+        openapi_config=None,
     )

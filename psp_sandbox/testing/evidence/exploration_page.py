@@ -1,4 +1,4 @@
-"""Prepare an exploration for its page: what comes first, what is counted, what is left out. Pure."""
+"""Prepare an exploration for its page: what comes first, what is counted, what is left out."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Final
 
 from psp_sandbox.testing.evidence.money import Money, described, money_of, shown
 from psp_sandbox.testing.evidence.words import CAUSES, KINDS, PLACES, VERDICTS
+from psp_sandbox.testing.explore.causes import why
 from psp_sandbox.testing.explore.results import At, Exploration, Kind, PointResult, TimelineRow, Verdict
 
 MAX_FINDINGS: Final = 100
@@ -86,6 +87,8 @@ class Finding:
     """What happened, in one sentence."""
     where: str
     cause: str
+    why: str
+    """What the cause means."""
     timeline: Sequence[Moment]
 
 
@@ -189,6 +192,7 @@ def _finding(number: int, point: PointResult, currency: str) -> Finding:
         what=KINDS[point.kind].meaning,
         where=f"{KINDS[point.kind].name}: {point.place}",
         cause=CAUSES[point.cause] if point.cause else "",
+        why=why(point.cause) if point.cause else "",
         timeline=_timeline(point.timeline),
     )
 

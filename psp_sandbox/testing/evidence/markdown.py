@@ -1,4 +1,4 @@
-"""Write an exploration as Markdown, for a pull request. Pure."""
+"""Write an exploration as Markdown, for a pull request."""
 
 from collections.abc import Iterator
 from typing import Final
