@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from examples.broken_shops import variants as declared
-from psp_sandbox.testing.explore.results import Cause, Kind
+from psp_sandbox.testing.explore.results import Cause, Exploration, Kind, PointResult, Verdict
 from tests.harness.shop import Report, run_tests
 from tests.harness.world import Stack
 
@@ -18,7 +18,7 @@ def test_each_variant_is_declared_with_a_cause_a_point_and_a_story() -> None:
     assert len({one.name for one in VARIANTS}) == len(VARIANTS)
     for one in VARIANTS:
         assert one.cause in list(Cause), one.name
-        assert one.found_at in list(Kind), one.name
+        assert one.point.rpartition(":")[2] in list(Kind), one.name
         assert 2 <= one.story.count(". ") + one.story.count(".\n") + 1 <= 5, one.name
 
 
@@ -29,7 +29,7 @@ def test_the_readme_is_written_from_the_declarations() -> None:
 
 
 def test_a_change_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    wrong = declared.Variant("wrong", "shop", "", "", "", (declared.Change("app.py", "not there", ""),))
+    wrong = declared.Variant("wrong", "shop", "", "", "", "", (declared.Change("app.py", "not there", ""),))
     with pytest.raises(ValueError, match=r"wrong: app\.py has this 0 times: not there"):
         declared.make(wrong, tmp_path / "wrong")
 
@@ -51,3 +51,51 @@ def test_the_suite_of_each_application_passes(suites: Report, name: str, base: s
     outcomes = [outcome for test, outcome in suites.outcomes.items() if test.startswith(prefix)]
     assert len(outcomes) >= 2
     assert set(outcomes) == {"passed"}, suites.output
+
+
+Found = dict[tuple[str, str], PointResult]
+"""Variant and point → the result of the declared test."""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Found:
+    """Try each variant's declared point: one pytest for all variants that share one, with the correct applications."""
+    results: Found = {}
+    for point in sorted({one.point for one in VARIANTS}):
+        results |= _try(point, tmp_path_factory.mktemp("explored"), stack)
+    return results
+
+
+def _try(point: str, folder: Path, stack: Stack) -> Found:
+    applications = {one.name: one for one in VARIANTS if one.point == point}
+    for one in applications.values():
+        declared.make(one, folder / one.name)
+    tests = [f"{one.name}/tests/{declared.BASES[one.base].module}::{one.test}" for one in applications.values()]
+    for base, test in {(one.base, one.test) for one in applications.values()}:
+        if not (folder / base).exists():
+            declared.make_base(base, folder / base)
+        tests.append(f"{base}/tests/{declared.BASES[base].module}::{test}")
+    options = ("--psp-point", point, "--psp-url", stack.api_url, "--psp-admin-key", stack.admin_key)
+    output = run_tests(folder, *options, *tests).output
+    report = folder / ".psp-explore" / "exploration.json"
+    assert report.exists(), output
+    explored = Exploration.from_json(report.read_text(encoding="utf-8"))
+    assert not explored.left_out, output
+    return {(one.test.partition("/")[0], one.name): one for one in explored.points}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: declared.Variant) -> None:
+    result = found[variant.name, variant.point]
+    assert (result.verdict, result.cause) == (Verdict.WRONG, variant.cause), result
+    assert result.cure
+    assert result.repeat
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("point", sorted({one.point for one in VARIANTS}))
+def test_the_same_point_of_the_correct_application_is_not_a_finding(found: Found, point: str) -> None:
+    results = [result for (name, of_point), result in found.items() if of_point == point and name in declared.BASES]
+    assert results
+    assert {result.verdict for result in results} <= {Verdict.RIGHT, Verdict.REFUSED}, results

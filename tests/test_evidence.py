@@ -18,11 +18,24 @@ from psp_sandbox.testing.evidence.words import CAUSES, KINDS, PLACES, VERDICTS
 from psp_sandbox.testing.explore.results import At, Cause, Difference, Exploration, Kind, Verdict
 from tests.harness.browser import Browsing, check_page
 from tests.harness.explorations import TESTS, exploration, paid_twice, point
+from tests.harness.plugin import Project
+from tests.harness.world import Stack
+
+pytest_plugins = ["pytester"]
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 HOSTILE: Final = "<script>alert(1)</script>\"'&\x1b[31m\u202egnp\x00"
+SUITE: Final = """
+import httpx
+
+
+def test_it_pays(psp):
+    body = {"merchant_reference": "r", "amount": "9.00", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+    headers = {"X-API-KEY": psp.api_key, "X-IDEMPOTENCY-KEY": "k"}
+    httpx.post(psp.url + "/api/v1/payouts", json=body, headers=headers, verify=False)
+"""
 CERTIFICATION: Final[dict[str, Any]] = {
     "created_at": "2026-03-01T09:00:00.000Z", "url": "http://127.0.0.1:9000/webhooks", "status": "FAILED", "error": None,
     "summary": {"text": "22 passed, 1 failed, 1 skipped."},
@@ -214,3 +227,22 @@ def test_hostile_text_stays_in_its_cell_of_the_markdown(tmp_path: Path) -> None:
     assert "\\<script\\>" in row
     assert repeat.count("`") == 2  # so it is one code span
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in (row, repeat)] == [5, 4]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Project:
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    return Project(pytester, stack)
+
+
+def test_the_plugin_writes_the_page_of_an_exploration_and_that_of_the_coverage(project: Project) -> None:
+    project.run(SUITE, "--psp-point", "POST /payouts#1:unavailable", "--psp-report-file", "out/e.html").assert_outcomes(
+        passed=1
+    )
+    text = (project.pytester.path / "out" / "e.html").read_text(encoding="utf-8")
+    assert "1 way tried: " in text
+    project.run(SUITE, "--psp-report-file", "out/c.html").assert_outcomes(passed=1)
+    text = (project.pytester.path / "out" / "c.html").read_text(encoding="utf-8")
+    assert "Payout states" in text
+    assert "% exercised" in text

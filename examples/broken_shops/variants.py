@@ -35,8 +35,9 @@ class Variant:
     """The folder of the correct application in `examples`."""
     cause: str
     """What `pytest --psp-explore` calls it."""
-    found_at: str
-    """The kind of point that shows it."""
+    test: str
+    """The test of the plain suite that shows it, at this point:"""
+    point: str
     story: str
     changes: tuple[Change, ...]
 
@@ -101,7 +102,7 @@ def _title(name: str) -> str:
 def _facts(variant: Variant) -> str:
     cause = variant.cause.replace("_", " ")
     application = "" if variant.base == "shop" else f" In [{variant.base}](../{variant.base})."
-    return f"Found at `{variant.found_at}`; the report calls it *{cause}*.{application}"
+    return f"Found at `{variant.point}` of `{variant.test}`; the report calls it *{cause}*.{application}"
 
 
 _HEAD: Final = """\
@@ -116,8 +117,10 @@ Make one, and explore it:
 ```sh
 python -m examples.broken_shops.variants last_event_wins /tmp/broken
 pytest /tmp/broken
-pytest /tmp/broken --psp-explore
+pytest /tmp/broken --psp-explore --psp-report-file evidence.html
 ```
+
+`--psp-point` tries one point only, such as the one that each story names.
 
 This page is written from `variants.toml`, which also has the changed code: `python -m examples.broken_shops.variants`.
 
