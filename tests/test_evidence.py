@@ -32,7 +32,8 @@ import httpx
 
 
 def test_it_pays(psp):
-    body = {"merchant_reference": "r", "amount": "9.00", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+    body = {"merchant_reference": "r", "amount": "9.00", "dest_type": "BANK", "bank_code": "HBL",
+            "account_number": "12345678900001"}
     headers = {"X-API-KEY": psp.api_key, "X-IDEMPOTENCY-KEY": "k"}
     httpx.post(psp.url + "/api/v1/payouts", json=body, headers=headers, verify=False)
 """
