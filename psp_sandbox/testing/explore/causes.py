@@ -86,7 +86,14 @@ def _of_write(point: Point, found: Sequence[Difference], calls: Sequence[Mapping
     number = next((n for n, call in enumerate(calls) if call["fault"] and call["fault"]["id"] in fault_ids), None)
     if number is None:
         return Cause.UNKNOWN
-    hit, later = calls[number], [call for call in calls[number + 1 :] if call["path"] == calls[number]["path"]]
+    hit, later = (
+        calls[number],
+        [
+            call
+            for call in calls[number + 1 :]
+            if (call["method"], call["path"]) == (calls[number]["method"], calls[number]["path"])
+        ],
+    )
     for call in later:
         if call["idempotency_key"] != hit["idempotency_key"] and _money(call) == _money(hit):
             return Cause.NEW_KEY if _reference(call) == _reference(hit) else Cause.NEW_REFERENCE
