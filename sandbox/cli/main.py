@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "trigger": ("trigger", "trigger"),
     "listen": ("listen", "listen"),
     "certify": ("certify", "certify"),
+    "explore": ("explore", "explore"),
     "mcp": ("mcp", "mcp"),
 }
 """Name → module in this folder, function."""
@@ -54,7 +55,8 @@ _GROUPS: Final = {
 """Name → module in this folder, its commands."""
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     # All arguments after the user's command belong to that command, with or without --. `run` has its own exit codes.
-    "run": {"context_settings": {"allow_interspersed_args": False}, "epilog": None}
+    "run": {"context_settings": {"allow_interspersed_args": False}, "epilog": None},
+    "explore": {"context_settings": {"allow_interspersed_args": False}},
 }
 
 

@@ -172,7 +172,8 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "get_fault": "faults get {fault_id}",
     "create_fault": "faults add {target} {kind} --set {*:set} --method {match.method} --path {match.path} "
     "--reference {match.reference} --key {match.api_key_id} --event-type {match.event_type} --endpoint {match.endpoint_id} "
-    "match?={} --probability {probability:number} --count {count:integer} --skip {skip:integer} --ttl {ttl_seconds:number} --seed {seed:integer}",
+    "match?={} --probability {probability:number} --count {count:integer} --skip {skip:integer} --ttl {ttl_seconds:number} "
+    "--seed {seed:integer}",
     "delete_fault": "faults delete {fault_id}",
     # Settings, keys and merchants
     "get_settings": "settings show",

@@ -38,8 +38,8 @@ class FaultApi:
         example={"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/payouts*"}, "count": 1},
         description="A fault hits the API (`/api/v1`, `/vendor`, `/aggregator`; never `/sandbox`) or webhook deliveries. "
         "Only the first fault that matches and hits takes effect. `count` is the exact number of hits, after `skip` matches "
-        "that it spares, `ttl_seconds` is in the merchant's time, and the same `seed` gives the same hits. Faults never corrupt the ledger. At most 50 per "
-        "merchant.",
+        "that pass; `ttl_seconds` is in the merchant's time, and the same `seed` gives the same hits. Faults never corrupt the "
+        "ledger. At most 50 per merchant.",
     )
     async def create_fault(self, request: Request, body: FaultBody) -> CommandResult:
         return await self._faults.create(request.context, body)

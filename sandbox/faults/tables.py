@@ -17,7 +17,7 @@ class Faults(Table, db=ENGINE):
     parameters = JSONB(default=None)
     probability = DoublePrecision(default=None)
     max_hits = Integer(null=True, db_column_name="count", default=None)
-    skip = Integer(null=True, default=None)
+    skip = Integer(default=0)
     seed = BigInt(null=True, default=None)
     matches = BigInt(default=None)
     hits = BigInt(default=None)

@@ -1,6 +1,7 @@
 """The shop believes genuine webhooks only, applies each once and in order, and loses none."""
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def test_a_replayed_webhook_is_refused(psp: World, shop: Shop) -> None:
 
 
 def test_a_new_secret_may_sign_before_we_know_it(psp: World, shop: Shop) -> None:
-    psp.request("POST", f"/api/v1/webhook-endpoints/{shop.endpoint_id}/rotate-secret", {"grace_seconds": 3600})
+    psp.request("POST", f"/api/v1/webhook-endpoints/{shop.endpoint_id}/rotate-secret", {"grace_seconds": 7 * 86_400})
     shop.pay()
     psp.advance("1m")
     assert shop.shows("ali") == ("100.00", ["RETURNED"])
@@ -83,12 +84,10 @@ def test_a_webhook_that_cannot_be_stored_is_not_acknowledged(psp: World, shop: S
     shop.pay()
     psp.drain()
     shop.restart(lock_seconds=0.01)
-    database = sqlite3.connect(shop.settings.database, isolation_level=None)
-    database.execute("BEGIN EXCLUSIVE")  # nobody else can write now
-    psp.advance("1m")
-    assert psp.webhooks.received[-1].status == 500
-    database.execute("ROLLBACK")
-    database.close()
+    with closing(sqlite3.connect(shop.settings.database, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")  # nobody else can write now
+        psp.advance("1m")
+        assert psp.webhooks.received[-1].status == 500
     assert shop.shows("ali") == ("0.00", ["SUCCESS"])
     psp.advance("1m")
     assert shop.shows("ali") == ("100.00", ["RETURNED"])

@@ -40,7 +40,7 @@ def _row(at: str, number: int, rank: int, order: str, side: str, text: str) -> T
 
 
 def _timed(bundle: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the calls with the merchant's time. The journal has the host's, which is not the same after a frozen clock moved."""
+    """Yield the calls with the merchant's time: the journal has the host's, and a frozen clock moves on its own."""
     now = bundle["merchant"]["frozen_at"]
     for call in bundle["journal"]["calls"]:
         yield now or call["at"], call

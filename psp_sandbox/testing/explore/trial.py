@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from psp_sandbox.client import PspError
 from psp_sandbox.testing.connections import send
-from psp_sandbox.testing.explore.books import BooksError, Names, Paid, Row, differences
+from psp_sandbox.testing.explore.books import Names, Paid, Row, differences
 from psp_sandbox.testing.explore.causes import cure, likely_cause
 from psp_sandbox.testing.explore.judge import Evidence, judge, paid_in, total_difference
 from psp_sandbox.testing.explore.points import Point
@@ -43,13 +43,13 @@ class Trial:
 
 
 def conclude(trial: Trial, subject: Subject, failure: str | None) -> tuple[PointResult, Evidence]:
-    """Let the world come to rest, and return the result with the evidence. Raises nothing but programming errors."""
+    """Let the world come to rest, and return the result with the evidence."""
     fault_ids = tuple(subject.fault_ids)
     try:
         rested = come_to_rest(subject, trial.points)
         found = _differences(trial, subject, rested.payouts)
         evidence = _evidence(trial, rested, found, failure)
-    except (PspError, BooksError, AssertionError) as error:
+    except Exception as error:  # the user's books and restart may raise anything
         evidence = Evidence(failure, True, (), (), paid_in(()), trial.read_books is not None, _problem(error))
     result = judge(evidence, trial.baseline)
     if result[0] in (Verdict.WRONG, Verdict.UNSETTLED):
@@ -58,7 +58,8 @@ def conclude(trial: Trial, subject: Subject, failure: str | None) -> tuple[Point
 
 
 def _problem(error: Exception) -> str:
-    return f"The world did not come to rest: {str(error).splitlines()[0][:300]}"
+    lines = str(error).strip().splitlines() or [""]
+    return f"The world did not come to rest, or the books could not be read: {type(error).__name__}: {lines[0][:300]}"
 
 
 def _differences(trial: Trial, subject: Subject, payouts: Sequence[Paid]) -> tuple[Difference, ...]:

@@ -97,7 +97,10 @@ KINDS: Final = (
                 "When",
                 "after_effect",
                 is_required=False,
-                choices=(("after_effect", "After the request is executed"), ("before_effect", "Before the request is executed")),
+                choices=(
+                    ("after_effect", "After the request is executed"),
+                    ("before_effect", "Before the request is executed"),
+                ),
             ),
         ),
     ),
