@@ -45,6 +45,7 @@ def suites(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Report:
     return run_tests(folder, "--psp-url", stack.api_url, "--psp-admin-key", stack.admin_key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "base"), [*((base, base) for base in declared.BASES), *((v.name, v.base) for v in VARIANTS)])
 def test_the_suite_of_each_application_passes(suites: Report, name: str, base: str) -> None:
     prefix = f"{name}.tests.{MODULES[base]}::"
@@ -84,7 +85,7 @@ def _try(point: str, folder: Path, stack: Stack) -> Found:
     return {(one.test.partition("/")[0], one.name): one for one in explored.points}
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: declared.Variant) -> None:
     result = found[variant.name, variant.point]
@@ -93,7 +94,7 @@ def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: de
     assert result.repeat
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 @pytest.mark.parametrize("point", sorted({one.point for one in VARIANTS}))
 def test_the_same_point_of_the_correct_application_is_not_a_finding(found: Found, point: str) -> None:
     results = [result for (name, of_point), result in found.items() if of_point == point and name in declared.BASES]
