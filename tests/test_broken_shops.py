@@ -1,15 +1,19 @@
 """The broken shops: each has one declared mistake, and a suite that passes all the same."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from examples.broken_shops import variants as declared
 from psp_sandbox.testing.explore.results import Cause, Exploration, Kind, PointResult, Verdict
+from psp_sandbox.testing.process import Address, SandboxProcess
 from tests.harness.shop import Report, run_tests
-from tests.harness.world import Stack
 
 VARIANTS = declared.variants()
+COMPLETE = ("polling", "event_sourced")
+"""Correct applications whose own tests run too; `test_shop.py` runs those of the shop."""
 MODULES = {base: Path(of_base.module).stem for base, of_base in declared.BASES.items()}
 
 
@@ -35,14 +39,28 @@ def test_a_change_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def suites(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Report:
-    """Run the plain suites of the correct applications and of all variants, in one process."""
+def sandbox() -> Iterator[Address]:
+    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
+    process = SandboxProcess()
+    yield process.start()
+    process.stop()
+
+
+def _options(sandbox: Address) -> tuple[str, ...]:
+    return ("--psp-url", sandbox.url, "--psp-admin-key", sandbox.admin_key or "")
+
+
+@pytest.fixture(scope="module")
+def suites(tmp_path_factory: pytest.TempPathFactory, sandbox: Address) -> Report:
+    """Run the plain suites of the correct applications and of all variants, and all tests of the others, in one process."""
     folder = tmp_path_factory.mktemp("shops")
     for base in declared.BASES:
         declared.make_base(base, folder / base)
     for one in VARIANTS:
         declared.make(one, folder / one.name)
-    return run_tests(folder, "--psp-url", stack.api_url, "--psp-admin-key", stack.admin_key)
+    for name in COMPLETE:
+        shutil.copytree(declared.EXAMPLES / name, folder / f"complete_{name}", ignore=shutil.ignore_patterns("__pycache__"))
+    return run_tests(folder, *_options(sandbox))
 
 
 @pytest.mark.slow
@@ -54,20 +72,28 @@ def test_the_suite_of_each_application_passes(suites: Report, name: str, base: s
     assert set(outcomes) == {"passed"}, suites.output
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPLETE)
+def test_all_tests_of_the_other_correct_applications_pass(suites: Report, name: str) -> None:
+    outcomes = [outcome for test, outcome in suites.outcomes.items() if test.startswith(f"complete_{name}.")]
+    assert len(outcomes) >= 8
+    assert set(outcomes) == {"passed"}, suites.output
+
+
 Found = dict[tuple[str, str], PointResult]
 """Variant and point → the result of the declared test."""
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Found:
+def found(tmp_path_factory: pytest.TempPathFactory, sandbox: Address) -> Found:
     """Try each variant's declared point: one pytest for all variants that share one, with the correct applications."""
     results: Found = {}
     for point in sorted({one.point for one in VARIANTS}):
-        results |= _try(point, tmp_path_factory.mktemp("explored"), stack)
+        results |= _try(point, tmp_path_factory.mktemp("explored"), sandbox)
     return results
 
 
-def _try(point: str, folder: Path, stack: Stack) -> Found:
+def _try(point: str, folder: Path, sandbox: Address) -> Found:
     applications = {one.name: one for one in VARIANTS if one.point == point}
     for one in applications.values():
         declared.make(one, folder / one.name)
@@ -76,8 +102,7 @@ def _try(point: str, folder: Path, stack: Stack) -> Found:
         if not (folder / base).exists():
             declared.make_base(base, folder / base)
         tests.append(f"{base}/tests/{declared.BASES[base].module}::{test}")
-    options = ("--psp-point", point, "--psp-url", stack.api_url, "--psp-admin-key", stack.admin_key)
-    output = run_tests(folder, *options, *tests).output
+    output = run_tests(folder, *_options(sandbox), "--psp-point", point, *tests).output
     report = folder / ".psp-explore" / "exploration.json"
     assert report.exists(), output
     explored = Exploration.from_json(report.read_text(encoding="utf-8"))

@@ -19,8 +19,6 @@ PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--r
         [sys.executable, "receive_webhooks.py"],
         [sys.executable, "endpoint_down_75_hours.py"],
         [sys.executable, *PYTEST, "pytest_virtual_time.py"],
-        [sys.executable, *PYTEST, "polling"],
-        [sys.executable, *PYTEST, "event_sourced"],
         ["sh", "bulk_credit.sh"],
     ],
     ids=lambda command: str(command[-1]),

@@ -139,11 +139,13 @@ def create_app(env: Mapping[str, str] = os.environ, database: Path = Path("drive
     webhook = Webhook(env["PSP_WEBHOOK_SECRET"])
 
     @post("/drivers/{driver:str}/trips")
-    async def add_trip(driver: str, data: dict[str, str]) -> None:
+    async def add_trip(driver: str, request: Request[Any, Any, Any]) -> None:
+        data = await request.json()
         drivers.add(Fact("earned", driver, {"amount": data["fare"]}), f"trip {data['id']}")
 
     @post("/drivers/{driver:str}/withdrawals")
-    async def withdraw(driver: str, data: dict[str, str]) -> dict[str, str | None]:
+    async def withdraw(driver: str, request: Request[Any, Any, Any]) -> dict[str, str | None]:
+        data = await request.json()
         return {"reference": await drivers.withdraw(driver, data["account_number"])}
 
     @post("/withdrawals/resend")

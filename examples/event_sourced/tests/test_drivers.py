@@ -51,5 +51,5 @@ def test_the_order_and_the_number_of_webhooks_do_not_matter(psp: World, drivers:
     drivers.earns("emad", "100.00")
     with psp.fault(kind, on="webhooks"):
         drivers.withdraws("emad", "0003")
-        psp.drain()
+        psp.advance("2s")
     assert drivers.shows("emad") == ("100.00", ["FAILED"])
