@@ -139,13 +139,13 @@ def create_app(env: Mapping[str, str] = os.environ, database: Path = Path("drive
     webhook = Webhook(env["PSP_WEBHOOK_SECRET"])
 
     @post("/drivers/{driver:str}/trips")
-    async def add_trip(driver: str, request: Request[Any, Any, Any]) -> None:
-        data = await request.json()
+    async def add_trip(request: Request[Any, Any, Any]) -> None:
+        driver, data = request.path_params["driver"], await request.json()
         drivers.add(Fact("earned", driver, {"amount": data["fare"]}), f"trip {data['id']}")
 
     @post("/drivers/{driver:str}/withdrawals")
-    async def withdraw(driver: str, request: Request[Any, Any, Any]) -> dict[str, str | None]:
-        data = await request.json()
+    async def withdraw(request: Request[Any, Any, Any]) -> dict[str, str | None]:
+        driver, data = request.path_params["driver"], await request.json()
         return {"reference": await drivers.withdraw(driver, data["account_number"])}
 
     @post("/withdrawals/resend")
@@ -153,8 +153,8 @@ def create_app(env: Mapping[str, str] = os.environ, database: Path = Path("drive
         await drivers.send_untold()
 
     @get("/drivers/{driver:str}")
-    async def show(driver: str) -> dict[str, Any]:
-        known = drivers.state().get(driver, Driver())
+    async def show(request: Request[Any, Any, Any]) -> dict[str, Any]:
+        known = drivers.state().get(request.path_params["driver"], Driver())
         return {"balance": f"{known.balance:.2f}", "statuses": [one.status for one in known.withdrawals.values()]}
 
     @post("/webhooks", status_code=200)
