@@ -123,5 +123,5 @@ def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: de
 @pytest.mark.parametrize("point", sorted({one.point for one in VARIANTS}))
 def test_the_same_point_of_the_correct_application_is_not_a_finding(found: Found, point: str) -> None:
     results = [result for (name, of_point), result in found.items() if of_point == point and name in declared.BASES]
-    assert results
+    assert results or point.startswith("GET /payouts/{id}")  # a call that only the variant makes
     assert {result.verdict for result in results} <= {Verdict.RIGHT, Verdict.REFUSED}, results
