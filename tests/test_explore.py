@@ -192,6 +192,17 @@ def test_a_mistake_that_no_test_sees_is_found_with_its_cause_and_a_line_that_rep
     done.stdout.fnmatch_lines([f"*WRONG*test_{bug}", "*Likely cause:*", f"*Repeat it: {found.repeat}"])
 
 
+def test_tests_of_several_modules_are_tried_in_turn(project: Project) -> None:
+    project.pytester.makepyfile(
+        test_other="from test_inner import app, psp_books, psp_status_names" + TEST.format(name="other")
+    )
+    done = project.explore("--psp-point", "payout.succeeded#1:twice")
+    assert done.ret == 0, done.outlines
+    assert [(point.test, point.verdict) for point in project.results().points] == [
+        ("test_inner.py::test_correct", Verdict.RIGHT), ("test_other.py::test_other", Verdict.RIGHT),
+    ]  # fmt: skip
+
+
 def test_points_are_listed_without_being_tried(project: Project) -> None:
     done = project.explore("--psp-explore-list")
     assert done.ret == 0

@@ -258,7 +258,7 @@ def test_errors_name_the_table_the_row_and_the_column(stack: Stack) -> None:
         errors = {error["field"]: error["message"] for error in put(world, bundle).json()["errors"]}
         assert errors == {
             "tables.payouds": "is not a table of a world; did you mean payouts?",
-            "tables.faults.columns[12]": "'severity' is not a column of it",
+            "tables.faults.columns[13]": "'severity' is not a column of it",
             "tables.payouts.rows[0]": "must have 27 values, one for each column; it has 26",
             "tables.payouts.rows[1].amount": "must be a string",
         }

@@ -220,6 +220,8 @@ class Explorer:
     ) -> tuple[_Attempt, list[pytest.TestReport]]:
         from _pytest.runner import runtestprotocol  # what plugins that repeat tests use
 
+        # The last run may have been a test of another module, whose fixtures are still there.
+        item.session._setupstate.teardown_exact(item)
         self._attempt = attempt
         try:
             item.session._setupstate.teardown_exact(item)  # the run before may have left another module set up
