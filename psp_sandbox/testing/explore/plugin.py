@@ -224,7 +224,6 @@ class Explorer:
         item.session._setupstate.teardown_exact(item)
         self._attempt = attempt
         try:
-            item.session._setupstate.teardown_exact(item)  # the run before may have left another module set up
             # With the parent as the next item, all but the test's own fixtures stay.
             reports = runtestprotocol(item, log=False, nextitem=nextitem or item.parent)  # type: ignore[arg-type]  # any node will do
         finally:
