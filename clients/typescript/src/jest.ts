@@ -61,9 +61,9 @@ async function runTest(name: string, body: PspBody, options: WorldOptions): Prom
   try {
     await body({ psp });
   } catch (error) {
-    throw withReport(error, await closeWorld(psp, false));
+    throw withReport(error, await closeWorld(psp, "failed"));
   }
-  await closeWorld(psp, true);
+  await closeWorld(psp, "passed");
 }
 
 function fullName(name: string): string {

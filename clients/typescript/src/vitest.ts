@@ -25,21 +25,33 @@ import type { World } from "./testing/world.js";
 export function withPsp<C extends object>(base: TestAPI<C>, options: WorldOptions = {}): TestAPI<C & { psp: World }> {
   beforeAll(startSandbox, START_MS);
   return base.extend<{ psp: World }>({
-    psp: async ({ task }: { task: TaskLike }, use: (world: World) => Promise<void>) => {
+    psp: async ({ task, onTestFinished }: ContextLike, use: (world: World) => Promise<void>) => {
       const world = await openWorld(nameOf(task), options);
+      // It runs after the fixtures and hooks that use the merchant. Vitest would report an error of a fixture twice.
+      onTestFinished(() => finish(task, world));
       await use(world);
-      const report = await closeWorld(world, task.result?.state !== "fail");
-      if (report) throw new PspFailure(report);
     },
   } as never) as unknown as TestAPI<C & { psp: World }>;
 }
 
-/** What this module needs to know of a test of Vitest. */
+async function finish(task: TaskLike, world: World): Promise<void> {
+  const { state = "", pending = false } = task.result ?? {};
+  const report = await closeWorld(world, state === "fail" ? "failed" : pending ? "skipped" : "passed");
+  if (report) throw new PspFailure(report);
+}
+
+/** What this module needs of a test's context. */
+interface ContextLike {
+  readonly task: TaskLike;
+  onTestFinished(hook: () => Promise<void>): void;
+}
+
+/** What this module needs to know of a test. */
 interface TaskLike {
   readonly name: string;
   readonly file: { readonly filepath: string };
   readonly suite?: { readonly name: string; readonly suite?: TaskLike["suite"] } | undefined;
-  readonly result?: { readonly state: string } | undefined;
+  readonly result?: { readonly state: string; readonly pending?: boolean | undefined } | undefined;
 }
 
 function nameOf(task: TaskLike): string {

@@ -24,15 +24,18 @@ export function openWorld(test: string, options: WorldOptions): Promise<World> {
   return World.open(test, options);
 }
 
+/** How a test has ended, as far as its own code goes. */
+export type Outcome = "passed" | "failed" | "skipped";
+
 /**
  * End a test: check its world if it has passed, and delete the merchant.
  *
- * Returns the report of a test that has failed. Throws a PspFailure if a check fails.
+ * Returns the report of a test that has failed, and otherwise "". Throws a PspFailure if a check fails.
  */
-export async function closeWorld(world: World, hasPassed: boolean): Promise<string> {
+export async function closeWorld(world: World, outcome: Outcome): Promise<string> {
   try {
-    if (!hasPassed) return await evidence(world);
-    const failed = await checked(world);
+    if (outcome === "failed") return await evidence(world);
+    const failed = outcome === "passed" ? await checked(world) : [];
     if (failed.length) throw new PspFailure([...failed, await evidence(world)].join("\n"));
     return "";
   } finally {
