@@ -1,7 +1,7 @@
 """Write the methods, types and problems of the client for Node from openapi.json, into clients/typescript/src/generated.
 
-Usage: python openapi/generate_typescript.py [FOLDER]. It needs only the standard library. Nouns, methods and names are those of the
-Python client. Results, parameters and the parts of requests have the names that they have on the wire.
+Usage: python openapi/generate_typescript.py [FOLDER]. It needs only the standard library. Nouns and methods are those of the Python
+client. Results, parameters and the parts of requests have the names that they have on the wire.
 """
 
 import json
@@ -128,7 +128,7 @@ class Generator:
 
     def _parameters(self) -> str:
         parts = []
-        for noun, methods in sorted(self.nouns.items()):
+        for _, methods in sorted(self.nouns.items()):
             for method in methods:
                 fields = _fields_of(method)
                 if fields:
@@ -172,7 +172,9 @@ class Generator:
         if method.auth != "merchant":
             parts.append(f'auth: "{method.auth}"')
         call = "\n".join(["{", *(f"      {part}," for part in [*parts, "...options"]), "    }"])
-        lines = [f"  {camel(method.name)}({', '.join(_signature(method))}): {'Pages' if method.is_list else 'Promise'}<{result}> {{"]
+        lines = [
+            f"  {camel(method.name)}({', '.join(_signature(method))}): {'Pages' if method.is_list else 'Promise'}<{result}> {{"
+        ]
         headers = [a.name for a in method.arguments if a.place == "header"]
         if headers:
             lines.append(f"    const {{ {', '.join([*headers, '...body'])} }} = fields;")
