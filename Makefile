@@ -19,7 +19,7 @@ print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], s
 endef
 export BUILD_REQUIRES
 
-.PHONY: install dev up docs test nightly lint clean lock
+.PHONY: install dev up docs test test-all lint clean lock
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -66,13 +66,13 @@ lint: dev
 docs: dev
 	$(VENV)/bin/python build_backend/guide.py
 
+# While you work: all tests but those with the marker `slow`.
 test: lint docs
-	$(VENV)/bin/pytest -n auto
+	$(VENV)/bin/pytest -n auto -m "not slow"
 
-# Slow tests: one waits a real minute (`make test` covers the same in virtual time), and the contract tests cover every error.
-nightly: dev
-	$(VENV)/bin/pytest -m nightly
-	CONTRACT_COVERAGE=1 $(VENV)/bin/python .ci/contract
+# What CI runs: every test.
+test-all: lint docs
+	$(VENV)/bin/pytest -n auto
 
 # Write the requirements files from pyproject.toml, with uv in a temporary environment.
 lock:

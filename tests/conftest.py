@@ -8,21 +8,24 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from sandbox.runtime.open_files import raise_open_file_limit
+from tests.harness.console import ConsoleClient
+from tests.harness.own_sandbox import start_sandbox
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
-from tests.harness.waiting import until
+from tests.harness.work import pooled
 from tests.harness.world import Stack, World
 
 if TYPE_CHECKING:
@@ -40,13 +43,20 @@ _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDire
 _STACK_VARIABLE = "PSP_TEST_STACK"
 _DATABASE_VARIABLE = "PSP_TEST_DATABASE_URL"
 _SLOWEST_FILES = (
-    "test_package.py",
-    "test_citus_tour.py",
-    "test_shop.py",
+    "test_listen_interrupted.py",
+    "test_docs_code.py",
     "test_contract.py",
+    "test_citus_tour.py",
+    "test_stateful_merchants.py",
+    "test_aggregator.py",
+    "test_bench.py",
+    "test_console_pages.py",
+    "test_docs_pages.py",
+    "test_package.py",
     "test_crashes.py",
     "test_runtime.py",
-    "test_bench.py",
+    "test_console_merchants.py",
+    "test_shop.py",
     "test_faults.py",
     "test_clock.py",
 )
@@ -71,8 +81,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # The tests use plain HTTP. Without this, each client spends 30 ms on loading the system's CA certificates.
     os.environ.pop("SSL_CERT_FILE", None)
     os.environ["SSL_CERT_DIR"] = folder.name
-    ready = Path(folder.name) / "ready.json"
-    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--api-processes", "2", "--workers", "2"]
     # Use the embedded stores, even if the environment names others for the sandbox.
     for name in ("DATABASE_URL", "REDIS_URL"):
         os.environ.pop(name, None)
@@ -80,16 +88,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     env = dict(os.environ)
     if _DATABASE_VARIABLE in os.environ:
         env |= {"DATABASE_URL": os.environ[_DATABASE_VARIABLE], "SANDBOX_WEBHOOK_ALLOW": "loopback"}
-    log = (Path(folder.name) / "up.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)], env=env, stdout=log, stderr=log
-    )
-    log.close()
+    try:
+        process, stack = start_sandbox(Path(folder.name), "--ephemeral", "--api-processes", "2", "--workers", "2", env=env)
+    except AssertionError as error:
+        pytest.exit(str(error), returncode=1)
     session.config.stash[_STACK] = (process, folder)
-    until(lambda: ready.exists() or process.poll() is not None, seconds=300)
-    if not ready.exists():
-        pytest.exit(f"the sandbox did not start:\n{(Path(folder.name) / 'up.log').read_text()}", returncode=1)
-    os.environ[_STACK_VARIABLE] = ready.read_text()
+    os.environ[_STACK_VARIABLE] = json.dumps(asdict(stack))
 
 
 class _Scheduling(LoadFileScheduling):
@@ -141,6 +145,14 @@ def world(stack: Stack) -> Iterator[World]:
 
 
 @pytest.fixture
+def member(world: World) -> Iterator[httpx.Client]:
+    """Yield a client with a member key of the test's merchant."""
+    key = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
+    with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": key}, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """Yield a webhook receiver on loopback that records every request."""
     with Receiver() as receiver:
@@ -164,6 +176,21 @@ def chromium() -> Iterator["Browser"]:
 
     with browser.chromium() as found:
         yield found
+
+
+@pytest.fixture
+async def pool(stack: Stack) -> AsyncIterator[None]:
+    """Open a pool of connections to the sandbox's database in this process."""
+    async with pooled(stack.database_url, 4):
+        yield
+
+
+@pytest.fixture
+def console(world: World) -> Iterator[ConsoleClient]:
+    """Yield a console session of the world's admin key."""
+    with ConsoleClient(world.stack.api_url) as client:
+        assert client.sign_in(world.api_key).url.path == world.console
+        yield client
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from sandbox.feed.service import FeedService
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from tests.harness.vendor import START, Fault, Vendor, row
 from tests.harness.waiting import until
+from tests.harness.work import pooled
 from tests.harness.world import Stack, World
 from tests.test_vendor_feed import add_rows, add_user
 
@@ -353,12 +354,8 @@ def test_unreadable_rows_of_our_own_feed_are_read_only_once(world: World) -> Non
     assert found == [{"last_id": last_id}]
 
     async def due() -> set[str]:
-        await open_pool(world.stack.database_url, 1)
-        try:
-            async with connection(world.merchant_id) as conn:
-                return {record["merchant_id"] for record in await conn.fetch(DUE_OWN, LATER, 1_000_000)}
-        finally:
-            await close_pool()
+        async with pooled(world.stack.database_url, 1), connection(world.merchant_id) as conn:
+            return {record["merchant_id"] for record in await conn.fetch(DUE_OWN, LATER, 1_000_000)}
 
     assert world.merchant_id not in asyncio.run(due())
 
@@ -377,7 +374,7 @@ def test_an_idle_merchant_is_never_polled(world: World) -> None:
     assert world.get("/aggregator/v1/fetches").json()["data"] == []
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_in_real_time_no_minute_has_six_calls(world: World) -> None:
     with Vendor([row(n) for n in range(2500)]) as vendor:
         assert world.client.put("/aggregator/v1/source", json={"url": vendor.url}).status_code == 200

@@ -111,7 +111,7 @@ async def test_merchants_displaced_by_a_heavy_command_come_first_in_the_next_rou
 
 
 async def test_a_light_merchant_does_not_wait_for_the_rounds_of_busy_ones() -> None:
-    """A create with a large body counts as several."""
+    """It has a round of its own, and the busy ones then have one at a time. A create with a large body counts as several."""
     started: asyncio.Queue[str] = asyncio.Queue()
     may_end = asyncio.Event()
 
@@ -142,6 +142,15 @@ async def test_a_light_merchant_does_not_wait_for_the_rounds_of_busy_ones() -> N
     assert await begun(ROUNDS) < busy
     tasks.append(submit("light", 100))
     assert await begun(1) == {"light"}
+    may_end.set()
+    await asyncio.gather(*tasks)
+    assert started.qsize() == len(tasks) - ROUNDS - 1
+    await begun(started.qsize())
+    may_end.clear()
+    tasks = [submit("light", 100), *(submit(merchant_id, 10_000) for merchant_id in busy)]
+    assert len(await begun(2) & busy) == 1
+    await asyncio.sleep(0)
+    assert started.empty(), "a second round of busy merchants began"
     may_end.set()
     await asyncio.gather(*tasks)
 

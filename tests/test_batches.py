@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from sandbox.db.engine import close_pool, connection, open_pool, transaction
+from sandbox.db.engine import connection, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
 from sandbox.domain.payout_commands import CreatePayout, NewPayout
@@ -43,13 +43,6 @@ class Probe:
         if self.failure == "raise late":
             raise RuntimeError("after the change")
         return CommandResult(200, b"done")
-
-
-@pytest.fixture
-async def pool(stack: Stack) -> AsyncIterator[None]:
-    await open_pool(stack.database_url, 4)
-    yield
-    await close_pool()
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def check_cpu(found: dict[str, Any]) -> None:
     assert found["loop_s"] > 0
 
 
+@pytest.mark.slow
 @needs_wrk
 def test_create_measures_http_and_pgbench_and_audits_the_ledger(
     stack: tuple[Stack, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,18 +180,21 @@ def test_e2e_receives_every_event(stack: tuple[Stack, Path]) -> None:
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
 
 
+@pytest.mark.slow
 def test_e2e_waits_for_every_endpoint_of_several_merchants_whose_secrets_differ(stack: tuple[Stack, Path]) -> None:
     arguments = ("--rate", "20", "--seconds", "1", "--merchants", "3", "--webhooks", "3", "--connections", "4")
     found = run(stack, "e2e", *arguments, "--drain", "60")
     assert (found["sent"], found["delivered"], found["missing"], found["events"]) == (20, 20, 0, 20 * 3 * 3)
 
 
+@pytest.mark.slow
 @needs_wrk
 def test_e2e_takes_a_fraction_of_the_top_rate(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "e2e", "--rate", "0.02x", "--seconds", "1", "--connections", "2", "--drain", "60")
     assert found["rate"] == found["sent"] == found["delivered"] >= 1
 
 
+@pytest.mark.slow
 @needs_wrk
 def test_creates_of_several_merchants_reach_every_endpoint(stack: tuple[Stack, Path]) -> None:
     with open_load(stack[0], "bench test", connections=2, merchants=2, webhooks=2) as load:
@@ -204,6 +208,7 @@ def test_creates_of_several_merchants_reach_every_endpoint(stack: tuple[Stack, P
     }
 
 
+@pytest.mark.slow
 @needs_wrk
 def test_reads_measures_payout_reads_and_balance_reads(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "reads", "--seconds", "1", "--rounds", "1", "--connections", "4")
@@ -214,6 +219,7 @@ def test_reads_measures_payout_reads_and_balance_reads(stack: tuple[Stack, Path]
     assert all(found[f"cpu_us_per_{read}_read"]["api"] > 0 for read in reads)
 
 
+@pytest.mark.slow
 @needs_wrk
 @pytest.mark.parametrize("arguments", [["age", "--payouts", "1"], ["neighbors", "--payouts", "20", "--merchants", "30"]])
 def test_growth_measures_with_and_without_the_data(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +242,7 @@ def test_growth_refuses_an_unknown_case() -> None:
     assert "'size' is not a case. Choose from: age, neighbors, payouts." in " ".join(result.output.replace("│", "").split())
 
 
+@pytest.mark.slow
 def test_startup_measures_a_start_with_and_without_existing_data() -> None:
     result = CliRunner().invoke(create_app(), ["bench", "startup", "--rounds", "1", "--json"])
     assert result.exit_code == 0, result.output
@@ -244,6 +251,7 @@ def test_startup_measures_a_start_with_and_without_existing_data() -> None:
     assert min(found.values()) > 0
 
 
+@pytest.mark.slow
 def test_wait_for_gets_a_response_to_every_held_request(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "wait-for", "--rate", "20", "--held", "20", "--seconds", "1", "--connections", "4")
     assert (found["sent"], found["answered"], found["missing"]) == (40, 40, 0)
@@ -260,6 +268,7 @@ def test_wait_for_refuses_more_held_requests_than_the_rate_allows(stack: tuple[S
     assert "at most 20 can be held" in result.output
 
 
+@pytest.mark.slow
 def test_world_measures_each_step_while_another_merchant_creates_payouts(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "world", "--payouts", "20", "--rounds", "1", "--clients", "1")
     assert set(found) == {"payouts", "rows", "create_ms", "snapshot_ms", "restore_ms", "reset_ms", "others"} | {
@@ -272,6 +281,7 @@ def test_world_measures_each_step_while_another_merchant_creates_payouts(stack: 
     assert min(found[f"{step}_ms"] for step in ("create", "snapshot", "restore", "reset")) > 0
 
 
+@pytest.mark.slow
 def test_webhooks_are_compared_with_a_bare_client_and_measured_next_to_failing_endpoints(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "webhooks", "--deliveries", "30", "--rate", "20", "--seconds", "1", "--rounds", "2")
     assert found["deliveries"] == 30
@@ -283,6 +293,7 @@ def test_webhooks_are_compared_with_a_bare_client_and_measured_next_to_failing_e
     assert set(found["cpu_us_per_payout"]) == KINDS
 
 
+@pytest.mark.slow
 @needs_wrk
 def test_refused_creates_fail_the_benchmark(stack: tuple[Stack, Path]) -> None:
     merchant = create_merchant(stack[0], "bench test")

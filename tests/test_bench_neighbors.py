@@ -109,6 +109,7 @@ def test_a_value_out_of_bounds_is_a_usage_error(arguments: list[str]) -> None:
     assert arguments[0] in result.output
 
 
+@pytest.mark.slow
 def test_noise_is_made_and_what_the_quiet_merchant_feels_is_measured() -> None:
     kinds = ["endpoints", "certify", "webhooks"]  # those that need little to be stored first
     options = ["--kinds", ",".join(kinds), "--processes", "1", "--seconds", "1", "--connections", "1", "--json"]

@@ -17,7 +17,7 @@ from sandbox.domain.bulk_credit import status_when_done
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import units_of_work
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 from tests.test_stream import events, watching
 from tests.test_users import make_user, record, summary
 
@@ -254,14 +254,6 @@ def test_an_invalid_upload_is_refused(world: World, content: bytes, headers: dic
     sent = {"Content-Type": "multipart/form-data; boundary=b", "X-IDEMPOTENCY-KEY": str(uuid.uuid4()), **headers}
     response = world.client.post(PATH, content=content, headers=sent)
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
-
-
-def test_a_bulk_credit_of_another_merchant_is_not_found(world: World, stack: Stack) -> None:
-    activity_id = upload(world, [])
-    with World.create(stack) as other:
-        assert other.get(f"{PATH}/{activity_id}").status_code == 404
-        assert other.get(f"{PATH}/{activity_id}/items").status_code == 404
-        assert other.post(f"{PATH}/retry", {"activity_id": activity_id}).status_code == 404
 
 
 async def test_a_worker_that_finds_nothing_left_uses_no_ids(world: World) -> None:

@@ -6,7 +6,6 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -19,7 +18,6 @@ from sandbox.bulk_credit import service as service_module
 from sandbox.bulk_credit.process import _decide
 from sandbox.bulk_credit.service import BulkCreditService
 from sandbox.bulk_credit.upload import MAX_FILE_SIZE, Upload
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain import bulk_credit_csv as csv_rows
 from sandbox.domain.bulk_credit_csv import Row, read_rows
 from sandbox.domain.errors import Problem
@@ -29,19 +27,12 @@ from sandbox.domain.unit import CommandResult, IdempotencyKey, UnitOfWork
 from sandbox.infrastructure.large_work import Turns
 from sandbox.scenarios.builtin import load_catalogue
 from tests.harness.work import request_of, units_of_work
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 from tests.test_bulk_credit import PATH, counts, items, send, upload, wait_until_done
 from tests.test_users import make_user, summary
 
 HEADER = b"uuid,amount\n"
 USER = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
-
-
-@pytest.fixture
-async def pool(stack: Stack) -> AsyncIterator[None]:
-    await open_pool(stack.database_url, 4)
-    yield
-    await close_pool()
 
 
 class EndlessFile(io.RawIOBase):

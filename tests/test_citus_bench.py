@@ -11,6 +11,8 @@ from tests.harness.command import invoke
 from tests.harness.programs import needs
 from tests.harness.world import Stack
 
+pytestmark = pytest.mark.slow
+
 
 @needs("wrk")
 def test_it_finds_the_server_of_each_node_and_what_a_payout_costs_it(citus: CitusCluster) -> None:

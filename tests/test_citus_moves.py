@@ -2,10 +2,14 @@
 
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.load import Load
 from tests.harness.waiting import until
 from tests.harness.world import World
+
+pytestmark = pytest.mark.slow
 
 MOVE = "SELECT citus_move_shard_placement(get_shard_id_for_distribution_column('merchants', $1::uuid), $2, $3, $4, $5, $6)"
 SHARDS_OF_NODE = "SELECT count(*) FROM citus_shards WHERE table_name = 'merchants'::regclass AND nodeport = $1"

@@ -21,6 +21,8 @@ from tests.harness.load import Load
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
+pytestmark = pytest.mark.slow
+
 ALIVE, DEAD = WORKERS
 
 

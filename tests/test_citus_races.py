@@ -11,9 +11,12 @@ import httpx
 import pytest
 
 from sandbox.db.cluster import Node, Shard
-from sandbox.db.engine import close_pool, connection, every_shard, open_pool, transaction
+from sandbox.db.engine import connection, every_shard, transaction
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
+from tests.harness.work import pooled
 from tests.harness.world import World
+
+pytestmark = pytest.mark.slow
 
 THREADS = 8 * len(NODES)
 
@@ -82,11 +85,8 @@ async def test_the_shards_of_a_node_share_a_processs_connections_to_it(citus: Ci
             await conn.execute("SELECT count(*) FROM payouts")
             return shard.node, await conn.fetchval("SELECT pg_backend_pid()")
 
-    await open_pool(citus.urls[WORKERS[0]], size)
-    try:
+    async with pooled(citus.urls[WORKERS[0]], size):
         used = set(await asyncio.gather(*(enter(shard) for shard in [*await every_shard()] * 25)))
-    finally:
-        await close_pool()
     by_node = Counter(node for node, _ in used)
     assert {str(node) for node in by_node} == {citus.address(node) for node in WORKERS}
     assert max(by_node.values()) <= size
@@ -99,8 +99,5 @@ async def test_a_process_makes_its_first_connections_at_the_same_time(citus: Cit
         async with connection(world_on_node.merchant_id) as conn:
             return await conn.fetchval("SELECT name FROM merchants WHERE merchant_id = $1", world_on_node.merchant_id)
 
-    await open_pool(citus.urls[WORKERS[0]], 8)
-    try:
+    async with pooled(citus.urls[WORKERS[0]], 8):
         assert await asyncio.gather(*(name() for _ in range(8))) == ["test"] * 8
-    finally:
-        await close_pool()

@@ -6,6 +6,8 @@ from tests.harness.citus import NODES, CitusCluster
 from tests.harness.receiver import Receiver
 from tests.harness.world import World
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("entry", NODES)
 def test_the_tour_of_the_readme(citus: CitusCluster, entry: str, receiver: Receiver) -> None:

@@ -1,12 +1,15 @@
 """What reads or writes a merchant's rows in bulk works on a Citus cluster, also between merchants of different nodes."""
 
 import httpx
+import pytest
 
 from tests.harness.citus import NODES, WORKERS, CitusCluster
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.test_reset_and_snapshots import fill, read_all
 from tests.test_world_bundles import comparable, exported, import_into
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_world_is_restored_copied_to_another_node_reset_and_deleted(citus: CitusCluster, receiver: Receiver) -> None:

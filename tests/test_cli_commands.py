@@ -1,9 +1,6 @@
 """The commands that control a running sandbox: their effects, output and exit codes."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,10 +28,6 @@ def test_snapshots_can_be_created_listed_restored_and_deleted(world: World) -> N
     assert snapshot["id"] in run(world, "snapshots", "delete", snapshot["id"]).output
     assert run(world, "snapshots", "restore", snapshot["id"]).exit_code == 1
     assert run(world, "snapshots", "delete", snapshot["id"]).exit_code == 1
-
-
-def test_reset_prints_the_response(world: World) -> None:
-    assert run_json(world, "reset")["balance"]["available_balance"] == "1000000.00"
 
 
 def test_the_clock_can_be_shown_frozen_advanced_and_resumed(world: World) -> None:
@@ -93,33 +86,6 @@ def test_events_can_be_listed_and_resent(world: World, receiver: Receiver) -> No
     until(lambda: [r.headers["webhook-id"] for r in list(receiver.received)].count(event["id"]) == 3)
     assert world.client.delete(f"/api/v1/webhook-endpoints/{endpoints[1]}").status_code == 204
     assert run(world, "events", "resend", event["id"]).exit_code == 1
-
-
-@pytest.mark.parametrize("ended_by", ["limit", "signal"])
-def test_listen_forwards_webhooks_and_deletes_its_endpoint_at_the_end(world: World, receiver: Receiver, ended_by: str) -> None:
-    arguments = ["listen", "--forward-to", receiver.url, "--events", "payout.failed", "--json"]
-    arguments += ["--url", world.stack.api_url, "--api-key", world.api_key]
-    if ended_by == "limit":
-        arguments += ["--limit", "1"]
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "sandbox.cli.main", *arguments], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        endpoint = json.loads(process.stdout.readline())
-        event = run_json(world, "trigger", "payout.failed")
-        forwarded = json.loads(process.stdout.readline())
-        assert (forwarded["event_id"], forwarded["event_type"], forwarded["status"]) == (event["id"], "payout.failed", 200)
-        assert receiver.received[0].verify(endpoint["secret"])["type"] == "payout.failed"
-        if ended_by == "signal":
-            process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-    assert world.get("/api/v1/webhook-endpoints").json()["data"] == []
-
-
-def test_listen_refuses_an_invalid_url(world: World) -> None:
-    result = run(world, "listen", "--forward-to", "ftp://example.com")
-    assert result.exit_code == 1
-    assert "VALIDATION_ERROR" in result.output
 
 
 def test_scenarios_can_be_added_listed_explained_and_deleted(world: World, tmp_path: Path) -> None:
@@ -197,13 +163,6 @@ def test_settings_can_be_shown_and_set(world: World) -> None:
     assert run(world, "settings", "set").exit_code == 2
     assert run(world, "settings", "set", "--rate-limit", "many").exit_code == 2
     assert run(world, "settings", "set", "--review-threshold", "0").exit_code == 1
-
-
-def test_a_failed_payout_can_be_reinitiated_but_not_a_successful_one(world: World) -> None:
-    failed = run_json(world, "trigger", "payout.failed")["payout_id"]
-    assert run_json(world, "payouts", "reinitiate", failed)["status"] == "PENDING"
-    paid = run_json(world, "trigger", "payout.succeeded")["payout_id"]
-    assert run(world, "payouts", "reinitiate", paid).exit_code == 1
 
 
 def test_sales_can_be_created_reconciled_and_paid(world: World) -> None:

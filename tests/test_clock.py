@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from sandbox.clock.advancer import ClockAdvancer
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.webhook_schedule import next_attempt
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.webhooks.attempt import AttemptRunner
@@ -20,7 +18,7 @@ from sandbox.webhooks.sender import WebhookSender
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.work import units_of_work
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 
 
 def clock(world: World, action: str, key: str | None = None, **body: Any) -> dict[str, Any]:
@@ -220,18 +218,6 @@ def test_concurrent_advances_are_refused_and_slow_webhooks_do_not_move_the_clock
     assert clock(world, "advance", seconds=1)["now"] == "2031-01-01T00:01:01.000Z"
 
 
-def test_an_advance_repeated_under_its_key_runs_once(world: World) -> None:
-    start = time_of(clock(world, "freeze")["now"])
-    key = str(uuid.uuid4())
-    first = clock(world, "advance", key, seconds=10)
-    again = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 10}, headers={"X-IDEMPOTENCY-KEY": key})
-    assert (again.json(), again.headers["idempotent-replayed"]) == (first, "true")
-    assert time_of(world.get("/sandbox/v1/clock").json()["now"]) == start + timedelta(seconds=10)
-    other = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 11}, headers={"X-IDEMPOTENCY-KEY": key})
-    assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
-    assert time_of(world.get("/sandbox/v1/clock").json()["now"]) == start + timedelta(seconds=10)
-
-
 def test_the_response_lists_at_most_1000_steps_but_counts_all(world: World) -> None:
     clock(world, "freeze")
     for size in (1000, 1):
@@ -241,13 +227,6 @@ def test_the_response_lists_at_most_1000_steps_but_counts_all(world: World) -> N
     assert (run["complete"], run["steps"], len(run["ran"])) == (True, 1001, 1000)
     assert world.balance() == ("1000000.00", "0.00")
     world.assert_clean()
-
-
-@pytest.fixture
-async def pool(stack: Stack) -> AsyncIterator[None]:
-    await open_pool(stack.database_url, 2)
-    yield
-    await close_pool()
 
 
 async def test_an_advance_stops_at_the_step_limit_and_says_so(world: World, pool: None) -> None:

@@ -136,6 +136,7 @@ def test_a_payout_created_through_the_api_appears_without_reloading(world: World
     assert page.evaluate("window.isSamePage")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/console/sign-in", "/console/merchants", "/console/no-such-page"])
 def test_pages_outside_of_a_merchant(world: World, browsing: Browsing, path: str) -> None:
     browsing.expected_statuses = {404}

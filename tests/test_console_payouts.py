@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from sandbox.console.pages import new_payout
-from tests.harness.browser import Browsing, check_accessibility, check_page
+from tests.harness.browser import Browsing, check_accessibility
 from tests.harness.console import ConsoleClient
 from tests.harness.iban import make_iban
 from tests.harness.receiver import Receiver
@@ -19,18 +19,6 @@ def create(world: World, suffix: str = "0001", **fields: object) -> str:
     created = world.post("/api/v1/payouts", world.payout_body(suffix, **fields)).json()
     world.post("/sandbox/v1/drain")
     return str(created["id"])
-
-
-def test_the_pages_with_data_are_accessible_and_fit(world: World, receiver: Receiver, browsing: Browsing) -> None:
-    world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
-    world.post("/api/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/refuses"})
-    returned = create(world, "0012", metadata={"order": "17"})
-    failed = create(world, "0007")
-    check_page(browsing, "/console/payouts", world.api_key, "payouts")
-    check_page(browsing, f"/console/payouts/{returned}", world.api_key, "payout")
-    check_page(browsing, f"/console/payouts/{failed}", world.api_key, "payout-failed")
-    check_page(browsing, "/console/payouts/new", world.api_key, "payout-new")
-    check_page(browsing, "/console/payouts/batch", world.api_key, "payout-batch")
 
 
 def test_the_list_has_filters_in_its_url(world: World, browsing: Browsing) -> None:
@@ -281,14 +269,12 @@ def test_a_batch_shows_the_result_of_each_row_and_keeps_the_input(world: World, 
     check_accessibility(page)
 
 
-def test_a_batch_that_is_not_csv_says_where(world: World) -> None:
-    with ConsoleClient(world.stack.api_url) as client:
-        client.sign_in(world.api_key)
-        text = "merchant_reference,amount\nB-1,10.00,surplus\n"
-        page = client.act("create_payouts", "/console/payouts/batch", _form="payout-batch", **{"payouts:csv": text})
-        assert page.status_code == 400
-        assert "line 2: the row and the header have different numbers of values." in page.text
-        assert "B-1,10.00,surplus" in page.text
+def test_a_batch_that_is_not_csv_says_where(world: World, console: ConsoleClient) -> None:
+    text = "merchant_reference,amount\nB-1,10.00,surplus\n"
+    page = console.act("create_payouts", "/console/payouts/batch", _form="payout-batch", **{"payouts:csv": text})
+    assert page.status_code == 400
+    assert "line 2: the row and the header have different numbers of values." in page.text
+    assert "B-1,10.00,surplus" in page.text
 
 
 def test_a_link_of_the_catalogue_fills_in_its_account(world: World, browsing: Browsing) -> None:
@@ -299,17 +285,15 @@ def test_a_link_of_the_catalogue_fills_in_its_account(world: World, browsing: Br
     page.locator("#fragment-new-payout").get_by_text("ACCOUNT_CLOSED").first.wait_for()
 
 
-def test_the_form_of_a_new_payout_has_a_field_for_each_value_that_it_begins_with(world: World) -> None:
+def test_the_form_of_a_new_payout_has_a_field_for_each_value_that_it_begins_with(world: World, console: ConsoleClient) -> None:
     """A field without such a value is empty, and does not break the page."""
     body = {key: value for key, value in world.payout_body().items() if key != "bank_code"}
     wallet = world.post("/api/v1/payouts", body | {"dest_type": "WALLET", "wallet_code": "EASYPAISA"}).json()
-    with ConsoleClient(world.stack.api_url) as client:
-        client.sign_in(world.api_key)
-        for query in ("", "?like=x", f"?like={wallet['id']}", "?amount=1", "?bank_code=HBL"):
-            page = client.get(f"{world.console}/payouts/new{query}")
-            assert page.status_code == 200, query
-            names = set(re.findall(r'name="([^"]+)"', page.text))
-            assert names >= set(new_payout.DEFAULTS) | set(new_payout.LIVE_FIELDS)
+    for query in ("", "?like=x", f"?like={wallet['id']}", "?amount=1", "?bank_code=HBL"):
+        page = console.get(f"{world.console}/payouts/new{query}")
+        assert page.status_code == 200, query
+        names = set(re.findall(r'name="([^"]+)"', page.text))
+        assert names >= set(new_payout.DEFAULTS) | set(new_payout.LIVE_FIELDS)
 
 
 def test_commands_say_which_merchant_they_are_for(world: World, stack: Stack) -> None:

@@ -22,14 +22,6 @@ CODEC = SessionCodec(b"k" * 32, "operator's key")
 
 
 @pytest.fixture
-def console(world: World) -> Iterator[ConsoleClient]:
-    """Yield a session of the world's admin key."""
-    with ConsoleClient(world.stack.api_url) as client:
-        assert client.sign_in(world.api_key).url.path == world.console
-        yield client
-
-
-@pytest.fixture
 def operator(stack: Stack) -> Iterator[ConsoleClient]:
     """Yield a session of the operator."""
     with ConsoleClient(stack.api_url) as client:

@@ -8,7 +8,7 @@ import pytest
 from sandbox.console.forms import body_of
 from sandbox.console.pages.fault_kinds import EXAMPLES, KINDS
 from sandbox.domain.choices import FaultKind
-from tests.harness.browser import Browsing, check_page
+from tests.harness.browser import Browsing
 from tests.harness.console import ConsoleClient
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -55,31 +55,25 @@ def test_freeze_advance_an_hour_and_see_the_return(world: World, browsing: Brows
     page.get_by_role("heading", name="The clock is running").wait_for()
 
 
-def test_an_advance_that_stops_early_continues_to_the_same_time(world: World) -> None:
-    with ConsoleClient(world.stack.api_url) as console:
-        console.sign_in(world.api_key)
-        world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:00:00Z"})
-        fields = {"_form": "run-seconds", "_then": "stay", "_key": "the-same-key", "seconds:int": "60"}
-        for _ in range(2):
-            shown = console.act("advance_clock", "/console/world", **fields)
-            assert "The clock moved from 2031-01-01 00:00:00 to 2031-01-01 00:01:00" in shown.text
+def test_an_advance_that_stops_early_continues_to_the_same_time(world: World, console: ConsoleClient) -> None:
+    world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:00:00Z"})
+    fields = {"_form": "run-seconds", "_then": "stay", "_key": "the-same-key", "seconds:int": "60"}
+    for _ in range(2):
+        shown = console.act("advance_clock", "/console/world", **fields)
+        assert "The clock moved from 2031-01-01 00:00:00 to 2031-01-01 00:01:00" in shown.text
 
 
-def test_a_sale_is_listed_before_and_after_the_clock_pays_it(world: World) -> None:
-    with ConsoleClient(world.stack.api_url) as console:
-        console.sign_in(world.api_key)
-        world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:10:00Z"})
-        sale_id = sell(world, make_user(world), "40")
-        link = f'href="{console.home}/users/sales/{sale_id}"'
-        shown = console.get(f"{console.home}/world").text
-        assert "ADVANCE of 4.00 for Khaadi" in shown
-        assert link in shown
-        ran = console.act(
-            "advance_clock", "/console/world", **{"_form": "run-3600", "_then": "stay", "seconds:int": "3600"}
-        ).text
-        assert "Payment of a sale" in ran
-        assert "ADVANCE of 4.00" in ran
-        assert link in ran
+def test_a_sale_is_listed_before_and_after_the_clock_pays_it(world: World, console: ConsoleClient) -> None:
+    world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:10:00Z"})
+    sale_id = sell(world, make_user(world), "40")
+    link = f'href="{console.home}/users/sales/{sale_id}"'
+    shown = console.get(f"{console.home}/world").text
+    assert "ADVANCE of 4.00 for Khaadi" in shown
+    assert link in shown
+    ran = console.act("advance_clock", "/console/world", **{"_form": "run-3600", "_then": "stay", "seconds:int": "3600"}).text
+    assert "Payment of a sale" in ran
+    assert "ADVANCE of 4.00" in ran
+    assert link in ran
 
 
 def test_a_snapshot_brings_back_what_a_reset_deleted(world: World, browsing: Browsing) -> None:
@@ -116,22 +110,20 @@ def test_every_kind_of_fault_has_a_form() -> None:
     assert all(len(found) == 1 for found in targets.values())
 
 
-def test_the_api_accepts_every_form_of_a_fault_with_its_example_values(world: World) -> None:
-    with ConsoleClient(world.stack.api_url) as console:
-        console.sign_in(world.api_key)
-        for kind in KINDS:
-            page = console.get(console.path(kind.href)).text
-            assert all(f'name="{field.name}"' in page for field in kind.fields), kind
-            own = {field.name: field.placeholder for field in kind.fields}
-            limits = {"count:int": "3", "probability:int": "0.5", "ttl_seconds:int": "60", "seed:int": "7"}
-            fields = {"kind": kind.kind, "target": kind.target, "match.path": "", "match.event_type": "", **own, **limits}
-            shown = console.act("create_fault", kind.href, _done="/console/world/faults/{id}", _said="Fault added.", **fields)
-            assert "Fault added." in shown.text, (kind, shown.text)
-        for example in EXAMPLES:
-            page = console.get(console.path(example.href)).text
-            filled = re.findall(r'<input id="new-fault-[^"]*" name="([^":]*)(?::int)?"[^>]*value="([^"]+)"', page)
-            fields = {name: value for name, value in example.fields.items() if name not in ("kind", "target", "match.method")}
-            assert dict(filled) == fields
+def test_the_api_accepts_every_form_of_a_fault_with_its_example_values(world: World, console: ConsoleClient) -> None:
+    for kind in KINDS:
+        page = console.get(console.path(kind.href)).text
+        assert all(f'name="{field.name}"' in page for field in kind.fields), kind
+        own = {field.name: field.placeholder for field in kind.fields}
+        limits = {"count:int": "3", "probability:int": "0.5", "ttl_seconds:int": "60", "seed:int": "7"}
+        fields = {"kind": kind.kind, "target": kind.target, "match.path": "", "match.event_type": "", **own, **limits}
+        shown = console.act("create_fault", kind.href, _done="/console/world/faults/{id}", _said="Fault added.", **fields)
+        assert "Fault added." in shown.text, (kind, shown.text)
+    for example in EXAMPLES:
+        page = console.get(console.path(example.href)).text
+        filled = re.findall(r'<input id="new-fault-[^"]*" name="([^":]*)(?::int)?"[^>]*value="([^"]+)"', page)
+        fields = {name: value for name, value in example.fields.items() if name not in ("kind", "target", "match.method")}
+        assert dict(filled) == fields
 
 
 def test_a_fault_added_by_form_hits_and_shows_what_it_hit(world: World, browsing: Browsing) -> None:
@@ -201,18 +193,16 @@ def test_a_scenario_made_by_form_decides_what_a_payout_does(world: World, browsi
     page.get_by_text("No scenario of your own.").wait_for()
 
 
-def test_settings_by_form(world: World) -> None:
-    with ConsoleClient(world.stack.api_url) as console:
-        console.sign_in(world.api_key)
-        page = console.get("/console/world/settings").text
-        names = re.findall(r'id="settings-[^"]*" name="([^"]*)"', page)
-        assert [name.partition(":")[0] for name in names] == [*world.get("/sandbox/v1/settings").json()]
-        for values, expected in (
-            (("FAILED", "", "60", "86400"), ["FAILED", None, 60, 86400]),
-            (("PENDING", "5000.00", "", ""), ["PENDING", "5000.00", None, None]),
-        ):
-            console.act("change_settings", "/console/world/settings", **dict(zip(names, values, strict=True)))
-            assert [*world.get("/sandbox/v1/settings").json().values()] == expected
+def test_settings_by_form(world: World, console: ConsoleClient) -> None:
+    page = console.get("/console/world/settings").text
+    names = re.findall(r'id="settings-[^"]*" name="([^"]*)"', page)
+    assert [name.partition(":")[0] for name in names] == [*world.get("/sandbox/v1/settings").json()]
+    for values, expected in (
+        (("FAILED", "", "60", "86400"), ["FAILED", None, 60, 86400]),
+        (("PENDING", "5000.00", "", ""), ["PENDING", "5000.00", None, None]),
+    ):
+        console.act("change_settings", "/console/world/settings", **dict(zip(names, values, strict=True)))
+        assert [*world.get("/sandbox/v1/settings").json().values()] == expected
 
 
 def test_a_key_is_shown_once_and_revoking_the_sessions_key_signs_out(world: World, browsing: Browsing) -> None:
@@ -249,28 +239,6 @@ def test_a_member_sees_why_it_may_not_manage_keys(world: World) -> None:
         assert 'id="table-keys"' not in shown.text
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "", "/snapshots", "/faults", "/faults/new", "/faults/new?kind=latency", "/faults/{fault}", "/scenarios",
-        "/scenarios/new", "/scenarios/{rule}", "/settings",
-    ],
-)  # fmt: skip
-def test_pages_of_the_world(world: World, browsing: Browsing, path: str) -> None:
-    hit = {"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/balance"}}
-    fault = world.post("/sandbox/v1/faults", hit).json()["id"]
-    world.post("/sandbox/v1/faults", {"target": "webhooks", "kind": "drop", "match": {"event_type": "payout.*"}})
-    until(lambda: world.get("/api/v1/balance").status_code == 503)
-    steps = [{"to": "PROCESSING"}, {"to": "FAILED", "after": 3600, "failure_code": "ACCOUNT_CLOSED"}]
-    match = {"suffix": "4711", "metadata": {"order": "17"}}
-    rule = world.post("/sandbox/v1/scenarios", {"name": "slow_bank", "match": match, "steps": steps}).json()["id"]
-    world.post("/sandbox/v1/clock/freeze")
-    world.post("/api/v1/payouts", world.payout_body("0012"))
-    world.post("/sandbox/v1/snapshots", {"name": "before the refunds"})
-    name = re.sub(r"\W+", "-", path).strip("-") or "clock"
-    check_page(browsing, f"/console/world{path.format(fault=fault, rule=rule)}", world.api_key, f"world-{name}")
-
-
 def test_the_commands_below_a_form_follow_its_fields(world: World, browsing: Browsing) -> None:
     page = browsing.open("/console/world", world.api_key)
     form = page.locator("#form-run-seconds")
@@ -280,15 +248,13 @@ def test_the_commands_below_a_form_follow_its_fields(world: World, browsing: Bro
     form.locator("pre", has_text='{"seconds": 270000}').wait_for()
 
 
-def test_commands_of_forms_that_are_not_filled_in_have_the_example(world: World) -> None:
-    with ConsoleClient(world.stack.api_url) as console:
-        console.sign_in(world.api_key)
-        for fields, status, shown in (
-            ({"_operation": "advance_clock"}, 200, "--seconds 60"),
-            ({"_operation": "cancel_payout", "path__payout_id": "p"}, 200, "payouts cancel p"),
-            ({"_operation": "cancel_payout"}, 200, "payouts cancel ID"),
-            ({"_operation": "no_such_operation"}, 404, ""),
-            ({}, 404, ""),
-        ):
-            response = console.post(f"{console.home}/fragments/command", **fields)
-            assert (response.status_code, shown in response.text) == (status, True), fields
+def test_commands_of_forms_that_are_not_filled_in_have_the_example(world: World, console: ConsoleClient) -> None:
+    for fields, status, shown in (
+        ({"_operation": "advance_clock"}, 200, "--seconds 60"),
+        ({"_operation": "cancel_payout", "path__payout_id": "p"}, 200, "payouts cancel p"),
+        ({"_operation": "cancel_payout"}, 200, "payouts cancel ID"),
+        ({"_operation": "no_such_operation"}, 404, ""),
+        ({}, 404, ""),
+    ):
+        response = console.post(f"{console.home}/fragments/command", **fields)
+        assert (response.status_code, shown in response.text) == (status, True), fields

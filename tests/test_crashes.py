@@ -1,11 +1,8 @@
 """If any process is killed at any moment, nothing is lost and nothing happens twice. Real processes, SIGKILL, under load."""
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -18,8 +15,9 @@ import redis
 
 from sandbox.db.engine import CONNECTION_ERRORS
 from tests.harness.load import Load
+from tests.harness.own_sandbox import own_sandbox
 from tests.harness.receiver import Received, Receiver
-from tests.harness.supervised import child_of, end, wait_for
+from tests.harness.supervised import child_of, wait_for
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
@@ -30,16 +28,8 @@ EVENTS = {"payout.created", "payout.processing", "payout.succeeded"}
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, psutil.Process]]:
     """A separate sandbox whose processes these tests kill."""
-    folder = tmp_path_factory.mktemp("crashes")
-    ready = folder / "ready.json"
-    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--workers", "2", "--ready-file", str(ready)]
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "sandbox.cli.main", *arguments], stdout=log, stderr=log)
-    try:
-        until(lambda: ready.exists() or process.poll() is not None, seconds=300)
-        yield Stack(**json.loads(ready.read_text())), psutil.Process(process.pid)
-    finally:
-        end(process)
+    with own_sandbox(tmp_path_factory.mktemp("crashes"), "--ephemeral", "--workers", "2") as (process, stack):
+        yield stack, psutil.Process(process.pid)
 
 
 def process_of(supervisor: psutil.Process, name: str) -> psutil.Process:

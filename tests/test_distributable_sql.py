@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sandbox.db.engine import APPLICATION_ROLE, close_pool, open_pool, transaction
+from sandbox.db.engine import APPLICATION_ROLE, transaction
 from sandbox.db.functions import function_sources
 from sandbox.worlds import store
 from sandbox.worlds.export import read_world
@@ -31,20 +31,18 @@ from tests.harness.sql_rules import (
     selects_of_nothing,
     tables_without_merchant,
 )
+from tests.harness.work import pooled
 from tests.harness.world import Stack
 from tests.test_query_plans import queries
 
 ROOT = Path(__file__).parent.parent
 TEMPLATES = {
     "sandbox.audit.checks.CHAIN",
-    "sandbox.faults.store.FAULTS_OF",
     "ipn.callback._FIND",
     "ipn.callback._FIND_OF_MERCHANT",
 }
 """Constants that are a part or the template of other constants."""
 BUILT_AT_RUN_TIME = {
-    "sandbox.aggregator.service.set_source",
-    "sandbox.db.rows.update_by_key",
     "sandbox.merchants.service.delete",
     "sandbox.worlds.export.read_world",
     "sandbox.worlds.store._delete_later_rows",
@@ -52,8 +50,8 @@ BUILT_AT_RUN_TIME = {
     "sandbox.worlds.store.count_rows",
     "sandbox.worlds.store.restore_world",
 }
-"""Functions that build SQL. What those of worlds build is run here, and `update_by_key` builds constants. The other two build
-`DELETE FROM <table> WHERE merchant_id = $1`.
+"""Functions that build SQL. What those of worlds build is run here. The other one builds statements that delete all of a
+merchant's rows of a table.
 """
 ACROSS_MERCHANTS = {
     "sandbox.aggregator.poll.DUE_HTTP": "what is due",
@@ -73,7 +71,6 @@ ACROSS_MERCHANTS = {
     "ipn.callback._NEWEST_MERCHANTS": "the callback does not name its merchant",
 }
 """Statements that do not name the merchant for every table, and why. They run on one shard's tables after the other."""
-LAST_UNCHECKED_MIGRATION = "sandbox_2026_11_23t00_00_00_000000"
 
 
 class Seen(NamedTuple):
@@ -243,13 +240,10 @@ def test_the_role_changes_only_at_the_beginning_of_a_transaction() -> None:
 
 
 async def test_a_transaction_has_one_role_from_the_beginning(stack: Stack) -> None:
-    await open_pool(stack.database_url, 1)
-    try:
+    async with pooled(stack.database_url, 1):
         for as_database_owner in (False, True, False):
             async with transaction(MERCHANT, as_database_owner=as_database_owner) as conn:
                 assert (await conn.fetchval("SELECT current_user") == APPLICATION_ROLE) is not as_database_owner
-    finally:
-        await close_pool()
 
 
 def test_copy_writes_to_the_table_that_copy_target_returns() -> None:
@@ -283,11 +277,12 @@ def problems_of_alter(text: str) -> list[str]:
 
 
 def test_migrations_alter_tables_in_steps_that_citus_accepts() -> None:
-    """Older migrations have run everywhere before a database is distributed."""
     folder = ROOT / "sandbox" / "db" / "migrations"
-    newer = [path for path in sorted(folder.glob("sandbox_*.py")) if path.stem > LAST_UNCHECKED_MIGRATION]
-    assert (folder / f"{LAST_UNCHECKED_MIGRATION}.py").exists()
-    found = {path.stem: [p for text in texts(ast.parse(path.read_text())) for p in problems_of_alter(text)] for path in newer}
+    found = {path.name: problems_of_alter(path.read_text()) for path in folder.glob("*.sql")}
+    found |= {
+        p.name: [e for text in texts(ast.parse(p.read_text())) for e in problems_of_alter(text)] for p in folder.glob("*.py")
+    }
+    assert found
     assert {name: problems for name, problems in found.items() if problems} == {}
 
 

@@ -1,19 +1,18 @@
 """Every code block of the README and the guide runs, and prints what the page shows. harness/code_blocks.py says how."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.harness.code_blocks import OTHER_LANGUAGES, PAGES, ROOT, Block, blocks_of, command_of, mistake_in
+from tests.harness.own_sandbox import own_sandbox
 from tests.harness.page_runner import PageRunner
 from tests.harness.programs import needs
-from tests.harness.supervised import end
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
+
+pytestmark = pytest.mark.slow
 
 KINDS = {"sh", "python", "text", "json", "toml", "yaml", *OTHER_LANGUAGES}
 README = ROOT / "README.md"
@@ -32,16 +31,8 @@ IN_OTHER_LANGUAGES = sorted(
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Path]]:
     """Yield a fresh sandbox that runs as after `make up ARGS=--ephemeral`, but on free ports, and its output."""
     folder = tmp_path_factory.mktemp("up")
-    ready, output = folder / "ready.json", folder / "up.log"
-    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--ready-file", str(ready)]
-    with output.open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "sandbox.cli.main", *arguments], stdout=log, stderr=log)
-    try:
-        until(lambda: ready.exists() or process.poll() is not None, seconds=300)
-        assert ready.exists(), output.read_text()
-        yield Stack(**json.loads(ready.read_text())), output
-    finally:
-        end(process)
+    with own_sandbox(folder, "--ephemeral") as (_, stack):
+        yield stack, folder / "up.log"
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def _open_some_operations(page: Page) -> None:
     page.evaluate("document.querySelectorAll('details.card:not([open]) > .inside').forEach((one) => one.remove())")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*GUIDE, *OTHERS])
 def test_every_page_is_accessible_at_both_widths_and_in_both_themes(browsing: Browsing, path: str) -> None:
     browsing.expected_statuses = {404} if "missing" in path else set()

@@ -12,9 +12,9 @@ from sandbox.scenarios.builtin import load_catalogue
 from tests.harness.code_blocks import ROOT
 
 
-def rows(page: str) -> list[list[str]]:
+def rows(page: str, folder: str = "docs") -> list[list[str]]:
     """Return the cells of all table rows of a page, without the rows of headings."""
-    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / folder / page).read_text(encoding="utf-8").splitlines()
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line, following in zip(lines, [*lines[1:], ""], strict=True)
@@ -81,3 +81,9 @@ def test_operations_lists_each_setting() -> None:
     read = set(re.findall(r'"((?:SANDBOX|OTEL_EXPORTER)_[A-Z_]+|[A-Z]+_URL)"', source))
     listed = {name for row in rows("operations.md") if len(row) == 3 for name in names(row[0]) if name.isupper()}
     assert listed == read | {"BULK_CREDIT_FAIL_USER_IDS"}
+
+
+def test_contributing_lists_test_files_that_exist() -> None:
+    listed = [name for row in rows("CONTRIBUTING.md", "") for name in names(row[1]) if name.startswith("test_")]
+    assert len(listed) > 50
+    assert [name for name in listed if not list((ROOT / "tests").glob(name))] == []

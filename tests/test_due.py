@@ -5,7 +5,7 @@ from typing import Any
 from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 
 
 def due(world: World, **params: Any) -> dict[str, Any]:
@@ -117,14 +117,6 @@ def test_the_merchants_own_scenarios_are_predicted_until_a_request_ends_them(wor
     assert [item["description"] for item in due(world)["data"]] == ["ON_HOLD → PROCESSING → SUCCESS"]
     world.post(f"/api/v1/payouts/{payout}/cancel")
     assert due(world)["data"] == []
-
-
-def test_another_merchants_work_is_not_listed(world: World, stack: Stack) -> None:
-    freeze(world)
-    payout = world.create_payout("0014")["id"]
-    with World.create(stack) as other:
-        assert due(other)["data"] == []
-        assert due(other, payout_id=payout)["data"] == []
 
 
 def test_the_command_prints_one_line_for_each_item(world: World) -> None:

@@ -130,12 +130,6 @@ def test_it_explains_a_sample(world: World, receiver: Receiver) -> None:
     assert any("was made as a sample" in sentence for sentence in found["summary"])
 
 
-def test_it_finds_only_the_merchants_own_deliveries(world: World) -> None:
-    for delivery_id in ("x", "10000000-0000-7000-8000-000000000000"):
-        response = world.get(f"/api/v1/webhook-deliveries/{delivery_id}/explain")
-        assert (response.status_code, response.json()["code"]) == (404, "NOT_FOUND")
-
-
 # Reasons and holds, without a sandbox.
 
 AT = datetime(2031, 1, 1, tzinfo=UTC)

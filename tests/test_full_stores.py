@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,16 +16,16 @@ import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.ids import MAX_ID
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.infrastructure.wake import WORKER_SEEN
 from sandbox.journal.journal import Journal, JournalEntry
 from sandbox.runtime.redis_server import redis_binary
 from sandbox.server.readiness import Readiness
+from tests.harness.own_sandbox import own_sandbox
 from tests.harness.supervised import child_of, end, environment
 from tests.harness.waiting import until
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 
 DISK = "400m"
 MEMORY = 8 * 1024 * 1024
@@ -57,51 +56,29 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_is_named_and_ends_no_process(small_disk: Path, tmp_path: Path) -> None:
-    ready_file, filler = tmp_path / "ready.json", small_disk / "filler"
-    with (tmp_path / "output").open("wb") as output:
-        arguments = [
-            "up",
-            "--data",
-            str(small_disk / "data"),
-            "--port",
-            "0",
-            "--ipn-port",
-            "0",
-            "--ready-file",
-            str(ready_file),
-        ]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox.cli.entry", *arguments],
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=output,
-        )
-        try:
-            until(ready_file.exists, seconds=120)
-            sandbox = Stack(**json.loads(ready_file.read_text()))
-            api = child_of(psutil.Process(process.pid), "sandbox.server.serve")
-            assert api is not None
-            with World.create(sandbox, opening_balance="1000000.00") as world:
-                assert readiness(sandbox.api_url).status_code == 200
-                fill(filler)
-                until(lambda: world.post("/api/v1/payouts", world.payout_body()).status_code == 503)
-                response = readiness(sandbox.api_url)
-                assert response.status_code == 503
-                found = {error["field"]: error["message"] for error in response.json()["errors"]}
-                assert "PostgreSQL cannot write, because its disk is full: free some space on it" in found["database"]
-                assert "the disk of the data directory is full" in found["disk"]
-                # Each is another metric: their pages are written for the first time now.
-                for method in ("GET", "POST", "DELETE", "PATCH"):
-                    for operation in ("balance", "events", "payouts", "users", "webhook-endpoints", "webhook-deliveries"):
-                        httpx.request(method, f"{sandbox.api_url}/api/v1/{operation}", timeout=60)
-                assert "is full" in psp_up(small_disk / "second")
-                filler.unlink()
-                until(lambda: readiness(sandbox.api_url).status_code == 200)
-                assert world.post("/api/v1/payouts", world.payout_body()).status_code == 201
-            assert api.is_running()
-        finally:
-            end(process)
-    assert "restarting it" not in (tmp_path / "output").read_text()
+    filler = small_disk / "filler"
+    with own_sandbox(tmp_path, "--data", str(small_disk / "data"), env=environment()) as (process, sandbox):
+        api = child_of(psutil.Process(process.pid), "sandbox.server.serve")
+        assert api is not None
+        with World.create(sandbox, opening_balance="1000000.00") as world:
+            assert readiness(sandbox.api_url).status_code == 200
+            fill(filler)
+            until(lambda: world.post("/api/v1/payouts", world.payout_body()).status_code == 503)
+            response = readiness(sandbox.api_url)
+            assert response.status_code == 503
+            found = {error["field"]: error["message"] for error in response.json()["errors"]}
+            assert "PostgreSQL cannot write, because its disk is full: free some space on it" in found["database"]
+            assert "the disk of the data directory is full" in found["disk"]
+            # Each is another metric: their pages are written for the first time now.
+            for method in ("GET", "POST", "DELETE", "PATCH"):
+                for operation in ("balance", "events", "payouts", "users", "webhook-endpoints", "webhook-deliveries"):
+                    httpx.request(method, f"{sandbox.api_url}/api/v1/{operation}", timeout=60)
+            assert "is full" in psp_up(small_disk / "second")
+            filler.unlink()
+            until(lambda: readiness(sandbox.api_url).status_code == 200)
+            assert world.post("/api/v1/payouts", world.payout_body()).status_code == 201
+        assert api.is_running()
+    assert "restarting it" not in (tmp_path / "up.log").read_text()
 
 
 def readiness(url: str) -> httpx.Response:
@@ -155,13 +132,6 @@ async def test_journals_leave_memory_to_rate_limits_and_the_oldest_go_first(smal
     finally:
         await journal.close()
         await limiter.close()
-
-
-@pytest.fixture
-async def pool(stack: Stack) -> AsyncIterator[None]:
-    await open_pool(stack.database_url, 1)
-    yield
-    await close_pool()
 
 
 async def test_a_full_redis_is_named_with_its_cure(small_redis: str, pool: None) -> None:

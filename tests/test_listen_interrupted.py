@@ -1,11 +1,9 @@
 """`psp listen` under load, interrupted twenty times: every event arrives, and none twice except those in flight."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,10 +17,11 @@ import psutil
 import pytest
 
 from tests.harness.listener import Gate, Listener
+from tests.harness.own_sandbox import start_sandbox
 from tests.harness.receiver import Received, Receiver
 from tests.harness.supervised import child_of, end, wait_for
 from tests.harness.waiting import until
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 
 INTERRUPTIONS = (
     "stop listener", "kill api", "receiver down", "restart sandbox", "kill listener", "stop listener", "kill worker",
@@ -47,14 +46,8 @@ class Sandbox:
 
     def start(self) -> None:
         """Start it, and wait until it is ready."""
-        ready = self._folder / "ready.json"
-        arguments = ["up", "--data", str(self._folder / "data"), "--port", str(self._port), "--ipn-port", "0"]
-        with (self._folder / "up.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)], stdout=log, stderr=log
-            )
-        until(lambda: ready.exists() or self.process.poll() is not None, seconds=300)
-        self.stack = Stack(**json.loads(ready.read_text()))
+        arguments = ("--data", str(self._folder / "data"), "--port", str(self._port))
+        self.process, self.stack = start_sandbox(self._folder, *arguments)
 
     def restart(self) -> None:
         """Stop it, and start it again with its data."""
@@ -103,7 +96,7 @@ class Load:
         self._thread.join()
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_no_event_is_lost_or_repeated_when_anything_is_interrupted(sandbox: Sandbox, receiver: Receiver) -> None:
     world = World.create(sandbox.stack, opening_balance="900000.00")
     arrivals: dict[str, list[float]] = {}

@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
-from tests.harness.locks import ACCOUNTS, WORLDS, locked_elsewhere
+from sandbox.infrastructure.large_work import LARGE_BATCH
+from sandbox.unit_of_work.runner import LARGE_COMMANDS
+from tests.harness.locks import ACCOUNTS, WORLDS, lock_held, locked_elsewhere
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
@@ -73,3 +75,17 @@ async def test_locked_merchants_delay_no_other_merchant(stack: Stack, worlds: li
         await asyncio.to_thread(world.wait_for, response.json()["id"], "SUCCESS")
         assert await asyncio.to_thread(world.balance) == ("900.00", "0.00")
         await asyncio.to_thread(world.assert_clean)
+
+
+async def test_a_large_batch_waits_for_that_of_another_process_and_delays_nobody(stack: Stack, worlds: list[World]) -> None:
+    """Two at a time would use all cores. The lock is what the other process's transaction holds."""
+    busy, other = worlds[:2]
+    bodies = [busy.payout_body(amount="1.00") for _ in range(LARGE_BATCH + 1)]
+    async with lock_held(stack, "SELECT pg_advisory_xact_lock($1)", LARGE_COMMANDS) as locks:
+        batch = asyncio.create_task(asyncio.to_thread(busy.post, "/api/v1/payouts/batch", {"payouts": bodies}))
+        await asyncio.to_thread(until, locks.awaited)
+        created = await asyncio.to_thread(other.create_payout)
+        await asyncio.to_thread(other.wait_for, created["id"], "SUCCESS")
+        assert not batch.done()
+    answer = await batch
+    assert (answer.status_code, {item["status"] for item in answer.json()["results"]}) == (200, {201})

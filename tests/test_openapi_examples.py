@@ -1,4 +1,4 @@
-"""The running sandbox accepts every example request of the OpenAPI document, and the response matches its schema.
+"""The running sandbox accepts every example request of the OpenAPI document. The response matches its schema, and is replayed.
 
 Each example is sent unchanged, with the document's idempotency key, to a new merchant. Only ids are replaced: the test first
 creates the objects they identify.
@@ -199,6 +199,11 @@ def test_an_example_is_accepted(frozen_world: World, name: str) -> None:
         body = {"content": json.dumps(example.body).replace(EXAMPLE_ID, object_id)}
     response = world.client.request(example.method, path, headers=headers, **body)
     assert response.is_success, response.text
+    if "X-IDEMPOTENCY-KEY" in headers:
+        again = world.client.request(example.method, path, headers=headers, **body)
+        assert (again.status_code, again.content) == (response.status_code, response.content)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert again.headers.get("location") == response.headers.get("location")
     documented = example.operation["responses"][str(response.status_code)]
     if "content" in documented:
         schema = documented["content"]["application/json"]["schema"]

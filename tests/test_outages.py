@@ -19,11 +19,9 @@ from sandbox.bulk_credit.upload import Upload, receive_file
 from sandbox.db.engine import (
     CONNECTION_ERRORS,
     DatabaseUnavailableError,
-    close_pool,
     connection,
     database_unavailable,
     db_errors_as_503,
-    open_pool,
     transaction,
 )
 from sandbox.domain.errors import Problem
@@ -38,6 +36,7 @@ from sandbox.runtime.listening import Probe
 from sandbox.server.request_log import RequestLog
 from tests.harness.raw_server import LOOPBACK, OK, responding_with, sending, serving
 from tests.harness.waiting import until
+from tests.harness.work import pooled
 from tests.harness.world import Stack
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/secret/folder")
@@ -87,13 +86,10 @@ async def test_an_unreachable_database_is_an_outage_and_the_log_names_the_cause(
             async with db_errors_as_503(), acquire(MIN_ID) as conn:
                 return await conn.fetchval("SELECT 1")
 
-    await open_pool(f"postgresql://u@127.0.0.1:{closed_port}/x", 1)
-    try:
+    async with pooled(f"postgresql://u@127.0.0.1:{closed_port}/x", 1):
         with structlog.testing.capture_logs() as logs:
             async with client_of(Api()) as client:
                 response = await client.get("/")
-    finally:
-        await close_pool()
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "UNAVAILABLE", "1")
     assert response.json()["detail"] == "The database does not respond. Nothing was lost: retry."
     (logged,) = [entry for entry in logs if entry["event"] == "unavailable"]
@@ -101,13 +97,10 @@ async def test_an_unreachable_database_is_an_outage_and_the_log_names_the_cause(
 
 
 async def test_a_database_without_its_socket_is_an_outage(tmp_path: Any) -> None:
-    await open_pool(f"postgresql://u@/x?host={tmp_path}", 1)
-    try:
+    async with pooled(f"postgresql://u@/x?host={tmp_path}", 1):
         with pytest.raises(DatabaseUnavailableError, match="FileNotFoundError"):
             async with connection(MIN_ID):
                 pass
-    finally:
-        await close_pool()
 
 
 @pytest.mark.parametrize("acquire", [connection, transaction])
@@ -118,28 +111,22 @@ async def test_an_error_raised_between_statements_is_not_changed(stack: Stack, a
             await conn.execute("SELECT 1")
             raise error
 
-    await open_pool(stack.database_url, 1)
-    try:
+    async with pooled(stack.database_url, 1):
         with pytest.raises(type(error)) as caught:
             await fail()
         assert caught.value is error
         async with acquire(MIN_ID) as conn:  # the connection is still usable
             assert await conn.fetchval("SELECT 1") == 1
-    finally:
-        await close_pool()
 
 
 @pytest.mark.parametrize("acquire", [connection, transaction])
 async def test_a_statement_timeout_is_an_outage(stack: Stack, acquire: Any) -> None:
-    await open_pool(stack.database_url, 1)
-    try:
+    async with pooled(stack.database_url, 1):
         with pytest.raises(DatabaseUnavailableError, match="TimeoutError"):
             async with acquire(MIN_ID) as conn:
                 await conn.fetchval("SELECT pg_sleep(60)", timeout=0.05)
         async with acquire(MIN_ID) as conn:
             assert await conn.fetchval("SELECT 1") == 1
-    finally:
-        await close_pool()
 
 
 @pytest.mark.parametrize("acquire", [connection, transaction])
@@ -152,12 +139,9 @@ async def test_a_terminated_connection_is_an_outage(stack: Stack, acquire: Any) 
             await other.close()
             await conn.fetchval("SELECT 1")
 
-    await open_pool(stack.database_url, 1)
-    try:
+    async with pooled(stack.database_url, 1):
         with pytest.raises(Problem, match="does not respond"):
             await lose_connection()
-    finally:
-        await close_pool()
 
 
 def test_an_outage_includes_the_database_error() -> None:

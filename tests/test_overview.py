@@ -97,12 +97,6 @@ def test_deliveries_are_counted_by_status_and_attempts_by_outcome(world: World, 
     assert 0 <= attempts["latency"]["p50_ms"] <= attempts["latency"]["p95_ms"] <= attempts["latency"]["max_ms"]
 
 
-def test_another_merchants_rows_do_not_count(world: World, stack: Stack) -> None:
-    world.create_payout("0004")
-    with World.create(stack) as other:
-        assert overview(other)["payouts"]["covers"]["rows"] == 0
-
-
 def test_the_newest_rows_are_covered_and_open_payouts_are_capped(world: World, stack: Stack) -> None:
     """`covers` says that older rows exist. The rows are inserted, because creating as many would take long."""
     stack.execute(

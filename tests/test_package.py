@@ -15,6 +15,8 @@ import yaml
 
 from tests.harness.supervised import environment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 OWN_PACKAGES = ("sandbox", "worker", "ipn", "seeds")
 APPLICATION = "psp_sandbox/_application"

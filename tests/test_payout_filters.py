@@ -1,6 +1,5 @@
 """Filters of lists: they can be combined, pages neither repeat nor miss items, and invalid parameters are refused."""
 
-import importlib
 from typing import Any
 
 import pytest
@@ -71,25 +70,6 @@ def test_the_metadata_filter_follows_a_reset_and_a_restore(world: World) -> None
     world.client.post(f"/sandbox/v1/snapshots/{snapshot}/restore").raise_for_status()
     assert ids(world, **{"metadata[order]": "17"}) == [kept]
     world.assert_clean()
-
-
-def test_the_migration_indexes_the_metadata_of_existing_payouts_and_snapshots(world: World) -> None:
-    """Payouts and snapshots that an older version wrote are also found by their metadata."""
-    migration = importlib.import_module("sandbox.db.migrations.sandbox_2026_11_22t05_10_00_000000")
-    (kept,) = create_payouts(world, {"metadata": {"order": "17, ünïcode", "other": ""}})
-    snapshot = world.client.post("/sandbox/v1/snapshots", json={"name": "kept"}).json()["id"]
-    world.stack.execute("DELETE FROM payout_metadata WHERE merchant_id = $1", world.merchant_id)
-    world.stack.execute(
-        "DELETE FROM snapshot_rows WHERE merchant_id = $1 AND table_name = 'payout_metadata'", world.merchant_id
-    )
-    assert ids(world, **{"metadata[order]": "17, ünïcode"}) == []
-    for statement in migration.STATEMENTS:
-        world.stack.execute(statement)
-    for _ in range(2):
-        assert ids(world, **{"metadata[order]": "17, ünïcode"}) == [kept]
-        assert ids(world, **{"metadata[other]": ""}) == [kept]
-        world.client.post("/sandbox/v1/reset").raise_for_status()
-        world.client.post(f"/sandbox/v1/snapshots/{snapshot}/restore").raise_for_status()
 
 
 def test_metadata_and_user_filters_can_be_combined(world: World) -> None:

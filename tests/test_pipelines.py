@@ -222,7 +222,7 @@ def docker() -> str | None:
     return inspected.stderr.strip() or None
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_container_serves_the_sandbox() -> None:
     if (reason := docker()) is not None:
         pytest.skip(f"needs Docker and the image of `docker build --target all-in-one`: {reason}")

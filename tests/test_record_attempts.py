@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.clock import RUNNING
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, ClaimedEndpoint, Exchange, record_attempts
 from sandbox.webhooks.sender import SendResult
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
+from tests.harness.work import pooled
 from tests.harness.world import World
 
 
@@ -23,11 +23,8 @@ def attempt(delivery_id: str, endpoint_id: str, url: str, lease: datetime) -> At
 
 
 async def record(database_url: str, merchant_id: str, results: list[AttemptResult]) -> None:
-    await open_pool(database_url, 1)
-    try:
+    async with pooled(database_url, 1):
         await record_attempts(merchant_id, results)
-    finally:
-        await close_pool()
 
 
 @pytest.mark.parametrize("stale_first", [True, False])

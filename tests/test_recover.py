@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.unit import IdempotencyKey
 from sandbox.webhooks import recovery
 from sandbox.webhooks.recovery import RecoveryService
 from sandbox.webhooks.requests import RecoverBody
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
-from tests.harness.work import request_of, units_of_work
+from tests.harness.work import pooled, request_of, units_of_work
 from tests.harness.world import Stack, World
 from tests.test_webhooks import deliveries, endpoint
 
@@ -180,16 +179,13 @@ async def test_a_recovery_takes_several_transactions_and_continues_after_a_crash
     monkeypatch.setattr(recovery, name, crash_in_second_part)
     context = request_of(frozen.merchant_id, IdempotencyKey("crash", b"same request"))
     body = RecoverBody(since=EARLIER, which=which)
-    await open_pool(stack.database_url, 2)
-    try:
+    async with pooled(stack.database_url, 2):
         service = RecoveryService(units_of_work())
         with pytest.raises(RuntimeError, match="the process dies"):
             await service.recover(context, id_, body)
         assert frozen.post("/sandbox/v1/drain").status_code == 200
         assert len(receiver.received) == 3
         result = await service.recover(context, id_, body)
-    finally:
-        await close_pool()
     assert (result.status, result.body) == (200, b'{"count":7,"by_type":{"payout.created":7}}')
     assert frozen.post("/sandbox/v1/drain").status_code == 200
     assert payouts_received(receiver) == payouts

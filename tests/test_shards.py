@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sandbox.db import all_shards, engine
 from sandbox.db.all_shards import on_every_shard
 from sandbox.db.cluster import Cluster, Node, Shard
-from sandbox.db.engine import DatabaseUnavailableError, close_pool, open_pool
+from sandbox.db.engine import DatabaseUnavailableError
 from sandbox.domain.shard_hash import shard_hash
+from tests.harness.work import pooled
 from tests.harness.world import Stack
 
 NODES = [Node("127.0.0.1", 1), Node("127.0.0.1", 2)]
@@ -63,8 +64,7 @@ async def test_reads_on_all_shards_leave_out_nodes_that_do_not_respond(stack: St
     async def refused(conn: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> list[int]:
         return [await conn.fetchval("SELECT nothing")]
 
-    await open_pool(stack.database_url, 2)
-    try:
+    async with pooled(stack.database_url, 2):
         monkeypatch.setattr(all_shards, "every_shard", every_shard)
         monkeypatch.setattr(engine.Pools, "acquire", acquire)
         found = await on_every_shard(read)
@@ -77,5 +77,3 @@ async def test_reads_on_all_shards_leave_out_nodes_that_do_not_respond(stack: St
         down.add(NODES[0])
         with pytest.raises(DatabaseUnavailableError, match="connection refused"):
             await on_every_shard(read)
-    finally:
-        await close_pool()

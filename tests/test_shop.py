@@ -8,6 +8,8 @@ import pytest
 
 from tests.harness.shop import SHOP, Report, run_tests
 
+pytestmark = pytest.mark.slow
+
 Replacement = tuple[str, str, str]
 """File, text, new text."""
 

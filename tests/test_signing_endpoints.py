@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,18 +28,6 @@ SLACK = {
     "timestamp_header": "X-Slack-Request-Timestamp",
 }
 DIALECTS = ("v1", "v1a", "stripe", "github", "custom")
-
-
-@pytest.fixture
-def world(stack: Stack) -> Iterator[World]:
-    with World.create(stack, opening_balance="1000000.00") as world:
-        yield world
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 def create(world: World, url: str, signing: str = "v1", **fields: Any) -> dict[str, Any]:
@@ -218,13 +205,6 @@ def test_a_rotation_is_replayed_and_its_stored_response_is_encrypted(world: Worl
 def test_a_bad_grace_period_is_refused(world: World, receiver: Receiver, body: dict[str, Any]) -> None:
     response = world.post(f"{PATH}/{create(world, receiver.url)['id']}/rotate-secret", body)
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
-
-
-@pytest.mark.parametrize("action", ["rotate-secret", "signing-example"])
-def test_another_merchants_endpoint_is_not_found(stack: Stack, world: World, receiver: Receiver, action: str) -> None:
-    endpoint = create(world, receiver.url)["id"]
-    with World.create(stack) as other:
-        assert other.post(f"{PATH}/{endpoint}/{action}").status_code == 404
 
 
 # ---- secrets and settings

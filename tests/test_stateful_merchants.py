@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness.lanes import ADVANCE, SLOTS, Call, Lane
 from tests.harness.merchant_model import MerchantModel, outcomes
-from tests.harness.supervised import end, is_over, wait_for
+from tests.harness.own_sandbox import own_sandbox
+from tests.harness.supervised import is_over, wait_for
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
@@ -78,21 +77,9 @@ class Sandbox:
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    folder = tmp_path_factory.mktemp("merchants")
-    ready = folder / "ready.json"
-    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--api-processes", "2", "--workers", "2"]
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)],
-            stdout=log,
-            stderr=log,
-            env={_SETTING: "64"} | os.environ,
-        )
-    try:
-        until(lambda: ready.exists() or process.poll() is not None, seconds=300)
-        yield Sandbox(Stack(**json.loads(ready.read_text())), psutil.Process(process.pid))
-    finally:
-        end(process)
+    arguments = ("--ephemeral", "--api-processes", "2", "--workers", "2")
+    with own_sandbox(tmp_path_factory.mktemp("merchants"), *arguments, env={_SETTING: "64"} | os.environ) as (process, stack):
+        yield Sandbox(stack, psutil.Process(process.pid))
 
 
 @dataclass
@@ -336,6 +323,6 @@ def test_results_equal_the_models_even_if_processes_are_killed(sandbox: Sandbox)
     run_bursts(sandbox, 5, 6, derandomize=True)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_results_of_random_requests_equal_the_models_even_if_processes_are_killed(sandbox: Sandbox) -> None:
     run_bursts(sandbox, 60, 15, derandomize=False)

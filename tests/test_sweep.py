@@ -9,6 +9,7 @@ import asyncpg
 from sandbox.db.engine import close_pool, open_pool
 from tests.harness.plans import Database
 from tests.harness.receiver import Receiver
+from tests.harness.work import pooled
 from tests.harness.world import Stack, World
 from worker.sweep import frozen_merchants_with_due_deliveries, merchants_with_work
 
@@ -17,8 +18,7 @@ DUE = datetime(2031, 1, 1, tzinfo=UTC)
 
 
 async def test_the_orphaned_delivery_of_a_frozen_merchant_is_found(stack: Stack, receiver: Receiver) -> None:
-    await open_pool(stack.database_url, 2)
-    try:
+    async with pooled(stack.database_url, 2):
         with World.create(stack, opening_balance="100.00") as world, World.create(stack, opening_balance="100.00") as idle:
             for merchant in (world, idle):
                 merchant.client.post("/sandbox/v1/clock/freeze", json={})
@@ -34,8 +34,6 @@ async def test_the_orphaned_delivery_of_a_frozen_merchant_is_found(stack: Stack,
             assert await asyncio.to_thread(stack.execute, due, world.merchant_id)
             found = await frozen_merchants_with_due_deliveries()
             assert (world.merchant_id in found, idle.merchant_id in found) == (True, False)
-    finally:
-        await close_pool()
 
 
 async def test_due_payouts_and_deliveries_are_found_in_running_worlds(stack: Stack) -> None:

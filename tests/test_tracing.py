@@ -15,10 +15,10 @@ import pytest
 from sandbox.domain import trace
 from sandbox.infrastructure import settings
 from sandbox.infrastructure.settings import Settings, SettingsError
+from tests.harness.own_sandbox import own_sandbox
 from tests.harness.receiver import Receiver
-from tests.harness.supervised import end
 from tests.harness.waiting import until
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 
 GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
@@ -68,21 +68,15 @@ def collector() -> Iterator[Collector]:
 def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Path]]:
     """Yield a merchant of a sandbox that exports its spans, and the folder of the sandbox's logs."""
     folder = tmp_path_factory.mktemp("traced")
-    ready = folder / "ready.json"
     env = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")} | {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server.server_address[1]}",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
-    arguments = ["up", "--data", str(folder / "data"), "--port", "0", "--ipn-port", "0", "--ready-file", str(ready)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "sandbox.cli.main", *arguments], env=env, stdout=log, stderr=log)
-    try:
-        until(lambda: ready.exists() or process.poll() is not None, seconds=300)
-        assert ready.exists(), (folder / "log").read_text()
-        with World.create(Stack(**json.loads(ready.read_text())), opening_balance="1000.00") as world:
-            yield world, folder / "data" / "logs"
-    finally:
-        end(process)
+    with (
+        own_sandbox(folder, "--data", str(folder / "data"), env=env) as (_, stack),
+        World.create(stack, opening_balance="1000.00") as world,
+    ):
+        yield world, folder / "data" / "logs"
 
 
 def attributes(span: Any) -> dict[str, Any]:

@@ -172,37 +172,6 @@ def test_a_request_cannot_be_approved_after_its_money_was_spent(world: World) ->
     world.assert_clean()
 
 
-def test_an_approval_needs_an_admin_key(world: World) -> None:
-    user_id = make_user(world)
-    record(world, user_id, "EARNED", "100")
-    payout = request_payout(world, user_id, "100")
-    member = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
-    response = httpx.patch(
-        f"{world.stack.api_url}/api/v1/payouts/{payout['id']}/approve",
-        headers={"X-API-KEY": member, "X-IDEMPOTENCY-KEY": str(uuid.uuid4())},
-        timeout=30,
-    )
-    assert (response.status_code, response.json()["code"]) == (403, "FORBIDDEN")
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({}, "name"),
-        ({"name": ""}, "name"),
-        ({"name": "A", "surname": "B"}, "surname"),
-        ({"name": "A", "external_id": ""}, "external_id"),
-        ({"name": "A", "destination": {**DESTINATION, "bank_code": "NONE"}}, "destination.bank_code"),
-        ({"name": "A", "destination": {**DESTINATION, "account_number": "1" * 17}}, "destination.account_number"),
-        ({"name": "A", "destination": {"dest_type": "BANK", "account_number": "1" * 14}}, "destination.bank_code"),
-    ],
-)
-def test_an_invalid_user_is_refused_and_the_error_names_the_field(world: World, body: dict[str, Any], field: str) -> None:
-    response = world.post("/api/v1/users", body)
-    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert field in [error["field"] for error in response.json()["errors"]]
-
-
 def test_users_are_listed_and_found_by_external_id_and_ids_are_unique(world: World) -> None:
     first = make_user(world, external_id="one", vendor_user_id="074092")
     second = make_user(world, external_id="two")
@@ -218,32 +187,11 @@ def test_users_are_listed_and_found_by_external_id_and_ids_are_unique(world: Wor
     assert [result["status"] for result in results] == [201, 409, 400]
 
 
-def test_a_user_of_another_merchant_is_not_found(world: World, stack: Stack) -> None:
-    user_id = make_user(world)
-    with World.create(stack) as other:
-        for path in ("", "/summary", "/balance", "/transactions"):
-            assert other.get(f"/api/v1/users/{user_id}{path}").status_code == 404
-        body = {"type": "EARNED", "amount": "1"}
-        assert other.post(f"/api/v1/users/{user_id}/transactions", body).status_code == 404
-        assert other.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"}).status_code == 404
-
-
 def test_a_user_without_a_destination_cannot_request_a_payout(world: World) -> None:
     user_id = make_user(world, destination=None)
     record(world, user_id, "EARNED", "10")
     response = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"})
     assert (response.status_code, response.json()["code"]) == (409, "INVALID_STATE")
-
-
-def test_transactions_are_listed_newest_first(world: World) -> None:
-    user_id = make_user(world)
-    for kind, amount in (("EARNED", "3"), ("SPENT", "2"), ("EARNED", "1")):
-        record(world, user_id, kind, amount)
-    request_payout(world, user_id, "1")
-    path = f"/api/v1/users/{user_id}/transactions"
-    assert [t["amount"] for t in world.get(path).json()["data"]] == ["1.00", "1.00", "2.00", "3.00"]
-    assert [t["amount"] for t in world.get(path, type="EARNED").json()["data"]] == ["1.00", "3.00"]
-    assert world.get(path, type="PAYOUTS").status_code == 400
 
 
 def test_the_summary_is_cached_until_a_change(world: World) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,14 +10,13 @@ import httpx
 import pytest
 from redis import Redis
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.payout import Payout
 from sandbox.live.feed import Message, Transition
 from sandbox.live.listener import LiveSubscriber
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.waiting import PayoutWaits
 from tests.harness.waiting import until
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 
 
 def wait_for(world: World, payout_id: str, statuses: str, timeout: float) -> httpx.Response:
@@ -154,13 +153,6 @@ def test_the_wait_of_a_revoked_key_ends_with_401(world: World, held: str) -> Non
         assert world.client.delete(f"/sandbox/v1/keys/{key['id']}").status_code == 204
         response = waiting.result()
     assert (response.status_code, response.json()["code"]) == (401, "INVALID_API_KEY")
-
-
-@pytest.fixture
-async def pool(stack: Stack) -> AsyncIterator[None]:
-    await open_pool(stack.database_url, 2)
-    yield
-    await close_pool()
 
 
 async def test_a_thousand_waits_need_one_subscription_and_few_reads(

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.catalogue import load_directory
 from sandbox.domain.payout_commands import CreatePayout
 from sandbox.domain.unit import IdempotencyKey
@@ -95,13 +94,6 @@ def create(merchant_id: str, reference: str) -> CreatePayout:
     )  # type: ignore[arg-type]  # fmt: skip
     key = IdempotencyKey(reference, reference.encode().ljust(32))
     return CreatePayout(request_of(merchant_id, key), new_payout(body, load_directory()))
-
-
-@pytest.fixture
-async def pool(stack: Stack) -> AsyncIterator[None]:
-    await open_pool(stack.database_url, 2)
-    yield
-    await close_pool()
 
 
 async def test_the_sweep_finds_work_whose_wake_was_lost(pool: None, stack: Stack, world: World, receiver: Receiver) -> None:

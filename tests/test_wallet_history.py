@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.harness.waiting import until
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 from tests.test_sales import ADVANCE, FINAL, reconcile, run, sell
 from tests.test_users import DESTINATION, make_user, record, request_payout, summary
 
@@ -124,11 +124,3 @@ def test_transactions_of_all_types_are_listed_and_can_be_filtered_by_type(user_w
         assert sum(amounts) == Decimal(totals[name])
     error = world.get(path, type="GIFT").json()["errors"][0]
     assert error["field"] == "type"
-
-
-def test_another_merchants_wallet_is_not_found(user_with_history: tuple[World, str], stack: Stack) -> None:
-    _, user_id = user_with_history
-    with World.create(stack) as other:
-        for path in (f"{user_id}/history", f"{user_id}/transactions", "x/history", "%00/history"):
-            response = other.get(f"/api/v1/users/{path}")
-            assert (response.status_code, response.json()["code"]) == (404, "NOT_FOUND")

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from datetime import timedelta
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -59,30 +59,6 @@ async def test_https_to_a_server_without_tls_is_an_error() -> None:
 # ---- addresses
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "evil.test"])
-async def test_loopback_addresses_are_refused_however_they_are_written(host: str) -> None:
-    names = {"evil.test": ["127.0.0.1"], "localhost": ["::1", "127.0.0.1"]}
-    sender = WebhookSender(resolver=StubResolver(names))
-    async with serving(responding_with(OK)) as peer:
-        result = await sender.send(f"http://{host}:{peer.port}/", b"{}", {})
-        await sender.close()
-    assert result.status is None
-    assert result.error is not None
-    assert "is loopback and not allowed" in result.error
-    assert peer.connections == 0
-
-
-@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "0"])
-async def test_unusual_spellings_of_loopback_are_refused(host: str) -> None:
-    sender = WebhookSender()
-    async with serving(responding_with(OK)) as peer:
-        result = await sender.send(f"http://{host}:{peer.port}/", b"{}", {})
-        await sender.close()
-    assert result.status is None
-    assert result.error is not None
-    assert peer.connections == 0
-
-
 async def test_a_name_that_now_resolves_to_loopback_is_refused_at_the_next_connection() -> None:
     """This is DNS rebinding: the name was allowed before, but the address of each new connection is checked."""
     names = StubResolver({"rebind.test": ["127.0.0.2"]})
@@ -121,31 +97,6 @@ async def test_an_address_is_checked_once_and_its_refusal_is_final(monkeypatch: 
     assert checked == ["127.0.0.1"]
 
 
-async def test_cloud_metadata_is_refused_even_if_everything_is_allowed() -> None:
-    sender = WebhookSender([ip_network("0.0.0.0/0"), ip_network("::/0")])
-    for host in ("169.254.169.254", "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "100.100.100.200"):
-        result = await sender.send(f"http://{host}/latest/meta-data/", b"{}", {})
-        assert result.error is not None
-        assert result.error.endswith("is never allowed")
-    await sender.close()
-
-
-NEVER_ALLOWED = [
-    "169.254.169.254",
-    "169.254.170.2",
-    "169.254.0.1",
-    "100.100.100.200",
-    "192.0.0.192",
-    "168.63.129.16",
-    "fd00:ec2::254",
-    "fd20:ce::254",
-    "fe80::1",
-    "fe80::1%eth0",
-    "::ffff:169.254.169.254",
-    "::169.254.169.254",
-    "64:ff9b::169.254.169.254",
-    "2002:a9fe:a9fe::1",
-]
 REFUSED = [
     ("127.0.0.1", "loopback"),
     ("::1", "loopback"),
@@ -173,12 +124,6 @@ REFUSED = [
     ("fec0::1", "reserved"),
 ]
 PUBLIC = ["8.8.8.8", "1.1.1.1", "100.63.255.255", "2001:4860:4860::8888", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"]
-
-
-@pytest.mark.parametrize("address", NEVER_ALLOWED)
-def test_metadata_and_link_local_addresses_are_never_allowed(address: str) -> None:
-    everything = [ip_network("0.0.0.0/0"), ip_network("::/0"), ip_network(ip_address(address.partition("%")[0]))]
-    assert (refusal_reason(address, everything) or "").endswith("is never allowed")
 
 
 @pytest.mark.parametrize(("address", "kind"), REFUSED)

@@ -1,7 +1,6 @@
 """Only admin keys can approve or review, through any endpoint. The timeline records who did."""
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,14 +16,6 @@ DECISIONS = [
     ("IN_REVIEW", PROCESSING, None),
     ("IN_REVIEW", FAILED, "REVIEW_REJECTED"),
 ]
-
-
-@pytest.fixture
-def member(world: World) -> Iterator[httpx.Client]:
-    """Yield a client with a member key of the same merchant."""
-    key = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()["api_key"]
-    with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": key}, timeout=60) as client:
-        yield client
 
 
 def create_waiting_payout(world: World, status: str) -> str:
@@ -139,13 +130,3 @@ def test_the_timelines_of_batch_and_user_payouts_name_the_requesting_key(world: 
     ).json()
     for payout_id in (results[0]["payout"]["id"], results[1]["payout"]["id"], requested["id"]):
         assert timeline(world, payout_id)[0]["actor"] == member_id
-
-
-def test_a_restore_keeps_the_actors_in_the_timeline(world: World) -> None:
-    payout_id = world.create_payout("0004")["id"]
-    before = timeline(world, payout_id)
-    snapshot = world.client.post("/sandbox/v1/snapshots", json={"name": "before"}).json()["id"]
-    world.client.post("/sandbox/v1/reset").raise_for_status()
-    world.client.post(f"/sandbox/v1/snapshots/{snapshot}/restore").raise_for_status()
-    assert timeline(world, payout_id) == before
-    assert before[0]["actor"] is not None

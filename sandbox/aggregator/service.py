@@ -13,8 +13,9 @@ from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
 from sandbox.aggregator.store import add_rows, lock_cursor, open_headers, seal_headers
-from sandbox.aggregator.tables import VendorBalances, VendorCursors, VendorDeadLetters, VendorFetches
+from sandbox.aggregator.tables import VendorCursors, VendorDeadLetters, VendorFetches
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render, truncate
@@ -33,15 +34,11 @@ if TYPE_CHECKING:
 
 _REPLAY_BATCH: Final = 1000
 
-_LIST_UNPAID: Final = """
-SELECT id::text AS id, user_id, payout - paid_out AS requested FROM vendor_balances
-WHERE merchant_id = $1 AND id < $2 AND id >= $3 AND payout > paid_out
-ORDER BY vendor_balances.merchant_id, vendor_balances.id DESC LIMIT $4
-"""
-_TO_REPLAY: Final = """
-SELECT id::text AS id, raw FROM vendor_dead_letters WHERE merchant_id = $1 AND id > $2
-ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id LIMIT $3
-"""
+_SQL: Final = read_statements(__name__)
+_BALANCE: Final = _SQL["balance"]
+_LIST_UNPAID: Final = _SQL["list_unpaid"]
+_TO_REPLAY: Final = _SQL["to_replay"]
+_FORGET: Final = _SQL["forget"]
 _FROM_THE_BEGINNING: Final[Mapping[Column | str, Any]] = {
     VendorCursors.since: None,
     VendorCursors.page: 1,
@@ -49,7 +46,6 @@ _FROM_THE_BEGINNING: Final[Mapping[Column | str, Any]] = {
     VendorCursors.sync_started_at: None,
     VendorCursors.last_id: None,
 }
-_VENDOR_TABLES: Final = ("vendor_transactions", "vendor_balances", "vendor_dead_letters")
 
 
 class VendorBalance(msgspec.Struct):
@@ -138,8 +134,8 @@ class AggregatorService:
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
         if user_id.isprintable():
-            async with connection(merchant_id):
-                record = await _balance(merchant_id, user_id)
+            async with connection(merchant_id) as conn:
+                record = await conn.fetchrow(_BALANCE, merchant_id, user_id)
         if record is None:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
         return record
@@ -218,8 +214,7 @@ class AggregatorService:
             if record["url"] == url:
                 await _reset_polling(context.merchant_id, now, {VendorCursors.headers: sealed})
             else:
-                for table in _VENDOR_TABLES:
-                    await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", context.merchant_id)  # noqa: S608 -- constants
+                await conn.execute(_FORGET, context.merchant_id)
                 await _reset_polling(
                     context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_FROM_THE_BEGINNING}
                 )
@@ -242,12 +237,6 @@ async def _replay(
             "DELETE FROM vendor_dead_letters WHERE merchant_id = $1 AND id = ANY ($2::uuid[])", merchant_id, list(parsed)
         )
     return letters, len(parsed)
-
-
-def _balance(merchant_id: str, user_id: str) -> First:
-    b = VendorBalances
-    found = b.select(b.user_id, b.earned, b.spent, b.payout, b.paid_out)
-    return found.where(b.merchant_id == merchant_id, b.user_id == user_id).first()
 
 
 def _fetches(merchant_id: str, before: str, since: str, limit: int) -> Select[VendorFetches]:

@@ -1,6 +1,6 @@
 """The tables of the aggregator."""
 
-from piccolo.columns import UUID, Bytea, Integer, Numeric, Text, Timestamptz
+from piccolo.columns import UUID, Bytea, Integer, Text, Timestamptz
 from piccolo.table import Table
 
 from sandbox.db.engine import ENGINE
@@ -39,30 +39,6 @@ class VendorFetches(Table, db=ENGINE):
     dead_letters = Integer(null=True, default=None)
     duration_ms = Integer(null=True, default=None)
     error = Text(null=True, default=None)
-
-
-class VendorTransactions(Table, db=ENGINE):
-    """A row of a vendor's feed."""
-
-    merchant_id = UUID(primary_key=True, default=None)
-    vendor_id = Text(primary_key=True, default=None)
-    user_id = Text(default=None)
-    type = Text(default=None)
-    amount = Numeric(digits=(20, 2), default=None)
-    created_at = Timestamptz(default=None)
-
-
-class VendorBalances(Table, db=ENGINE):
-    """The sums of a vendor's rows per user."""
-
-    merchant_id = UUID(primary_key=True, default=None)
-    user_id = Text(primary_key=True, default=None)
-    id = UUID(default=None)
-    earned = Numeric(digits=(30, 2), default=None)
-    spent = Numeric(digits=(30, 2), default=None)
-    payout = Numeric(digits=(30, 2), default=None)
-    paid_out = Numeric(digits=(30, 2), default=None)
-    updated_at = Timestamptz(default=None)
 
 
 class VendorDeadLetters(Table, db=ENGINE):

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import sandbox
 from sandbox.bench.stack import BenchError, exit_on_sigterm
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(sandbox.__file__).resolve().parents[1]
 """The root directory of the running code."""
 _GIT_SECONDS = 120.0
 

@@ -22,20 +22,3 @@ class BulkCredits(Table, db=ENGINE):
     updated_at = Timestamptz(default=None)
     completed_at = Timestamptz(null=True, default=None)
     traceparent = Text(null=True, default=None)
-
-
-class BulkCreditItems(Table, db=ENGINE):
-    """One row of an uploaded file. `user_id` and `amount` are text because the row may be INVALID.
-
-    Its identity is its line: rows with the same user and amount are separate credits.
-    """
-
-    merchant_id = UUID(primary_key=True, default=None)
-    activity_id = UUID(primary_key=True, default=None)
-    line = Integer(primary_key=True, default=None)
-    user_id = Text(default=None)
-    amount = Text(default=None)
-    status = Text(primary_key=True, default=None)
-    error = Text(null=True, default=None)
-    transfer_id = UUID(null=True, default=None)
-    same_as_line = Integer(null=True, default=None)

@@ -10,12 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from piccolo.query.methods.select import First
 
 from sandbox.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
 from sandbox.clock.lease import ClockLeasedError, clock_lease
 from sandbox.db.engine import RETRYABLE, connection
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import RUNNING, Clock, parse, render, truncate
 from sandbox.domain.clock_target import TargetFn
 from sandbox.domain.errors import CONTENTION, Problem, invalid, unavailable
@@ -24,25 +23,17 @@ from sandbox.domain.idempotency import UNFINISHED, checkpoint
 from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _LAST_YEAR: Final = 9000
+_SQL: Final = read_statements(__name__)
+_CLOCK: Final = _SQL["clock"]
 _UNSET: Final = datetime.min.replace(tzinfo=UTC)
 
-# If a merchant has only an opening balance, its clock can go back: all later ids and times depend on the clock alone.
-_HAS_ACTIVITY: Final = """
-SELECT EXISTS (SELECT 1 FROM events WHERE merchant_id = $1) OR EXISTS (SELECT 1 FROM users WHERE merchant_id = $1)
-"""
-
-_UNFINISHED: Final = f"""
-SELECT EXISTS (
-    SELECT 1 FROM (SELECT fingerprint, status FROM idempotency_keys WHERE {by_key("idempotency_keys", "key", "$2")} OFFSET 0) k
-    WHERE k.fingerprint = $3 AND k.status = $4
-)
-"""  # noqa: S608 -- constants
+_HAS_ACTIVITY: Final = _SQL["has_activity"]
+_UNFINISHED: Final = _SQL["unfinished"]
 
 
 class ClockState(msgspec.Struct, kw_only=True):
@@ -91,8 +82,8 @@ class ClockService:
 
     async def show(self, merchant_id: str) -> ClockState:
         """Return the clock. Raises NOT_FOUND if the merchant was deleted."""
-        async with connection(merchant_id):
-            record = await _clock(merchant_id)
+        async with connection(merchant_id) as conn:
+            record = await conn.fetchrow(_CLOCK, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
@@ -217,11 +208,6 @@ async def _goal(
 async def _is_unfinished(merchant_id: str, key: IdempotencyKey) -> bool:
     async with connection(merchant_id) as conn:
         return bool(await conn.fetchval(_UNFINISHED, merchant_id, key.key, key.fingerprint, UNFINISHED))
-
-
-def _clock(merchant_id: str) -> First:
-    w = Worlds
-    return w.select(w.clock_frozen_at, w.clock_offset).where(w.merchant_id == merchant_id).first()
 
 
 def _state(clock: Clock) -> ClockState:

@@ -1,4 +1,4 @@
-"""Show any API call as a curl command and as a `psp` command. Pure."""
+"""Show any API call as a curl command and as a `psp` command."""
 
 import re
 import shlex

@@ -1,10 +1,10 @@
 """Tables of a page: their columns, and their rows as cells or as CSV. Pure."""
 
 import csv
-import io
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -64,7 +64,7 @@ class Table:
 
     def csv(self) -> str:
         """Return the table as CSV with a header. Cells that a spreadsheet would run as a formula begin with an apostrophe."""
-        text = io.StringIO()
+        text = StringIO()
         writer = csv.writer(text)
         writer.writerow([column.heading for column in self.columns])
         for row in self.rows:

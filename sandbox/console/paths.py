@@ -1,4 +1,4 @@
-"""The console's paths. Those of a merchant's pages contain its id, so a tab never shows another merchant. Pure."""
+"""The console's paths. Those of a merchant's pages contain its id, so a tab never shows another merchant."""
 
 from typing import Final
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""Protection of the console in a browser: response headers, the cookie, and the check of a request's origin. Pure.
+"""Protection of the console in a browser: response headers, the cookie, and the check of a request's origin.
 
 The server refuses requests to host names that are not its own (`http/hosts.py`).
 """

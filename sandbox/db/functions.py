@@ -9,9 +9,11 @@ from typing import Any, Final
 
 import asyncpg
 
+import sandbox
+
 MIGRATION_LOCK: Final = 0x7073705F6D6967
 """"psp_mig": an advisory lock, so that processes that start together change the schema one after the other."""
-_PROGRAM: Final = Path(__file__).parent.parent
+_PROGRAM: Final = Path(sandbox.__file__).parent
 _FUNCTION: Final = re.compile(r"^CREATE OR REPLACE FUNCTION (psp_\w+)", re.MULTILINE)
 _OURS: Final = "FROM pg_proc WHERE proname LIKE 'psp\\_%' AND pronamespace = current_schema()::regnamespace"
 _INSTALLED: Final = f"SELECT proname, obj_description(oid, 'pg_proc') {_OURS}"

@@ -19,8 +19,7 @@ from sandbox.db.engine import APPLICATION_ROLE, ENGINE
 from sandbox.db.functions import MIGRATION_LOCK, install_functions
 from sandbox.db.shard_schema import NODE_SETTINGS, drop_shard_schemas
 
-_PROGRAM = Path(__file__).parent.parent
-_FOLDER = _PROGRAM / "db" / "migrations"
+_FOLDER = Path(__file__).parent / "migrations"
 _OLDEST_VERSION = 150000
 _ID = re.compile(r'^ID = "([^"]+)"', re.MULTILINE)
 
@@ -40,9 +39,9 @@ def refuse_newer(completed: set[str]) -> None:
     unknown = completed - migration_ids()
     if unknown:
         raise MigrationError(
-            f"A newer version of the sandbox has migrated this database ({len(unknown)} migrations that this version does not"
-            f" know, the last one {max(unknown)}). Nothing was changed. Install that version again, or restore the backup from"
-            " before the upgrade; `psp up` can also start on new data with --data DIR."
+            f"A newer version of the sandbox, or one before 0.1.0, has migrated this database ({len(unknown)} migrations that"
+            f" this version does not know, the last one {max(unknown)}). Nothing was changed. Install that version again, or"
+            " restore the backup from before the upgrade; `psp up` can also start on new data with --data DIR."
         )
 
 

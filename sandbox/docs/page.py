@@ -1,4 +1,4 @@
-"""Render the documentation pages from the OpenAPI document alone. Pure."""
+"""Render the documentation pages from the OpenAPI document alone."""
 
 import json
 import re

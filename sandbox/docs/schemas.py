@@ -1,4 +1,4 @@
-"""JSON schemas of request and response bodies: msgspec's schemas, refined to match the decoding code. Pure.
+"""JSON schemas of request and response bodies: msgspec's schemas, refined to match the decoding code.
 
 A schema accepts the bodies that the API accepts. The descriptions cover the rules that JSON Schema cannot express, such as an
 IBAN's check digits or a unique reference.

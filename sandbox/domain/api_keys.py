@@ -19,6 +19,6 @@ def new_api_key(merchant_id: str, secret: bytes) -> str:
 
 
 def merchant_of(api_key: str) -> str | None:
-    """Return the id of the merchant that a key names; None for a demo key, a key of an older release, or other text."""
+    """Return the id of the merchant that a key names; None for a demo key or other text."""
     found = _WITH_MERCHANT.fullmatch(api_key)
     return None if found is None else str(UUID(found[1]))

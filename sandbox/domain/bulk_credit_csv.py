@@ -1,4 +1,4 @@
-"""Read a bulk credit's CSV file, with the columns `uuid,amount`, and validate each row. Pure except for reading the file."""
+"""Read a bulk credit's CSV file, with the columns `uuid,amount`, and validate each row. Pure: the caller opens it."""
 
 import csv
 from collections.abc import Iterator

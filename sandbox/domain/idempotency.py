@@ -1,10 +1,13 @@
 """Run commands under idempotency keys: replay a key's stored response, or store a new one. Pure."""
 
+from datetime import timedelta
 from typing import Final
 
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import Command, CommandResult, IdempotencyKey, KeyRecord, RequestContext, UnitOfWork
 
+KEY_LIFETIME: Final = timedelta(hours=24)
+"""How long a key is kept. `write.sql` has the same time, for the keys of merchants."""
 UNFINISHED: Final = 102
 """The stored status of a key whose request takes several transactions and has no result yet."""
 CALLBACK_PREFIX: Final = "\x1fipn:"

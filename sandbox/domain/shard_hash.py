@@ -1,4 +1,4 @@
-"""The hash by which PostgreSQL, and so Citus, assigns a UUID to a shard."""
+"""The hash by which PostgreSQL, and so Citus, assigns a UUID to a shard. Pure."""
 
 from functools import lru_cache
 from typing import Final

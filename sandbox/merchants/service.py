@@ -15,6 +15,7 @@ from piccolo.query.methods.update import Update
 
 from sandbox.db.all_shards import on_every_shard
 from sandbox.db.engine import connection, write_shared
+from sandbox.db.statements import read_statements
 from sandbox.domain.api_keys import SECRET_SIZE, merchant_of, new_api_key
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
@@ -33,17 +34,15 @@ from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.unit_of_work.operator import choose_id, run_for_operator
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
-from sandbox.unit_of_work.tables import Worlds
 from sandbox.unit_of_work.transaction import write_rows
 from sandbox.unit_of_work.write import write
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.requests import CreateEndpointBody
 
 MAX_KEYS: Final = 100
-_NAME_MERCHANT: Final = """
-INSERT INTO key_merchants (key_hash, merchant) VALUES ($1, $2)
-ON CONFLICT (key_hash) DO UPDATE SET merchant = EXCLUDED.merchant
-"""
+_SQL: Final = read_statements(__name__)
+_OPEN_WORLD: Final = _SQL["open_world"]
+_NAME_MERCHANT: Final = _SQL["name_merchant"]
 
 
 class NewMerchant(msgspec.Struct):
@@ -158,7 +157,7 @@ class MerchantService:
             begins_at=spec.frozen_at,
         )
         await Merchants.insert(merchant)
-        await Worlds.insert(Worlds(merchant_id=merchant_id, seed=seed, clock_frozen_at=spec.frozen_at))
+        await conn.execute(_OPEN_WORLD, merchant_id, seed, spec.frozen_at)
         # Timelines contain the id of the key that made each change, so a seeded world needs the same key id each time.
         key_id = new_id(now) if seed is None else uuid7(0, 0, rng.getrandbits(42))
         await _insert_key(merchant_id, key_id, api_key, "admin", "first key", now)

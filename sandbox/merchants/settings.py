@@ -7,26 +7,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from piccolo.columns import Column
-from piccolo.query.methods.update import Update
 
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.choices import DefaultScenario
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
-from sandbox.merchants.tables import Merchants
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-# One statement reads both rows as of the same moment. A reset or restore changes all settings but the rate limit, which belongs
-# to the merchant and not to its world.
-_GET: Final = """
-SELECT w.default_scenario, w.review_threshold, m.rate_limit, w.approvals_expire_after
-FROM worlds w CROSS JOIN merchants m WHERE w.merchant_id = $1 AND m.merchant_id = $1
-"""
+_SQL: Final = read_statements(__name__)
+_GET: Final = _SQL["get"]
+_SET: Final = _SQL["set"]
+_SET_RATE_LIMIT: Final = _SQL["set_rate_limit"]
 
 
 class Settings(msgspec.Struct, kw_only=True):
@@ -75,26 +70,15 @@ class SettingsService:
                 value = getattr(change, name)
                 if value is not UNSET:
                     setattr(settings, name, value)
-            await _set(context.merchant_id, settings)
-            await _set_rate_limit(context.merchant_id, settings.rate_limit)
+            after = settings.approvals_expire_after
+            expire_after = None if after is None else timedelta(seconds=after)
+            scenario = settings.default_scenario.lower()
+            await conn.execute(_SET, context.merchant_id, scenario, settings.review_threshold, expire_after)
+            await conn.execute(_SET_RATE_LIMIT, context.merchant_id, settings.rate_limit)
             unit.effects.add(Effect.REQUEST_POLICY_CHANGED)
             return CommandResult(200, msgspec.json.encode(_settings(await conn.fetchrow(_GET, context.merchant_id))))
 
         return await self._work.run(context, action)
-
-
-def _set(merchant_id: str, settings: Settings) -> Update[Worlds]:
-    after = settings.approvals_expire_after
-    values: dict[Column | str, Any] = {
-        Worlds.default_scenario: settings.default_scenario.lower(),
-        Worlds.review_threshold: settings.review_threshold,
-        Worlds.approvals_expire_after: None if after is None else timedelta(seconds=after),
-    }
-    return Worlds.update(values).where(Worlds.merchant_id == merchant_id)
-
-
-def _set_rate_limit(merchant_id: str, rate_limit: int | None) -> Update[Merchants]:
-    return Merchants.update({Merchants.rate_limit: rate_limit}).where(Merchants.merchant_id == merchant_id)
 
 
 def _settings(record: Any) -> Settings:

@@ -1,4 +1,9 @@
-"""The tables of merchants and API keys, and the list of all tables with a merchant's rows."""
+"""The tables of merchants and API keys, and the list of all tables with a merchant's rows.
+
+In every `tables.py`, each column of a table's key has `primary_key=True`. Piccolo's methods that find a row by its key (`save`,
+`remove`, `refresh`) use only the last of these columns. So use `select`, `update` and `delete`, with the merchant's id. With
+`default=None`, Piccolo refuses to create a row without the value. Its own defaults are the host's time and random ids.
+"""
 
 from typing import Final
 
@@ -35,16 +40,6 @@ class ApiKeys(Table, db=ENGINE):
     name = Text(default=None)
     created_at = Timestamptz(default=None)
     revoked_at = Timestamptz(null=True, default=None)
-
-
-class KeyMerchants(Table, db=ENGINE):
-    """The merchant of an API key that does not name it: a demo key, or a key of an older release.
-
-    On a distributed database, every node has a copy. A row may outlive its key, which then is not found in `api_keys`.
-    """
-
-    key_hash = Bytea(primary_key=True, default=None)
-    merchant = UUID(default=None)
 
 
 ENDPOINTS: Final = "webhook_endpoints"

@@ -7,8 +7,9 @@ M merchants waiting, each gets a batch in one of the next ⌈M / merchants_at_on
 the others leave. Batches of payouts can fill a round before all its merchants have had their turn. The others then come
 first in the next round, so each merchant always gets a batch in one of the next M rounds.
 
-While several merchants wait, rounds are short (CONTENDED_LIMIT), so that none waits for long. A merchant that has used much
-less than the others lately goes first, and does not wait for a running round to end.
+While several merchants wait, rounds are short (CONTENDED_LIMIT), so that none waits for long. Merchants that have used much
+less than the others lately have rounds of their own, so they wait for none of the others' commands. Then the others have one
+round at a time, which leaves a core to them.
 
 A large command (of more than LARGE_BATCH payouts) runs in a transaction of its own, and one of them at a time, so that it
 delays other merchants' rounds as little as possible. Merchants take turns at this too.
@@ -45,8 +46,8 @@ ROUNDS: Final = 2
 """Number of rounds running at the same time. While PostgreSQL works on one, Python prepares the other."""
 CONTENDED_LIMIT: Final = 32
 """Maximum cost of a round if several merchants wait, unless there are more merchants than that."""
-LIGHT_LIMIT: Final = 8
-"""The same while there are light merchants. Shorter rounds delay them less, but cost a third more CPU time per command."""
+LIGHT_LIMIT: Final = 16
+"""The same while there are light merchants. Shorter rounds delay them less, but cost more CPU time per command."""
 _BYTES_PER_COST: Final = 1024
 """A command costs its weight, and one more for every so many bytes of its body."""
 _PERIOD: Final = 1.0
@@ -112,7 +113,7 @@ class Batches:
         self._total_weight = 0
         self._rounds = 0
         self._light_round = False
-        """Whether a round of light merchants runs beside the others."""
+        """Whether a round of light merchants runs."""
         self._dispatch_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -169,57 +170,49 @@ class Batches:
 
     def _dispatch(self) -> None:
         self._dispatch_scheduled = False
-        while self._rounds < ROUNDS and (self._ready_light or self._ready):
-            self._rounds += 1
-            self._begin(self._run_round(self._next_round(self._ready_light, self._ready), self._end_round))
         if self._ready_light and not self._light_round:
             self._light_round = True
             self._begin(self._run_round(self._next_round(self._ready_light), self._end_light_round))
+        while self._ready and self._rounds < (1 if self._use.has_light else ROUNDS):
+            self._rounds += 1
+            self._begin(self._run_round(self._next_round(self._ready), self._end_round))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _next_round(self, *queues: deque[str]) -> dict[str, _Batch]:
-        """Return the batches of the merchants whose turn it is: a fair share each, then what capacity remains, in order.
-
-        They come from the first of the queues of ready merchants that is not empty, and the queues behind it."""
-        turn = self._next_turn(queues)
+    def _next_round(self, ready: deque[str]) -> dict[str, _Batch]:
+        """Return the batches of the merchants whose turn it is: a fair share each, then what capacity remains, in order."""
+        turn = self._next_turn(ready)
         limit = self._batch_limit
         if len(turn) > 1:
             contended = LIGHT_LIMIT if self._use.has_light else CONTENDED_LIMIT
             limit = min(limit, max(contended, len(turn)))
         share = max(1, limit // len(turn))
         batches: dict[str, _Batch] = {}
-        displaced: list[str] = []
         total = 0
         for merchant_id in turn:
             if total >= limit:  # a heavy command took more than its share
-                displaced.append(merchant_id)
-                continue
+                ready.extendleft(reversed(turn[len(batches) :]))
+                break
             batches[merchant_id] = []
             total += self._fill(merchant_id, batches[merchant_id], share)
-        for merchant_id in reversed(displaced):
-            self._ready_queue_of(merchant_id).appendleft(merchant_id)
         for merchant_id, batch in batches.items():
             total += self._fill(merchant_id, batch, limit - total)
             self._use.add(merchant_id, sum(queued.cost for queued in batch))
         BATCH_SIZE.labels("api").observe(sum(queued.weight for batch in batches.values() for queued in batch))
         return batches
 
-    def _next_turn(self, queues: Sequence[deque[str]]) -> list[str]:
-        """Remove from the queues the first merchant and the next ones of its shard, and return them."""
-        shard: Hashable = None
+    def _next_turn(self, ready: deque[str]) -> list[str]:
+        """Remove from the queue the first merchant and the next ones of its shard, and return them."""
+        shard = self._shard_of(ready[0])
         turn: list[str] = []
-        for queue in queues:
-            skipped: list[str] = []
-            while queue and len(turn) < self._merchants_at_once:
-                merchant_id = queue.popleft()
-                if not turn:
-                    shard = self._shard_of(merchant_id)
-                (turn if self._shard_of(merchant_id) == shard else skipped).append(merchant_id)
-            queue.extendleft(reversed(skipped))
+        skipped: list[str] = []
+        while ready and len(turn) < self._merchants_at_once:
+            merchant_id = ready.popleft()
+            (turn if self._shard_of(merchant_id) == shard else skipped).append(merchant_id)
+        ready.extendleft(reversed(skipped))
         return turn
 
     def _fill(self, merchant_id: str, batch: _Batch, capacity: int) -> int:

@@ -1,4 +1,4 @@
-"""The idempotency keys of the requests that this process is executing.
+"""The idempotency keys of the requests that this process is executing. Pure.
 
 They only serve to refuse a second request with the same key early. The merchant's lock ensures that a key takes effect only
 once, also across processes, where a second request waits for the lock and returns the first one's result.

@@ -16,14 +16,13 @@ from uuid import UUID
 from sandbox.db.engine import CONNECTION_ERRORS, connection, every_shard, is_available, shard_of, transaction
 from sandbox.domain.clock import truncate
 from sandbox.domain.errors import Problem
-from sandbox.domain.idempotency import UNFINISHED, is_stored, record_of, refuse, stored_result
+from sandbox.domain.idempotency import KEY_LIFETIME, UNFINISHED, is_stored, record_of, refuse, stored_result
 from sandbox.domain.unit import CommandResult, IdempotencyKey, KeyRecord, RequestContext
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import seal, unseal
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, with_retries
-from sandbox.unit_of_work.write import KEY_LIFETIME
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

@@ -46,6 +46,8 @@ BATCH_LIMIT: Final = 256
 QUEUE_LIMIT: Final = 10_000
 """The queue limit of processes without clients, such as workers. The API uses the setting SANDBOX_QUEUE_LIMIT."""
 MERCHANTS_AT_ONCE: Final = 64
+LARGE_COMMANDS: Final = 0x7073705F6C7267
+""""psp_lrg": an advisory lock that a transaction with a large command holds."""
 
 
 class NothingToDoError(Exception):
@@ -148,11 +150,13 @@ class UnitOfWorkRunner:
         return await self.run_shared_transaction(wanted, lambda unit: _execute_all(unit, batches[unit.merchant_id]))
 
     async def _run_batch(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
+        is_large = any(command.needs.weight > LARGE_BATCH for command in commands)
+
         async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Sequence[CommandResult]:
-            is_large = any(command.needs.weight > LARGE_BATCH for command in commands)
             return await compute(merchant_id, lambda: _execute_all(unit, commands), is_large=is_large)
 
-        return await self.run_transaction(_claim_of(merchant_id, commands), decide, lock_timeout=LOCK_TURN)
+        prepare = _wait_for_large_commands if is_large else None
+        return await self.run_transaction(_claim_of(merchant_id, commands), decide, prepare, lock_timeout=LOCK_TURN)
 
     async def submit(self, command: Command) -> CommandResult:
         """Execute a command in a transaction that it shares with other commands. Raises the errors of `Batches.submit`."""
@@ -309,6 +313,11 @@ def _execute_all(unit: UnitOfWork, commands: Sequence[Command]) -> Sequence[Comm
         results.append(execute(unit, command))
         run_due_inline(unit)
     return results
+
+
+async def _wait_for_large_commands(conn: "PoolConnectionProxy[Any]") -> None:
+    """Wait for the large command of another process. Two at a time would leave no core of the database to small ones."""
+    await conn.execute("SELECT pg_advisory_xact_lock($1)", LARGE_COMMANDS)
 
 
 _NO_RESULT: Final = CommandResult(102, b"", provisional=True)

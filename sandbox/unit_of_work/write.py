@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _LARGE_WRITE: Final = 300
 """Events. A full round of other commands has no more."""
-KEY_LIFETIME: Final = timedelta(hours=24)
 _RowBuilder = Callable[[UnitOfWork], Iterable[object]]
 
 

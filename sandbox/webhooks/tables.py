@@ -1,6 +1,6 @@
 """The tables of webhooks."""
 
-from piccolo.columns import JSONB, UUID, Array, BigInt, Boolean, Bytea, Integer, Real, Text, Timestamptz
+from piccolo.columns import JSONB, UUID, Array, Boolean, Bytea, Integer, Text, Timestamptz
 from piccolo.table import Table
 
 from sandbox.db.engine import ENGINE
@@ -40,53 +40,3 @@ class WebhookEndpoints(Table, db=ENGINE):
     status_history = JSONB(null=True, default=None)
     relayed = Boolean(null=True, default=None)
     public_key = Text(null=True, default=None)
-
-
-class WebhookDeliveries(Table, db=ENGINE):
-    """The delivery of an event to an endpoint. `leased_until`, in the host's time, is when its claim expires.
-
-    If `resent` is true, someone asked for the next attempt.
-    """
-
-    merchant_id = UUID(primary_key=True, default=None)
-    id = UUID(primary_key=True, default=None)
-    event_id = UUID(default=None)
-    endpoint_id = UUID(default=None)
-    status = Text(default=None)
-    attempts = Integer(default=None)
-    scheduled = Integer(default=None)
-    next_attempt_at = Timestamptz(null=True, default=None)
-    leased_until = Timestamptz(null=True, default=None)
-    created_at = Timestamptz(default=None)
-    updated_at = Timestamptz(default=None)
-    resent = Boolean(null=True, default=None)
-
-
-class WebhookAttempts(Table, db=ENGINE):
-    """One attempt at a delivery: an HTTP call, or a fault in its place.
-
-    A `manual` attempt was asked for by a resend. `request_headers` are the headers of signatures other than Standard Webhooks.
-    The phases of the call are in milliseconds; a phase that did not happen is null.
-    """
-
-    merchant_id = UUID(primary_key=True, default=None)
-    delivery_id = UUID(primary_key=True, default=None)
-    attempt = Integer(primary_key=True, default=None)
-    at = Timestamptz(default=None)
-    url = Text(default=None)
-    signature = Text(default=None)
-    status = Integer(null=True, default=None)
-    response_headers = JSONB(default=None)
-    response_body = Text(default=None)
-    error = Text(null=True, default=None)
-    duration_ms = Integer(default=None)
-    signed_at = BigInt(null=True, default=None)
-    fault_id = UUID(null=True, default=None)
-    fault_kind = Text(null=True, default=None)
-    manual = Boolean(null=True, default=None)
-    request_headers = JSONB(null=True, default=None)
-    error_class = Text(null=True, default=None)
-    dns_ms = Real(null=True, default=None)
-    connect_ms = Real(null=True, default=None)
-    tls_ms = Real(null=True, default=None)
-    first_byte_ms = Real(null=True, default=None)

@@ -12,10 +12,10 @@ import msgspec
 from sandbox.audit.service import check as audit
 from sandbox.db.copy_target import copy_target
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, plan_by_statistics
+from sandbox.db.statements import read_statements
 from sandbox.domain import redaction
 from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.redaction import Address, Secret
-from sandbox.domain.sale import ADVANCE, FINAL, next_run
 from sandbox.domain.signing_dialects import secret_for, shares_secrets
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.webhooks.signer import secret_columns
@@ -32,18 +32,11 @@ _LINE: Final = re.compile(r"COPY \w+, line ([0-9]+)")
 _SHARD_ID: Final = re.compile(r"_[0-9]{6,}$")
 """The end of the names of tables and constraints in a shard of a distributed database."""
 
-_SECRETS: Final = """
-SELECT id, url, signing, secret, previous_secrets, public_key FROM webhook_endpoints WHERE merchant_id = $1
-"""
-_VENDOR: Final = "SELECT url, headers FROM vendor_cursors WHERE merchant_id = $1"
-_SET_WORLD: Final = """
-UPDATE worlds SET seed = $2, id_sequence = $3, clock_frozen_at = $4, clock_offset = $5, default_scenario = $6,
-    approvals_expire_after = make_interval(secs => $7), review_threshold = $8
-WHERE merchant_id = $1
-"""
-_SET_MERCHANT: Final = """
-UPDATE merchants SET name = $2, seed = $3, opening_balance = $4, begins_at = $5, rate_limit = $6 WHERE merchant_id = $1
-"""
+_SQL: Final = read_statements(__name__)
+_SECRETS: Final = _SQL["secrets"]
+_VENDOR: Final = _SQL["vendor"]
+_SET_WORLD: Final = _SQL["set_world"]
+_SET_MERCHANT: Final = _SQL["set_merchant"]
 
 
 class ImportedEndpoint(msgspec.Struct):
@@ -77,8 +70,7 @@ async def import_world(
         await clear_world(conn, merchant_id)
         endpoints, columns = _with_secrets(box, merchant_id, checked.tables["webhook_endpoints"], kept.endpoints)
         cursors = _with_headers(checked.tables["vendor_cursors"], kept.vendor)
-        sales = _with_due_times(checked.tables["sales"])
-        replaced = {"webhook_endpoints": columns, "vendor_cursors": cursors, "sales": sales}
+        replaced = {"webhook_endpoints": columns, "vendor_cursors": cursors}
         for name, rows in checked.tables.items():
             await _insert(conn, merchant_id, name, replaced.get(name, rows))
         pairs = TableRows(("pair", "payout_id"), metadata_pairs(checked.tables["payouts"]))
@@ -190,22 +182,6 @@ def _with_secrets(
             endpoints.append(ImportedEndpoint(endpoint_id, url, shown, columns["public_key"]))
         found.append((*row[:url_place], url, *row[url_place + 1 :], *values))
     return endpoints, TableRows((*rows.columns, *added), found)
-
-
-def _with_due_times(rows: TableRows) -> TableRows:
-    """Return the sales with the times at which they are due. Bundles of earlier versions do not have this column."""
-    if "due_at" in rows.columns or not rows.rows:
-        return rows
-    found = []
-    for row in rows.rows:
-        sale = dict(zip(rows.columns, row, strict=True))
-        due_at = None
-        if sale["advance_due"]:
-            due_at = next_run(ADVANCE, sale["created_at"])
-        elif sale["final_due"] and sale["reconciled_at"] is not None:
-            due_at = next_run(FINAL, sale["reconciled_at"])
-        found.append((*row, due_at))
-    return TableRows((*rows.columns, "due_at"), found)
 
 
 def _with_headers(rows: TableRows, known: "Record | None") -> TableRows:

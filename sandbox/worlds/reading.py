@@ -1,4 +1,4 @@
-"""Read a bundle that was uploaded, and check all that can be checked without the database's rows. Pure.
+"""Read a bundle that was uploaded, and check all that can be checked without the database's rows.
 
 Nothing in a bundle is trusted: it may have been written by hand, or damaged.
 """

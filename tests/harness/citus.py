@@ -7,7 +7,6 @@ takes `start FOLDER WORKERS PYTHON`, which prints the coordinator's URL and a li
 
 import asyncio
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import pytest
 
 from sandbox.db.distribute import distribute
 from sandbox.db.engine import APPLICATION_ROLE
+from tests.harness.own_sandbox import start_sandbox
 from tests.harness.supervised import end, environment
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World, owner_of
@@ -113,25 +113,12 @@ class CitusCluster:
         return self._sandboxes[entry][1]
 
     def _start_sandbox(self, entry: str) -> "tuple[subprocess.Popen[bytes], Stack]":
-        ready, log = (Path(f"{self._folder}-{entry}{suffix}") for suffix in (".json", ".log"))
         env = environment() | {"DATABASE_URL": self.urls[entry], "SANDBOX_SECRET_KEY": _SECRET_KEY}
         env["SANDBOX_WEBHOOK_ALLOW"] = "loopback"
         for _, other in self._sandboxes.values():
             env["REDIS_URL"] = other.redis_url
-        with log.open("wb") as output:
-            arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--ready-file", str(ready)]
-            process = subprocess.Popen(
-                [sys.executable, "-m", "sandbox.cli.main", *arguments], env=env, stdout=output, stderr=output
-            )
-        try:
-            until(lambda: ready.exists() or process.poll() is not None, seconds=300)
-            assert ready.exists(), f"the sandbox did not start:\n{log.read_text()}"
-            return process, Stack(**json.loads(ready.read_text()))
-        except BaseException:
-            end(process)
-            raise
-        finally:
-            log.unlink()
+        with tempfile.TemporaryDirectory(prefix=f"psp-citus-{entry}-") as folder:
+            return start_sandbox(Path(folder), "--ephemeral", env=env)
 
     def create_database(self, name: str) -> dict[str, str]:
         """Create a further database on all nodes, an empty one that has its own cluster. Return its URL by node."""

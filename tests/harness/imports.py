@@ -2,21 +2,26 @@
 
 Run `python -m tests.harness.imports` for a report.
 
-A folder is a folder in `sandbox`, or one of the top-level packages. Functions take modules as a mapping from name to source
-text, so that a test can change a module or make up a whole tree.
+A folder is a folder in `sandbox`, or one of the other top-level folders with Python files. Functions take modules as a mapping
+from name to source text, so that a test can change a module or make up a whole tree.
 """
 
 import ast
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parent.parent.parent
 PACKAGES: Final = ("sandbox", "worker", "ipn", "seeds")
+"""The sandbox's own packages, which a wheel has in `psp_sandbox/_application`."""
+TOP_LEVEL: Final = (*PACKAGES, "psp_sandbox", "examples", "openapi", "build_backend", "tests", "ci")
+"""All folders with Python files. `ci` is the folder `.ci`, because a module's name cannot begin with a dot."""
+_BUILT: Final = "guide"
+"""The folder of the guide, which is built, and contains copies of the examples."""
 
 
 class Layer(NamedTuple):
@@ -28,7 +33,7 @@ class Layer(NamedTuple):
 
 
 LAYERS: Final = (
-    Layer("domain", ("domain",)),
+    Layer("domain, and the process of a user's tests", ("domain", "psp_sandbox")),
     Layer("infrastructure", ("infrastructure", "db"), free=True),
     Layer("unit of work", ("unit_of_work",)),
     Layer("http", ("http",)),
@@ -43,34 +48,24 @@ LAYERS: Final = (
     Layer("shared by the entry points", ("docs", "runtime")),
     Layer("console", ("console",)),
     Layer("server", ("server",)),
-    Layer("programs", ("bench", "ipn", "mcp", "seeds", "worker")),
+    Layer("programs", ("bench", "build_backend", "examples", "ipn", "mcp", "openapi", "seeds", "worker")),
     Layer("command line", ("cli",)),
     Layer("tests", ("tests",)),
+    Layer("continuous integration", ("ci",)),
 )  # fmt: skip
 """All layers, lowest first."""
 
-COMPOSERS: Final = ("server",)
+COMPOSERS: Final = ("server", "tests")
 """Folders that may import an `api` module of another folder."""
 
-PURE: Final = (
-    "sandbox.domain.*",
-    *(
-        f"sandbox.{name}.requests"
-        for name in ("faults", "listeners", "payouts", "receiver_tests", "sales", "users", "webhooks")
-    ),
-    "sandbox.directory.destination",
-    "sandbox.scenarios.rules",
-    "sandbox.overview.statistics",
-    "sandbox.webhooks.capacity",
-    "sandbox.unit_of_work.in_flight",
-)
-"""Patterns for the names of the modules that must be pure."""
+_SAYS_PURE: Final = re.compile(r"(^|[.:] )Pure[.:]", re.MULTILINE)
+"""A module is pure if it is in `sandbox.domain`, or says so in its docstring: "Pure." or, with a condition, "Pure: …"."""
 
 PURE_LIBRARIES: Final = frozenset({
-    "binascii", "collections", "contextlib", "csv", "cryptography", "dataclasses", "datetime", "decimal", "difflib",
-    "email.utils.parsedate_to_datetime", "enum", "fnmatch", "functools", "hashlib", "hmac", "ipaddress", "itertools", "json",
-    "math", "msgspec", "operator", "re", "statistics", "string", "tomllib", "types", "typing", "urllib.parse", "uuid.UUID",
-    "yarl",
+    "base64", "binascii", "collections", "contextlib", "csv", "cryptography", "dataclasses", "datetime", "decimal", "difflib",
+    "email.utils.parsedate_to_datetime", "enum", "fnmatch", "functools", "hashlib", "hmac", "io.StringIO", "ipaddress",
+    "itertools", "json", "markupsafe", "math", "msgspec", "operator", "re", "shlex", "statistics", "string", "tomllib", "types",
+    "typing", "unicodedata", "urllib.parse", "uuid.UUID", "yarl",
 })  # fmt: skip
 """Libraries that a pure module may import: no I/O, no event loop, no clock, no randomness."""
 _IMPURE_NAMES: Final = frozenset({
@@ -94,12 +89,15 @@ class Import:
         return f"{self.importer} → {self.imported}"
 
 
-def read_sources(root: Path = ROOT, packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Read these packages below `root`, and return module name → source text. A package has the name of its folder."""
+def read_sources(root: Path = ROOT, folders: Iterable[str] = TOP_LEVEL) -> dict[str, str]:
+    """Read the Python files of these folders below `root`, and return module name → source text."""
     sources = {}
-    for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        sources[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    for folder in folders:
+        for path in sorted((root / (".ci" if folder == "ci" else folder)).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            if _BUILT not in parts:
+                name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+                sources[name.removeprefix(".")] = path.read_text()
     return sources
 
 
@@ -109,12 +107,15 @@ def folder_of(module: str) -> str:
     return rest[0] if first == "sandbox" and rest else first
 
 
-def internal_imports(sources: Mapping[str, str], packages: Iterable[str] = (*PACKAGES, "tests")) -> set[Import]:
-    """Return every import of a module of these packages, including imports inside functions."""
+def internal_imports(sources: Mapping[str, str]) -> set[Import]:
+    """Return every import of one of the project's modules, including imports inside functions."""
     found = set()
     for importer, text in sources.items():
         for name, at_run_time in _parsed(text).imports:
-            if name.partition(".")[0] in packages:
+            folder = importer.rpartition(".")[0]
+            if folder not in sources and f"{folder}.{name.partition('.')[0]}" in sources:
+                name = f"{folder}.{name}"  # scripts, whose folder is not a package, import each other by their own names
+            if name.partition(".")[0] in TOP_LEVEL and name != "sandbox":
                 imported = next((known for known in _prefixes(name) if known in sources and known != "sandbox"), name)
                 found.add(Import(importer, imported, at_run_time))
     return found
@@ -176,7 +177,12 @@ def layers_needed(arrows: Iterable[tuple[str, str]]) -> int:
     return max(map(height, reached), default=0)
 
 
-def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[str]:
+def is_pure(module: str, text: str) -> bool:
+    """Return whether the module with this text must be pure."""
+    return module.startswith("sandbox.domain.") or bool(_SAYS_PURE.search(_parsed(text).docstring))
+
+
+def impurities(sources: Mapping[str, str]) -> list[str]:
     """Return each impurity in a pure module or in a module that it imports at run time, with the import path to it."""
     graph = defaultdict(set)
     for one in internal_imports(sources):
@@ -184,8 +190,8 @@ def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[s
             # Importing a module also runs its parent packages.
             graph[one.importer].update(_prefixes(one.imported))
     found = set()
-    for start in sources:
-        if not any(fnmatch(start, pattern) for pattern in pure):
+    for start, text in sources.items():
+        if not is_pure(start, text):
             continue
         paths = {start: start}
         pending = deque([start])
@@ -222,6 +228,7 @@ def report(sources: Mapping[str, str]) -> str:
 
 
 class _Module(NamedTuple):
+    docstring: str
     imports: tuple[tuple[str, bool], ...]
     """(Dotted name, whether it is imported at run time) for each import."""
     is_relative: bool
@@ -249,12 +256,12 @@ def _parsed(text: str) -> _Module:
             continue
         imports += [(name, id(node) not in type_checking_nodes) for name, _ in found]
         names |= {local: name for name, local in found}
-    return _Module(tuple(imports), is_relative, tuple(_impurities(tree, imports, names)))
+    return _Module(ast.get_docstring(tree) or "", tuple(imports), is_relative, tuple(_impurities(tree, imports, names)))
 
 
 def _impurities(tree: ast.AST, imports: Iterable[tuple[str, bool]], names: Mapping[str, str]) -> Iterator[str]:
     for name, at_run_time in imports:
-        is_ours = name.partition(".")[0] in PACKAGES
+        is_ours = name.partition(".")[0] in TOP_LEVEL
         if at_run_time and not is_ours and not any(prefix in PURE_LIBRARIES for prefix in _prefixes(name)):
             yield f"imports {name}"
     for node in ast.walk(tree):

@@ -1,7 +1,7 @@
 """Hold a merchant's rows locked, as a session of psql would."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import asyncpg
 
@@ -26,13 +26,18 @@ class Locks:
         return bool(self._stack.execute(_WAITING, self._session))
 
 
-@asynccontextmanager
-async def locked_elsewhere(stack: Stack, worlds: Sequence[World], statement: str = WORLDS) -> AsyncIterator[Locks]:
+def locked_elsewhere(stack: Stack, worlds: Sequence[World], statement: str = WORLDS) -> AbstractAsyncContextManager[Locks]:
     """Lock these merchants' rows, by one of the statements above, until the block ends."""
+    return lock_held(stack, statement, [world.merchant_id for world in worlds])
+
+
+@asynccontextmanager
+async def lock_held(stack: Stack, statement: str, argument: object) -> AsyncIterator[Locks]:
+    """Hold what a statement locks until the block ends."""
     holder = await asyncpg.connect(stack.database_url)
     try:
         async with holder.transaction():
-            await holder.execute(statement, [world.merchant_id for world in worlds])
+            await holder.execute(statement, argument)
             yield Locks(stack, holder.get_server_pid())
     finally:
         await holder.close()

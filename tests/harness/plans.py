@@ -19,7 +19,7 @@ BATCH = 60
 """The number of rows that statements are asked to read."""
 
 # The n-th row of every table has the same id, so an id of any table finds a row in every other one. Of the rows that can be
-# due, one in twenty is due.
+# due, one in twenty is due. The first user of a merchant has half of all sales and transactions, and a transfer for each row.
 _FILL = """
 CREATE TEMP TABLE seed AS
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(m), 12, '0'))::uuid AS merchant_id, n,
@@ -50,6 +50,11 @@ INSERT INTO payout_metadata (merchant_id, pair, payout_id) SELECT merchant_id, i
 INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after,
     reason, payout_id, description, created_at)
     SELECT merchant_id, id, 'LOCKED', 'SETTLEMENT', 1, 0, 0, 'PAYOUT_SETTLE', id, '', NOW FROM seed;
+INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after,
+    reason, payout_id, description, created_at)
+    SELECT merchant_id, overlay(s.id::text placing '2' from 1 for 1)::uuid, 'USER_FUNDS', 'WALLET:' || first.id, 1, 0, 0,
+        CASE WHEN n = 1 THEN 'WALLET_ADVANCE' ELSE 'WALLET_CREDIT' END, s.id, '', NOW
+    FROM seed s JOIN first USING (merchant_id);
 INSERT INTO events (merchant_id, id, type, body, payout_id, change, to_status, cause, request_id, created_at)
     SELECT merchant_id, id, 'payout.created', '{}', id, 0, 'PENDING', 'api', 'r', NOW FROM seed;
 INSERT INTO webhook_endpoints (merchant_id, id, url, event_types, signing, signing_time, retry_profile, ordered, description,
@@ -64,11 +69,13 @@ INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signat
 INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at)
     SELECT merchant_id, id::text, 'x', 201, 'x', CASE WHEN n % 20 = 0 THEN NOW ELSE 'infinity' END FROM seed;
 INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, created_at)
-    SELECT merchant_id, id, id, 'EARNED', 1, id, NOW FROM seed;
+    SELECT merchant_id, s.id, CASE WHEN n % 2 = 0 THEN s.id ELSE first.id END, 'EARNED', 1, s.id, NOW
+    FROM seed s JOIN first USING (merchant_id);
 INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_amount, advance_due, final_due, due_at,
     created_at)
-    SELECT merchant_id, id, id, 'B', 1, 'PENDING', CASE WHEN n % 20 = 0 THEN NULL ELSE 1 END, n % 20 = 0, false,
-        CASE WHEN n % 20 = 0 THEN NOW END, NOW FROM seed;
+    SELECT merchant_id, s.id, CASE WHEN n % 2 = 0 THEN s.id ELSE first.id END, 'B', 1, 'PENDING',
+        CASE WHEN n % 20 = 0 THEN NULL ELSE 1 END, n % 20 = 0, false, CASE WHEN n % 20 = 0 THEN NOW END, NOW
+    FROM seed s JOIN first USING (merchant_id);
 INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, created_at)
     SELECT merchant_id, id, 'ADVANCE', 1, id, NOW FROM seed;
 INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at,

@@ -1,9 +1,23 @@
 """Run units of work without a server, for tests of services and background loops."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.unit import IdempotencyKey, RequestContext
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.notifier import Hook, Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+
+
+@asynccontextmanager
+async def pooled(database_url: str, connections: int) -> AsyncIterator[None]:
+    """Open this process's pool of connections for the block."""
+    await open_pool(database_url, connections)
+    try:
+        yield
+    finally:
+        await close_pool()
 
 
 def units_of_work(
