@@ -1,7 +1,7 @@
 """Write the methods, types and problems of the client for Node from openapi.json, into clients/typescript/src/generated.
 
-Usage: python openapi/generate_typescript.py [FOLDER]. It needs only the standard library. Nouns and methods are those of the Python
-client. Results, parameters and the parts of requests have the names that they have on the wire.
+Usage: python openapi/generate_typescript.py [FOLDER]. It needs only the standard library. Nouns and methods are those of the
+Python client. Results, parameters and the parts of requests have the names that they have on the wire.
 """
 
 import json

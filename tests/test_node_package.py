@@ -15,6 +15,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from tests.harness.code_blocks import blocks_of
 from tests.harness.programs import needs
 from tests.harness.waiting import until
 
@@ -86,7 +87,10 @@ MISTAKES: Final[dict[str, tuple[str, str, list[Replacement]]]] = {
     ),
     "pays_again_after_a_lost_answer": (
         "lost-answers", "without any answer nobody is paid twice",
-        [("payments.js", 'if (error instanceof NoAnswer) return "unsent";', "if (error instanceof NoAnswer) error = new Refused;")],
+        [
+            ("payments.js", 'if (error instanceof NoAnswer) return "unsent";', ""),
+            ("payments.js", "if (!(error instanceof Refused)) throw error;", ""),
+        ],
     ),
     "answer_overwrites_the_webhook": (
         "lost-answers", "a webhook that is faster than the answer wins",
@@ -213,6 +217,22 @@ def test_its_own_tests_pass_in_four_processes_that_share_one_sandbox(node: Node)
     output = tested.stdout + tested.stderr
     assert tested.returncode == 0, output
     assert [about for _, about in _STARTED.findall(output)] == [f"{Path(sys.executable).parent / 'psp'} (psp on the PATH)"]
+
+
+def test_the_tests_of_the_guide_pass(node: Node, tmp_path: Path) -> None:
+    project = node.project(tmp_path / "project")
+    blocks = [block for block in blocks_of(ROOT / "docs/node.md") if block.kind == "javascript" and block.file is not None]
+    for block in blocks:
+        (project / str(block.file)).write_text(block.text)
+    names = [str(block.file) for block in blocks]
+    vitest = [name for name in names if name.endswith(".test.js") and "jest" not in name]
+    tested = node.run("vitest", "run", *vitest, cwd=project)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    jest = [name for name in names if "jest" in name]
+    tested = node.run("jest", *jest, cwd=project, env=_environment(NODE_OPTIONS="--experimental-vm-modules"))
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert len(vitest) >= 3
+    assert len(jest) == 1
 
 
 def test_a_failure_in_vitest_is_reported_with_what_the_sandbox_knows(node: Node, tmp_path: Path) -> None:
