@@ -247,9 +247,9 @@ def test_a_failure_in_vitest_is_reported_with_what_the_sandbox_knows(node: Node,
         "PROCESSING → FAILED  (worker)",
         "payout.failed SUCCEEDED (attempts: 1)  [A-1]",
         "psp world import .psp-failures/failing.test.js-fails-in-an-assertion.psp-world.json",
-        "1 webhook delivery failed, and no later attempt succeeded.",
+        "3 webhook deliveries failed, and no later attempt succeeded.",
         "the last one got 502 the application at http://127.0.0.1:9/webhooks did not answer",
-        "1 fault never took effect",
+        "error on GET /api/v1/balance",
         "2 failed | 1 skipped (3)",
     ):
         assert part in output, f"{part}\nis not in:\n{output}"

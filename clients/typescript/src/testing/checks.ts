@@ -1,4 +1,5 @@
 import type { Delivery } from "../generated/models.js";
+import { describeMatch } from "./faults.js";
 import { counted } from "./values.js";
 import type { World } from "./world.js";
 
@@ -82,7 +83,7 @@ async function faults(world: World): Promise<string[]> {
     if (!fault.allowUnhit && (await fault.hits()) === 0) unhit.push(`${fault.kind} on ${fault.description}`);
   }
   for (const one of await world.client.faults.list({ limit: PAGE }).toArray(PAGE)) {
-    if (one.hits === 0) unhit.push(`${one.kind} on ${Object.values(one.match).join(" ") || one.target}`);
+    if (one.hits === 0) unhit.push(`${one.kind} on ${describeMatch(one)}`);
   }
   if (unhit.length === 0) return [];
   const hint = "If that is intended, use psp.fault(..., { allowUnhit: true }) or withPsp(test, { allowUnhitFaults: true }).";

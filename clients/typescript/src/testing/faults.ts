@@ -62,6 +62,12 @@ function checked<T extends "api" | "webhooks">(
   return { target, match };
 }
 
+/** Return what a fault applies to, such as "POST /api/v1/payouts". */
+export function describeMatch({ match, target }: Pick<FaultState, "match" | "target">): string {
+  const { method, ...others } = match as Record<string, string>;
+  return [method, ...Object.values(others)].filter(Boolean).join(" ") || target;
+}
+
 /** A fault that is active until it is ended, at the latest when the test ends. */
 export class Fault {
   readonly kind: string;
@@ -111,7 +117,7 @@ export class Fault {
 
   /** What it applies to, such as "POST /api/v1/payouts". */
   get description(): string {
-    return Object.values(this.#shown.match).join(" ") || this.#shown.target;
+    return describeMatch(this.#shown);
   }
 
   async #read(): Promise<FaultState> {
