@@ -1,5 +1,6 @@
 """The package for Node: it builds, its types are strict, its tests pass, and its example shop notices the classic mistakes."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,6 +295,7 @@ def test_a_sandbox_starts_by_what_there_is_and_ends_with_the_tests(
     ((url, started_by),) = _STARTED.findall(output)
     assert started_by == about
     until(lambda: not _answers(url), seconds=60)
+    until(lambda: not _is_noted(url), seconds=60)
 
 
 def test_without_any_way_to_start_a_sandbox_the_error_says_how_to_get_one(node: Node, tmp_path: Path) -> None:
@@ -308,7 +311,7 @@ def test_without_any_way_to_start_a_sandbox_the_error_says_how_to_get_one(node: 
 
 def _path_without_psp(folder: Path) -> Path:
     folder.mkdir()
-    for name in ("node", "sh", "sleep", "env"):
+    for name in ("node", "sh", "sleep", "env", "rm"):
         found = shutil.which(name)
         assert found is not None
         (folder / name).symlink_to(found)
@@ -320,6 +323,15 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=5).is_success
     except httpx.TransportError:
         return False
+
+
+def _is_noted(url: str) -> bool:
+    """Return whether a file that the processes of a run share still has the sandbox's address and keys."""
+    for path in Path(tempfile.gettempdir()).glob("psp-sandbox-node-*/*/ready.json"):
+        with contextlib.suppress(OSError):  # another run has just removed it
+            if url in path.read_text():
+                return True
+    return False
 
 
 @pytest.fixture(scope="module")

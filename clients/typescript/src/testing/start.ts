@@ -1,12 +1,11 @@
 import { type SpawnSyncReturns, spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { accessSync, closeSync, constants, existsSync, lstatSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { isMainThread } from "node:worker_threads";
-import type { AddressInfo } from "node:net";
 import { PspError } from "../errors.js";
 
 const PACKAGE = "psp-sandbox";
@@ -17,14 +16,18 @@ export const START_MS = 300_000;
 const POLL_MS = 50;
 const LOG_CHARACTERS = 6000;
 const UP = ["up", "--ephemeral", "--no-seed"];
-/** Runs a command until it ends or the process `$1` does. The process that starts a sandbox may end much earlier than that one. */
+/**
+ * Runs a command until it ends or the process `$1` does, and then removes the folder `$2`, which has keys. If the command ends first,
+ * the folder stays, because it says why. The process that starts a sandbox may end much earlier than the one that owns the run.
+ */
 const WATCH = `
-  owner=$1
-  shift
+  owner=$1 folder=$2
+  shift 2
   "$@" & command=$!
   while kill -0 $owner && kill -0 $command; do sleep 1; done 2> /dev/null
   kill $command 2> /dev/null
-  wait $command`;
+  wait $command
+  kill -0 $owner 2> /dev/null || rm -rf "$folder"`;
 const HOW = `Do one of these:
   - install it: pipx install ${PACKAGE} (or: uv tool install ${PACKAGE}) puts psp on the PATH
   - install uv or pipx, which run it without an installation
@@ -113,7 +116,7 @@ async function start(owner: number, folder: string): Promise<boolean> {
   // Nothing is awaited from here on, so this process cannot leave the others waiting for a command that it never ran.
   const { DATABASE_URL: _, REDIS_URL: __, ...env } = process.env; // those of the project under test
   const log = openSync(join(folder, "log"), "w", 0o600);
-  const child = spawn("sh", ["-c", WATCH, "sh", String(owner), ...way.command], {
+  const child = spawn("sh", ["-c", WATCH, "sh", String(owner), folder, ...way.command], {
     detached: true, // Ctrl-C must not stop it before the tests have ended
     env: { ...env, ...way.env },
     stdio: ["ignore", log, log],
