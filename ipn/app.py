@@ -16,6 +16,7 @@ from sandbox.http.middleware import PARSING
 from sandbox.http.operation import operations_of, post
 from sandbox.http.request import Caller, Request
 from sandbox.http.routes import create_litestar
+from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
@@ -69,9 +70,10 @@ class CallbackApi:
 
 def create_app(settings: Settings) -> ASGIApp:
     """Return the IPN application. It connects to no store before its lifespan starts."""
-    waker = Waker(settings.redis_url)
+    sender = RedisSender(settings.redis_url)
+    waker = Waker(sender)
     summaries = SummaryCache(settings.redis_url)
-    feed = LiveFeed(settings.redis_url)
+    feed = LiveFeed(sender)
     journal = Journal(settings.redis_url, feed.notes)
     notifier = Notifier()
     notifier.before_commit.append(summaries.committing)
@@ -85,8 +87,7 @@ def create_app(settings: Settings) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
-        waker.start()
-        feed.start()
+        sender.start()
         journal.start()
         try:
             yield
@@ -94,8 +95,7 @@ def create_app(settings: Settings) -> ASGIApp:
             await asyncio.wait_for(work.close(), 20)
             await summaries.close()
             await journal.close()
-            await feed.close()
-            await waker.close()
+            await sender.close()
             await readiness.close()
             await close_pool()
 

@@ -34,6 +34,7 @@ from sandbox.http.middleware import api_middleware
 from sandbox.http.operation import Operation, operations_of
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.routes import create_litestar
+from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
@@ -104,8 +105,8 @@ class Application:
 
 def create_app(settings: Settings) -> Application:
     """Return the API. It connects to no store before its lifespan starts."""
-    waker = Waker(settings.redis_url)
-
+    sender = RedisSender(settings.redis_url)
+    waker = Waker(sender)
     notifier = Notifier()
     work = UnitOfWorkRunner(
         load_catalogue(), notifier, settings.batch_limit, settings.queue_limit, settings.merchants_per_transaction
@@ -119,7 +120,7 @@ def create_app(settings: Settings) -> Application:
     merchants = MerchantService(work, box, endpoints, settings.ipn_url)
     summaries = SummaryCache(settings.redis_url)
     advancer = ClockAdvancer(work)
-    feed = LiveFeed(settings.redis_url)
+    feed = LiveFeed(sender)
     journal = Journal(settings.redis_url, feed.notes)
     subscriber = LiveSubscriber(settings.redis_url)
     streams = Streams(settings.redis_url, subscriber)
@@ -133,11 +134,10 @@ def create_app(settings: Settings) -> Application:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
-        waker.start()
-        sender = WebhookSender(settings.webhook_allow)
-        feed.start()
+        sender.start()
+        webhook_sender = WebhookSender(settings.webhook_allow)
         subscriber.start()
-        advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
+        advancer.set_attempts(AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal))
         journal.start()
         receiver_tests.start()
         try:
@@ -148,11 +148,10 @@ def create_app(settings: Settings) -> Application:
             await summaries.close()
             await clock.close(5)
             await receiver_tests.close()
+            await webhook_sender.close()
             await sender.close()
-            await feed.close()
             await subscriber.close()
             await streams.close()
-            await waker.close()
             await readiness.close()
             await limiter.close()
             await journal.close()
