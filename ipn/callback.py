@@ -10,6 +10,7 @@ import msgspec
 
 from sandbox.db.all_shards import AllShards, on_every_shard
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import Clock
 from sandbox.domain.errors import Problem, invalid, invalid_fields, unavailable
@@ -30,35 +31,14 @@ Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINT
 _MESSAGE_ID: Final = re.compile(r"[\x20-\x7e]{1,255}\Z")
 _FAILED_STATUSES: Final = (FAILED, RETURNED)
 _MAX_CANDIDATES: Final = 1000
-# Merchants with the same seed have payouts with the same ids, and banks may reuse a reference for several merchants. The
-# signature determines the merchant. The newest merchants come first. A scenario rule can give a reference to several payouts of
-# a merchant; two of them are enough to know that the reference does not identify one.
-_FIND: Final = """
-WITH named AS MATERIALIZED (SELECT id, merchant_id FROM payouts WHERE {named} = $1 LIMIT 10000)
-SELECT p.payout_ids, m.*, w.*
-FROM (
-    SELECT merchant_id, (array_agg(id::text))[:2] AS payout_ids FROM named
-    GROUP BY merchant_id ORDER BY merchant_id DESC LIMIT $2
-) p CROSS JOIN LATERAL (
-    SELECT merchant_id::text AS merchant_id, ipn_secret FROM merchants WHERE merchant_id = p.merchant_id OFFSET 0
-) m CROSS JOIN LATERAL (
-    SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = p.merchant_id OFFSET 0
-) w
-"""
+_SQL: Final = read_statements(__name__)
+_FIND: Final = _SQL["find"]
 _FIND_BY_ID: Final = _FIND.format(named="id")
 _FIND_BY_REFERENCE: Final = _FIND.format(named="psp_reference")
-_FIND_OF_MERCHANT: Final = """
-SELECT ARRAY(SELECT id::text FROM payouts WHERE merchant_id = $1 AND {named} = $2 LIMIT 2) AS payout_ids,
-    m.merchant_id::text, m.ipn_secret, w.clock_frozen_at, w.clock_offset
-FROM merchants m JOIN worlds w ON w.merchant_id = $1 WHERE m.merchant_id = $1
-"""
+_FIND_OF_MERCHANT: Final = _SQL["find_of_merchant"]
 _FIND_OF_MERCHANT_BY_ID: Final = _FIND_OF_MERCHANT.format(named="id")
 _FIND_OF_MERCHANT_BY_REFERENCE: Final = _FIND_OF_MERCHANT.format(named="psp_reference")
-_NEWEST_MERCHANTS: Final = """
-SELECT ARRAY[]::text[] AS payout_ids, m.merchant_id::text, m.ipn_secret, w.clock_frozen_at, w.clock_offset
-FROM merchants m CROSS JOIN LATERAL (SELECT * FROM worlds WHERE merchant_id = m.merchant_id OFFSET 0) w
-ORDER BY m.merchant_id DESC LIMIT $1
-"""
+_NEWEST_MERCHANTS: Final = _SQL["newest_merchants"]
 _NO_SECRET: Final = (bytes(32),)
 """Verifies no signature; used to explain an invalid one."""
 _NO_PAYOUT: Final = "00000000-0000-0000-0000-000000000000"

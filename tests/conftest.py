@@ -43,13 +43,20 @@ _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDire
 _STACK_VARIABLE = "PSP_TEST_STACK"
 _DATABASE_VARIABLE = "PSP_TEST_DATABASE_URL"
 _SLOWEST_FILES = (
-    "test_package.py",
-    "test_citus_tour.py",
-    "test_shop.py",
+    "test_listen_interrupted.py",
+    "test_docs_code.py",
     "test_contract.py",
+    "test_citus_tour.py",
+    "test_stateful_merchants.py",
+    "test_aggregator.py",
+    "test_bench.py",
+    "test_console_pages.py",
+    "test_docs_pages.py",
+    "test_package.py",
     "test_crashes.py",
     "test_runtime.py",
-    "test_bench.py",
+    "test_console_merchants.py",
+    "test_shop.py",
     "test_faults.py",
     "test_clock.py",
 )

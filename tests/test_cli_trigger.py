@@ -103,17 +103,6 @@ def test_a_field_that_cannot_be_set_is_a_usage_error(world: World, event: str, f
     assert problem in " ".join(result.output.replace("│", " ").split())
 
 
-def test_a_value_that_the_api_refuses_is_refused(world: World) -> None:
-    result = run(world, "trigger", "payout.created", "--set", "amount=-1")
-    assert (result.exit_code, "VALIDATION_ERROR" in result.output) == (1, True)
-
-
-def test_an_unknown_event_is_refused_with_a_list_of_the_known_ones(world: World) -> None:
-    result = run(world, "trigger", "payout.exploded")
-    assert result.exit_code == 2
-    assert "payout.returned" in result.output
-
-
 def test_an_event_that_does_not_occur_in_time_exits_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for at most 30 s, the longest time that the API waits for a status."""
     waits: list[Any] = []

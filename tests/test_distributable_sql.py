@@ -38,14 +38,11 @@ from tests.test_query_plans import queries
 ROOT = Path(__file__).parent.parent
 TEMPLATES = {
     "sandbox.audit.checks.CHAIN",
-    "sandbox.faults.store.FAULTS_OF",
     "ipn.callback._FIND",
     "ipn.callback._FIND_OF_MERCHANT",
 }
 """Constants that are a part or the template of other constants."""
 BUILT_AT_RUN_TIME = {
-    "sandbox.aggregator.service.set_source",
-    "sandbox.db.rows.update_by_key",
     "sandbox.merchants.service.delete",
     "sandbox.worlds.export.read_world",
     "sandbox.worlds.store._delete_later_rows",
@@ -53,8 +50,8 @@ BUILT_AT_RUN_TIME = {
     "sandbox.worlds.store.count_rows",
     "sandbox.worlds.store.restore_world",
 }
-"""Functions that build SQL. What those of worlds build is run here, and `update_by_key` builds constants. The other two build
-`DELETE FROM <table> WHERE merchant_id = $1`.
+"""Functions that build SQL. What those of worlds build is run here. The other one builds statements that delete all of a
+merchant's rows of a table.
 """
 ACROSS_MERCHANTS = {
     "sandbox.aggregator.poll.DUE_HTTP": "what is due",

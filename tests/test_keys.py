@@ -34,12 +34,6 @@ def test_keys_can_be_created_listed_and_revoked(world: World) -> None:
     assert world.client.delete(f"{KEYS}/{created.json()['id']}").status_code == 404
 
 
-@pytest.mark.parametrize("body", [{}, {"role": "owner"}, {"role": None}, {"role": "admin", "scope": "all"}, {"name": "x"}])
-def test_a_key_needs_a_role(world: World, body: dict[str, Any]) -> None:
-    response = world.post(KEYS, body)
-    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
-
-
 def test_the_last_admin_key_cannot_be_revoked(world: World) -> None:
     world.post(KEYS, {"role": "member"})
     (first,) = [key["id"] for key in world.get(KEYS).json()["data"] if key["role"] == "admin"]
@@ -90,16 +84,6 @@ def test_a_merchant_may_start_with_a_zero_balance(stack: Stack, zero: Any) -> No
         assert world.get("/api/v1/balance/history").json()["data"] == []
         assert world.post("/sandbox/v1/reset").json()["balance"]["available_balance"] == "0.00"
         world.assert_clean()
-
-
-@pytest.mark.parametrize("amount", [-1, "-0.01", "0.001", "x", True, 10**12, [], "00"])
-def test_an_invalid_opening_balance_is_refused(stack: Stack, amount: Any) -> None:
-    response = httpx.post(
-        f"{stack.api_url}/sandbox/v1/merchants",
-        json={"name": "x", "opening_balance": amount},
-        headers={"X-ADMIN-KEY": stack.admin_key},
-    )
-    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "opening_balance")
 
 
 def test_a_merchant_may_start_with_a_frozen_clock_which_a_reset_restores(stack: Stack) -> None:

@@ -42,20 +42,18 @@ MAX_ROWS_PER_MERCHANT = 8
 
 EXEMPT = {
     "sandbox.audit.checks.": "an audit reads all of a merchant's rows; its plans use statistics",
+    "sandbox.aggregator.service._FORGET": "it deletes all rows of the previous vendor",
     "sandbox.worlds.store.": "a snapshot, a restore or a reset reads all of a merchant's rows",
     "sandbox.worlds.columns._COLUMNS": "it reads the database's catalogue, whose size does not depend on the rows",
     "sandbox.db.copy_target._FIND": "it reads the catalogue too",
     "sandbox.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, only when there are new ones",
     "sandbox.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, on request",
     "sandbox.worlds.service._count": "it counts the snapshots, of which there are few",
-    "sandbox.faults.store.FAULTS_OF": "it is part of other statements, which are tested",
     "ipn.callback._FIND": "it is the template of two statements, which are tested",
     "ipn.callback._FIND_OF_MERCHANT": "it is the template of two statements, which are tested",
 }
 """Constants that are not tested, and why: the statement may read many rows, or the text is only a part of one."""
 BUILT_AT_RUN_TIME = {
-    "sandbox.aggregator.service.set_source": "it deletes all rows of the previous vendor",
-    "sandbox.db.rows.update_by_key": "it builds other statements, which are tested",
     "sandbox.merchants.service.delete": "it deletes a merchant, table by table",
     "sandbox.worlds.store": "it reads all of a merchant's rows, as above",
     "sandbox.worlds.export.read_world": "an export reads all of a merchant's rows; its plans use statistics",
@@ -90,6 +88,7 @@ NEEDS = json.dumps({"keys": ids(), "references": [f"ref-{n}" for n in range(1, B
 SEARCH = (list(STATUSES), ["BANK", "WALLET"], "{}", None, "REF-", "REF-", "", [], MIN_ID, MIN_ID, BATCH)
 """A text that many rows contain: the search stops at the end of the page."""
 ARGUMENTS: Mapping[str, Sequence[object]] = {
+    "sandbox.aggregator.service._BALANCE": (MERCHANT, ids()[0]),
     "sandbox.aggregator.store._END": (MERCHANT, A, "FAILED"),
     "sandbox.aggregator.store._DELETE_OLD_FETCHES": (MERCHANT, ids(20)[0]),
     "sandbox.aggregator.store._RECENT": (MERCHANT, ids(ROWS - BATCH)[0]),
@@ -133,6 +132,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.pacing._END_WAITS": (MERCHANT, ids()[0], "2030-01-01 00:00:00+00", BATCH),
     "sandbox.webhooks.pacing._IN_FLIGHT": (MERCHANT, A, A, ids(1, 1)),
     "sandbox.webhooks.recovery._FAILED": (MERCHANT, A, "SUCCEEDED"),
+    "sandbox.merchants.settings._SET": (MERCHANT, "success"),
     "sandbox.worlds.importing._SET_WORLD": (MERCHANT, A, A, A, A, "success"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.claim._CLAIM": (True, NOW, [MERCHANT], [BATCH], [NEEDS], [BATCH]),
@@ -311,7 +311,7 @@ def test_every_statement_is_tested_or_has_a_reason() -> None:
 def test_no_statement_updates_or_deletes_many_rows_with_a_join() -> None:
     joins = {name for name, (text, _) in statements_under_test().items() if _is_join(text)}
     assert joins <= {"sandbox.scenarios.service._ORDER", "sandbox.faults.store._COUNT"}, (
-        "such statements must use update_by_key"
+        "sandbox/db/statements.py says how to write such statements"
     )
 
 

@@ -104,12 +104,6 @@ def test_a_limit_can_be_set_and_removed(world: World) -> None:
     assert "idempotent-replayed" not in created.headers
 
 
-@pytest.mark.parametrize("invalid", [0, -1, 100_001, 1.5, "5", True])
-def test_an_invalid_limit_is_refused(world: World, invalid: object) -> None:
-    response = world.client.patch("/sandbox/v1/settings", json={"rate_limit": invalid})
-    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
-
-
 def test_max_in_any_window_counts_correctly() -> None:
     assert max_in_any_window(60, [float(n) for n in itertools.islice(itertools.count(0, 12), 20)]) == 5
     assert max_in_any_window(60, [0, 59.9, 60]) == 2

@@ -172,24 +172,6 @@ def test_a_request_cannot_be_approved_after_its_money_was_spent(world: World) ->
     world.assert_clean()
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({}, "name"),
-        ({"name": ""}, "name"),
-        ({"name": "A", "surname": "B"}, "surname"),
-        ({"name": "A", "external_id": ""}, "external_id"),
-        ({"name": "A", "destination": {**DESTINATION, "bank_code": "NONE"}}, "destination.bank_code"),
-        ({"name": "A", "destination": {**DESTINATION, "account_number": "1" * 17}}, "destination.account_number"),
-        ({"name": "A", "destination": {"dest_type": "BANK", "account_number": "1" * 14}}, "destination.bank_code"),
-    ],
-)
-def test_an_invalid_user_is_refused_and_the_error_names_the_field(world: World, body: dict[str, Any], field: str) -> None:
-    response = world.post("/api/v1/users", body)
-    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert field in [error["field"] for error in response.json()["errors"]]
-
-
 def test_users_are_listed_and_found_by_external_id_and_ids_are_unique(world: World) -> None:
     first = make_user(world, external_id="one", vendor_user_id="074092")
     second = make_user(world, external_id="two")

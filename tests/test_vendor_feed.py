@@ -5,7 +5,6 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import httpx
-import pytest
 
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.ids import uuid7
@@ -127,8 +126,3 @@ def test_the_keys_of_two_merchants_with_one_seed_have_separate_limits(stack: Sta
         assert keys[0] == keys[1]
         assert [world.get("/vendor/v1/transactions").status_code for _ in range(6)] == [200] * 5 + [429]
         assert twin.get("/vendor/v1/transactions").status_code == 200
-
-
-@pytest.mark.parametrize("headers", [{}, {"X-API-KEY": "sk_sandbox_wrong"}])
-def test_the_feed_needs_an_api_key(stack: Stack, headers: dict[str, str]) -> None:
-    assert httpx.get(f"{stack.api_url}/vendor/v1/transactions", headers=headers, timeout=60).status_code == 401

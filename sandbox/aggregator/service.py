@@ -15,7 +15,7 @@ from piccolo.query.methods.update import Update
 from sandbox.aggregator.store import add_rows, lock_cursor, open_headers, seal_headers
 from sandbox.aggregator.tables import VendorCursors, VendorDeadLetters, VendorFetches
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render, truncate
@@ -34,18 +34,11 @@ if TYPE_CHECKING:
 
 _REPLAY_BATCH: Final = 1000
 
-_BALANCE: Final = f"""
-SELECT earned, spent, payout, paid_out FROM vendor_balances WHERE {by_key("vendor_balances", "user_id", "$2")}
-"""  # noqa: S608 -- constants
-_LIST_UNPAID: Final = """
-SELECT id::text AS id, user_id, payout - paid_out AS requested FROM vendor_balances
-WHERE merchant_id = $1 AND id < $2 AND id >= $3 AND payout > paid_out
-ORDER BY vendor_balances.merchant_id, vendor_balances.id DESC LIMIT $4
-"""
-_TO_REPLAY: Final = """
-SELECT id::text AS id, raw FROM vendor_dead_letters WHERE merchant_id = $1 AND id > $2
-ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id LIMIT $3
-"""
+_SQL: Final = read_statements(__name__)
+_BALANCE: Final = _SQL["balance"]
+_LIST_UNPAID: Final = _SQL["list_unpaid"]
+_TO_REPLAY: Final = _SQL["to_replay"]
+_FORGET: Final = _SQL["forget"]
 _FROM_THE_BEGINNING: Final[Mapping[Column | str, Any]] = {
     VendorCursors.since: None,
     VendorCursors.page: 1,
@@ -53,7 +46,6 @@ _FROM_THE_BEGINNING: Final[Mapping[Column | str, Any]] = {
     VendorCursors.sync_started_at: None,
     VendorCursors.last_id: None,
 }
-_VENDOR_TABLES: Final = ("vendor_transactions", "vendor_balances", "vendor_dead_letters")
 
 
 class VendorBalance(msgspec.Struct):
@@ -222,8 +214,7 @@ class AggregatorService:
             if record["url"] == url:
                 await _reset_polling(context.merchant_id, now, {VendorCursors.headers: sealed})
             else:
-                for table in _VENDOR_TABLES:
-                    await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", context.merchant_id)  # noqa: S608 -- constants
+                await conn.execute(_FORGET, context.merchant_id)
                 await _reset_polling(
                     context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_FROM_THE_BEGINNING}
                 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.aggregator.clients import PageRequest
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import milliseconds
 from sandbox.domain.ids import first_id_at, uuid7
 from sandbox.domain.vendor_polling import LEASE, WINDOW, Cursor, earliest_call
@@ -30,96 +31,24 @@ FETCHES_KEPT: Final = timedelta(days=7)
 MAX_DEAD_LETTERS: Final = 10_000
 """Maximum dead letters per merchant."""
 
-# A cheap check before the two statements below: each shard of a distributed database is asked every second.
-ANY_ROWS_OR_VENDORS: Final = """
-SELECT EXISTS (SELECT 1 FROM vendor_cursors WHERE url IS NOT NULL) OR EXISTS (SELECT 1 FROM user_transactions)
-"""
-# DUE_HTTP: merchants whose vendor is due. DUE_OWN: merchants without a vendor that have rows newer than the last one read. The
-# latter skips from one merchant's newest row to the next one's, so that merchants without rows cost nothing.
-DUE_HTTP: Final = (
-    "SELECT merchant_id::text FROM vendor_cursors WHERE url IS NOT NULL AND next_poll_at <= $1 ORDER BY next_poll_at LIMIT $2"
-)
-DUE_OWN: Final = """
-WITH RECURSIVE t AS (
-    (SELECT merchant_id, id FROM user_transactions ORDER BY merchant_id DESC, id DESC LIMIT 1)
-    UNION ALL
-    SELECT n.* FROM t CROSS JOIN LATERAL (
-        SELECT merchant_id, id FROM user_transactions WHERE merchant_id < t.merchant_id
-        ORDER BY merchant_id DESC, id DESC LIMIT 1
-    ) n
-)
-SELECT t.merchant_id::text FROM t LEFT JOIN LATERAL (
-    SELECT url, next_poll_at, last_id FROM vendor_cursors WHERE merchant_id = t.merchant_id OFFSET 0
-) c ON true
-WHERE c.url IS NULL AND (c.next_poll_at IS NULL OR c.next_poll_at <= $1)
-    AND t.id > coalesce(c.last_id, '00000000-0000-0000-0000-000000000000')
-LIMIT $2
-"""
-
-_LOCK: Final = """
-SELECT url, headers, since, page, seen AS newest_read, walk_began AS sync_started_at, failures, next_poll_at,
-    fetch_id::text AS fetch_id
-FROM vendor_cursors WHERE merchant_id = $1 FOR UPDATE
-"""
-_MERCHANT: Final = "SELECT 1 FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE"
-_CREATE_CURSOR: Final = """
-INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, updated_at) VALUES ($1, 1, 0, $2, $2)
-ON CONFLICT (merchant_id) DO NOTHING
-"""
-_RECENT: Final = "SELECT ended_by FROM vendor_fetches WHERE merchant_id = $1 AND id >= $2 AND ended_by > $3"
-_POSTPONE: Final = "UPDATE vendor_cursors SET next_poll_at = $2 WHERE merchant_id = $1"
-_MARK_ABANDONED: Final = """
-UPDATE vendor_fetches SET outcome = 'FAILED', error = 'the worker that made the call did not finish it'
-WHERE merchant_id = $1 AND id = $2 AND outcome = 'RUNNING'
-"""
-_BEGIN: Final = """
-INSERT INTO vendor_fetches (merchant_id, id, url, page, at, ended_by, outcome) VALUES ($1, $2, $3, $4, $5, $6, 'RUNNING')
-"""
-_LEASED: Final = "UPDATE vendor_cursors SET next_poll_at = $2, fetch_id = $3, updated_at = $4 WHERE merchant_id = $1"
-_MOVE: Final = """
-UPDATE vendor_cursors SET since = $2, page = $3, seen = $4, walk_began = $5, failures = $6, next_poll_at = $7,
-    last_id = greatest(last_id, $8::uuid), fetch_id = NULL, updated_at = $9
-WHERE merchant_id = $1
-"""
-_END: Final = """
-UPDATE vendor_fetches SET outcome = $3, status = $4, rows = $5, new_rows = $6, dead_letters = $7, duration_ms = $8, error = $9,
-    ended_by = $10
-WHERE merchant_id = $1 AND id = $2
-"""
-_DELETE_OLD_FETCHES: Final = "DELETE FROM vendor_fetches WHERE merchant_id = $1 AND id < $2"
-
-# A row that already exists is not added to the balances again, so rereading all or part of a page changes nothing.
-_ADD_ROWS: Final = """
-WITH added AS (
-    INSERT INTO vendor_transactions (merchant_id, vendor_id, user_id, type, amount, created_at)
-    SELECT $1, r.* FROM unnest($2::text[], $3::text[], $4::text[], $5::numeric[], $6::timestamptz[]) AS r
-    ON CONFLICT (merchant_id, vendor_id) DO NOTHING RETURNING user_id, type, amount
-), sums AS (
-    SELECT user_id, count(*) AS rows,
-        coalesce(sum(amount) FILTER (WHERE type = 'earned'), 0) AS earned,
-        coalesce(sum(amount) FILTER (WHERE type = 'spent'), 0) AS spent,
-        coalesce(sum(amount) FILTER (WHERE type = 'payout'), 0) AS payout,
-        coalesce(sum(amount) FILTER (WHERE type = 'paid_out'), 0) AS paid_out
-    FROM added GROUP BY user_id
-), written AS (
-    INSERT INTO vendor_balances AS b (merchant_id, user_id, id, earned, spent, payout, paid_out, updated_at)
-    SELECT $1, s.user_id, n.id, s.earned, s.spent, s.payout, s.paid_out, $9
-    FROM sums s JOIN unnest($7::text[], $8::uuid[]) AS n (user_id, id) ON n.user_id = s.user_id
-    ON CONFLICT (merchant_id, user_id) DO UPDATE SET earned = b.earned + EXCLUDED.earned, spent = b.spent + EXCLUDED.spent,
-        payout = b.payout + EXCLUDED.payout, paid_out = b.paid_out + EXCLUDED.paid_out, updated_at = EXCLUDED.updated_at
-)
-SELECT coalesce(sum(rows), 0)::int FROM sums
-"""
-_COUNT_DEAD: Final = """
-SELECT (SELECT count(DISTINCT digest) FROM unnest($2::bytea[]) AS d (digest) WHERE NOT EXISTS (
-    SELECT 1 FROM vendor_dead_letters l WHERE l.merchant_id = $1 AND l.digest = d.digest
-)) AS new, (SELECT count(*) FROM vendor_dead_letters WHERE merchant_id = $1) AS kept
-"""
-_INSERT_DEAD_LETTERS: Final = """
-INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at)
-SELECT $1, d.*, $2 FROM unnest($3::uuid[], $4::bytea[], $5::text[], $6::text[]) AS d
-ON CONFLICT (merchant_id, digest) DO NOTHING
-"""
+_SQL: Final = read_statements(__name__)
+ANY_ROWS_OR_VENDORS: Final = _SQL["any_rows_or_vendors"]
+DUE_HTTP: Final = _SQL["due_http"]
+DUE_OWN: Final = _SQL["due_own"]
+_LOCK: Final = _SQL["lock"]
+_MERCHANT: Final = _SQL["merchant"]
+_CREATE_CURSOR: Final = _SQL["create_cursor"]
+_RECENT: Final = _SQL["recent"]
+_POSTPONE: Final = _SQL["postpone"]
+_MARK_ABANDONED: Final = _SQL["mark_abandoned"]
+_BEGIN: Final = _SQL["begin"]
+_LEASED: Final = _SQL["leased"]
+_MOVE: Final = _SQL["move"]
+_END: Final = _SQL["end"]
+_DELETE_OLD_FETCHES: Final = _SQL["delete_old_fetches"]
+_ADD_ROWS: Final = _SQL["add_rows"]
+_COUNT_DEAD: Final = _SQL["count_dead"]
+_INSERT_DEAD_LETTERS: Final = _SQL["insert_dead_letters"]
 _RANDOM: Final = SystemRandom()
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from sandbox.db.engine import connection
 from sandbox.db.shared_reads import SharedReads
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID, MIN_ID
@@ -22,28 +23,12 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_BALANCE: Final = """
-SELECT a.* FROM unnest('{AVAILABLE,LOCKED}'::text[]) WITH ORDINALITY AS n (account, place) CROSS JOIN LATERAL (
-    SELECT account, balance, version, updated_at FROM accounts WHERE merchant_id = $1 AND account = n.account OFFSET 0
-) a ORDER BY n.place
-"""
+_SQL: Final = read_statements(__name__, entry_columns=ENTRY_COLUMNS)
+_BALANCE: Final = _SQL["balance"]
 
 _BALANCE_MOVEMENTS: Final = {reason: m for reason, m in MOVEMENTS.items() if {m.debit, m.credit} & {AVAILABLE, LOCKED}}
-# Each reason is a range of one index, ordered by id. So a page reads at most 5 × limit rows. The statement repeats the
-# condition of that partial index (`reason IN …`); without it, the planner would not use the index.
-_HISTORY: Final = f"""
-SELECT t.* FROM unnest($2::text[]) AS r (reason) CROSS JOIN LATERAL (
-    SELECT {ENTRY_COLUMNS} FROM transfers WHERE merchant_id = $1 AND (reason, id) <= (r.reason, $3::uuid)
-        AND (reason, id) >= (r.reason, $4::uuid) AND reason IN ({", ".join(f"'{reason}'" for reason in _BALANCE_MOVEMENTS)})
-    ORDER BY merchant_id DESC, reason DESC, transfers.id DESC LIMIT $5
-) t ORDER BY transfer_id DESC LIMIT $5
-"""  # noqa: S608 -- constants
-_HISTORY_BY_PAYOUT: Final = f"""
-SELECT {ENTRY_COLUMNS} FROM transfers
-WHERE merchant_id = $1 AND (payout_id, id) <= ($6::uuid, $3::uuid) AND (payout_id, id) >= ($6, $4)
-    AND payout_id IS NOT NULL AND reason = ANY ($2::text[])
-ORDER BY merchant_id DESC, transfers.payout_id DESC, transfers.id DESC LIMIT $5
-"""  # noqa: S608 -- constants
+_HISTORY: Final = _SQL["history"]
+_HISTORY_BY_PAYOUT: Final = _SQL["history_by_payout"]
 
 
 class Balance(msgspec.Struct):

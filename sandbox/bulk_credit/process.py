@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.bulk_credit import COLUMNS, Activity, status_when_done, to_activity
 from sandbox.domain.events import NewEvent
 from sandbox.domain.ledger import CREDIT
@@ -34,29 +34,11 @@ _MAX_FUNDS: Final = Decimal("99999999999999999.99")
 """Maximum total of a merchant's wallets after a bulk credit. The ledger's columns hold ten times as much."""
 FAIL_LIST: Final = "BULK_CREDIT_FAIL_USER_IDS"
 
-_NEXT: Final = f"""
-SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOADED', 'PROCESSING')
-ORDER BY merchant_id, bulk_credits.id LIMIT 1
-"""  # noqa: S608 -- constants
-_ROWS: Final = f"""
-SELECT i.line, i.user_id, i.amount, u.credited
-FROM (
-    SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
-    ORDER BY merchant_id, activity_id, status, line LIMIT $3
-) i LEFT JOIN LATERAL (SELECT credited FROM users WHERE {by_key("users", "id", "i.user_id::uuid")} OFFSET 0) u ON true
-ORDER BY i.line
-"""  # noqa: S608 -- constants
-# A chunk is the next PENDING rows, so under the merchant's lock its first and last line delimit it. Each row's outcome is
-# looked up by its line: the planner would choose a join by statistics, and a file that has just arrived has none.
-_WRITE_ROWS: Final = """
-UPDATE bulk_credit_items SET status = $5::jsonb #>> ARRAY[line::text, 'status'], error = $5 #>> ARRAY[line::text, 'error'],
-    transfer_id = ($5 #>> ARRAY[line::text, 'transfer_id'])::uuid
-WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING' AND line BETWEEN $3 AND $4
-"""
-_WRITE: Final = f"""
-UPDATE bulk_credits SET status = $3, invalid = $4, succeeded = $5, failed = $6, updated_at = $7, completed_at = $8
-WHERE merchant_id = $1 AND id = $2 RETURNING {COLUMNS}
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+_NEXT: Final = _SQL["next"]
+_ROWS: Final = _SQL["rows"]
+_WRITE_ROWS: Final = _SQL["write_rows"]
+_WRITE: Final = _SQL["write"]
 
 
 def read_user_ids_to_fail() -> set[str]:

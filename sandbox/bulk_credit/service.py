@@ -15,6 +15,7 @@ from sandbox.bulk_credit.tables import BulkCredits
 from sandbox.bulk_credit.upload import Upload
 from sandbox.db.copy_target import copy_target
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.domain.bulk_credit_csv import INVALID, Row, read_rows
 from sandbox.domain.errors import Problem
@@ -33,22 +34,10 @@ _LINES_PER_PART: Final = 500
 _CONCURRENT_FILES: Final = 2
 """Maximum number of files that a process stores at the same time. Each needs a connection and, for a million rows, 100 MB."""
 
-_ITEM: Final = "line, user_id AS uuid, amount, status, error, transfer_id::text AS transfer_id, same_as_line"
-# Each status is a range of one index, ordered by line. So a page reads at most `limit` rows of each status.
-_ITEMS: Final = {
-    only_duplicates: f"""
-SELECT i.* FROM unnest($3::text[]) AS s (status) CROSS JOIN LATERAL (
-    SELECT {_ITEM} FROM bulk_credit_items
-    WHERE merchant_id = $1 AND activity_id = $2 AND status = s.status AND line > $4 {condition}
-    ORDER BY merchant_id, activity_id, bulk_credit_items.status, line LIMIT $5
-) i ORDER BY line LIMIT $5
-"""  # noqa: S608 -- constants
-    for only_duplicates, condition in ((False, ""), (True, "AND same_as_line IS NOT NULL"))
-}
-_RETRY_ITEMS: Final = """
-UPDATE bulk_credit_items SET status = 'PENDING', error = NULL
-WHERE merchant_id = $1 AND activity_id = $2 AND status = 'FAILED'
-"""
+_SQL: Final = read_statements(__name__)
+_ITEMS: Final = {False: _SQL["all_items"], True: _SQL["duplicates"]}
+"""The statement for rows of a file, by whether only duplicates are listed."""
+_RETRY_ITEMS: Final = _SQL["retry_items"]
 
 
 class BulkCreditService:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from sandbox.bulk_credit.process import credit_chunk, read_user_ids_to_fail
+from sandbox.db.statements import read_statements
 from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.clock import RUNNING, Clock, render, round_up
 from sandbox.domain.fields import one_of
@@ -44,20 +45,9 @@ MAX_LISTED_STEPS: Final = 1000
 SENT_BY_WORKERS: Final = "e.status = 'ENABLED' AND e.relayed IS NOT TRUE"
 """The condition on a webhook endpoint `e` whose deliveries fall due. A listener sends those of a relayed endpoint."""
 
-# The earliest due time of each kind of work that depends on the merchant's clock. To add a kind of work, add a column here and
-# run the work in `_run_instant`, and list it in `due.py`. A delivery that is being sent is still due: the clock waits for it.
-_NEXT_DUE: Final = f"""
-SELECT
-    (SELECT due_at FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS payouts,
-    (SELECT due_at FROM sales WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS sales,
-    (SELECT min(l.due) FROM webhook_endpoints e CROSS JOIN LATERAL (
-        SELECT d.next_attempt_at AS due FROM webhook_deliveries d
-        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
-        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
-    ) l WHERE e.merchant_id = $1 AND {SENT_BY_WORKERS}) AS deliveries
-"""  # noqa: S608 -- constants
-
-_SET: Final = "UPDATE worlds SET clock_frozen_at = $2, clock_offset = $3 WHERE merchant_id = $1"
+_SQL: Final = read_statements(__name__, sent_by_workers=SENT_BY_WORKERS)
+_NEXT_DUE: Final = _SQL["next_due"]
+_SET: Final = _SQL["set"]
 
 
 class PayoutStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"source": "from"}):

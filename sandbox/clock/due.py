@@ -9,7 +9,7 @@ import msgspec
 
 from sandbox.clock.advancer import SENT_BY_WORKERS
 from sandbox.db.engine import consistent_read
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain import redaction
 from sandbox.domain.choices import EventType, PayoutStatus, SalePaymentKind
 from sandbox.domain.clock import render, round_up
@@ -22,46 +22,12 @@ from sandbox.domain.scenario_selection import named_or_stored
 _MAX_CHANGES: Final = 100
 """Number of a payout's newest changes whose deliveries are searched."""
 
-_STEP_COLUMNS: Final = "id::text AS id, status, scenario, path::text AS path, step, due_at"
-_STEPS: Final = f"""
-SELECT {_STEP_COLUMNS} FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL
-ORDER BY merchant_id, due_at, payouts.id LIMIT $2
-"""  # noqa: S608 -- constants
-_STEP_OF_PAYOUT: Final = f"""
-SELECT {_STEP_COLUMNS} FROM (SELECT * FROM payouts WHERE {by_key("payouts", "id", "$2")} OFFSET 0) p WHERE due_at IS NOT NULL
-"""  # noqa: S608 -- constants
-_SALES: Final = f"""
-SELECT {COLUMNS}, due_at FROM sales WHERE merchant_id = $1 AND due_at IS NOT NULL
-ORDER BY merchant_id, due_at, sales.id LIMIT $2
-"""  # noqa: S608 -- constants
-
-_DELIVERY_COLUMNS: Final = (
-    "d.id::text AS id, d.event_id::text AS event_id, d.endpoint_id::text AS endpoint_id, d.attempts, "
-    "d.next_attempt_at AS due_at, v.type, v.payout_id::text AS payout_id"
-)
-# Each endpoint's deliveries are a range of one index, ordered by due time. So this reads at most 16 × limit rows.
-_DELIVERIES: Final = f"""
-SELECT {_DELIVERY_COLUMNS}, d.url FROM (
-    SELECT l.*, e.id AS endpoint_id, e.url FROM webhook_endpoints e CROSS JOIN LATERAL (
-        SELECT d.id, d.event_id, d.attempts, d.next_attempt_at FROM webhook_deliveries d
-        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
-        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id LIMIT $2
-    ) l WHERE e.merchant_id = $1 AND {SENT_BY_WORKERS} ORDER BY l.next_attempt_at, l.id LIMIT $2
-) d CROSS JOIN LATERAL (
-    SELECT type, payout_id FROM events WHERE {by_key("events", "id", "d.event_id")} OFFSET 0
-) v
-"""  # noqa: S608 -- constants
-_DELIVERIES_OF_PAYOUT: Final = f"""
-SELECT {_DELIVERY_COLUMNS}, e.url FROM (
-    SELECT id, type, payout_id FROM events WHERE merchant_id = $1 AND payout_id = $3
-    ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $4
-) v CROSS JOIN LATERAL (
-    SELECT * FROM webhook_deliveries w WHERE w.merchant_id = $1 AND w.event_id >= v.id AND w.event_id <= v.id
-    ORDER BY w.merchant_id, w.event_id OFFSET 0
-) d CROSS JOIN LATERAL (
-    SELECT status, relayed, url FROM webhook_endpoints w WHERE {by_key("w", "id", "d.endpoint_id")} OFFSET 0
-) e WHERE d.next_attempt_at IS NOT NULL AND {SENT_BY_WORKERS} ORDER BY d.next_attempt_at, d.id LIMIT $2
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__, columns=COLUMNS, sent_by_workers=SENT_BY_WORKERS)
+_STEPS: Final = _SQL["steps"]
+_STEP_OF_PAYOUT: Final = _SQL["step_of_payout"]
+_SALES: Final = _SQL["sales"]
+_DELIVERIES: Final = _SQL["deliveries"]
+_DELIVERIES_OF_PAYOUT: Final = _SQL["deliveries_of_payout"]
 
 
 class DueStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"source": "from"}, kw_only=True):

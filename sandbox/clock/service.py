@@ -14,7 +14,7 @@ import msgspec
 from sandbox.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
 from sandbox.clock.lease import ClockLeasedError, clock_lease
 from sandbox.db.engine import RETRYABLE, connection
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import RUNNING, Clock, parse, render, truncate
 from sandbox.domain.clock_target import TargetFn
 from sandbox.domain.errors import CONTENTION, Problem, invalid, unavailable
@@ -28,20 +28,12 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _LAST_YEAR: Final = 9000
-_CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1"
+_SQL: Final = read_statements(__name__)
+_CLOCK: Final = _SQL["clock"]
 _UNSET: Final = datetime.min.replace(tzinfo=UTC)
 
-# If a merchant has only an opening balance, its clock can go back: all later ids and times depend on the clock alone.
-_HAS_ACTIVITY: Final = """
-SELECT EXISTS (SELECT 1 FROM events WHERE merchant_id = $1) OR EXISTS (SELECT 1 FROM users WHERE merchant_id = $1)
-"""
-
-_UNFINISHED: Final = f"""
-SELECT EXISTS (
-    SELECT 1 FROM (SELECT fingerprint, status FROM idempotency_keys WHERE {by_key("idempotency_keys", "key", "$2")} OFFSET 0) k
-    WHERE k.fingerprint = $3 AND k.status = $4
-)
-"""  # noqa: S608 -- constants
+_HAS_ACTIVITY: Final = _SQL["has_activity"]
+_UNFINISHED: Final = _SQL["unfinished"]
 
 
 class ClockState(msgspec.Struct, kw_only=True):

@@ -9,28 +9,18 @@ from asyncpg.pool import PoolConnectionProxy
 
 from sandbox.console.session import MAX_SECONDS, Session
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.errors import Problem
 from sandbox.http.request import Caller, SignedIn
 from sandbox.infrastructure.settings import DEVELOPMENT_API_KEY
 from sandbox.unit_of_work.transaction import write_rows
 
-_ENDED: Final = """EXISTS (
-    SELECT 1 FROM console_sign_outs WHERE merchant_id = $1 AND subject = $2 AND session IN ('', $3) AND at >= $4
-)"""
-_IS_ENDED: Final = f"SELECT {_ENDED}"
-_IS_DEMO: Final = """EXISTS (
-    SELECT 1 FROM api_keys d WHERE d.merchant_id = $1 AND d.key_hash = sha256('$KEY') AND d.revoked_at IS NULL
-)""".replace("$KEY", DEVELOPMENT_API_KEY)
-_KEY: Final = f"""
-SELECT k.role, m.name, {_IS_DEMO} AS is_demo FROM api_keys k JOIN merchants m ON m.merchant_id = k.merchant_id
-WHERE m.merchant_id = $1 AND k.merchant_id = $1 AND k.id = $5 AND k.revoked_at IS NULL AND NOT {_ENDED}
-"""  # noqa: S608 -- constants
-_MERCHANT: Final = f"SELECT m.name, {_IS_DEMO} AS is_demo FROM merchants m WHERE m.merchant_id = $1"  # noqa: S608 -- constants
-_END: Final = """
-INSERT INTO console_sign_outs (merchant_id, subject, session, at) VALUES ($1, $2, $3, $4)
-ON CONFLICT (merchant_id, subject, session) DO UPDATE SET at = EXCLUDED.at
-"""
-_FORGET: Final = "DELETE FROM console_sign_outs WHERE merchant_id = $1 AND at < $2"
+_SQL: Final = read_statements(__name__, demo_key=DEVELOPMENT_API_KEY)
+_IS_ENDED: Final = _SQL["is_ended"]
+_KEY: Final = _SQL["key"]
+_MERCHANT: Final = _SQL["merchant"]
+_END: Final = _SQL["end"]
+_FORGET: Final = _SQL["forget"]
 _OPERATORS: Final = str(UUID(int=0))
 """Stands for the merchant in sign-outs of the operator, who may enter any merchant in the same session."""
 

@@ -11,22 +11,16 @@ from typing import Any, Final
 
 import asyncpg
 
+from sandbox.db.statements import read_statements
 from sandbox.domain.shard_hash import shard_hash
 
 DISTRIBUTE_LOCK: Final = 0x7073705F646973
 """"psp_dis": an advisory lock that `psp distribute` holds, so that no process starts while the tables are distributed."""
 
-_HAS_CITUS: Final = "SELECT to_regclass('pg_catalog.pg_dist_shard') IS NOT NULL"
-_SHARDS: Final = """
-SELECT s.shardid, s.shardminvalue::int AS lowest_hash, n.nodename, n.nodeport
-FROM pg_dist_shard s
-JOIN pg_dist_partition t ON t.logicalrelid = s.logicalrelid AND t.partmethod = 'h'
-JOIN pg_dist_placement p ON p.shardid = s.shardid
-JOIN pg_dist_node n ON n.groupid = p.groupid AND n.noderole = 'primary'
-WHERE s.logicalrelid = to_regclass('public.merchants')
-ORDER BY lowest_hash
-"""
-_NODES: Final = "SELECT nodename, nodeport FROM pg_dist_node WHERE noderole = 'primary' AND isactive ORDER BY groupid, nodeid"
+_SQL: Final = read_statements(__name__)
+_HAS_CITUS: Final = _SQL["has_citus"]
+_SHARDS: Final = _SQL["shards"]
+_NODES: Final = _SQL["nodes"]
 
 
 @dataclass(frozen=True, slots=True)

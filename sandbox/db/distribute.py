@@ -12,45 +12,22 @@ from sandbox.db.cluster import DISTRIBUTE_LOCK, Node
 from sandbox.db.distribution import ANCHOR, Connection, Content, DistributionError, distribute_tables, read_tables
 from sandbox.db.functions import MIGRATION_LOCK
 from sandbox.db.migrate import MigrationError, completed_migrations, migrate, migration_ids
+from sandbox.db.statements import read_statements
 
 _OLDEST_POSTGRESQL: Final = 150_000
 _OLDEST_CITUS, _FIRST_UNKNOWN_CITUS = (12, 1), (15, 0)
 _CONNECT_SECONDS: Final = 10
 _LOCK_SECONDS: Final = 5
 
-_CITUS: Final = "SELECT extversion FROM pg_extension WHERE extname = 'citus'"
-_IS_AVAILABLE: Final = "SELECT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = 'citus')"
-_GROUP: Final = "SELECT groupid FROM pg_dist_local_group"
-_NODES: Final = """
-SELECT groupid, nodename, nodeport, isactive, shouldhaveshards FROM pg_dist_node WHERE noderole = 'primary'
-ORDER BY groupid, nodeid
-"""
-_SHARDS: Final = "SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = $1::text::regclass"
-_SANDBOX_CONNECTIONS: Final = """
-SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'psp-sandbox'
-"""
-_OTHER_TABLES: Final = """
-SELECT c.relname::text FROM pg_class c
-WHERE c.relkind IN ('r', 'p', 'f') AND c.relnamespace = 'public'::regnamespace AND c.oid <> ALL ($1::oid[])
-    AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-ORDER BY c.relname
-"""
-# Additions of others to the tables, which would break Citus or a later migration.
-_DEPENDENTS: Final = """
-SELECT 'the view ' || v.oid::regclass FROM pg_depend d
-JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
-WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY ($1::oid[]) AND v.oid <> ALL ($1)
-UNION
-SELECT 'the trigger ' || tgname || ' on ' || tgrelid::regclass FROM pg_trigger WHERE tgrelid = ANY ($1) AND NOT tgisinternal
-UNION
-SELECT 'the rule ' || rulename || ' on ' || ev_class::regclass FROM pg_rewrite WHERE ev_class = ANY ($1)
-UNION
-SELECT 'the foreign key ' || conname || ' of ' || conrelid::regclass FROM pg_constraint
-WHERE contype = 'f' AND (conrelid = ANY ($1)) <> (confrelid = ANY ($1))
-UNION
-SELECT 'the child table ' || inhrelid::regclass FROM pg_inherits WHERE inhparent = ANY ($1)
-ORDER BY 1
-"""
+_SQL: Final = read_statements(__name__)
+_CITUS: Final = _SQL["citus"]
+_IS_AVAILABLE: Final = _SQL["is_available"]
+_GROUP: Final = _SQL["group"]
+_NODES: Final = _SQL["nodes"]
+_SHARDS: Final = _SQL["shards"]
+_SANDBOX_CONNECTIONS: Final = _SQL["sandbox_connections"]
+_OTHER_TABLES: Final = _SQL["other_tables"]
+_DEPENDENTS: Final = _SQL["dependents"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,38 +10,18 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
+from sandbox.db.statements import read_statements
+
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 
 ANCHOR: Final = "merchants"
 """The table that decides about the shards of all others."""
 
-# Every table of the sandbox, and no other, is granted to the application's role.
-_TABLES: Final = """
-SELECT c.oid, c.relname::text AS name, pg_total_relation_size(c.oid) AS bytes, EXISTS (
-    SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'merchant_id' AND NOT a.attisdropped
-) AS by_merchant
-FROM pg_class c
-WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
-    AND EXISTS (SELECT 1 FROM aclexplode(c.relacl) AS granted WHERE granted.grantee = to_regrole($1))
-ORDER BY name
-"""
-# A table needs the tables that its foreign keys refer to, and those whose rows are values of its columns.
-_NEEDS: Final = """
-SELECT conrelid AS source, confrelid AS target FROM pg_constraint WHERE contype = 'f'
-UNION
-SELECT a.attrelid, element.typrelid FROM pg_attribute a
-JOIN pg_type t ON t.oid = a.atttypid JOIN pg_type element ON element.oid = coalesce(nullif(t.typelem, 0), t.oid)
-WHERE a.attnum > 0 AND NOT a.attisdropped AND element.typrelid <> 0
-"""
-_DISTRIBUTED: Final = """
-SELECT logicalrelid::oid AS oid, partmethod::text || repmodel::text AS method, colocationid,
-    column_to_column_name(logicalrelid, partkey) AS by_column
-FROM pg_dist_partition
-"""
-_COLUMNS: Final = """
-SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
-WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
-"""
+_SQL: Final = read_statements(__name__)
+_TABLES: Final = _SQL["tables"]
+_NEEDS: Final = _SQL["needs"]
+_DISTRIBUTED: Final = _SQL["distributed"]
+_COLUMNS: Final = _SQL["columns"]
 # In one transaction, Citus reads and writes several tables with foreign keys over one connection to each node only.
 _SETTINGS: Final = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'; SET LOCAL statement_timeout = 0"
 _LOCK_SECONDS: Final = 10

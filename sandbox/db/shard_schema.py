@@ -17,28 +17,17 @@ import asyncpg
 
 from sandbox.db.cluster import Shard
 from sandbox.db.functions import MIGRATION_LOCK, function_sources, functions_digest
+from sandbox.db.statements import read_statements
 
 SHARD_MOVED: Final = "PSP01"
 """The SQLSTATE of `psp_enter` and `psp_check` on a node that does not have the shard any more."""
 NODE_SETTINGS: Final = {"citus.enable_ddl_propagation": "off", "citus.override_table_visibility": "off"}
 """Settings of a connection that changes a shard's schema: its objects exist on this node only, and it sees shards."""
 
-_TABLES: Final = """
-SELECT anchor.shardid AS shard, c.relname AS name, c.relname || '_' || s.shardid AS shard_table
-FROM pg_dist_shard anchor
-JOIN pg_dist_partition a ON a.logicalrelid = anchor.logicalrelid
-JOIN pg_dist_partition t ON t.colocationid = a.colocationid AND t.partmethod = 'h'
-JOIN pg_dist_shard s ON s.logicalrelid = t.logicalrelid AND s.shardminvalue = anchor.shardminvalue
-JOIN pg_class c ON c.oid = t.logicalrelid
-WHERE anchor.shardid = ANY ($1::bigint[]) ORDER BY c.relname
-"""
-# When Citus drops the tables of a shard that has moved away, it drops their views too, so they are counted.
-_FOUND: Final = """
-SELECT n.nspname, obj_description(n.oid, 'pg_namespace') AS digest,
-    (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'v') AS views
-FROM pg_namespace n WHERE n.nspname = ANY ($1::text[])
-"""
-_SCHEMAS: Final = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'psp\\_shard\\_%'"
+_SQL: Final = read_statements(__name__)
+_TABLES: Final = _SQL["tables"]
+_FOUND: Final = _SQL["found"]
+_SCHEMAS: Final = _SQL["schemas"]
 
 # Citus's executor takes the same lock (ShareLock is 5) before it writes to a shard; a move takes it in a conflicting mode on
 # all nodes, copies the last changes, and then changes the placement. So after the lock, the placement is up to date until the

@@ -5,27 +5,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sandbox.db.statements import read_statements
 from sandbox.domain.fault import Fault, InjectedFault
 from sandbox.unit_of_work.transaction import write_rows
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-FAULTS_OF: Final = (
-    "SELECT json_build_array(id, kind, match, parameters, probability, seed) FROM faults f "
-    "WHERE f.merchant_id = {merchant} AND target = '{target}' AND hits < coalesce(count, hits + 1) ORDER BY id"
-)
-"""A subquery for the faults of a target that have hits left, as JSON that `to_fault` reads."""
-
-# The update locks the fault's row until the hit is decided, so a fault with a count of 1 hits once across all processes.
-_COUNT: Final = """
-UPDATE faults f SET matches = f.matches + 1 FROM worlds w
-WHERE f.merchant_id = $1 AND f.id = $2 AND w.merchant_id = $1 AND (f.count IS NULL OR f.hits < f.count)
-    AND (f.expires_at IS NULL OR CASE WHEN w.clock_frozen_at IS NULL THEN f.expires_at - $3::timestamptz > w.clock_offset
-        ELSE f.expires_at > w.clock_frozen_at END)
-RETURNING f.matches
-"""
-_HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id = $2"
+_SQL: Final = read_statements(__name__)
+_COUNT: Final = _SQL["count"]
+_HIT: Final = _SQL["hit"]
 
 
 async def first_hit(

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain import clock
 from sandbox.domain.errors import invalid
 from sandbox.domain.fields import Id, Timestamp, one_of
@@ -21,23 +21,8 @@ _DAY: Final = 86_400_000
 # Python's parser also accepts week dates such as 2026-W47-1. This pattern excludes them.
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 
-# Ordered by id. Ids increase as rows are added, so a row never moves to another page. One statement reads the count and the
-# page as of the same moment. It counts rows in the primary key's index, and fetches only the page's rows. (ORDER BY in the
-# count prevents a scan of the whole table if one merchant owns most of it.)
-_PAGE: Final = f"""
-SELECT (SELECT count(*) FROM (
-    SELECT 1 FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3 ORDER BY merchant_id, id
-) c) AS total, p.* FROM (SELECT 1) one
-LEFT JOIN LATERAL (
-    SELECT t.id::text AS id, u.vendor_user_id, t.created_at, lower(t.type) AS type, t.amount FROM (
-        SELECT id FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3
-        ORDER BY merchant_id, id OFFSET $4 LIMIT $5
-    ) part
-    CROSS JOIN LATERAL (SELECT * FROM user_transactions WHERE {by_key("user_transactions", "id", "part.id")} OFFSET 0) t
-    CROSS JOIN LATERAL (SELECT vendor_user_id FROM users WHERE {by_key("users", "id", "t.user_id")} OFFSET 0) u
-    ORDER BY t.id
-) p ON true
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__)
+_PAGE: Final = _SQL["page"]
 
 
 class VendorTransaction(msgspec.Struct, rename="camel"):

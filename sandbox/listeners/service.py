@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from sandbox.db.statements import read_statements
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.request import Request
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -17,9 +18,8 @@ from sandbox.webhooks.requests import ChangeEndpointBody
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_BY_NAME: Final = """
-SELECT id::text FROM webhook_endpoints WHERE merchant_id = $1 AND relayed AND description = $2 ORDER BY id LIMIT 1
-"""
+_SQL: Final = read_statements(__name__)
+_BY_NAME: Final = _SQL["by_name"]
 
 
 class ListenerService:

@@ -6,11 +6,11 @@ import time
 from typing import Final
 
 from sandbox.db.engine import connection, db_errors_as_503, shared_connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.api_keys import merchant_of
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import to_fault
 from sandbox.domain.unit import Effect, UnitOfWork
-from sandbox.faults.store import FAULTS_OF
 from sandbox.http.request import Caller
 
 _TTL_SECONDS: Final = 0.5
@@ -18,12 +18,9 @@ _TTL_SECONDS: Final = 0.5
 _MAX_CACHED_KEYS: Final = 10_000
 _CHANGE_REQUEST_POLICY: Final = {Effect.REQUEST_POLICY_CHANGED, Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 
-_MERCHANT_OF: Final = "SELECT merchant::text FROM key_merchants WHERE key_hash = $1"
-_LOOKUP: Final = f"""
-SELECT k.id::text AS id, k.role, m.rate_limit, ARRAY({FAULTS_OF.format(merchant="$1", target="api")}) AS faults
-FROM (SELECT id, role FROM api_keys WHERE merchant_id = $1 AND key_hash = $2 AND revoked_at IS NULL OFFSET 0) k
-CROSS JOIN (SELECT rate_limit FROM merchants WHERE merchant_id = $1) m
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__)
+_MERCHANT_OF: Final = _SQL["merchant_of"]
+_LOOKUP: Final = _SQL["lookup"]
 
 
 class KeyRing:

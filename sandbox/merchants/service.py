@@ -15,6 +15,7 @@ from piccolo.query.methods.update import Update
 
 from sandbox.db.all_shards import on_every_shard
 from sandbox.db.engine import connection, write_shared
+from sandbox.db.statements import read_statements
 from sandbox.domain.api_keys import SECRET_SIZE, merchant_of, new_api_key
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
@@ -39,11 +40,9 @@ from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.requests import CreateEndpointBody
 
 MAX_KEYS: Final = 100
-_OPEN_WORLD: Final = "INSERT INTO worlds (merchant_id, seed, clock_frozen_at) VALUES ($1, $2, $3)"
-_NAME_MERCHANT: Final = """
-INSERT INTO key_merchants (key_hash, merchant) VALUES ($1, $2)
-ON CONFLICT (key_hash) DO UPDATE SET merchant = EXCLUDED.merchant
-"""
+_SQL: Final = read_statements(__name__)
+_OPEN_WORLD: Final = _SQL["open_world"]
+_NAME_MERCHANT: Final = _SQL["name_merchant"]
 
 
 class NewMerchant(msgspec.Struct):

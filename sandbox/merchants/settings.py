@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.choices import DefaultScenario
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
@@ -17,16 +18,10 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-# One statement reads both rows as of the same moment. A reset or restore changes all settings but the rate limit, which belongs
-# to the merchant and not to its world.
-_GET: Final = """
-SELECT w.default_scenario, w.review_threshold, m.rate_limit, w.approvals_expire_after
-FROM worlds w CROSS JOIN merchants m WHERE w.merchant_id = $1 AND m.merchant_id = $1
-"""
-_SET: Final = """
-UPDATE worlds SET default_scenario = $2, review_threshold = $3, approvals_expire_after = $4 WHERE merchant_id = $1
-"""
-_SET_RATE_LIMIT: Final = "UPDATE merchants SET rate_limit = $2 WHERE merchant_id = $1"
+_SQL: Final = read_statements(__name__)
+_GET: Final = _SQL["get"]
+_SET: Final = _SQL["set"]
+_SET_RATE_LIMIT: Final = _SQL["set_rate_limit"]
 
 
 class Settings(msgspec.Struct, kw_only=True):

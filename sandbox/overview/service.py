@@ -11,6 +11,7 @@ import msgspec
 from sandbox.balance.service import Balance, newest_transfers, read_balance
 from sandbox.db.engine import consistent_read
 from sandbox.db.shared_reads import SharedReads
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.money import ZERO
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES
@@ -39,43 +40,12 @@ _MAX_ATTEMPTS_OF_DELIVERY: Final = 10
 """Maximum number of attempts of one delivery that count. Resends add attempts without limit."""
 _OPEN: Final = tuple(status for status in STATUSES if status in HOLDS_FUNDS)
 
-_PAYOUTS: Final = """
-SELECT status, failure_code, count(*) AS count, sum(amount) AS amount, min(created_at) AS since FROM (
-    SELECT status, failure_code, amount, created_at FROM payouts WHERE merchant_id = $1
-    ORDER BY merchant_id DESC, payouts.id DESC LIMIT $2
-) p GROUP BY status, failure_code
-"""
-
-# Each status is a range of one index.
-_OPEN_PAYOUTS: Final = """
-SELECT s.status, c.count FROM unnest($2::text[]) WITH ORDINALITY AS s (status, place) CROSS JOIN LATERAL (
-    SELECT count(*) AS count FROM (
-        SELECT 1 FROM payouts WHERE merchant_id = $1 AND payouts.status = s.status AND payouts.status <> ''
-        ORDER BY merchant_id, payouts.status, dest_type, id LIMIT $3
-    ) p
-) c ORDER BY s.place
-"""
-
-_DELIVERIES: Final = """
-SELECT status, count(*) AS count, min(created_at) AS since FROM (
-    SELECT status, created_at FROM webhook_deliveries WHERE merchant_id = $1
-    ORDER BY merchant_id DESC, webhook_deliveries.id DESC LIMIT $2
-) d GROUP BY status
-"""
-
-# The look-ups follow the order of the deliveries, and end as soon as there are enough attempts.
-_ATTEMPTS: Final = """
-SELECT a.at, a.status, a.error IS NOT NULL AS has_error, a.duration_ms FROM (
-    SELECT id FROM webhook_deliveries WHERE merchant_id = $1
-    ORDER BY merchant_id DESC, webhook_deliveries.id DESC LIMIT $2
-) d CROSS JOIN LATERAL (
-    SELECT at, status, error, duration_ms, signature FROM webhook_attempts w
-    WHERE w.merchant_id = $1 AND w.delivery_id = d.id
-    ORDER BY w.merchant_id DESC, w.delivery_id DESC, w.attempt DESC LIMIT $3
-) a WHERE a.signature <> '' LIMIT $4
-"""
-
-_CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1"
+_SQL: Final = read_statements(__name__)
+_PAYOUTS: Final = _SQL["payouts"]
+_OPEN_PAYOUTS: Final = _SQL["open_payouts"]
+_DELIVERIES: Final = _SQL["deliveries"]
+_ATTEMPTS: Final = _SQL["attempts"]
+_CLOCK: Final = _SQL["clock"]
 
 
 class Overview(msgspec.Struct, kw_only=True):

@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key
 from sandbox.db.shared_reads import SharedReads
+from sandbox.db.statements import read_statements
 from sandbox.domain.payout import COLUMNS, Payout, to_payout
 
-# Each id is looked up by itself: with `= ANY`, the planner may read all payouts of the merchant.
-_READ: Final = f"""
-SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM payouts WHERE {by_key("payouts", "id", "n.id")} OFFSET 0
-) p
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+_READ: Final = _SQL["read"]
 
 
 class PayoutReads(SharedReads[Payout]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.ids import MIN_ID, is_uuid, range_of_prefix
 from sandbox.domain.payout import COLUMNS, Payout, to_payout
 from sandbox.domain.query_errors import entries
@@ -26,47 +26,13 @@ from sandbox.http.paging import (
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-BY_REFERENCE: Final = f"""
-SELECT {COLUMNS} FROM (SELECT * FROM payouts WHERE {by_key("payouts", "merchant_reference", "$2")} OFFSET 0) p
-WHERE status = ANY ($3::text[]) AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6
-    AND ($7::uuid IS NULL OR user_id = $7) AND metadata @> $8::jsonb
-"""  # noqa: S608 -- constants
-"""The payout with this reference, if it matches the other filters."""
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+BY_REFERENCE: Final = _SQL["by_reference"]
+_USER: Final = _SQL["user"]
 
-_USER: Final = f"SELECT id::text FROM users WHERE {by_key('users', 'external_id', '$2')}"  # noqa: S608 -- constants
-
-# The ranges of payouts that a search reads: all of the merchant, or those of the user $4.
-_OF_MERCHANT: Final = """
-payouts WHERE merchant_id = $1 AND id < $2::uuid AND id >= $3::uuid ORDER BY merchant_id DESC, payouts.id DESC
-"""
-_OF_USER: Final = """
-payouts WHERE merchant_id = $1 AND user_id IS NOT NULL
-    AND (user_id, id) < ($4::uuid, $2::uuid) AND (user_id, id) >= ($4, $3::uuid)
-ORDER BY merchant_id DESC, payouts.user_id DESC, payouts.id DESC
-"""
-# `strpos` and not LIKE, so that nothing in the text is a wildcard. `lower` of the text is computed once. Without a text ($9),
-# every payout of the range matches. With one, the payouts that it identifies ($11 to $14) do not: they were listed before.
-_MATCHING: Final = """
-WHERE p.status = ANY ($5::text[]) AND p.dest_type = ANY ($6::text[]) AND p.metadata @> $7::jsonb
-    AND ($8::text IS NULL OR p.merchant_reference = $8) AND ($4::uuid IS NULL OR p.user_id = $4)
-    AND ($9::text IS NULL OR (
-        (strpos(lower(p.merchant_reference), (SELECT lower($9))) > 0 OR strpos(p.account_number, $10::text) > 0
-            OR strpos(lower(p.account_title), (SELECT lower($9))) > 0 OR strpos(p.id::text, (SELECT lower($9))) > 0)
-        AND p.merchant_reference <> $11::text AND (p.user_id IS NULL OR p.user_id <> ALL ($12::uuid[]))
-        AND NOT (p.id >= $13::uuid AND p.id < $14::uuid)
-    ))
-"""
-_SEARCH: Final = {
-    False: f"SELECT {COLUMNS} FROM (SELECT * FROM {_OF_MERCHANT} OFFSET 0) p {_MATCHING} "  # noqa: S608 -- constants
-    "ORDER BY p.id DESC LIMIT $15",
-    True: f"SELECT {COLUMNS} FROM (SELECT * FROM {_OF_USER} OFFSET 0) p {_MATCHING} "  # noqa: S608 -- constants
-    "ORDER BY p.user_id DESC, p.id DESC LIMIT $15",
-}
+_SEARCH: Final = {False: _SQL["search_of_merchant"], True: _SQL["search_of_user"]}
 """The statement for matching payouts, by whether the range is a user's."""
-_END: Final = {
-    False: f"SELECT id::text FROM {_OF_MERCHANT} OFFSET $4 LIMIT 1",  # noqa: S608 -- constants
-    True: f"SELECT id::text FROM {_OF_USER} OFFSET $5 LIMIT 1",  # noqa: S608 -- constants
-}
+_END: Final = {False: _SQL["end_of_merchant"], True: _SQL["end_of_user"]}
 """The statement for the first payout of a range that a page no longer reads."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.directory.destination import destination_errors
 from sandbox.domain.body import decode, decode_items
 from sandbox.domain.body_errors import FieldProblem
@@ -28,47 +28,12 @@ from sandbox.payouts.search import BY_REFERENCE, search_payouts
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
-# Each (status, dest_type) is a range of one index, ordered by id. So a page reads at most 22 × limit rows (11 statuses, 2
-# destination types), however rare the matches and however many payouts exist. The statement compares row values: with separate
-# equalities, the planner may scan the primary key instead, hoping to find rare rows early.
-_LIST: Final = f"""
-SELECT p.* FROM unnest($2::text[]) AS s (status) CROSS JOIN unnest($3::text[]) AS d (dest_type)
-CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM payouts
-    WHERE merchant_id = $1 AND status <> '' AND (status, dest_type, id) < (s.status, d.dest_type, $4::uuid)
-        AND (status, dest_type, id) >= (s.status, d.dest_type, $5::uuid)
-    ORDER BY merchant_id DESC, status DESC, dest_type DESC, payouts.id DESC LIMIT $6
-) p ORDER BY p.id DESC LIMIT $6
-"""  # noqa: S608 -- constants
-
-_LIST_ALL: Final = f"""
-SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id < $2 AND id >= $3
-ORDER BY merchant_id DESC, payouts.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-_LIST_BY_USER: Final = f"""
-SELECT {COLUMNS} FROM payouts
-WHERE merchant_id = $1 AND (user_id, id) < ($2::uuid, $5::uuid) AND (user_id, id) >= ($2, $6::uuid)
-    AND user_id IS NOT NULL AND status = ANY ($3::text[]) AND dest_type = ANY ($4::text[])
-ORDER BY merchant_id DESC, payouts.user_id DESC, payouts.id DESC LIMIT $7
-"""  # noqa: S608 -- constants
-
-# The first metadata pair is a range of an index, ordered by id. Each of its payouts is looked up by primary key, and the other
-# filters are applied after that.
-_LIST_BY_METADATA: Final = f"""
-SELECT {COLUMNS} FROM payout_metadata m
-CROSS JOIN LATERAL (SELECT * FROM payouts WHERE {by_key("payouts", "id", "m.payout_id")} OFFSET 0) p
-WHERE m.merchant_id = $1 AND (m.pair, m.payout_id) < ($2::uuid, $5::uuid) AND (m.pair, m.payout_id) >= ($2, $6::uuid)
-    AND p.metadata @> $8::jsonb AND p.status = ANY ($3::text[]) AND p.dest_type = ANY ($4::text[])
-    AND ($9::uuid IS NULL OR p.user_id = $9)
-ORDER BY m.merchant_id DESC, m.pair DESC, m.payout_id DESC LIMIT $7
-"""  # noqa: S608 -- constants
-
-_TIMELINE: Final = """
-SELECT created_at, from_status, to_status, cause, actor::text AS actor, request_id, traceparent, scenario, step,
-    transfer_id::text AS transfer_id, id::text AS event_id
-FROM events WHERE merchant_id = $1 AND payout_id = $2 ORDER BY change LIMIT 1000
-"""
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+_LIST: Final = _SQL["list"]
+_LIST_ALL: Final = _SQL["list_all"]
+_LIST_BY_USER: Final = _SQL["list_by_user"]
+_LIST_BY_METADATA: Final = _SQL["list_by_metadata"]
+_TIMELINE: Final = _SQL["timeline"]
 
 
 class TimelineEntry(msgspec.Struct, rename={"source": "from"}):

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_states import CANCELLED, FAILED, REINITIATED, REJECTED, RETURNED, STATUSES, SUCCESS
 from sandbox.live.feed import Message
@@ -23,13 +24,8 @@ _ENDED: Final = frozenset({FAILED, CANCELLED, REJECTED, RETURNED})
 _TRANSIENT: Final = frozenset(STATUSES) - _ENDED - {SUCCESS}
 """Statuses that a payout may have entered and left again within its current attempt."""
 
-# An attempt starts when the payout is reinitiated; the first attempt starts with the first change.
-_WAS_IN_STATUS: Final = """
-SELECT EXISTS (
-    SELECT 1 FROM events WHERE merchant_id = $1 AND payout_id = $2 AND to_status = ANY ($3::text[])
-        AND change >= coalesce((SELECT max(change) FROM events WHERE merchant_id = $1 AND payout_id = $2 AND type = $4), 0)
-)
-"""
+_SQL: Final = read_statements(__name__)
+_WAS_IN_STATUS: Final = _SQL["was_in_status"]
 
 
 class PayoutWaits:

@@ -19,6 +19,7 @@ from piccolo.query.methods.update import Update
 from tenacity import stop_after_attempt
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.address_guard import Network
 from sandbox.domain.clock import render, truncate
 from sandbox.domain.errors import Problem
@@ -60,19 +61,9 @@ _MAX_SAVE_PAUSE: Final = 5.0
 _CLOSE_SECONDS: Final = 2.0
 _log = structlog.get_logger()
 
-_DELETE_OLD: Final = """
-DELETE FROM receiver_tests WHERE merchant_id = $1 AND id <= (
-    SELECT id FROM receiver_tests WHERE merchant_id = $1 AND id >= '00000000-0000-0000-0000-000000000000'
-    ORDER BY merchant_id DESC, id DESC OFFSET $2 LIMIT 1
-)
-"""
-
-# Of the findings, which are long, only the outcomes are read.
-_LIST: Final = """
-SELECT id::text AS id, url, probe_url, signing, is_finished, interrupted, created_at, heartbeat_at,
-    jsonb_path_query_array(findings, '$[*].outcome')::text AS outcomes
-FROM receiver_tests WHERE merchant_id = $1 AND id < $2 AND id >= $3 ORDER BY merchant_id DESC, id DESC LIMIT $4
-"""
+_SQL: Final = read_statements(__name__)
+_DELETE_OLD: Final = _SQL["delete_old"]
+_LIST: Final = _SQL["list"]
 
 TestStatus = Literal["RUNNING", "PASSED", "FAILED"]
 _findings: Final = msgspec.json.Decoder(list[StoredFinding])

@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.rows import update_by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain import ledger as ledger
 from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.money import ZERO
@@ -39,43 +39,15 @@ CHUNK: Final = 1000
 WEIGHT: Final = CHUNK // IDS_PER_PAYOUT + 1
 """The weight of a claim whose unit pays a chunk: each payment needs one id."""
 
-_OPEN: Final = {
-    kind: f"""
-    SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND {due} AND id > $2
-    ORDER BY merchant_id, sales.id LIMIT $3
-    """  # noqa: S608 -- constants
-    for kind, due in ((ADVANCE, "advance_due"), (FINAL, "final_due"))
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+_DUE: Final = _SQL["due"]
+_NAMES: Final = {
+    ADVANCE: {"due": "advance_due", "paid": "advance_amount", "other": "final_due"},
+    FINAL: {"due": "final_due", "paid": "final_amount", "other": "advance_due"},
 }
-_DUE: Final = f"""
-SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND due_at IS NOT NULL AND due_at <= $2
-ORDER BY merchant_id, due_at, sales.id LIMIT $3
-"""  # noqa: S608 -- constants
-# A sale whose attempt failed stays open: the next run retries it. `$5` is the time of the next scheduled run.
-_RECORD_ATTEMPTS: Final = {
-    kind: update_by_key(
-        "sales",
-        rows="unnest($2::uuid[], $3::numeric[], $4::text[]) AS n (id, amount, error)",
-        key=("id", "n.id"),
-        changes={
-            paid: f"coalesce(n.amount, k.{paid})",
-            due: "n.error IS NOT NULL",
-            "due_at": "CASE WHEN n.error IS NOT NULL THEN $5::timestamptz END",
-            "attempts": "coalesce(k.attempts, 0) + 1",
-            "last_error": "n.error",
-        },
-        kept=("user_id", "brand", "earning", "status", "reconciled_at", other, "created_at"),
-        where=f"k.{due}",
-    )
-    for kind, due, paid, other in (
-        (ADVANCE, "advance_due", "advance_amount", "final_due"),
-        (FINAL, "final_due", "final_amount", "advance_due"),
-    )
-}
-_PAYMENTS: Final = """
-INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, created_at)
-SELECT $1, sale_id, $2, amount, transfer_id, $3
-FROM unnest($4::uuid[], $5::numeric[], $6::uuid[]) AS p (sale_id, amount, transfer_id)
-"""
+_OPEN: Final = {kind: _SQL["open"].format(**names) for kind, names in _NAMES.items()}
+_RECORD_ATTEMPTS: Final = {kind: _SQL["record_attempts"].format(**names) for kind, names in _NAMES.items()}
+_PAYMENTS: Final = _SQL["payments"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import structlog
 
 from sandbox.db.cluster import Shard
 from sandbox.db.engine import CONNECTION_ERRORS, connection, every_shard
+from sandbox.db.statements import read_statements
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MIN_ID
 from sandbox.domain.unit import UnitOfWork
@@ -28,23 +29,8 @@ if TYPE_CHECKING:
 _MERCHANTS_PER_PAGE: Final = 500
 _log = structlog.get_logger()
 
-# Like the sweep, this skips from the earliest entry of one merchant in a partial index to that of the next. So it reads one
-# entry per merchant with open sales, and none for others.
-_MERCHANTS: Final = """
-WITH RECURSIVE s AS (
-    (SELECT merchant_id, due_at FROM sales WHERE merchant_id > $2 AND due_at IS NOT NULL
-    ORDER BY merchant_id, due_at, id LIMIT 1)
-    UNION ALL
-    SELECT n.* FROM s CROSS JOIN LATERAL (
-        SELECT merchant_id, due_at FROM sales WHERE merchant_id > s.merchant_id AND due_at IS NOT NULL
-        ORDER BY merchant_id, due_at, id LIMIT 1
-    ) n
-)
-SELECT s.merchant_id::text FROM s
-CROSS JOIN LATERAL (SELECT clock_frozen_at, clock_offset FROM worlds WHERE worlds.merchant_id = s.merchant_id OFFSET 0) w
-WHERE w.clock_frozen_at IS NULL AND s.due_at <= $1::timestamptz + w.clock_offset
-LIMIT $3
-"""
+_SQL: Final = read_statements(__name__)
+_MERCHANTS: Final = _SQL["merchants"]
 
 
 class ScheduledSales:

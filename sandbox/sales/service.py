@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key, update_by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.choices import SalePaymentKind
 from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.ids import MIN_ID
@@ -22,41 +22,14 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_HAS_USER: Final = f"SELECT true FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
-_INSERT: Final = """
-INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, due_at, created_at)
-VALUES ($1, $2, $3, $4, $5, 'PENDING', true, false, $6, $7)
-"""
-_GET: Final = f"SELECT {COLUMNS} FROM sales WHERE {by_key('sales', 'id', '$2')}"  # noqa: S608 -- constants
-# Each status is a range of one index, ordered by id. So a page reads at most 3 × limit rows.
-_LIST: Final = f"""
-SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM sales
-    WHERE merchant_id = $1 AND status <> '' AND (status, id) < (k.status, $3::uuid) AND (status, id) >= (k.status, $4::uuid)
-    ORDER BY merchant_id DESC, status DESC, sales.id DESC LIMIT $5
-) s ORDER BY s.id DESC LIMIT $5
-"""  # noqa: S608 -- constants
-_LIST_BY_USER: Final = f"""
-SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM sales
-    WHERE merchant_id = $1 AND status <> '' AND (user_id, status, id) < ($6::uuid, k.status, $3::uuid)
-        AND (user_id, status, id) >= ($6::uuid, k.status, $4::uuid)
-    ORDER BY merchant_id DESC, sales.user_id DESC, status DESC, sales.id DESC LIMIT $5
-) s ORDER BY s.id DESC LIMIT $5
-"""  # noqa: S608 -- constants
-_TO_RECONCILE: Final = f"""
-SELECT s.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM sales WHERE {by_key("sales", "id", "n.id")} OFFSET 0
-) s
-"""  # noqa: S608 -- constants
-_RECONCILE: Final = update_by_key(
-    "sales",
-    rows="unnest($3::uuid[], $4::text[]) AS n (id, status)",
-    key=("id", "n.id"),
-    changes={"status": "n.status", "reconciled_at": "$2", "advance_due": "false", "final_due": "true", "due_at": "$5"},
-    kept=("user_id", "brand", "earning", "created_at"),
-    where="k.status = 'PENDING'",
-)
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+_HAS_USER: Final = _SQL["has_user"]
+_INSERT: Final = _SQL["insert"]
+_GET: Final = _SQL["get"]
+_LIST: Final = _SQL["list"]
+_LIST_BY_USER: Final = _SQL["list_by_user"]
+_TO_RECONCILE: Final = _SQL["to_reconcile"]
+_RECONCILE: Final = _SQL["reconcile"]
 
 
 class Reconciled(msgspec.Struct):

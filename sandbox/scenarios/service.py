@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 from piccolo.query.methods.delete import Delete
 
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.directory.destination import destination_errors
 from sandbox.domain.account_verification import REFUSALS
 from sandbox.domain.body_errors import FieldProblem
@@ -30,17 +31,9 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_RULES: Final = """
-SELECT w.default_scenario, w.review_threshold, ARRAY(
-    SELECT json_build_array(id, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1 ORDER BY position
-) AS rules
-FROM worlds w WHERE w.merchant_id = $1
-"""
-_ORDER: Final = """
-UPDATE scenario_rules r SET position = n.position
-FROM unnest($2::uuid[]) WITH ORDINALITY AS n (id, position)
-WHERE r.merchant_id = $1 AND r.id = n.id AND r.position <> n.position
-"""
+_SQL: Final = read_statements(__name__)
+_RULES: Final = _SQL["rules"]
+_ORDER: Final = _SQL["order"]
 _NOT_IN_EXAMPLES: Final = ("user_id", "metadata", "scenario_header")
 """Conditions that examples cannot meet by amount, destination and account."""
 

@@ -1,7 +1,7 @@
 -- Users in a unit of work. `$1` is the merchant, whose lock the caller holds.
 
--- `by_key` and `update_by_key` in sandbox/db/rows.py explain the form of the look-ups, and of an UPDATE written as INSERT with
--- ON CONFLICT: only the columns after DO UPDATE change.
+-- sandbox/db/statements.py explains the form of the look-ups, and of an UPDATE written as INSERT with ON CONFLICT: only the
+-- columns after DO UPDATE change.
 
 -- name: read
 -- The columns are COLUMNS of sandbox/domain/user.py.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import wallet_of
 from sandbox.domain.unit import UnitOfWork
@@ -13,24 +13,9 @@ from sandbox.users.requests import NewUser
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_EXISTING: Final = f"""
-SELECT u.* FROM unnest($2::text[]) AS n (external_id) CROSS JOIN LATERAL (
-    SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "external_id", "n.external_id")} OFFSET 0
-) u
-UNION ALL
-SELECT u.* FROM unnest($3::text[]) AS n (vendor_user_id) CROSS JOIN LATERAL (
-    SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "vendor_user_id", "n.vendor_user_id")} OFFSET 0
-) u
-"""  # noqa: S608 -- constants
-
-_INSERT: Final = """
-INSERT INTO users (merchant_id, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
-    earned, spent, credited, advances, finals, requested, approved, paid, version, created_at, updated_at)
-SELECT $1, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, $2, $2
-FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
-    AS u (id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number)
-"""
+_SQL: Final = read_statements(__name__)
+_EXISTING: Final = _SQL["existing"]
+_INSERT: Final = _SQL["insert"]
 
 
 async def insert_users(

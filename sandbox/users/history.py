@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
 from sandbox.db.engine import connection
+from sandbox.db.statements import read_statements
 from sandbox.domain.choices import TransactionType
 from sandbox.domain.clock import render
 from sandbox.domain.ledger import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
@@ -17,39 +18,10 @@ _FROM_LEDGER: Final = {"CREDITED": (CREDIT,), "ADVANCE": (ADVANCE,), "FINAL": (F
 _TYPE_OF: Final = {m.reason: kind for kind, movements in _FROM_LEDGER.items() for m in movements}
 
 _REASONS: Final = [movement.reason for movement in WALLET_MOVEMENTS]
-# The expression and the condition of the wallet index, verbatim: the planner uses the index only for exactly these.
-_USER: Final = "(right(CASE WHEN debit_account = 'USER_FUNDS' THEN credit_account ELSE debit_account END, 36)::uuid)"
-_IS_WALLET_ENTRY: Final = "reason IN (" + ", ".join(f"'{reason}'" for reason in _REASONS) + ")"
-# Each reason is a range of the index, ordered by id. So a page reads at most 8 × limit rows.
-_RANGE: Final = f"""
-    FROM transfers WHERE merchant_id = $1 AND ({_USER}, reason, id) < ($2::uuid, r.reason, $3::uuid)
-        AND ({_USER}, reason, id) >= ($2::uuid, r.reason, $4::uuid) AND {_IS_WALLET_ENTRY}
-    ORDER BY merchant_id DESC, {_USER} DESC, reason DESC, transfers.id DESC LIMIT $5
-"""
-_HISTORY: Final = f"""
-SELECT t.* FROM unnest($6::text[]) AS r (reason) CROSS JOIN LATERAL (SELECT {ENTRY_COLUMNS} {_RANGE}) t
-ORDER BY transfer_id DESC LIMIT $5
-"""  # noqa: S608 -- constants
-_HISTORY_BY_PAYOUT: Final = f"""
-SELECT {ENTRY_COLUMNS} FROM transfers WHERE merchant_id = $1 AND payout_id = $6 AND id < $3 AND id >= $4
-    AND $2::uuid = {_USER} AND {_IS_WALLET_ENTRY}
-ORDER BY merchant_id, payout_id, transfers.id DESC LIMIT $5
-"""  # noqa: S608 -- constants
-_TRANSACTIONS: Final = f"""
-SELECT * FROM (
-    SELECT t.* FROM unnest($6::text[]) AS k (type) CROSS JOIN LATERAL (
-        SELECT id::text AS id, type AS kind, amount, reference, transfer_id::text, payout_id::text, created_at
-        FROM user_transactions WHERE merchant_id = $1 AND (user_id, type, id) < ($2::uuid, k.type, $3::uuid)
-            AND (user_id, type, id) >= ($2::uuid, k.type, $4::uuid)
-        ORDER BY merchant_id DESC, user_id DESC, type DESC, user_transactions.id DESC LIMIT $5
-    ) t
-    UNION ALL
-    SELECT t.* FROM unnest($7::text[]) AS r (reason) CROSS JOIN LATERAL (
-        SELECT id::text AS id, reason AS kind, amount, description AS reference, id::text AS transfer_id,
-            payout_id::text, created_at {_RANGE}
-    ) t
-) a ORDER BY id DESC LIMIT $5
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__, entry_columns=ENTRY_COLUMNS)
+_HISTORY: Final = _SQL["history"]
+_HISTORY_BY_PAYOUT: Final = _SQL["history_by_payout"]
+_TRANSACTIONS: Final = _SQL["transactions"]
 
 
 async def wallet_entries(merchant_id: str, user_id: str, window: PageWindow, payout_id: str | None) -> Page:

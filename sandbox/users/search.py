@@ -3,40 +3,16 @@
 from typing import Final
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.ids import MIN_ID, range_of_prefix
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.http.paging import MAX_SCANNED, Page, PageWindow, after, is_second_part, newest_first, page, two_part_page
 
-BY_EXTERNAL_ID: Final = f"""
-SELECT {COLUMNS} FROM (SELECT * FROM users WHERE {by_key("users", "external_id", "$5")} OFFSET 0) u
-WHERE id < $2 AND id >= $3 LIMIT $4
-"""  # noqa: S608 -- constants
-"""The user with this external id, if the id is in the window."""
-
-LIST: Final = f"""
-SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND id < $2 AND id >= $3
-ORDER BY merchant_id DESC, users.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-_END: Final = """
-SELECT id::text FROM users WHERE merchant_id = $1 AND id < $2 AND id >= $3
-ORDER BY merchant_id DESC, users.id DESC OFFSET $4 LIMIT 1
-"""
-"""The first user that a page does not read any more."""
-
-# `strpos` and not LIKE, so that nothing in the text is a wildcard. `lower` of the text is computed once. Users that the text
-# identifies are left out: they were listed before.
-_SEARCH: Final = f"""
-SELECT {COLUMNS} FROM (
-    SELECT * FROM users WHERE merchant_id = $1 AND id < $2::uuid AND id >= $3::uuid
-    ORDER BY merchant_id DESC, users.id DESC OFFSET 0
-) u
-WHERE (strpos(lower(name), (SELECT lower($5::text))) > 0 OR strpos(lower(external_id), (SELECT lower($5))) > 0
-        OR strpos(u.id::text, (SELECT lower($5))) > 0)
-    AND external_id IS DISTINCT FROM $5 AND NOT (u.id >= $6::uuid AND u.id < $7::uuid)
-ORDER BY u.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+BY_EXTERNAL_ID: Final = _SQL["by_external_id"]
+LIST: Final = _SQL["list"]
+_END: Final = _SQL["end"]
+_SEARCH: Final = _SQL["search"]
 
 
 async def search_users(merchant_id: str, window: PageWindow, text: str, external_id: str | None) -> Page:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key, update_by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.body import decode, decode_items
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
@@ -40,35 +40,14 @@ from sandbox.users.summary_cache import CacheMiss, SummaryCache
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_GET: Final = f"SELECT {COLUMNS} FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
-
-_HAS_EXTERNAL_ID: Final = f"""
-SELECT true FROM (SELECT id FROM users WHERE {by_key("users", "external_id", "$2")} OFFSET 0) u WHERE id <> $3
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+_GET: Final = _SQL["get"]
+_HAS_EXTERNAL_ID: Final = _SQL["has_external_id"]
 
 _SUMS: Final = ("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid")
 
-_CHANGE: Final = update_by_key(
-    "users",
-    rows="(SELECT $2::uuid AS id) n",
-    key=("id", "n.id"),
-    changes={
-        "name": "$3",
-        "external_id": "$4",
-        "dest_type": "$5",
-        "bank_code": "$6",
-        "wallet_code": "$7",
-        "account_number": "$8",
-        "updated_at": "$9",
-    },
-    kept=("vendor_user_id", *_SUMS, "version", "created_at"),
-    returning=COLUMNS,
-)
-
-_REQUESTS: Final = """
-SELECT id::text AS user_id, requested FROM users WHERE merchant_id = $1 AND requested > 0 AND id < $2
-ORDER BY merchant_id DESC, users.id DESC LIMIT $3
-"""
+_CHANGE: Final = _SQL["change"]
+_REQUESTS: Final = _SQL["requests"]
 
 
 class Destination(msgspec.Struct):

@@ -7,7 +7,7 @@ import msgspec
 from yarl import URL
 
 from sandbox.db.engine import connection, consistent_read
-from sandbox.db.rows import by_key, update_by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain import redaction
 from sandbox.domain.choices import ERROR_CLASSES, DeliveryStatus, ErrorClass
 from sandbox.domain.clock import milliseconds, render
@@ -31,110 +31,19 @@ STATUSES: Final[tuple[DeliveryStatus, ...]] = get_args(DeliveryStatus)
 MAX_ATTEMPTS_SHOWN: Final = 100
 """A delivery shows its newest attempts only: resends add attempts without limit, and each can hold 20,000 bytes."""
 
-_EVENT_COLUMNS: Final = "id::text AS id, type, created_at, payout_id::text AS payout_id, from_status, body"
+_SQL: Final = read_statements(__name__)
 
-_EVENTS: Final = f"""
-SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND id < $2 AND id >= $3
-ORDER BY merchant_id DESC, events.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-_EVENTS_BY_PAYOUT: Final = f"""
-SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND payout_id = $5 AND id < $2 AND id >= $3
-ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-_EVENT: Final = f"SELECT {_EVENT_COLUMNS} FROM events WHERE {by_key('events', 'id', '$2')}"  # noqa: S608 -- constants
-
-_COLUMNS: Final = (
-    "d.id::text AS id, d.event_id::text AS event_id, "  # noqa: S608 -- constants
-    f"(SELECT type FROM events WHERE {by_key('events', 'id', 'd.event_id')}) AS event_type, "
-    "d.endpoint_id::text AS endpoint_id, d.status, d.attempts, d.next_attempt_at, d.created_at, d.updated_at"
-)
-
-_LIST_ALL: Final = f"""
-SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = $1 AND d.id < $2 AND d.id >= $3
-ORDER BY d.merchant_id DESC, d.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-# Each (endpoint, status) is a range of one index in id order, so a page reads a few times its own length per endpoint. The
-# query finds the endpoints by skipping through that index, because some of them may have been deleted.
-_LIST: Final = f"""
-WITH RECURSIVE endpoints (id) AS (
-    SELECT n.id FROM unnest($5::uuid[]) AS n (id)
-    UNION ALL
-    SELECT f.endpoint_id FROM (
-        SELECT endpoint_id FROM webhook_deliveries WHERE merchant_id = $1 AND status <> '' AND $5::uuid[] IS NULL
-        ORDER BY merchant_id, endpoint_id LIMIT 1
-    ) f
-    UNION ALL
-    SELECT (
-        SELECT w.endpoint_id FROM webhook_deliveries w
-        WHERE w.merchant_id = $1 AND w.status <> '' AND w.endpoint_id > e.id
-        ORDER BY w.merchant_id, w.endpoint_id LIMIT 1
-    ) FROM endpoints e WHERE $5::uuid[] IS NULL AND e.id IS NOT NULL
-)
-SELECT {_COLUMNS} FROM (SELECT id FROM endpoints WHERE id IS NOT NULL) n
-CROSS JOIN unnest($6::text[]) AS s (status)
-CROSS JOIN LATERAL (
-    SELECT * FROM webhook_deliveries w
-    WHERE w.merchant_id = $1 AND w.status <> '' AND (w.endpoint_id, w.status, w.id) < (n.id, s.status, $2::uuid)
-        AND (w.endpoint_id, w.status, w.id) >= (n.id, s.status, $3::uuid)
-    ORDER BY w.merchant_id DESC, w.endpoint_id DESC, w.status DESC, w.id DESC LIMIT $4
-) d ORDER BY d.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-# An event has at most one delivery per endpoint. The query orders them like the index on (merchant, event), so that only
-# that index fits. With an equality, the planner may scan the primary key instead, because that has the order of the result.
-_LIST_BY_EVENT: Final = f"""
-SELECT {_COLUMNS} FROM (
-    SELECT * FROM webhook_deliveries WHERE merchant_id = $1 AND event_id >= $5 AND event_id <= $5
-    ORDER BY merchant_id, event_id OFFSET 0
-) d WHERE d.id < $2 AND d.id >= $3
-    AND status = ANY ($6::text[]) AND ($7::uuid[] IS NULL OR endpoint_id = ANY ($7)) ORDER BY d.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-_GET: Final = f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE {by_key('d', 'id', '$2')}"  # noqa: S608 -- constants
-
-_ATTEMPTS: Final = """
-SELECT * FROM (
-    SELECT a.attempt, a.at, a.url, a.signature, a.signed_at, a.fault_id::text AS fault_id, a.fault_kind, a.status,
-        a.response_headers::text AS response_headers, a.response_body, a.error, a.error_class, a.dns_ms, a.connect_ms,
-        a.tls_ms, a.first_byte_ms, a.duration_ms, a.manual, a.request_headers::text AS request_headers
-    FROM webhook_attempts a WHERE a.merchant_id = $1 AND a.delivery_id = $2 ORDER BY a.attempt DESC LIMIT $3
-) newest ORDER BY attempt
-"""
-
-_SENT: Final = f"SELECT body, request_id, traceparent FROM events WHERE {by_key('events', 'id', '$2')}"  # noqa: S608 -- constants
-
-_ENDPOINT_OF: Final = f"""
-SELECT n.status, d.endpoint_id::text AS id
-FROM (SELECT endpoint_id FROM webhook_deliveries w WHERE {by_key("w", "id", "$2")} OFFSET 0) d
-LEFT JOIN LATERAL (
-    SELECT status FROM webhook_endpoints WHERE {by_key("webhook_endpoints", "id", "d.endpoint_id")} OFFSET 0
-) n ON true
-"""  # noqa: S608 -- constants
-
-_RESEND: Final = f"""
-WITH d AS ({
-    update_by_key(
-        "webhook_deliveries",
-        rows="(SELECT $2::uuid AS id) n",
-        key=("id", "n.id"),
-        changes={
-            "status": "'PENDING'",
-            "next_attempt_at": "$3",
-            "scheduled": "0",
-            "leased_until": "NULL",
-            "resent": "true",
-            "updated_at": "$3",
-        },
-        kept=("event_id", "endpoint_id", "attempts", "created_at"),
-        lock=True,
-        returning="t.*",
-    )
-})
-SELECT {_COLUMNS} FROM d
-"""  # noqa: S608 -- constants
+_EVENTS: Final = _SQL["events"]
+_EVENTS_BY_PAYOUT: Final = _SQL["events_by_payout"]
+_EVENT: Final = _SQL["event"]
+_LIST_ALL: Final = _SQL["list_all"]
+_LIST: Final = _SQL["list"]
+_LIST_BY_EVENT: Final = _SQL["list_by_event"]
+_GET: Final = _SQL["get"]
+_ATTEMPTS: Final = _SQL["attempts"]
+_SENT: Final = _SQL["sent"]
+_ENDPOINT_OF: Final = _SQL["endpoint_of"]
+_RESEND: Final = _SQL["resend"]
 
 
 class Event(msgspec.Struct, kw_only=True):

@@ -15,7 +15,7 @@ from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key, update_by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
@@ -67,28 +67,10 @@ _SHOWN: Final = tuple(
     )
 )
 
-# The webhook secret that was returned with the merchant. No row if an endpoint already uses it.
-_READ_UNUSED: Final = """
-SELECT webhook_secret FROM merchants m WHERE m.merchant_id = $1
-    AND NOT EXISTS (SELECT 1 FROM webhook_endpoints e WHERE e.merchant_id = $1)
-"""
-
-_READ_SECRET: Final = f"SELECT secret FROM webhook_endpoints WHERE {by_key('webhook_endpoints', 'id', '$2')}"  # noqa: S608 -- constants
-
-# Locks rows in the same order as recording attempts does. Otherwise the two could deadlock.
-_END_DELIVERIES: Final = update_by_key(
-    "webhook_deliveries",
-    rows="""(
-    SELECT id FROM webhook_deliveries
-    WHERE merchant_id = $1 AND status <> ''
-        AND (endpoint_id, status) >= ($2::uuid, $5::text) AND (endpoint_id, status) <= ($2, $5)
-    ORDER BY merchant_id, endpoint_id, status, id LIMIT $3 FOR NO KEY UPDATE
-) n""",
-    key=("id", "n.id"),
-    changes={"status": "'FAILED'", "next_attempt_at": "NULL", "leased_until": "NULL", "updated_at": "$4"},
-    kept=("event_id", "endpoint_id", "attempts", "scheduled", "created_at"),
-    lock=True,
-)
+_SQL: Final = read_statements(__name__)
+_READ_UNUSED: Final = _SQL["read_unused"]
+_READ_SECRET: Final = _SQL["read_secret"]
+_END_DELIVERIES: Final = _SQL["end_deliveries"]
 
 
 class Endpoint(msgspec.Struct, kw_only=True):

@@ -1,7 +1,7 @@
 -- Claim webhook deliveries, and record their attempts. `$1` is the merchant in every statement but `claim`.
 
--- `by_key` and `update_by_key` in sandbox/db/rows.py explain the form of the look-ups, and of an UPDATE written as INSERT with
--- ON CONFLICT: only the columns after DO UPDATE change. Workers without the merchant's lock lock each row (FOR NO KEY UPDATE).
+-- sandbox/db/statements.py explains the form of the look-ups, and of an UPDATE written as INSERT with ON CONFLICT: only the
+-- columns after DO UPDATE change. Workers without the merchant's lock lock each row (FOR NO KEY UPDATE).
 
 -- name: claim
 -- $1 and $2: merchants and their times. $4 to $6: merchants, endpoints and capacities. $7: the capacity of other endpoints.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from sandbox.db.rows import update_by_key
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.delivery_pacing import Candidate, Slot, Slots, choose, waits_until
@@ -31,27 +30,8 @@ _LOCK_RELAYED: Final = _SQL["lock_relayed"]
 _IN_FLIGHT: Final = _SQL["in_flight"]
 _CANDIDATES: Final = _SQL["candidates"]
 _SET_FREE_AT: Final = _SQL["set_free_at"]
-_PUT_OFF: Final = update_by_key(
-    "webhook_deliveries",
-    rows="unnest($2::uuid[], $3::timestamptz[]) AS n (id, at)",
-    key=("id", "n.id"),
-    changes={"next_attempt_at": "n.at"},
-    kept=("event_id", "endpoint_id", "status", "attempts", "scheduled", "created_at", "updated_at"),
-)
-
-
-_END_WAITS: Final = update_by_key(
-    "webhook_deliveries",
-    rows="""(
-    SELECT id, attempts, resent, created_at FROM webhook_deliveries
-    WHERE merchant_id = $1 AND endpoint_id = $2 AND next_attempt_at > $3
-    ORDER BY merchant_id, endpoint_id, next_attempt_at, id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED
-) n""",
-    key=("id", "n.id"),
-    changes={"next_attempt_at": "$3"},
-    kept=("event_id", "endpoint_id", "status", "attempts", "scheduled", "created_at", "updated_at"),
-    where="n.attempts = 0 OR n.resent",
-)
+_PUT_OFF: Final = _SQL["put_off"]
+_END_WAITS: Final = _SQL["end_waits"]
 
 
 class PacedClaim(NamedTuple):

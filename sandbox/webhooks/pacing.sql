@@ -57,3 +57,27 @@ LEFT JOIN LATERAL (
 
 -- name: set_free_at
 UPDATE webhook_endpoints SET rate_free_at = $3 WHERE merchant_id = $1 AND id = $2;
+
+-- name: put_off
+INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at,
+    updated_at, next_attempt_at)
+SELECT $1, k.id, k.event_id, k.endpoint_id, k.status, k.attempts, k.scheduled, k.created_at, k.updated_at, n.at
+FROM unnest($2::uuid[], $3::timestamptz[]) AS n (id, at) CROSS JOIN LATERAL (
+    SELECT * FROM webhook_deliveries WHERE webhook_deliveries.merchant_id = $1 AND webhook_deliveries.id >= n.id
+        AND webhook_deliveries.id <= n.id ORDER BY webhook_deliveries.merchant_id, webhook_deliveries.id OFFSET 0
+) k WHERE true
+ON CONFLICT (merchant_id, id) DO UPDATE SET next_attempt_at = EXCLUDED.next_attempt_at;
+
+-- name: end_waits
+INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at,
+    updated_at, next_attempt_at)
+SELECT $1, k.id, k.event_id, k.endpoint_id, k.status, k.attempts, k.scheduled, k.created_at, k.updated_at, $3
+FROM (
+    SELECT id, attempts, resent, created_at FROM webhook_deliveries
+    WHERE merchant_id = $1 AND endpoint_id = $2 AND next_attempt_at > $3
+    ORDER BY merchant_id, endpoint_id, next_attempt_at, id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED
+) n CROSS JOIN LATERAL (
+    SELECT * FROM webhook_deliveries WHERE webhook_deliveries.merchant_id = $1 AND webhook_deliveries.id >= n.id
+        AND webhook_deliveries.id <= n.id ORDER BY webhook_deliveries.merchant_id, webhook_deliveries.id OFFSET 0
+) k WHERE n.attempts = 0 OR n.resent
+ON CONFLICT (merchant_id, id) DO UPDATE SET next_attempt_at = EXCLUDED.next_attempt_at;

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.event_filters import first_unmet, to_text
@@ -25,21 +26,9 @@ if TYPE_CHECKING:
 IS_SAMPLE: Final = "payout_id IS NULL AND cause = 'api'"
 """The condition on a row of `events` that it is a sample: every real event without a payout is caused by a worker."""
 
-_RECENT: Final = f"""
-SELECT id::text AS id, type, body, {IS_SAMPLE} AS is_sample FROM events WHERE merchant_id = $1
-ORDER BY merchant_id DESC, events.id DESC LIMIT $2
-"""  # noqa: S608 -- constants
-
-# Not through the unit of work's events: those reach every endpoint that subscribes, and the live feed.
-_SEND_SAMPLE: Final = """
-WITH event AS (
-    INSERT INTO events (merchant_id, id, type, body, from_status, cause, request_id, actor, traceparent, created_at)
-    VALUES ($1, $2, $3, $4, $5, 'api', $6, $7, $8, $9)
-)
-INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at, resent,
-    created_at, updated_at)
-VALUES ($1, $10, $2, $11, 'PENDING', 0, 0, $9, true, $9, $9)
-"""
+_SQL: Final = read_statements(__name__, is_sample=IS_SAMPLE)
+_RECENT: Final = _SQL["recent"]
+_SEND_SAMPLE: Final = _SQL["send_sample"]
 
 
 class EventPreview(msgspec.Struct):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
-from sandbox.db.rows import by_key, update_by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import milliseconds, parse
 from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.event_filters import to_text
@@ -31,60 +31,12 @@ ROWS_PER_TRANSACTION: Final = 1000
 _FAILED_STATUSES: Final = ("FAILED", "PAUSED", "PENDING")
 """The states of `failed` deliveries, in the order of recovery. PENDING ones count only if they wait for a retry."""
 
-# A delivery that waits for its next attempt: no worker is sending it at the moment. It may be due already, and wait its turn.
-_WAITS: Final = "(status = 'PENDING' AND scheduled > 0 AND leased_until IS NULL)"
+_SQL: Final = read_statements(__name__, is_sample=IS_SAMPLE)
 
-_FAILED: Final = f"""
-SELECT d.id::text AS id, d.event_id::text AS event_id, v.type, v.is_sample
-FROM (
-    SELECT w.id, w.event_id, w.status <> 'PENDING' OR {_WAITS} AS may_be_sent FROM webhook_deliveries w
-    WHERE w.merchant_id = $1 AND w.status <> '' AND (w.endpoint_id, w.status, w.id) > ($2, $3, $4::uuid)
-        AND (w.endpoint_id, w.status, w.id) < ($2, $3, $5::uuid)
-    ORDER BY w.merchant_id, w.endpoint_id, w.status, w.id LIMIT $6
-) d LEFT JOIN LATERAL (
-    SELECT type, {IS_SAMPLE} AS is_sample FROM events WHERE d.may_be_sent AND {by_key("events", "id", "d.event_id")} OFFSET 0
-) v ON true ORDER BY d.id
-"""  # noqa: S608 -- constants
-
-# `may_be_sent` is null if the endpoint never had a delivery of the event. Only then is the body needed.
-_EVENTS: Final = f"""
-SELECT v.id::text AS id, v.type, v.is_sample, d.id::text AS delivery_id, d.may_be_sent,
-    CASE WHEN d.id IS NULL THEN v.body END AS body
-FROM (
-    SELECT id, type, body, {IS_SAMPLE} AS is_sample FROM events WHERE merchant_id = $1 AND events.id > $3 AND events.id < $4
-    ORDER BY merchant_id, events.id LIMIT $5
-) v LEFT JOIN LATERAL (
-    SELECT w.id, w.status <> 'PENDING' OR {_WAITS} AS may_be_sent FROM webhook_deliveries w
-    WHERE w.merchant_id = $1 AND w.event_id >= v.id AND w.event_id <= v.id AND w.endpoint_id = $2
-    ORDER BY w.merchant_id, w.event_id OFFSET 0
-) d ON true ORDER BY v.id
-"""  # noqa: S608 -- constants
-
-# Every delivery gets the same due time, so that the endpoint receives them in their original order.
-_SEND_AGAIN: Final = update_by_key(
-    "webhook_deliveries",
-    rows="unnest($2::uuid[]) AS n (id)",
-    key=("id", "n.id"),
-    changes={
-        "status": "'PENDING'",
-        "next_attempt_at": "$3",
-        "scheduled": "0",
-        "leased_until": "NULL",
-        "resent": "true",
-        "updated_at": "$4",
-    },
-    kept=("event_id", "endpoint_id", "attempts", "created_at"),
-    # A worker may have sent it since it was read.
-    where=f"status <> 'PENDING' OR {_WAITS}",
-    lock=True,
-    returning="t.id::text AS id",
-)
-
-_CREATE: Final = """
-INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at, resent,
-    created_at, updated_at)
-SELECT $1, n.id, n.event_id, $2, 'PENDING', 0, 0, $5, true, $6, $6 FROM unnest($3::uuid[], $4::uuid[]) AS n (id, event_id)
-"""
+_FAILED: Final = _SQL["failed"]
+_EVENTS: Final = _SQL["events"]
+_SEND_AGAIN: Final = _SQL["send_again"]
+_CREATE: Final = _SQL["create"]
 
 
 class Recovery(msgspec.Struct):

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from sandbox.db.statements import read_statements
 from sandbox.domain.body_errors import NUL
 from sandbox.domain.clock import parse, render
 from sandbox.domain.ids import is_uuid
@@ -33,15 +34,8 @@ _CAN_BE_FOREVER: Final = {("idempotency_keys", "expires_at")}
 _NUMERIC: Final = re.compile(r"numeric\(([0-9]+),2\)\Z")
 _MONEY: Final = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{2}\Z")
 
-# Of the tables themselves: where a name means a view, that has no keys, defaults or NOT NULL.
-_COLUMNS: Final = """
-SELECT c.relname::text AS table, a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
-    NOT a.attnotnull OR a.atthasdef AS is_optional, array_position(i.indkey::int[], a.attnum::int) AS key
-FROM unnest($1::text[]) AS n (name) JOIN pg_class c ON c.oid = ('public.' || n.name)::regclass
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
-WHERE a.attname <> 'merchant_id' ORDER BY c.relname, a.attnum
-"""
+_SQL: Final = read_statements(__name__)
+_COLUMNS: Final = _SQL["columns"]
 
 
 class InvalidValueError(ValueError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.db.engine import plan_by_statistics
+from sandbox.db.statements import read_statements
 from sandbox.domain import redaction
 from sandbox.domain.clock import render, truncate
 from sandbox.domain.errors import Problem
@@ -32,11 +33,8 @@ if TYPE_CHECKING:
     from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
-_WORLD: Final = """
-SELECT m.name, m.seed, m.opening_balance, m.begins_at, m.rate_limit, w.default_scenario, w.review_threshold,
-    w.approvals_expire_after, w.clock_frozen_at, w.clock_offset, w.id_sequence
-FROM merchants m CROSS JOIN worlds w WHERE m.merchant_id = $1 AND w.merchant_id = $1
-"""
+_SQL: Final = read_statements(__name__)
+_WORLD: Final = _SQL["world"]
 _FILTERS: Final[Mapping[str, str]] = {
     # Requests that are still running continue in this sandbox only.
     "idempotency_keys": f" AND status <> {UNFINISHED}",

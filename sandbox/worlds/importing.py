@@ -12,6 +12,7 @@ import msgspec
 from sandbox.audit.service import check as audit
 from sandbox.db.copy_target import copy_target
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, plan_by_statistics
+from sandbox.db.statements import read_statements
 from sandbox.domain import redaction
 from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.redaction import Address, Secret
@@ -31,18 +32,11 @@ _LINE: Final = re.compile(r"COPY \w+, line ([0-9]+)")
 _SHARD_ID: Final = re.compile(r"_[0-9]{6,}$")
 """The end of the names of tables and constraints in a shard of a distributed database."""
 
-_SECRETS: Final = """
-SELECT id, url, signing, secret, previous_secrets, public_key FROM webhook_endpoints WHERE merchant_id = $1
-"""
-_VENDOR: Final = "SELECT url, headers FROM vendor_cursors WHERE merchant_id = $1"
-_SET_WORLD: Final = """
-UPDATE worlds SET seed = $2, id_sequence = $3, clock_frozen_at = $4, clock_offset = $5, default_scenario = $6,
-    approvals_expire_after = make_interval(secs => $7), review_threshold = $8
-WHERE merchant_id = $1
-"""
-_SET_MERCHANT: Final = """
-UPDATE merchants SET name = $2, seed = $3, opening_balance = $4, begins_at = $5, rate_limit = $6 WHERE merchant_id = $1
-"""
+_SQL: Final = read_statements(__name__)
+_SECRETS: Final = _SQL["secrets"]
+_VENDOR: Final = _SQL["vendor"]
+_SET_WORLD: Final = _SQL["set_world"]
+_SET_MERCHANT: Final = _SQL["set_merchant"]
 
 
 class ImportedEndpoint(msgspec.Struct):

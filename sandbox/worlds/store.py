@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.merchants.tables import ENDPOINTS, WORLD, WORLDS_TABLE
 
@@ -64,58 +65,23 @@ INSERT INTO snapshot_rows (merchant_id, snapshot_id, table_name, part, {", ".joi
 RETURNING table_name, coalesce({", ".join(f"cardinality({table})" for table in WORLD)}) AS count,
     coalesce({", ".join(f"pg_column_size({table})" for table in WORLD)}) AS size
 """
-_COUNT_SNAPSHOT: Final = """
-UPDATE snapshots SET rows = $3, size = $4, standing_rows = $5 WHERE merchant_id = $1 AND id = $2
-RETURNING id, name, rows, size, clock_at, created_at
-"""
-
-# Locks the deliveries in progress, in the same order as recording their results does. Otherwise the two could deadlock.
-_LOCK_DELIVERIES: Final = """
-SELECT 1 FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NULL ORDER BY id FOR UPDATE
-"""
-
-# The values are the columns' defaults. The keyword DEFAULT would set null where `worlds` is a view.
-_RESET_STATE: Final = """
-UPDATE worlds SET id_sequence = 0, clock_frozen_at = $2, clock_offset = '0', default_scenario = 'success',
-    approvals_expire_after = NULL, review_threshold = 100000.00
-WHERE merchant_id = $1
-"""
-_INITIAL_VALUES: Final = "SELECT seed, begins_at, opening_balance FROM merchants WHERE merchant_id = $1"
-
-_SNAPSHOT: Final = """
-SELECT name, rows, position, standing_rows, stands FROM snapshots WHERE merchant_id = $1 AND id = $2
-"""
-
-# Does not set the seed: it belongs to the merchant and never changes.
-_RESTORE_STATE: Final = """
-UPDATE worlds w SET id_sequence = r.id_sequence, clock_frozen_at = r.clock_frozen_at, clock_offset = r.clock_offset,
-    default_scenario = r.default_scenario, approvals_expire_after = r.approvals_expire_after,
-    review_threshold = r.review_threshold
-FROM snapshot_rows s CROSS JOIN LATERAL unnest(s.worlds) r
-WHERE w.merchant_id = $1 AND s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = 'worlds'
-RETURNING w.clock_frozen_at, w.clock_offset
-"""
+_SQL: Final = read_statements(__name__)
+_COUNT_SNAPSHOT: Final = _SQL["count_snapshot"]
+_LOCK_DELIVERIES: Final = _SQL["lock_deliveries"]
+_RESET_STATE: Final = _SQL["reset_state"]
+_INITIAL_VALUES: Final = _SQL["initial_values"]
+_SNAPSHOT: Final = _SQL["snapshot"]
+_RESTORE_STATE: Final = _SQL["restore_state"]
 
 _COUNT_APPEND_ONLY: Final = " + ".join(
     f"(SELECT count(*) FROM {table} WHERE merchant_id = $1)"  # noqa: S608 -- constants
     for table in _APPEND_ONLY
 )
 
-_MAY_SKIP_KEYS: Final = "SELECT current_setting('is_superuser') = 'on'"
-
-_MARK_NONE_INTACT: Final = "UPDATE snapshots SET stands = false WHERE merchant_id = $1"
-
-# A snapshot is intact (column `stands`) if the world still contains all of its append-only rows. After a restore, later
-# snapshots are not.
-_MARK_INTACT: Final = """
-UPDATE snapshots s SET stands = s.position IS NOT NULL AND (s.id = $2 OR ($3 AND s.stands AND s.position <= r.position))
-FROM snapshots r WHERE s.merchant_id = $1 AND r.merchant_id = $1 AND r.id = $2
-"""
-
-# Deliveries that were in progress at the snapshot are due again. They can arrive a second time.
-_RELEASE: Final = """
-UPDATE webhook_deliveries SET leased_until = NULL WHERE merchant_id = $1 AND leased_until IS NOT NULL
-"""
+_MAY_SKIP_KEYS: Final = _SQL["may_skip_keys"]
+_MARK_NONE_INTACT: Final = _SQL["mark_none_intact"]
+_MARK_INTACT: Final = _SQL["mark_intact"]
+_RELEASE: Final = _SQL["release"]
 
 
 @dataclass(frozen=True, slots=True)
