@@ -16,6 +16,7 @@ from sandbox.http.middleware import PARSING
 from sandbox.http.operation import operations_of, post
 from sandbox.http.request import Caller, Request
 from sandbox.http.routes import create_litestar
+from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
@@ -69,9 +70,10 @@ class CallbackApi:
 
 def create_app(settings: Settings) -> ASGIApp:
     """Return the IPN application. It connects to no store before its lifespan starts."""
-    waker = Waker(settings.redis_url)
+    sender = RedisSender(settings.redis_url)
+    waker = Waker(sender)
     summaries = SummaryCache(settings.redis_url)
-    feed = LiveFeed(settings.redis_url)
+    feed = LiveFeed(sender)
     journal = Journal(settings.redis_url, feed.notes)
     notifier = Notifier()
     notifier.before_commit.append(summaries.committing)
@@ -88,10 +90,10 @@ def create_app(settings: Settings) -> ASGIApp:
             await open_pool(settings.database_url, settings.pool_size)
             # Closed from last to first: accepted commands are finished before the connections to the stores close.
             stack.push_async_callback(close_pool)
-            for part in (readiness, waker, feed, journal, summaries):
+            for part in (readiness, sender, journal, summaries):
                 stack.push_async_callback(part.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
-            for part in (waker, feed, journal):
+            for part in (sender, journal):
                 part.start()
             yield
 

@@ -46,7 +46,7 @@ def test_the_figures_of_pgbench_are_parsed_unless_transactions_failed() -> None:
 
 
 def test_a_ratio_compares_medians_at_the_better_number_of_clients() -> None:
-    runs = [LoadRun(rps, rps / 100, rps / 10, 1000, 0, {"api": rps, "total": rps * 2}) for rps in (3000, 9000, 2000)]
+    runs = [LoadRun(rps, rps / 100, rps / 10, 1000, 0, {"api": rps, "total": rps * 2}, {}, 2) for rps in (3000, 9000, 2000)]
     tps = {
         ("statements", 16): [900, 700, 800],
         ("statements", 64): [1000, 1100, 900],
@@ -210,6 +210,18 @@ def test_creates_of_several_merchants_reach_every_endpoint(stack: tuple[Stack, P
 
 @pytest.mark.slow
 @needs_wrk
+def test_lone_measures_few_requests_at_a_time_a_test_and_memory(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "lone", "--seconds", "1", "--rounds", "1")
+    cases = {"1_connection", "4_connections", "64_merchants", "full_load"}
+    assert set(found) == cases | {"cpu_us_per_test", "memory_mb", "loop_s"}
+    for case in cases:
+        assert found[case]["cpu_us_per_payout"]["api"] > 0
+        assert found[case]["switches_per_payout"]["postgres"] > 0
+        assert found[case]["transactions_per_payout"] > 0
+    assert found["64_merchants"]["rate_to_full_load"] > 0
+    assert found["memory_mb"]["after_10000_payouts"] > 0
+
+
 def test_reads_measures_payout_reads_and_balance_reads(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "reads", "--seconds", "1", "--rounds", "1", "--connections", "4")
     reads = ("payout", "balance")

@@ -236,7 +236,7 @@ def test_the_role_changes_only_at_the_beginning_of_a_transaction() -> None:
     """Citus refuses to change it after the first statement."""
     pattern = re.compile(r"\b(SET|RESET)\s+(LOCAL\s+|SESSION\s+)?(ROLE|SESSION AUTHORIZATION)\b|set_config")
     found = {(path, text) for path, tree in source_files() for text in texts(tree) if pattern.search(text)}
-    assert found == {("sandbox/db/engine.py", "; SET LOCAL ROLE NONE")}
+    assert found == {("sandbox/db/engine.py", "SET LOCAL ROLE NONE")}
 
 
 async def test_a_transaction_has_one_role_from_the_beginning(stack: Stack) -> None:

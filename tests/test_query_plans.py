@@ -136,6 +136,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.worlds.importing._SET_WORLD": (MERCHANT, A, A, A, A, "success"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.claim._CLAIM": (True, NOW, [MERCHANT], [BATCH], [NEEDS], [BATCH]),
+    "sandbox.unit_of_work.claim._CLAIM_ONE": (MERCHANT, BATCH, True, NOW, NEEDS, BATCH),
     "sandbox.unit_of_work.write._WRITE": (
         [MERCHANT],
         [NOW],
@@ -177,7 +178,11 @@ BUILDER_ARGUMENTS: Mapping[str, object] = {
     "values": {WebhookEndpoints.url: "http://127.0.0.1:9"},
 }
 """Arguments of the functions that build Piccolo queries, by parameter name."""
-TABLES_OF_A_FUNCTION = {"sandbox.unit_of_work.claim._CLAIM": 4, "sandbox.unit_of_work.write._WRITE": 5}
+TABLES_OF_A_FUNCTION = {
+    "sandbox.unit_of_work.claim._CLAIM": 4,
+    "sandbox.unit_of_work.claim._CLAIM_ONE": 4,
+    "sandbox.unit_of_work.write._WRITE": 5,
+}
 """The number of tables in which a function looks up a batch of rows. Its rows are measured per table, its pages in total."""
 SITUATIONS = (
     "planned on empty tables",

@@ -29,7 +29,7 @@ from tests.test_sale_attempts import metric
 from tests.test_sales import ADVANCE, REFUSED, reconcile, run, sales, sell
 from tests.test_users import DESTINATION, make_user
 from tests.test_world_bundles import exported, import_into
-from worker import main
+from worker.cron import cron_jobs
 
 AT = "2031-01-01T10:10:00.000Z"
 _MAKE_DUE = "UPDATE sales SET due_at = created_at WHERE merchant_id = $1 AND due_at IS NOT NULL"
@@ -239,7 +239,7 @@ def test_the_workers_schedule_pays_a_running_merchant(world: World) -> None:
 
 
 def test_the_worker_looks_for_due_sales_every_ten_seconds() -> None:
-    (job,) = main.cron_jobs()
+    (job,) = cron_jobs()
     job.calculate_next(datetime(2026, 3, 1, 11, 59, 51, tzinfo=UTC))
     assert job.next_run.replace(microsecond=0) == datetime(2026, 3, 1, 12, tzinfo=UTC)
     job.calculate_next(job.next_run)

@@ -1,4 +1,4 @@
-"""A wake starts work soon. One job covers many wakes, and a lost wake only delays the work until the next sweep."""
+"""A wake-up starts work soon. One message has many wake-ups, and a lost one only delays the work until the next sweep."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,12 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from arq.connections import ArqRedis
+from redis.exceptions import ResponseError
 
 from sandbox.directory.catalogue import load_directory
 from sandbox.domain.payout_commands import CreatePayout
 from sandbox.domain.unit import IdempotencyKey
-from sandbox.infrastructure.wake import DELIVERIES, JOB, QUEUE, STEPS, Waker, connect, redis_settings, take_wake_ups
+from sandbox.infrastructure.redis_messages import RedisConnection, RedisSender
+from sandbox.infrastructure.wake import DELIVERIES, STEPS, Waker, take_wake_ups
 from sandbox.payouts.requests import CreatePayoutBody, new_payout
 from sandbox.payouts.steps import take_due_steps
 from tests.harness.receiver import Receiver
@@ -22,70 +23,76 @@ from worker.merchant_tasks import MerchantTasks
 
 
 @asynccontextmanager
-async def running_waker(stack: Stack) -> AsyncIterator[tuple[Waker, ArqRedis]]:
-    """Yield a waker and a connection to its Redis database, which no worker of the sandbox reads."""
+async def redis_of(stack: Stack) -> AsyncIterator[tuple[RedisSender, RedisConnection]]:
+    """Yield a sender that was not started, and a connection to its Redis database, which no worker of the sandbox reads."""
     url = f"{stack.redis_url}?db=7"
-    redis = await connect(redis_settings(url))
-    waker = Waker(url)
-    waker.start()
+    redis, sender = RedisConnection(url), RedisSender(url)
     try:
-        yield waker, redis
+        yield sender, redis
     finally:
-        await waker.close()
-        await redis.flushdb()
-        await redis.aclose()
+        await sender.close()
+        await redis.execute([("FLUSHDB",)], 60)
+        await redis.close()
 
 
-async def queued_jobs(redis: ArqRedis) -> list[str]:
-    return [job.function for job in await redis.queued_jobs(queue_name=QUEUE)]
+async def length_of_list(redis: RedisConnection) -> int:
+    (length,) = await redis.execute([("LLEN", "psp:wake-ups")], 60)
+    return int(length)
 
 
-async def wait_for_jobs(redis: ArqRedis, count: int = 1) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            if len(await queued_jobs(redis)) >= count:
-                return
-            await asyncio.sleep(0.001)
-
-
-async def take_wakes(redis: ArqRedis, count: int) -> set[tuple[str, str]]:
-    """Take `count` wakes, as jobs do."""
-    found: set[tuple[str, str]] = set()
-    async with asyncio.timeout(60):
-        while len(found) < count:
-            found |= set(await take_wake_ups(redis))
-    return found
-
-
-async def test_one_job_covers_a_burst_of_wakes(stack: Stack) -> None:
+async def test_wake_ups_that_come_together_are_one_message(stack: Stack) -> None:
     expected = {(kind, f"merchant-{number}") for number in range(50) for kind in (STEPS, DELIVERIES)}
-    async with running_waker(stack) as (waker, redis):
+    async with redis_of(stack) as (sender, redis):
+        waker = Waker(sender)
         for _ in range(3):
             for kind, merchant_id in sorted(expected):
                 waker.wake(kind, merchant_id)
-        await wait_for_jobs(redis)
-        assert await queued_jobs(redis) == [JOB]
-        assert await take_wakes(redis, 100) == expected
+        sender.start()
+        taken = await take_wake_ups(redis)
+        assert (set(taken), len(taken), await length_of_list(redis)) == (expected, 100, 0)
 
 
-async def test_a_wake_after_a_job_has_started_creates_another_job(stack: Stack) -> None:
-    async with running_waker(stack) as (waker, redis):
-        for number in range(1, 4):
+async def test_a_wake_up_after_a_message_was_taken_is_another_message(stack: Stack) -> None:
+    async with redis_of(stack) as (sender, redis):
+        waker = Waker(sender)
+        sender.start()
+        for number in range(3):
             waker.wake(STEPS, f"merchant-{number}")
-            await wait_for_jobs(redis, number)
-            assert await take_wakes(redis, 1) == {(STEPS, f"merchant-{number}")}
+            assert await take_wake_ups(redis) == [(STEPS, f"merchant-{number}")]
 
 
-async def test_the_next_job_takes_the_wakes_of_a_lost_job(stack: Stack) -> None:
-    async with running_waker(stack) as (waker, redis):
-        waker.wake(STEPS, "first")
-        await wait_for_jobs(redis)
-        await redis.delete(QUEUE)
-        async with asyncio.timeout(60):
-            while not await queued_jobs(redis):  # until the marker of the lost job has expired
-                waker.wake(STEPS, "second")
-                await asyncio.sleep(0.01)
-        assert await take_wakes(redis, 2) == {(STEPS, "first"), (STEPS, "second")}
+async def test_wake_ups_that_no_worker_takes_are_limited_and_the_newest_stay(stack: Stack) -> None:
+    async with redis_of(stack) as (sender, redis):
+        waker = Waker(sender)
+        for number in range(2_000):
+            waker.wake(STEPS, f"merchant-{number}")
+            await redis.execute(sender.take_commands(), 60)
+        assert await length_of_list(redis) <= 1_500
+        (newest,) = await redis.execute([("LINDEX", "psp:wake-ups", -1)], 60)
+        assert newest == b"steps:merchant-1999"
+
+
+async def test_wake_ups_that_cannot_be_sent_are_limited(stack: Stack) -> None:
+    async with redis_of(stack) as (sender, redis):
+        waker = Waker(sender)
+        for number in range(20_000):
+            waker.wake(STEPS, f"merchant-{number}")
+        await redis.execute(sender.take_commands(), 60)
+        assert await length_of_list(redis) == 100  # each of a hundred wake-ups
+
+
+async def test_a_command_that_redis_refuses_does_not_affect_the_others_of_its_message(stack: Stack) -> None:
+    async with redis_of(stack) as (_, redis):
+        with pytest.raises(ResponseError):
+            await redis.execute([("SET", "one", 1), ("RPUSH", "one", 2), ("SET", "two", 2)], 60)
+        assert await redis.execute([("MGET", "one", "two"), ("PING",)], 60) == [[b"1", b"2"], b"PONG"]
+
+
+async def test_a_late_reply_is_not_taken_for_the_reply_of_the_next_command(stack: Stack) -> None:
+    async with redis_of(stack) as (_, redis):
+        with pytest.raises(TimeoutError):
+            await redis.execute([("ECHO", "late"), ("BLPOP", "nothing", 0)], 0.01)
+        assert await redis.execute([("ECHO", "next")], 60) == [b"next"]
 
 
 def create(merchant_id: str, reference: str) -> CreatePayout:

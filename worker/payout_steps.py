@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Final
 
 import structlog
+from asyncpg import LockNotAvailableError
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, shard_of
 from sandbox.domain.unit import UnitOfWork
@@ -113,8 +114,11 @@ class PayoutStepRunner:
         await self._alone.stop(seconds)
 
     async def _run_alone(self, merchant_id: str) -> bool:
-        with self._deliverer.leasing() as deliveries:
-            return await take_due_steps(self._work, merchant_id, before_write=deliveries)
+        try:
+            with self._deliverer.leasing() as deliveries:
+                return await take_due_steps(self._work, merchant_id, before_write=deliveries)
+        except LockNotAvailableError:  # outside the `with`, which releases what the failed transaction reserved
+            return True
 
     async def _run_rounds(self, shard: Hashable) -> None:
         woken = self._woken[shard]

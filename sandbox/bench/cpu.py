@@ -1,4 +1,4 @@
-"""CPU time of a sandbox's processes by kind, and the speed of the machine."""
+"""CPU time, waits and memory of a sandbox's processes by kind, and the speed of the machine."""
 
 import contextlib
 import os
@@ -31,11 +31,15 @@ class CpuMeter:
     def __init__(self, pid: int | None) -> None:
         self.seconds: dict[str, float] = {}
         """User plus system time by kind of process, and `total`."""
+        self.switches: dict[str, float] = {}
+        """How often the main threads waited, by kind of process."""
         self._pid = pid
         self._before: Mapping[str, float] = {}
+        self._switches_before: Mapping[str, float] = {}
 
     def __enter__(self) -> "CpuMeter":
         self._before = cpu_seconds(self._pid)
+        self._switches_before = _switches(self._pid)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -43,6 +47,12 @@ class CpuMeter:
         self.seconds = {kind: after[kind] - self._before.get(kind, 0.0) for kind in KINDS if kind in after}
         if self.seconds:
             self.seconds[TOTAL] = sum(self.seconds.values())
+        after = _switches(self._pid)
+        self.switches = {kind: after[kind] - self._switches_before.get(kind, 0.0) for kind in KINDS if kind in after}
+
+    def switches_per(self, count: int) -> dict[str, float]:
+        """Return the waits per unit, by kind of process. Empty if nothing was measured."""
+        return {kind: switches / count for kind, switches in self.switches.items()} if count else {}
 
     def micros_per(self, count: int) -> dict[str, float]:
         """Return the CPU microseconds per unit, by kind of process. Empty if nothing was measured."""
@@ -64,6 +74,25 @@ def cpu_seconds(pid: int | None) -> dict[str, float]:
             ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
             by_kind[kind] = by_kind.get(kind, 0.0) + times.user + times.system + ended
     return by_kind
+
+
+def _switches(pid: int | None) -> dict[str, float]:
+    """Return how often the main threads of a process and its descendants have waited, by kind of process."""
+    by_kind: dict[str, float] = {}
+    for process in _tree(pid):
+        with contextlib.suppress(psutil.Error):
+            kind = kind_of(process.name(), process.cmdline())
+            by_kind[kind] = by_kind.get(kind, 0.0) + process.num_ctx_switches().voluntary
+    return by_kind
+
+
+def memory_megabytes(pid: int | None) -> float:
+    """Return the memory of a process and its descendants; memory that processes share counts once."""
+    total = 0
+    for process in _tree(pid):
+        with contextlib.suppress(psutil.Error, AttributeError):  # only Linux reports the proportional set size
+            total += process.memory_full_info().pss
+    return total / 1e6
 
 
 def pids_of(pid: int | None, kind: str) -> list[int]:

@@ -62,6 +62,11 @@ class Database:
         ids = [merchant.merchant_id for merchant in merchants]
         return int(self.with_connection(lambda conn: conn.fetchval(statement, ids)))
 
+    def count_transactions(self) -> int:
+        """Return how many transactions have ended in the database."""
+        statement = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+        return int(self.with_connection(lambda conn: conn.fetchval(statement)))
+
     def drain(self, merchants: Sequence[Merchant]) -> int:
         """Wait until the worker has settled all of the merchants' payouts. Return how many were unsettled at first.
 

@@ -37,6 +37,10 @@ class LoadRun:
     unsettled: int
     cpu_us: Mapping[str, float]
     """CPU microseconds per payout, by kind of process, until all are settled and all webhooks are delivered."""
+    switches: Mapping[str, float]
+    """How often the processes' main threads waited, per payout, by kind of process."""
+    transactions: float
+    """Transactions of the database per payout."""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,7 @@ class CreateLoad:
         Raises BenchError if a request fails, a count is wrong or a webhook is invalid.
         """
         before = self.database.count_payouts(self.merchants)
+        transactions = self.database.count_transactions()
         expected = len(self.received.ids)
         with self.stack.cpu() as cpu:
             run = run_wrk(self.stack, self.merchants, self.connections, seconds)
@@ -65,7 +70,11 @@ class CreateLoad:
         # When wrk stops, each connection may have a request in flight: its payout is stored, but wrk has not read the response.
         if not run.requests <= created <= run.requests + self.connections:
             raise BenchError(f"wrk received {run.requests} responses, but {created} payouts were stored.")
-        return LoadRun(run.rps, run.p50_ms, run.p99_ms, created, unsettled, cpu.micros_per(created))
+        transactions = self.database.count_transactions() - transactions
+        return LoadRun(
+            run.rps, run.p50_ms, run.p99_ms, created, unsettled, cpu.micros_per(created), cpu.switches_per(created),
+            transactions / created,
+        )  # fmt: skip
 
     def warm_up(self) -> None:
         """Create payouts for a moment, then update the planner's statistics, so that it does not plan for empty tables."""

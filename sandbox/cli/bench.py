@@ -60,6 +60,23 @@ def create(
     )  # fmt: skip
 
 
+@add_bench(app, "lone")
+def lone(
+    seconds: _Seconds = 3,
+    rounds: _Rounds = 4,
+    webhooks: Annotated[int, typer.Option("--webhooks", min=0, max=16, help=_PerMerchant)] = 0,
+) -> OpenBench:
+    """Create payouts with few requests in flight, as tests and people do.
+
+    The cases are one merchant with one connection and with four, 64 merchants with one connection each, and, for
+    comparison, one merchant with 64 connections. Also measures what a test with its own merchant costs, and the memory of
+    all processes, when idle and with 10,000 payouts more.
+    """
+    from sandbox.bench.lone import LoneBench
+
+    return partial(LoneBench, seconds=seconds, rounds=rounds, webhooks=webhooks)
+
+
 @add_bench(app, "e2e")
 def e2e(
     rate: Annotated[

@@ -19,7 +19,7 @@ def compare(
     context: typer.Context,
     revision: Annotated[str, typer.Argument(help="A commit, branch or tag.", metavar="REV")],
     bench: Annotated[
-        str, typer.Argument(help="create, e2e, wait-for, summary, reads, startup, bulk-credit or world.")
+        str, typer.Argument(help="create, lone, e2e, wait-for, summary, reads, startup, bulk-credit or world.")
     ] = "create",
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=50, help="How often to measure both; the medians count.")] = 3,
     as_json: Json = False,

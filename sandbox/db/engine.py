@@ -11,6 +11,7 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine
 
 from sandbox.db.cluster import Cluster, Node, Shard
+from sandbox.db.pipelined_begin import send_with_next_statement
 from sandbox.db.pools import Pools
 from sandbox.db.shard_schema import SHARD_MOVED
 from sandbox.domain.errors import Problem, unavailable
@@ -203,10 +204,11 @@ def _translate_connection_errors() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _enter(owner: Owner | None, begin: str, function: str) -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """Yield a connection on which `begin` has run and, in a shard, the shard's function (sandbox/db/shard_schema.py).
+async def _enter(owner: Owner | None, begin: Sequence[str], function: str) -> AsyncIterator["PoolConnectionProxy[Any]"]:
+    """Yield a connection on which `begin` runs before the first statement.
 
-    If the shard has moved, try again at its new node.
+    In a shard, it has run, and so has the shard's function (sandbox/db/shard_schema.py). If the shard has moved, try again at
+    its new node.
     """
     pools = _pools()
     for attempts_left in reversed(range(_ATTEMPTS_TO_FIND_SHARD)):
@@ -214,17 +216,19 @@ async def _enter(owner: Owner | None, begin: str, function: str) -> AsyncIterato
             pool, conn, shard = await pools.acquire(owner)
         try:
             with _translate_connection_errors():
-                statement = begin if shard is None else f"{begin}; SELECT {function}()"
-                if statement:
+                if shard is None:
+                    if begin:
+                        send_with_next_statement(conn, *begin)
+                else:
                     try:
-                        await conn.execute(statement, timeout=None if shard is None else _ENTER_SECONDS)
+                        await conn.execute(f"{'; '.join(begin)}; SELECT {function}()", timeout=_ENTER_SECONDS)
                     except BaseException as error:
-                        if shard is not None and isinstance(error, TimeoutError):
+                        if isinstance(error, TimeoutError):
                             conn.terminate()
                             pools.mark_down(shard.node)
                             raise
                         await _roll_back(conn)  # a cancelled BEGIN may have begun a transaction
-                        if shard is None or not isinstance(error, asyncpg.PostgresError) or error.sqlstate not in _NOT_HERE:
+                        if not isinstance(error, asyncpg.PostgresError) or error.sqlstate not in _NOT_HERE:
                             raise
                         if not attempts_left:
                             raise DatabaseUnavailableError(error) from error
@@ -251,7 +255,7 @@ async def connection(owner: Owner) -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
     Raises CONNECTION_ERRORS, and asyncpg's statement errors.
     """
-    async with _enter(owner, "", "psp_check") as conn:
+    async with _enter(owner, (), "psp_check") as conn:
         with _bind_piccolo(conn, _Reader(conn)):
             yield conn
 
@@ -259,7 +263,7 @@ async def connection(owner: Owner) -> AsyncIterator["PoolConnectionProxy[Any]"]:
 @asynccontextmanager
 async def shared_connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """Yield a connection to the tables that belong to no merchant, for reads. Raises the errors of `connection`."""
-    async with _enter(None, "", "") as conn:
+    async with _enter(None, (), "") as conn:
         yield conn
 
 
@@ -305,11 +309,11 @@ async def transaction(
     Piccolo's queries in the body are part of the transaction. Any error rolls it back. Raises the body's error,
     CONNECTION_ERRORS, or asyncpg's error of the COMMIT.
     """
-    begin = f"BEGIN {mode}"
+    begin = [f"BEGIN {mode}"]
     if lock_timeout is not None:
-        begin += f"; SET LOCAL lock_timeout = {round(lock_timeout * 1000)}"
+        begin.append(f"SET LOCAL lock_timeout = {round(lock_timeout * 1000)}")
     if as_database_owner:  # from the beginning: Citus refuses to change the role later
-        begin += "; SET LOCAL ROLE NONE"
+        begin.append("SET LOCAL ROLE NONE")
     enter = "psp_check" if "READ ONLY" in mode else "psp_enter"
     async with _enter(owner, begin, enter) as conn:
         try:

@@ -78,7 +78,8 @@ class Pools:
         cluster = await self.discover()
         if cluster is None:
             pool = await self._entry_pool()
-            return pool, await pool.acquire(timeout=CONNECT_SECONDS), None
+            async with asyncio.timeout(CONNECT_SECONDS):  # the pool's own timeout starts a task each time
+                return pool, await pool.acquire(), None
         if owner is None:
             return *await self._acquire_shared(cluster), None
         shard = cluster.shard_of(owner) if isinstance(owner, str) else owner

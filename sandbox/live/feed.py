@@ -3,25 +3,19 @@
 It is a convenience, not a record. Without Redis it publishes nothing. The record of all changes is in PostgreSQL.
 """
 
-import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 from redis.asyncio import Redis
 
 from sandbox.domain.unit import UnitOfWork
-from sandbox.infrastructure.redis_errors import REDIS_ERRORS
-from sandbox.infrastructure.tasks import end_tasks
+from sandbox.infrastructure.redis_messages import Command, RedisSender
 
 CHANNEL: Final = "psp:live:"
 _MAX_QUEUE_LENGTH: Final = 1000
 _MAX_BATCH_SIZE: Final = 64
-_PAUSE_SECONDS: Final = 0.5
-_log = structlog.get_logger()
 
 
 class Transition(msgspec.Struct, array_like=True):
@@ -65,21 +59,11 @@ class LiveFeed:
     The queue is bounded and drops the oldest messages.
     """
 
-    def __init__(self, redis_url: str) -> None:
-        self._redis_url = redis_url
+    def __init__(self, sender: RedisSender) -> None:
+        self._sender = sender
         self._queue: deque[tuple[str, UnitOfWork | list[Note]]] = deque(maxlen=_MAX_QUEUE_LENGTH)
-        self._has_messages = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._encode = msgspec.msgpack.Encoder().encode
-
-    def start(self) -> None:
-        """Start publishing."""
-        self._task = asyncio.create_task(self._publish_all())
-
-    async def close(self) -> None:
-        """Stop publishing and drop the queue."""
-        if self._task is not None:
-            await end_tasks(self._task)
+        sender.add_source(self._take)
 
     async def committed(self, unit: UnitOfWork) -> None:
         """Publish a committed unit's changes."""
@@ -92,32 +76,13 @@ class LiveFeed:
 
     def _add(self, merchant_id: str, content: UnitOfWork | list[Note]) -> None:
         self._queue.append((merchant_id, content))
-        self._has_messages.set()
+        self._sender.send_soon()
 
-    async def _publish_all(self) -> None:
-        redis = connect(self._redis_url)
-        is_down = False
-        try:
-            while True:
-                await self._has_messages.wait()
-                self._has_messages.clear()
-                while self._queue:
-                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH_SIZE))]
-                    try:
-                        async with redis.pipeline(transaction=False) as pipe:
-                            for merchant_id, content in batch:
-                                pipe.publish(CHANNEL + merchant_id, self._encode(_message(content)))
-                            await pipe.execute()
-                        is_down = False
-                    except REDIS_ERRORS as error:
-                        if not is_down:
-                            _log.warning("redis_unavailable", error=repr(error)[:300], note="live updates are not published")
-                        is_down = True
-                        self._queue.clear()
-                        await asyncio.sleep(_PAUSE_SECONDS)
-        finally:
-            with contextlib.suppress(*REDIS_ERRORS):
-                await redis.aclose()
+    def _take(self) -> list[Command]:
+        taken = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH_SIZE))]
+        if self._queue:
+            self._sender.send_soon()
+        return [("PUBLISH", CHANNEL + merchant_id, self._encode(_message(content))) for merchant_id, content in taken]
 
 
 def _message(content: UnitOfWork | list[Note]) -> Message:

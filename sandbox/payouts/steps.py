@@ -3,8 +3,6 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncpg import LockNotAvailableError
-
 from sandbox.domain.scenario_runner import take_all
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE, WORK_LAG
@@ -29,8 +27,8 @@ async def take_due_steps(
     """Run the steps that are due now, for at most `limit` payouts. Return whether more may be due.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time, and the next one no longer finds
-    these steps due. Waits LOCK_TURN seconds for a merchant that is locked elsewhere, then returns true. Raises NOT_FOUND if
-    the merchant was deleted, or asyncpg's errors. If it raises, nothing was written.
+    these steps due. Raises NOT_FOUND if the merchant was deleted, or asyncpg's errors, among them LockNotAvailableError if it
+    waits for a lock for more than LOCK_TURN seconds. If it raises, nothing was written.
     """
 
     async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
@@ -40,10 +38,7 @@ async def take_due_steps(
         return take_claimed_steps(unit)
 
     request = ClaimRequest(merchant_id, limit, due_limit=limit)
-    try:
-        return await work.run_transaction(request, decide, before_write=before_write, lock_timeout=LOCK_TURN)
-    except LockNotAvailableError:
-        return True
+    return await work.run_transaction(request, decide, before_write=before_write, lock_timeout=LOCK_TURN)
 
 
 async def take_due_steps_together(

@@ -31,6 +31,7 @@ from sandbox.http.middleware import api_middleware
 from sandbox.http.operation import Operation, operations_of
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.routes import create_litestar
+from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
@@ -97,8 +98,8 @@ class Application:
 
 def create_app(settings: Settings) -> Application:
     """Return the API. It connects to no store before its lifespan starts."""
-    waker = Waker(settings.redis_url)
-
+    sender = RedisSender(settings.redis_url)
+    waker = Waker(sender)
     notifier = Notifier()
     work = UnitOfWorkRunner(
         load_catalogue(), notifier, settings.batch_limit, settings.queue_limit, settings.merchants_per_transaction
@@ -112,7 +113,7 @@ def create_app(settings: Settings) -> Application:
     merchants = MerchantService(work, box, endpoints, settings.ipn_url)
     summaries = SummaryCache(settings.redis_url)
     advancer = ClockAdvancer(work)
-    feed = LiveFeed(settings.redis_url)
+    feed = LiveFeed(sender)
     journal = Journal(settings.redis_url, feed.notes)
     subscriber = LiveSubscriber(settings.redis_url)
     streams = Streams(settings.redis_url, subscriber)
@@ -129,14 +130,14 @@ def create_app(settings: Settings) -> Application:
             await open_pool(settings.database_url, settings.pool_size)
             # Closed from last to first: accepted commands are finished before the connections to the stores close.
             stack.push_async_callback(close_pool)
-            sender = WebhookSender(settings.webhook_allow)
-            for part in (journal, limiter, readiness, waker, streams, subscriber, feed, sender, receiver_tests):
+            webhook_sender = WebhookSender(settings.webhook_allow)
+            for part in (journal, limiter, readiness, streams, subscriber, sender, webhook_sender, receiver_tests):
                 stack.push_async_callback(part.close)
             stack.push_async_callback(clock.close, 5)
             stack.push_async_callback(summaries.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
-            advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
-            for part in (waker, feed, subscriber, journal, receiver_tests):
+            advancer.set_attempts(AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal))
+            for part in (sender, subscriber, journal, receiver_tests):
                 part.start()
             yield
 

@@ -33,6 +33,8 @@ RESERVE_NO_IDS: Final = -1
 # Ids are not secrets, and we generate many. The OS random source would cost a system call each.
 _RANDOM: Final = random.Random()  # noqa: S311 -- as above
 
+# PostgreSQL needs a third less time for this than for the following statement.
+_CLAIM_ONE: Final = "SELECT * FROM psp_claim($1, $2, $3, $4, $5, $6)"
 # The inner ORDER BY makes the function lock merchants in the order of their ids, so that transactions cannot deadlock.
 _CLAIM: Final = """
 SELECT c.* FROM (
@@ -78,7 +80,13 @@ async def claim_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, limit: i
 
 
 async def _call(conn: "PoolConnectionProxy[Any]", claims: Sequence[ClaimRequest], wait: bool) -> "list[Record]":
-    found: list[Record] = await conn.fetch(
+    found: list[Record]
+    if len(claims) == 1:
+        (only,) = claims
+        ids = (only.weight + 1) * IDS_PER_PAYOUT
+        found = await conn.fetch(_CLAIM_ONE, only.merchant_id, ids, wait, datetime.now(UTC), _needs(only), only.due_limit)
+        return found
+    found = await conn.fetch(
         _CLAIM,
         wait,
         datetime.now(UTC),

@@ -94,7 +94,9 @@ BEGIN
         ) p;
     END IF;
 
-    v_users := ARRAY(SELECT n.id::uuid FROM json_array_elements_text(p_needs -> 'users') AS n (id));
+    IF p_needs -> 'users' IS NOT NULL THEN
+        v_users := ARRAY(SELECT n.id::uuid FROM json_array_elements_text(p_needs -> 'users') AS n (id));
+    END IF;
     IF p_needs -> 'payouts' IS NOT NULL THEN
         SELECT json_agg(p)::text, v_users || array_agg(p.user_id) FILTER (WHERE p.user_id IS NOT NULL) INTO payout_rows, v_users
         FROM json_array_elements_text(p_needs -> 'payouts') AS n (id)

@@ -1,0 +1,104 @@
+"""BEGIN travels with a transaction's first statement, whose reply stays its own, whatever kind of statement it is."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
+from tests.harness.world import Stack
+
+OWNER = "00000000-0000-7000-8000-000000000001"
+
+
+@pytest.fixture(autouse=True)
+async def pool(stack: Stack) -> AsyncIterator[None]:
+    await open_pool(stack.database_url, 1)  # so that each transaction gets the connection of the one before
+    yield
+    await close_pool()
+
+
+async def _copy(conn: Any) -> bytes:
+    copied = io.BytesIO()
+    await conn.copy_from_query("SELECT 1", output=copied)
+    return copied.getvalue()
+
+
+FIRST_STATEMENTS: dict[str, tuple[Callable[[Any], Awaitable[object]], object]] = {
+    "query": (lambda conn: conn.fetchval("SELECT $1::int + 1", 1), 2),
+    "query without rows": (lambda conn: conn.fetch("SELECT 1 WHERE $1::int = 0", 1), []),
+    "statement without parameters": (lambda conn: conn.execute("SELECT 1"), "SELECT 1"),
+    "several statements": (lambda conn: conn.execute("SELECT 1; SET LOCAL work_mem = 1000"), "SET"),
+    "copy": (_copy, b"1\n"),
+    "many": (lambda conn: conn.executemany("SELECT $1::int", [(1,), (2,)]), None),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_STATEMENTS)
+async def test_the_first_statement_gets_its_own_reply_inside_the_transaction(name: str) -> None:
+    run, expected = FIRST_STATEMENTS[name]
+    for _ in range(3):  # the first time, asyncpg prepares the statement
+        async with transaction(OWNER, 0.25) as conn:
+            assert await run(conn) == expected
+            assert conn.is_in_transaction()
+            assert await conn.fetchval("SELECT current_setting('lock_timeout')") == "250ms"
+        async with transaction(OWNER) as conn:
+            assert await conn.fetchval("SELECT current_setting('lock_timeout')") == "0"
+
+
+async def test_a_first_statement_that_fails_raises_its_own_error_and_the_connection_goes_on() -> None:
+    for _ in range(2):
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with transaction(OWNER, 0.25) as conn:
+                await conn.fetchval("SELECT 1 / $1::int", 0)
+        with pytest.raises(asyncpg.UndefinedColumnError):
+            async with transaction(OWNER, 0.25) as conn:
+                await conn.execute("SELECT missing")
+        async with transaction(OWNER) as conn:
+            assert await conn.fetchval("SELECT 1") == 1
+
+
+async def test_a_transaction_without_statements_or_with_an_error_before_them_ends() -> None:
+    async with transaction(OWNER):
+        pass
+    with pytest.raises(ValueError, match="before"):
+        async with transaction(OWNER):
+            raise ValueError("before")
+    async with transaction(OWNER) as conn:
+        await conn.execute("SELECT 1")
+
+
+async def test_a_first_statement_that_is_cancelled_leaves_no_transaction_open() -> None:
+    async def sleep() -> None:
+        async with transaction(OWNER) as conn:
+            begun.set()
+            await conn.execute("SELECT pg_sleep(60)")
+
+    begun = asyncio.Event()
+    task = asyncio.create_task(sleep())
+    await begun.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with transaction(OWNER) as conn:
+        assert not conn.is_in_transaction()
+        assert await conn.fetchval("SELECT 1") == 1
+
+
+async def test_a_first_statement_on_a_lost_connection_is_an_outage(stack: Stack) -> None:
+    async with transaction(OWNER) as conn:
+        pid = await conn.fetchval("SELECT pg_backend_pid()")
+
+    async def lose() -> None:
+        async with transaction(OWNER) as conn:
+            await asyncio.to_thread(stack.execute, "SELECT pg_terminate_backend($1)", pid)
+            await conn.execute("SELECT 1")
+
+    with pytest.raises(CONNECTION_ERRORS):
+        await lose()
+    async with transaction(OWNER) as conn:
+        assert await conn.fetchval("SELECT pg_backend_pid()") != pid
