@@ -8,8 +8,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from sandbox.db import engine
 from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
-from tests.harness.world import Stack
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.unit_of_work.claim import ClaimRequest, claim
+from tests.harness.world import Stack, World
 
 OWNER = "00000000-0000-7000-8000-000000000001"
 
@@ -102,3 +105,11 @@ async def test_a_first_statement_on_a_lost_connection_is_an_outage(stack: Stack)
         await lose()
     async with transaction(OWNER) as conn:
         assert await conn.fetchval("SELECT pg_backend_pid()") != pid
+
+
+async def test_nothing_is_decided_if_begin_was_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The merchant's lock ends with its statement then, so two decisions could use the same balance."""
+    monkeypatch.setattr(engine, "send_with_next_statement", lambda *_: None)
+    with pytest.raises(RuntimeError, match="outside a transaction"):
+        async with transaction(world.merchant_id) as conn:
+            await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])

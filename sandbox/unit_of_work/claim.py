@@ -85,16 +85,19 @@ async def _call(conn: "PoolConnectionProxy[Any]", claims: Sequence[ClaimRequest]
         (only,) = claims
         ids = (only.weight + 1) * IDS_PER_PAYOUT
         found = await conn.fetch(_CLAIM_ONE, only.merchant_id, ids, wait, datetime.now(UTC), _needs(only), only.due_limit)
-        return found
-    found = await conn.fetch(
-        _CLAIM,
-        wait,
-        datetime.now(UTC),
-        [request.merchant_id for request in claims],
-        [(request.weight + 1) * IDS_PER_PAYOUT for request in claims],
-        [_needs(request) for request in claims],
-        [request.due_limit for request in claims],
-    )
+    else:
+        found = await conn.fetch(
+            _CLAIM,
+            wait,
+            datetime.now(UTC),
+            [request.merchant_id for request in claims],
+            [(request.weight + 1) * IDS_PER_PAYOUT for request in claims],
+            [_needs(request) for request in claims],
+            [request.due_limit for request in claims],
+        )
+    if not conn.is_in_transaction():
+        # The locks are gone already. Stop before anything is decided: asyncpg did not pass on the BEGIN (pipelined_begin.py).
+        raise RuntimeError("a merchant was claimed outside a transaction")
     return found
 
 
