@@ -49,7 +49,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PIP) install --no-deps --require-hashes -r requirements-dev.txt
 	@touch $@
 
-# The installation has written the client's generated files. Write them again when the document or the generator changes.
+# The installation has written the generated files. Write them again when the document or a generator changes.
 $(VENV)/.client: $(wildcard openapi/*.json openapi/*.py) $(VENV)/.installed-dev
 	$(VENV)/bin/python openapi/generate_client.py
 	@touch $@
@@ -84,5 +84,5 @@ lock:
 
 clean:
 	cd psp_sandbox/client && rm -rf _generated models inputs.py literals.py problems.py
-	rm -rf $(VENV) sandbox/docs/guide .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report build *.egg-info
+	rm -rf $(VENV) sandbox/cli/operations.json sandbox/docs/guide .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report build *.egg-info
 	find psp_sandbox sandbox worker ipn seeds tests -name __pycache__ -type d -prune -exec rm -rf {} +

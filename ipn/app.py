@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from litestar import Litestar
@@ -84,20 +84,16 @@ def create_app(settings: Settings) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        await open_pool(settings.database_url, settings.pool_size)
-        waker.start()
-        feed.start()
-        journal.start()
-        try:
+        async with AsyncExitStack() as stack:
+            await open_pool(settings.database_url, settings.pool_size)
+            # Closed from last to first: accepted commands are finished before the connections to the stores close.
+            stack.push_async_callback(close_pool)
+            for part in (readiness, waker, feed, journal, summaries):
+                stack.push_async_callback(part.close)
+            stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
+            for part in (waker, feed, journal):
+                part.start()
             yield
-        finally:
-            await asyncio.wait_for(work.close(), 20)
-            await summaries.close()
-            await journal.close()
-            await feed.close()
-            await waker.close()
-            await readiness.close()
-            await close_pool()
 
     operations = operations_of(CallbackApi(service), HealthApi(readiness))
     return RequestLog(create_litestar(operations, PARSING, settings.public_url, BODY_LIMIT, lifespan), journal)

@@ -1,6 +1,6 @@
 """Write the Python client's methods, models and problems from openapi.json, into psp_sandbox/client.
 
-Usage: python openapi/generate_client.py [FOLDER]. FOLDER is psp_sandbox/client by default.
+Usage: python openapi/generate_client.py [FOLDER]. Without a folder, it also writes the operations of the command line.
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import cli_operations
 from client_methods import Argument, Method, Operations, class_name, noun_of
 from client_types import Schema, Types, argument_name, model_name, quoted, wrap
 
@@ -294,4 +295,8 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "psp_sandbox/client")
+    if len(sys.argv) > 1:
+        write(Path(sys.argv[1]))
+    else:
+        write(ROOT / "psp_sandbox/client")
+        cli_operations.write(ROOT / "sandbox/cli/operations.json")

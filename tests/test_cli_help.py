@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from sandbox.cli.main import create_app
 from sandbox.domain import choices
-from sandbox.domain.payout_states import EVENT_OF, REINITIATED
+from sandbox.domain.payout_states import TRANSITIONS
 from sandbox.scenarios.builtin import load_catalogue
 from tests.harness.command import invoke
 from tests.harness.world import World
@@ -102,7 +102,7 @@ def test_choices_match_the_openapi_document(world: World) -> None:
     enums = {frozenset(found) for found in _enums(document)}
     kinds = {fault["properties"]["kind"]["enum"][0] for fault in document["components"]["schemas"].values() if _is_fault(fault)}
     assert set(get_args(choices.FaultKind)) == kinds
-    assert set(get_args(choices.EventType)) == {*EVENT_OF.values(), REINITIATED, "bulk_credit.completed"}
+    assert set(get_args(choices.EventType)) == {"bulk_credit.completed", *(change.event for change in TRANSITIONS.values())}
     for name in (
         "PayoutStatus", "DestType", "Account", "TransactionType", "RecordedType", "SaleStatus", "Verdict", "ItemStatus",
         "DeliveryStatus", "EndpointStatus", "SigningTime", "RetryProfile", "Role", "DefaultScenario", "Method",

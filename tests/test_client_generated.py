@@ -68,6 +68,12 @@ def test_the_generated_files_are_those_of_the_document(tmp_path: Path) -> None:
     assert written == present, "run: .venv/bin/python openapi/generate_client.py"
 
 
+def test_the_operations_of_the_command_line_are_current(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "openapi/cli_operations.py", tmp_path / "operations.json"], check=True)
+    written, present = (path.read_text() for path in (tmp_path / "operations.json", ROOT / "sandbox/cli/operations.json"))
+    assert written == present, "run: .venv/bin/python openapi/generate_client.py"
+
+
 def test_every_operation_has_a_method() -> None:
     called: dict[tuple[str, str], str] = {}
     for name, method in methods(nouns.Nouns):

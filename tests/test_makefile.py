@@ -64,5 +64,5 @@ def test_an_incomplete_environment_is_recreated(clone: Path) -> None:
 
 def test_ci_runs_every_test(clone: Path) -> None:
     assert (ROOT / ".ci" / "run").read_text().endswith("exec make test-all\n")
-    assert dry_run(clone, "test-all").splitlines()[-1] == ".venv/bin/pytest -n auto"
-    assert dry_run(clone, "test").splitlines()[-1] == '.venv/bin/pytest -n auto -m "not slow"'
+    assert ".venv/bin/pytest -n auto" in dry_run(clone, "test-all").splitlines()
+    assert '.venv/bin/pytest -n auto -m "not slow"' in dry_run(clone, "test").splitlines()

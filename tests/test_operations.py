@@ -247,9 +247,7 @@ class GreetingApi:
     def __init__(self, word: str) -> None:
         self._word = word
 
-    @post(
-        "/api/v1/payouts/{payout_id}/greetings", "Greet", {201: Greeting}, GreetingBody, access="admin", idempotency="required"
-    )
+    @post("/api/v1/payouts/{payout_id}/greetings", "Greet", {201: Greeting}, GreetingBody, access="admin")
     async def create_greeting(self, request: Request, body: GreetingBody, payout_id: str) -> Greeting:
         key = request.context.key
         assert key is not None

@@ -182,10 +182,10 @@ async def test_a_recovery_takes_several_transactions_and_continues_after_a_crash
     async with pooled(stack.database_url, 2):
         service = RecoveryService(units_of_work())
         with pytest.raises(RuntimeError, match="the process dies"):
-            await service.recover(context, id_, body)
+            await service.recover_webhook_endpoint(context, id_, body)
         assert frozen.post("/sandbox/v1/drain").status_code == 200
         assert len(receiver.received) == 3
-        result = await service.recover(context, id_, body)
+        result = await service.recover_webhook_endpoint(context, id_, body)
     assert (result.status, result.body) == (200, b'{"count":7,"by_type":{"payout.created":7}}')
     assert frozen.post("/sandbox/v1/drain").status_code == 200
     assert payouts_received(receiver) == payouts

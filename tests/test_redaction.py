@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.aggregator.api import SourceBody
+from sandbox.aggregator.requests import SourceBody
 from sandbox.docs.openapi import documented
 from sandbox.domain import redaction
 from sandbox.domain.errors import Problem

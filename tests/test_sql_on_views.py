@@ -26,7 +26,7 @@ from sandbox.webhooks.endpoints import EndpointService
 from sandbox.worlds.bundle_service import BundleService
 from sandbox.worlds.columns import read_tables
 from sandbox.worlds.reading import parse_bundle
-from sandbox.worlds.service import WorldService
+from sandbox.worlds.service import TakeSnapshotBody, WorldService
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work
@@ -72,7 +72,7 @@ async def test_a_snapshot_is_taken_and_restored_and_a_world_is_reset(world: Worl
     fill(world, receiver)
     stored = await asyncio.to_thread(stored_rows)
     service = WorldService(units_of_work())
-    taken = json.loads((await service.take(request_of(world.merchant_id), "full")).body)
+    taken = json.loads((await service.take_snapshot(request_of(world.merchant_id), TakeSnapshotBody(name="full"))).body)
     assert taken["rows"] > sum(map(len, stored.values()))
 
     assert (await service.reset(request_of(world.merchant_id))).status == 200
@@ -81,7 +81,7 @@ async def test_a_snapshot_is_taken_and_restored_and_a_world_is_reset(world: Worl
         assert await asyncio.to_thread(row_of_world, world) == await asyncio.to_thread(row_of_world, fresh)
 
     for _ in range(2):  # the first restore inserts all rows, the second one keeps those that never change
-        result = await service.restore(request_of(world.merchant_id), taken["id"])
+        result = await service.restore_snapshot(request_of(world.merchant_id), taken["id"])
         assert (result.status, json.loads(result.body)["rows"]) == (200, taken["rows"])
         assert await asyncio.to_thread(stored_rows) == stored
         world.assert_clean()

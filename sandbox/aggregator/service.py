@@ -12,6 +12,7 @@ from piccolo.columns import Column
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
+from sandbox.aggregator.requests import SourceBody, VendorUserId
 from sandbox.aggregator.store import add_rows, lock_cursor, open_headers, seal_headers
 from sandbox.aggregator.tables import VendorCursors, VendorDeadLetters, VendorFetches
 from sandbox.db.engine import connection
@@ -24,6 +25,7 @@ from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.vendor_rows import VendorRow, read_row
+from sandbox.http.operation import DATED_PAGE, PAGE, either, get, post, put
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -114,7 +116,14 @@ class AggregatorService:
         self._box = box
         self._allowed = tuple(allowed_networks)
 
-    async def balance(self, merchant_id: str, user_id: str) -> VendorBalance:
+    @get(
+        "/aggregator/v1/users/{user_id}",
+        "Get a user's balance according to the vendor",
+        {200: VendorBalance},
+        description="`balance` = earned − spent − paid_out. User ids are strings.",
+        psp="aggregator user",
+    )
+    async def get_vendor_balance(self, merchant_id: str, user_id: VendorUserId) -> VendorBalance:
         """Return a user's balance as of the last page read. Raises NOT_FOUND if the vendor has sent no row for the user."""
         found = await self._user(merchant_id, user_id)
         return VendorBalance(
@@ -126,7 +135,14 @@ class AggregatorService:
             paid_out=found["paid_out"],
         )
 
-    async def requested(self, merchant_id: str, user_id: str) -> UnpaidRequests:
+    @get(
+        "/aggregator/v1/users/{user_id}/payouts",
+        "Get the amount a user has requested and not been paid",
+        {200: UnpaidRequests},
+        description="`requested_payout` = payout − paid_out.",
+        psp="aggregator requested",
+    )
+    async def get_requested_payout(self, merchant_id: str, user_id: VendorUserId) -> UnpaidRequests:
         """Return the amount a user has requested but not been paid. Raises NOT_FOUND as `balance` does."""
         found = await self._user(merchant_id, user_id)
         return UnpaidRequests(user_id, found["payout"] - found["paid_out"])
@@ -140,28 +156,60 @@ class AggregatorService:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
         return record
 
-    async def list_unpaid(self, merchant_id: str, window: PageWindow) -> Page:
+    @get(
+        "/aggregator/v1/payouts",
+        "List users with requested payouts that have not been paid",
+        {200: list[UnpaidRequests]},
+        query=PAGE,
+        psp="aggregator waiting",
+        columns="user_id requested_payout",
+    )
+    async def list_requested_payouts(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with unpaid requests, newest user first."""
         async with connection(merchant_id) as conn:
             records = await conn.fetch(_LIST_UNPAID, merchant_id, window.before, window.since, window.limit + 1)
         found = [UnpaidRequests(r["user_id"], r["requested"]) for r in records]
         return page(found, window.limit, [r["id"] for r in records])
 
-    async def fetches(self, merchant_id: str, window: PageWindow) -> Page:
+    @get(
+        "/aggregator/v1/fetches",
+        "List the calls to the vendor, newest first",
+        {200: list[Fetch]},
+        query=DATED_PAGE,
+        description="Kept for seven days.",
+        psp="aggregator fetches",
+        columns="at page outcome status rows new_rows dead_letters duration_ms error",
+    )
+    async def list_fetches(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of calls to the vendor, newest first."""
         async with connection(merchant_id):
             records = await _fetches(merchant_id, window.before, window.since, window.limit + 1)
         found = [Fetch(**{**r, "id": str(r["id"]), "at": render(r["at"])}) for r in records]
         return page(found, window.limit, [fetch.id for fetch in found])
 
-    async def dead_letters(self, merchant_id: str, window: PageWindow) -> Page:
+    @get(
+        "/aggregator/v1/dead-letters",
+        "List the vendor's rows that could not be parsed, newest first",
+        {200: list[DeadLetter]},
+        query=DATED_PAGE,
+        psp="aggregator dead-letters",
+        columns="id created_at reason raw",
+    )
+    async def list_dead_letters(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of rows that could not be parsed, newest first."""
         async with connection(merchant_id):
             records = await _dead_letters(merchant_id, window.before, window.since, window.limit + 1)
         found = [DeadLetter(str(r["id"]), r["raw"], r["reason"], render(r["created_at"])) for r in records]
         return page(found, window.limit, [letter.id for letter in found])
 
-    async def replay(self, context: RequestContext) -> CommandResult:
+    @post(
+        "/aggregator/v1/dead-letters/replay",
+        "Retry all dead letters",
+        {200: Replayed},
+        description="Rows that can be parsed now are added to the balances, each exactly once.",
+        psp="aggregator replay",
+    )
+    async def replay_dead_letters(self, context: RequestContext) -> CommandResult:
         """Retry all dead letters, and add each valid one to the balances exactly once. Responds with 200 and Replayed."""
         return await self._work.run_idempotent(context, lambda: self._replay(context.merchant_id))
 
@@ -177,7 +225,8 @@ class AggregatorService:
                 return CommandResult(200, msgspec.json.encode(Replayed(replayed, remaining)))
             after = letters[-1]["id"]
 
-    async def source(self, merchant_id: str) -> Source:
+    @get("/aggregator/v1/source", "Get the source of transactions", {200: Source}, psp="aggregator source")
+    async def get_source(self, merchant_id: str) -> Source:
         """Return the source of the merchant's transactions."""
         async with connection(merchant_id):
             record = await _source(merchant_id)
@@ -191,16 +240,30 @@ class AggregatorService:
         error = None if url is None else _url_error(url, self._allowed)
         return [] if error is None else [("url", error)]
 
-    async def set_source(self, context: RequestContext, url: str | None, headers: Mapping[str, str]) -> CommandResult:
+    @put(
+        "/aggregator/v1/source",
+        "Set the source of transactions",
+        {200: Source},
+        SourceBody,
+        access="admin",
+        example={"url": "https://vendor.example/vendor/v1/transactions", "headers": {"X-API-KEY": "the vendor's API key"}},
+        check=check,
+        description="`url` is the vendor's list of transactions. It is called with `startDate`, `page` and `limit` every "
+        "20 seconds, at most 5 times in any 60 seconds. Another URL restarts polling from the beginning and deletes "
+        "everything read from the previous one.",
+        psp=either("aggregator source", "--set! {url} --header {headers:pairs} headers?={}", "--own url=null headers?={}"),
+    )
+    async def set_source(self, context: RequestContext, body: SourceBody) -> CommandResult:
         """Set the vendor's URL and headers. Responds with 200 and the Source. Raises VALIDATION_ERROR.
 
         Changing the URL restarts polling from the beginning and deletes the previous vendor's data, because vendors share
         neither ids nor users. Calls made so far still count towards the rate limit.
         """
+        url = body.url
         error = None if url is None else _url_error(url, self._allowed)
         if error is not None:
             raise invalid("url", error)
-        stored = {} if url is None else dict(headers)
+        stored = {} if url is None else dict(body.headers)
         sealed = None
         if stored:
             sealed = seal_headers(self._box, context.merchant_id, msgspec.json.encode(stored).decode(), os.urandom(NONCE_SIZE))

@@ -16,6 +16,7 @@ class AuditApi:
         takes_turns=True,
         description="Recomputes every invariant from the ledger's entries. Responds with 200 even if checks "
         "fail: see `ok`. The merchant stays usable during the audit.",
+        psp="audit",
     )
     async def audit(self, request: Request) -> AuditReport:
         return await audit_merchant(request.merchant_id)

@@ -3,20 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
 from sandbox.db.engine import connection
 from sandbox.db.shared_reads import SharedReads
 from sandbox.db.statements import read_statements
+from sandbox.domain.body import amount_of
+from sandbox.domain.choices import Account
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import Amount
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
-from sandbox.domain.ledger_entry import ENTRY_COLUMNS, ledger_entries
+from sandbox.domain.ledger_entry import ENTRY_COLUMNS, LedgerEntry, ledger_entries
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
+from sandbox.http.operation import DATED_PAGE, get, parameter, post
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -40,6 +44,12 @@ class Balance(msgspec.Struct):
     available_balance: Decimal
     version: int
     updated_at: str
+
+
+class TopUpBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /balance/top-up`."""
+
+    amount: Amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +89,34 @@ class BalanceService:
         self._work = work
         self._reads = SharedReads(_read_balances)
 
-    async def get(self, merchant_id: str) -> Balance:
+    @get("/api/v1/balance", "Get the balance", {200: Balance}, psp="balance show")
+    async def get_balance(self, merchant_id: str) -> Balance:
         """Return the balance as of the last commit. Raises NOT_FOUND if the merchant was deleted."""
         balance = await self._reads.get(merchant_id, merchant_id)
         assert balance is not None  # `read_balance` returns one or raises
         return balance
 
-    async def history(self, merchant_id: str, window: PageWindow, params: Mapping[str, str]) -> Page:
-        """Return a page of ledger entries, newest first. `params` may have the filters payout_id and account."""
-        accounts = [params["account"]] if "account" in params else [AVAILABLE, LOCKED]
+    @get(
+        "/api/v1/balance/history",
+        "List ledger entries, newest first",
+        {200: list[LedgerEntry]},
+        query=(
+            *DATED_PAGE,
+            parameter("payout_id", "Only entries for this payout.", type="string", format="uuid"),
+            parameter("account", "Only entries on this account.", type="string", enum=list(get_args(Account))),
+        ),
+        psp="balance history",
+        columns="created_at account direction amount balance_after reason payout_id",
+    )
+    async def list_ledger_entries(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
+        """Return a page of ledger entries, newest first. `query` may have the filters payout_id and account."""
+        accounts = [query["account"]] if "account" in query else [AVAILABLE, LOCKED]
         reasons = [reason for reason, m in _BALANCE_MOVEMENTS.items() if m.debit in accounts or m.credit in accounts]
         arguments: list[Any] = [reasons, window.before, window.since, window.limit + 2]
         statement = _HISTORY
-        if "payout_id" in params:
+        if "payout_id" in query:
             statement = _HISTORY_BY_PAYOUT
-            arguments.append(params["payout_id"])
+            arguments.append(query["payout_id"])
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, *arguments)
         entries = [entry for record in records for entry in ledger_entries(record) if entry.account in accounts]
@@ -105,9 +128,18 @@ class BalanceService:
             entries = [entry for entry in entries if entry.transfer_id < window.before]
         return page(entries, window.limit, [entry.id for entry in entries])
 
-    async def top_up(self, context: RequestContext, amount: Decimal) -> CommandResult:
+    @post(
+        "/sandbox/v1/balance/top-up",
+        "Top up the available balance",
+        {200: Balance},
+        TopUpBody,
+        errors=("IDEMPOTENCY_KEY_REUSED",),
+        example={"amount": "5000.00"},
+        psp="balance top-up",
+    )
+    async def top_up_balance(self, context: RequestContext, body: TopUpBody) -> CommandResult:
         """Add money to the available balance: 200 with the balance, or 400 if it would exceed MAX_BALANCE."""
-        return await self._work.submit(TopUp(context, amount))
+        return await self._work.submit(TopUp(context, amount_of(body.amount)))
 
 
 async def _read_balances(merchant_id: str, _: Sequence[str]) -> Mapping[str, Balance]:

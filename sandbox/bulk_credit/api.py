@@ -9,7 +9,7 @@ from sandbox.bulk_credit.upload import MAX_FILE_SIZE, Upload, receive_file
 from sandbox.domain.bulk_credit import ITEM_STATUSES, Accepted, Activity, Item
 from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CURSOR, LIMIT, get, parameter, post
+from sandbox.http.operation import PAGE, either, get, parameter, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 
@@ -63,7 +63,6 @@ class BulkCreditApi:
         "Credit many wallets from a CSV file",
         {202: Accepted},
         UploadForm,
-        idempotency="required",
         links=_LINKS,
         receive=receive_file,
         body_limit=MAX_FILE_SIZE + _FORM_OVERHEAD,
@@ -71,6 +70,7 @@ class BulkCreditApi:
         description="Each row is a credit, and succeeds or fails independently. Rows with the same user and amount are "
         "separate credits; `duplicates` counts those that equal an earlier row. Workers credit the rows in the background: "
         "poll the activity, or subscribe to `bulk_credit.completed`.",
+        psp="bulk-credit {*:file=credits.csv}",
     )
     async def upload_bulk_credit(self, request: Request, body: Upload) -> CommandResult:
         with body.file:
@@ -82,17 +82,28 @@ class BulkCreditApi:
         {202: Accepted},
         RetryBody,
         errors=("NOT_FOUND", "NOT_RETRYABLE"),
-        idempotency="required",
         example={"activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"},
+        psp="bulk-credit --retry! {activity_id}",
     )
     async def retry_bulk_credit(self, request: Request, body: RetryBody) -> CommandResult:
         return await self._credits.retry(request.context, body.activity_id)
 
-    @get("/api/v1/wallet/bulk-credit", "List bulk credits, newest first", {200: list[Activity]}, query=(LIMIT, CURSOR))
+    @get(
+        "/api/v1/wallet/bulk-credit",
+        "List bulk credits, newest first",
+        {200: list[Activity]},
+        query=PAGE,
+        psp="bulk-credit --list",
+    )
     async def list_bulk_credits(self, request: Request) -> Page:
         return await self._credits.list(request.merchant_id, window(request.query))
 
-    @get("/api/v1/wallet/bulk-credit/{activity_id}", "Get a bulk credit", {200: Activity}, errors=("NOT_FOUND",))
+    @get(
+        "/api/v1/wallet/bulk-credit/{activity_id}",
+        "Get a bulk credit",
+        {200: Activity},
+        psp="bulk-credit --show! {activity_id}",
+    )
     async def get_bulk_credit(self, request: Request, activity_id: Uuid) -> Activity:
         return await self._credits.get(request.merchant_id, activity_id)
 
@@ -100,8 +111,8 @@ class BulkCreditApi:
         "/api/v1/wallet/bulk-credit/{activity_id}/items",
         "List the rows of a bulk credit, in file order",
         {200: list[Item]},
-        errors=("NOT_FOUND",),
-        query=(LIMIT, CURSOR, _STATUS, _DUPLICATES),
+        query=(*PAGE, _STATUS, _DUPLICATES),
+        psp=either("bulk-credit --items! {activity_id}", "", "--duplicates duplicates=only"),
     )
     async def list_bulk_credit_items(self, request: Request, activity_id: Uuid) -> Page:
         status = request.query.get("status", "").upper() or None

@@ -1,38 +1,16 @@
 """`psp aggregator`: balances read from a vendor, the calls to the vendor, and rows that could not be parsed."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
+from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.failures import refused
-from sandbox.cli.options import CreatedPaging, Paging, identifier, pairs
+from sandbox.cli.options import pairs
 
 app = App("Balances aggregated from a vendor's feed.")
 _PATH = "/aggregator/v1"
-_Id = Annotated[str, identifier("The user's id at the vendor.")]
-
-
-@app.command("user")
-@with_client
-def user(client: Client, user_id: _Id) -> Output:
-    """Show a user's balance according to the vendor."""
-    return as_fields(client.get(f"{_PATH}/users/{user_id}"))
-
-
-@app.command("requested")
-@with_client
-def requested(client: Client, user_id: _Id) -> Output:
-    """Show the unpaid amount that a user has requested, according to the vendor."""
-    return as_fields(client.get(f"{_PATH}/users/{user_id}/payouts"))
-
-
-@app.command("waiting")
-@with_client
-def waiting(client: Client, paging: Paging) -> Output:
-    """List users with unpaid payout requests."""
-    return as_table(client.get(f"{_PATH}/payouts", **paging), "user_id", "requested_payout")
 
 
 @app.command("source")
@@ -63,26 +41,8 @@ def source(
     return Output(found, f"Transactions are read from {where}{sent}.")
 
 
-@app.command("fetches")
-@with_client
-def fetches(client: Client, paging: CreatedPaging) -> Output:
-    """List the calls to the vendor, newest first."""
-    page = client.get(f"{_PATH}/fetches", **paging)
-    return as_table(page, "at", "page", "outcome", "status", "rows", "new_rows", "dead_letters", "duration_ms", "error")
-
-
-@app.command("dead-letters")
-@with_client
-def dead_letters(client: Client, paging: CreatedPaging) -> Output:
-    """List the vendor's rows that could not be parsed, newest first."""
-    return as_table(client.get(f"{_PATH}/dead-letters", **paging), "id", "created_at", "reason", "raw")
-
-
-@app.command("replay")
-@with_client
-def replay(client: Client) -> Output:
-    """Retry all dead letters. The exit code is 1 if some still cannot be parsed."""
-    found = client.post(f"{_PATH}/dead-letters/replay")
+@app.shows("replay", help="The exit code is 1 if some still cannot be parsed.")
+def _replayed(found: dict[str, Any]) -> Output:
     failure = refused(f"{found['remaining']} rows still cannot be parsed.") if found["remaining"] else None
     return Output(found, f"{found['replayed']} rows were parsed.", failure)
 

@@ -3,9 +3,10 @@
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -15,6 +16,7 @@ from typer.models import ParameterInfo
 from sandbox.cli.failures import EXIT_CODES, ExitCode, Failure, usage_error
 from sandbox.cli.global_options import split
 
+T = TypeVar("T", bound=Callable[[Any], Any])
 _OTHER_NAMES: Final = {
     "show": "get", "view": "get", "describe": "get", "ls": "list", "all": "list", "add": "create", "new": "create",
     "create": "add", "remove": "delete", "rm": "delete", "revoke": "delete", "delete": "revoke", "change": "update",
@@ -100,11 +102,34 @@ class Psp(Group):
         sys.exit(code)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a command shows the response of its call: as this text, or as an Output that may also be a failure.
+
+    `waiting` is shown on a terminal while the call lasts. `help` is added to the command's help.
+    """
+
+    text: Callable[[Any], Any]
+    waiting: str = ""
+    help: str = ""
+
+
 class App(typer.Typer):
     """A group of commands whose help documents the exit codes."""
 
     def __init__(self, help: str, *, root: bool = False, **options: Any) -> None:
         super().__init__(help=help, no_args_is_help=True, cls=Psp if root else Group, **options)
+        self.shown: dict[str, Shown] = {}
+        """Derived command (`derived.py`) → how it shows its response; by default a table, or a line for each field."""
+
+    def shows(self, *names: str, waiting: str = "", help: str = "") -> Callable[[T], T]:
+        """Return a decorator for the function that shows the responses of these derived commands."""
+
+        def decorate(text: T) -> T:
+            self.shown.update(dict.fromkeys(names, Shown(text, waiting, help)))
+            return text
+
+        return decorate
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
         """Return a decorator that adds a command. By default, `epilog` lists the exit codes.

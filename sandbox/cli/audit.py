@@ -1,13 +1,14 @@
 """`psp audit`: check every invariant of the ledger."""
 
-from sandbox.cli.client import Client, Output, with_client
+from typing import Any
+
+from sandbox.cli.app import Shown
+from sandbox.cli.client import Output
+from sandbox.cli.derived import command_of
 from sandbox.cli.failures import check_failed
 
 
-@with_client
-def audit(client: Client) -> Output:
-    """Check every invariant of the merchant's ledger. The exit code is 1 if one is violated."""
-    report = client.get("/sandbox/v1/audit")
+def _report(report: dict[str, Any]) -> Output:
     lines = []
     for check in report["checks"]:
         lines.append(f"{'ok' if check['ok'] else 'WRONG':<6}{check['name']}: {check['detail']}")
@@ -15,3 +16,6 @@ def audit(client: Client) -> Output:
     violated = [check["name"] for check in report["checks"] if not check["ok"]]
     failure = None if report["ok"] else check_failed(f"These invariants are violated: {', '.join(violated)}.")
     return Output(report, "\n".join(lines), failure)
+
+
+audit = command_of("audit", shown=Shown(_report, help="The exit code is 1 if an invariant is violated."))

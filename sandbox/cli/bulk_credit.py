@@ -8,7 +8,7 @@ import typer
 
 from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.failures import not_met, refused
-from sandbox.cli.options import Paging, path_part
+from sandbox.cli.options import Cursor, Limit, path_part
 from sandbox.domain.choices import ItemStatus
 
 _DONE: Final = frozenset({"COMPLETED", "PARTIALLY_COMPLETED", "FAILED"})
@@ -19,7 +19,6 @@ _SHOWN: Final = 5
 @with_client
 def bulk_credit(
     client: Client,
-    paging: Paging,
     file: Annotated[
         Path | None, typer.Argument(help="A CSV file with the header uuid,amount.", dir_okay=False, exists=True)
     ] = None,
@@ -41,6 +40,8 @@ def bulk_credit(
         bool, typer.Option("--duplicates", help="With --items: only rows that equal an earlier row.")
     ] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for it to complete.")] = 600,
+    limit: Limit = 20,
+    cursor: Cursor = None,
 ) -> Output:
     """Credit many wallets from a CSV file and wait until it is done, or show earlier bulk credits.
 
@@ -51,10 +52,11 @@ def bulk_credit(
     if (status is not None or duplicates) and items is None:
         raise typer.BadParameter("--status and --duplicates need --items.")
     if listed:
-        page = client.get(_PATH, **paging)
+        page = client.get(_PATH, limit=limit, cursor=cursor)
         return as_table(page, "activity_id", "status", "total", "succeeded", "failed", "invalid", "duplicates", "created_at")
     if items is not None:
-        page = client.get(f"{_PATH}/{items}/items", status=status, duplicates="only" if duplicates else None, **paging)
+        only = "only" if duplicates else None
+        page = client.get(f"{_PATH}/{items}/items", status=status, duplicates=only, limit=limit, cursor=cursor)
         return as_table(page, "line", "uuid", "amount", "status", "same_as_line", "error")
     if shown is not None:
         activity = client.get(f"{_PATH}/{shown}")

@@ -9,10 +9,9 @@ import msgspec
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_table, with_client
+from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.endpoints import CustomSigningOption, custom_settings
 from sandbox.cli.failures import check_failed, not_met, usage_error
-from sandbox.cli.options import Paging, identifier
 from sandbox.domain.receiver_events import ReceiverSigning
 
 app = App("Tests of webhook receivers, which `psp certify` and the console start.")
@@ -25,19 +24,9 @@ _FIRST_PAUSE: Final = 0.05
 _MAX_PAUSE: Final = 0.5
 
 
-@app.command("list")
-@with_client
-def list_(client: Client, paging: Paging) -> Output:
-    """List receiver tests, newest first."""
-    return as_table(client.get(_PATH, **paging), "id", "created_at", "status", "url")
-
-
-@app.command("get")
-@with_client
-def get(client: Client, test_id: Annotated[str, identifier("The test's id.")]) -> Output:
-    """Show a receiver test and its findings so far."""
-    found = client.get(f"{_PATH}/{test_id}")
-    return Output(found, report(found, None))
+@app.shows("get")
+def _findings(test: dict[str, Any]) -> str:
+    return report(test, None)
 
 
 @with_client

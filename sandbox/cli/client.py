@@ -15,7 +15,6 @@ import typer
 
 from sandbox.cli.dates import readable
 from sandbox.cli.failures import Failure, failed_response, unreachable
-from sandbox.cli.options import CreatedPaging, Paging
 from sandbox.cli.references import Reference
 from sandbox.domain.idempotency import NEEDS_NEW_KEY
 from sandbox.infrastructure.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
@@ -230,8 +229,8 @@ class Output:
 def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Output]], Callable[..., None]]:
     """Return a decorator that turns a function of a Client and further arguments into a command.
 
-    The command has the function's options, the connector's, those of a Paging parameter, and --json. It prints the Output that
-    the function returns, and raises its failure. The function gets the ids of parameters that are references.
+    The command has the function's options, the connector's, and --json. It prints the Output that the function returns, and
+    raises its failure. The function gets the ids of parameters that are references.
     """
     shared = [*inspect.signature(connector).parameters.values()]
     as_json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
@@ -239,9 +238,6 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Outpu
     def decorate(function: Callable[..., Output]) -> Callable[..., None]:
         def command(*, as_json: bool, **arguments: Any) -> None:
             client = connector(**{parameter.name: arguments.pop(parameter.name) for parameter in shared})
-            for parameter in paging:
-                names = parameter.annotation.options
-                arguments[parameter.name] = parameter.annotation({name: arguments.pop(name) for name in names})
             client.is_watched = is_watched(as_json)
             client.may_prompt = not as_json and sys.stdin.isatty()
             for name, reference in references.items():
@@ -253,20 +249,13 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Outpu
 
         # Typer derives the options from the signature and the annotations, so set both.
         _client, *own = inspect.signature(function).parameters.values()
-        paging = [parameter for parameter in own if parameter.annotation in (Paging, CreatedPaging)]
-        paging_options = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for parameter in paging
-            for name, (annotation, default) in parameter.annotation.options.items()
-        ]
-        own = [parameter for parameter in own if parameter not in paging]
         references = {
             parameter.name: extra
             for parameter in own
             for extra in getattr(parameter.annotation, "__metadata__", ())
             if isinstance(extra, Reference)
         }
-        every = (*own, *paging_options, *shared, as_json_option)
+        every = (*own, *shared, as_json_option)
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in every]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions accept any attribute
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -7,56 +7,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from sandbox.cli.app import App
+from sandbox.cli.app import App, Shown
 from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.dates import moment
+from sandbox.cli.derived import command_of
 from sandbox.cli.failures import not_met
-from sandbox.cli.options import Limit
-from sandbox.cli.references import PAYOUT
 
 app = App("The clock of the merchant whose key is used.")
 _SPAN: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?\Z", re.ASCII)
 _UNITS: Final = (86_400, 3600, 60, 1)
-
-
-@app.command("show")
-@with_client
-def show_(client: Client) -> Output:
-    """Show the clock."""
-    clock = client.get("/sandbox/v1/clock")
-    return Output(clock, _line(clock))
-
-
-@app.command("due")
-@with_client
-def due(
-    client: Client,
-    limit: Limit = 20,
-    payout_id: Annotated[
-        str | None, typer.Option("--payout", help="Only what happens to the payout with this id or reference."), PAYOUT
-    ] = None,
-) -> Output:
-    """List the payout steps, payments of sales and webhook attempts that happen next, soonest first."""
-    found = client.get("/sandbox/v1/clock/due", limit=limit, payout_id=payout_id)
-    lines = [f"{item['due_at']}  {_subject(item)}: {item['description']}" for item in found["data"]]
-    if found["has_more"]:
-        lines.append("There is more.")
-    return Output(found, "\n".join(lines or ["Nothing is scheduled."]))
-
-
-@app.command("freeze")
-@with_client
-def freeze(
-    client: Client,
-    at: Annotated[
-        str | None,
-        typer.Option("--at", help="The time to freeze at, such as 2030-01-01T00:00:00Z. Default: now.", callback=moment),
-    ] = None,
-) -> Output:
-    """Freeze the clock. With --at, advance it to that time first; the exit code is 4 if work due by then remains."""
-    with client.waiting("Freezing"):
-        run = client.post("/sandbox/v1/clock/freeze", {} if at is None else {"at": at})
-    return _output(run)
 
 
 @app.command("advance")
@@ -82,25 +41,6 @@ def advance(
         return _output(client.post("/sandbox/v1/clock/advance", body))
 
 
-@app.command("resume")
-@with_client
-def resume(client: Client) -> Output:
-    """Resume a frozen clock from its current time."""
-    clock = client.post("/sandbox/v1/clock/resume")
-    return Output(clock, _line(clock))
-
-
-@with_client
-def drain(client: Client) -> Output:
-    """Wait until all due work is done. The exit code is 4 if work remains."""
-    with client.waiting("Waiting for due work"):
-        drained = client.post("/sandbox/v1/drain")
-    text = f"Steps taken: {drained['steps']}."
-    if drained["drained"]:
-        return Output(drained, f"{text} No work is due.")
-    return Output(drained, text, not_met(f"Work is still due: {drained['stopped_because']}."))
-
-
 def seconds_of(span: str) -> float:
     """Return the seconds of a time span such as 75h, 1d12h, 10s or 90. Raises BadParameter."""
     found = _SPAN.match(span)
@@ -109,6 +49,7 @@ def seconds_of(span: str) -> float:
     return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS, strict=True) if part is not None)
 
 
+@app.shows("freeze", waiting="Freezing", help="The exit code is 4 if work due by then remains.")
 def _output(run: dict[str, Any]) -> Output:
     lines = [f"{_line(run)} Steps taken: {run['steps']}.", *(f"  {item['at']}  {_what_ran(item)}" for item in run["ran"])]
     failure = None if run["complete"] else not_met(f"Some due work is not done: {run['stopped_because']}.")
@@ -123,11 +64,20 @@ def _what_ran(item: dict[str, Any]) -> str:
     return f"webhook {item['outcome']}"
 
 
+@app.shows("due")
+def _due(found: dict[str, Any]) -> str:
+    lines = [f"{item['due_at']}  {_subject(item)}: {item['description']}" for item in found["data"]]
+    if found["has_more"]:
+        lines.append("There is more.")
+    return "\n".join(lines or ["Nothing is scheduled."])
+
+
 def _subject(item: dict[str, Any]) -> str:
     name = {"payout_step": "payout", "sale_payment": "sale", "delivery_attempt": "delivery"}[item["kind"]]
     return f"{name} {item[f'{name}_id']}"
 
 
+@app.shows("show", "resume")
 def _line(clock: dict[str, Any]) -> str:
     if clock["frozen"]:
         return f"Frozen at {clock['now']}."
@@ -135,3 +85,13 @@ def _line(clock: dict[str, Any]) -> str:
     if not offset:
         return f"Running, now {clock['now']}, same as the host's clock."
     return f"Running, now {clock['now']}, {abs(offset)} {'ahead of' if offset > timedelta(0) else 'behind'} the host's clock."
+
+
+def _drained(drained: dict[str, Any]) -> Output:
+    text = f"Steps taken: {drained['steps']}."
+    if drained["drained"]:
+        return Output(drained, f"{text} No work is due.")
+    return Output(drained, text, not_met(f"Work is still due: {drained['stopped_because']}."))
+
+
+drain = command_of("drain", shown=Shown(_drained, "Waiting for due work", "The exit code is 4 if work remains."))

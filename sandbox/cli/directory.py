@@ -1,20 +1,22 @@
 """`psp directory` and `psp verify-account`: list banks and wallet providers, and check an account."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from sandbox.cli.app import Shown
 from sandbox.cli.client import Client, Output, with_client
+from sandbox.cli.derived import command_of
 from sandbox.cli.options import Bank, Wallet, destination
 
 
-@with_client
-def directory(client: Client) -> Output:
-    """List the banks and wallet providers that payouts can go to."""
-    found = client.get("/api/v1/directory")
+def _codes(found: dict[str, Any]) -> str:
     lines = [f"{bank['code']:<10} {bank['iban_code']:<5} {bank['name']}" for bank in found["banks"]]
     lines += [f"{wallet['code']:<10} {'':<5} {wallet['name']} (wallet)" for wallet in found["wallets"]]
-    return Output(found, "\n".join(lines))
+    return "\n".join(lines)
+
+
+directory = command_of("directory", shown=Shown(_codes))
 
 
 @with_client

@@ -17,44 +17,18 @@ from sandbox.cli.client import (
     Output,
     ReadyFile,
     Url,
-    as_table,
     connect,
     show,
     with_client,
 )
 from sandbox.cli.failures import not_met, refused, unreachable
-from sandbox.cli.options import CreatedPaging, completion, event_types, identifier
-from sandbox.cli.references import PAYOUT
+from sandbox.cli.options import completion, event_types, identifier
 from sandbox.cli.stream import messages
 from sandbox.domain.choices import EventType
 
 app = App("Events of the merchant whose key is used.")
 _Id = Annotated[str, identifier("The event's id.")]
 STREAM = "/sandbox/v1/stream"
-
-
-@app.command("list")
-@with_client
-def list_(
-    client: Client,
-    paging: CreatedPaging,
-    payout: Annotated[
-        str | None, typer.Option("--payout", help="Only events of the payout with this id or reference."), PAYOUT
-    ] = None,
-) -> Output:
-    """List events, newest first."""
-    page = client.get("/api/v1/events", payout_id=payout, **paging)
-    return as_table(page, "id", "created_at", "type", "payout_id")
-
-
-@app.command("get")
-@with_client
-def get(client: Client, event_id: _Id) -> Output:
-    """Show an event and its deliveries."""
-    found = client.get(f"/api/v1/events/{event_id}")
-    lines = [line(found)]
-    lines += [f"  {item['id']}  to endpoint {item['endpoint_id']}  {item['status']}" for item in found["deliveries"]]
-    return Output(found, "\n".join(lines))
 
 
 @app.command("resend")
@@ -70,6 +44,13 @@ def resend(client: Client, event_id: _Id) -> Output:
     sent = [client.post(f"/api/v1/webhook-deliveries/{delivery['id']}/resend") for delivery in deliveries]
     lines = [f"{delivery['id']}  to endpoint {delivery['endpoint_id']}  {delivery['status']}" for delivery in sent]
     return Output({"deliveries": sent}, "\n".join(lines))
+
+
+@app.shows("get")
+def _with_deliveries(found: dict[str, Any]) -> str:
+    lines = [line(found)]
+    lines += [f"  {item['id']}  to endpoint {item['endpoint_id']}  {item['status']}" for item in found["deliveries"]]
+    return "\n".join(lines)
 
 
 @app.command("watch")

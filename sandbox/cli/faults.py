@@ -6,31 +6,12 @@ from typing import Annotated, Any, get_args
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_fields, with_client
-from sandbox.cli.options import OnlyMethod, Paging, completion, given, identifier, pairs
+from sandbox.cli.client import Client, Output, with_client
+from sandbox.cli.options import OnlyMethod, completion, given, pairs
 from sandbox.domain.choices import EventType, FaultKind, FaultTarget
 
 app = App("Faults injected into API calls and webhooks.")
 _PATH = "/sandbox/v1/faults"
-_Id = Annotated[str, identifier("The fault's id.")]
-
-
-@app.command("list")
-@with_client
-def list_(client: Client, paging: Paging) -> Output:
-    """List the merchant's faults with their hits, newest first."""
-    page = client.get(_PATH, **paging)
-    lines = [*map(_line, page["data"])] or ["No faults."]
-    if page["has_more"]:
-        lines.append(f"More results: --cursor {page['next_cursor']}")
-    return Output(page, "\n".join(lines))
-
-
-@app.command("get")
-@with_client
-def get(client: Client, fault_id: _Id) -> Output:
-    """Show a fault and its number of hits."""
-    return as_fields(client.get(f"{_PATH}/{fault_id}"))
 
 
 @app.command("add")
@@ -87,12 +68,12 @@ def add(
     return Output(fault, _line(fault))
 
 
-@app.command("delete")
-@with_client
-def delete(client: Client, fault_id: _Id) -> Output:
-    """Delete a fault."""
-    client.request_json("DELETE", f"{_PATH}/{fault_id}")
-    return Output({"deleted": fault_id}, f"Deleted {fault_id}.")
+@app.shows("list")
+def _page(page: dict[str, Any]) -> str:
+    lines = [*map(_line, page["data"])] or ["No faults."]
+    if page["has_more"]:
+        lines.append(f"More results: --cursor {page['next_cursor']}")
+    return "\n".join(lines)
 
 
 def _value(text: str) -> Any:

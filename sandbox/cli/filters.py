@@ -1,21 +1,17 @@
 """Parse the `--filter` options of webhook endpoints: `FIELD OPERATOR VALUE`, or the API's JSON."""
 
 import json
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Final, get_args
 
 import typer
 
 from sandbox.domain.choices import FilterOperator
 
-FilterOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--filter",
-        metavar="FILTER",
-        help="Send only events for which this holds, such as 'data.amount gte 1000', 'data.bank_code in HBL,MCB' or "
-        "'data.failure_code exists'. Also accepts the API's JSON. Can be repeated; all must hold.",
-    ),
-]
+FILTER_HELP: Final = (
+    "Send only events for which this holds, such as 'data.amount gte 1000', 'data.bank_code in HBL,MCB' or "
+    "'data.failure_code exists'. Also accepts the API's JSON. Can be repeated; all must hold; `none` removes all filters."
+)
+FilterOptions = Annotated[list[str] | None, typer.Option("--filter", metavar="FILTER", help=FILTER_HELP)]
 
 
 def filters(given: list[str] | None) -> list[Any] | None:

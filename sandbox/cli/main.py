@@ -1,4 +1,4 @@
-"""The command `psp`: the list of its commands. Each is in its own module."""
+"""The command `psp`: the list of its commands and groups. Those that only make one call are derived (`derived.py`)."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from sandbox.cli.app import App
+from sandbox.cli.derived import add_derived
 from sandbox.cli.global_options import GLOBAL_OPTIONS, command_first
 
 _COMMANDS: Final = {
@@ -31,28 +32,28 @@ _COMMANDS: Final = {
 }
 """Name → module in this folder, function."""
 _GROUPS: Final = {
-    "payouts": ("payouts", "app"),
-    "balance": ("balance", "app"),
-    "users": ("users", "app"),
-    "sales": ("sales", "app"),
-    "endpoints": ("endpoints", "app"),
-    "deliveries": ("deliveries", "app"),
-    "events": ("events", "app"),
-    "receiver-tests": ("certify", "app"),
-    "requests": ("requests", "app"),
-    "clock": ("clock", "app"),
-    "scenarios": ("scenarios", "app"),
-    "faults": ("faults", "app"),
-    "snapshots": ("snapshots", "app"),
-    "world": ("world_file", "app"),
-    "merchants": ("merchants", "app"),
-    "keys": ("merchants", "keys_app"),
-    "settings": ("settings", "app"),
-    "aggregator": ("aggregator", "app"),
-    "ipn": ("ipn", "app"),
-    "bench": ("bench", "app"),
+    "payouts": "payouts",
+    "balance": "The merchant's balance.",
+    "users": "users",
+    "sales": "sales",
+    "endpoints": "endpoints",
+    "deliveries": "deliveries",
+    "events": "events",
+    "receiver-tests": "certify",
+    "requests": "requests",
+    "clock": "clock",
+    "scenarios": "scenarios",
+    "faults": "faults",
+    "snapshots": "snapshots",
+    "world": "world_file",
+    "merchants": "Merchants. Each has its own isolated data and clock. Needs the operator's key.",
+    "keys": "The merchant's API keys. Needs an admin key.",
+    "settings": "Show and change the merchant's settings.",
+    "aggregator": "aggregator",
+    "ipn": "ipn",
+    "bench": "bench",
 }
-"""Name → module in this folder, its commands."""
+"""Name → module in this folder, whose `app` has commands; or the help of a group whose commands are all derived."""
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     # All arguments after the user's command belong to that command, with or without --. `run` has its own exit codes.
     "run": {"context_settings": {"allow_interspersed_args": False}, "epilog": None},
@@ -74,9 +75,16 @@ def create_app(arguments: Sequence[str] = ()) -> App:
     for name in filter(names.__contains__, _COMMANDS):
         app.command(name, **_OPTIONS.get(name, {}))(_load(*_COMMANDS[name]))
     for name in filter(names.__contains__, _GROUPS):
-        app.add_typer(_load(*_GROUPS[name]), name=name)
+        app.add_typer(_group(name), name=name)
     app.callback()(_options)
     return app
+
+
+def _group(name: str) -> App:
+    module = _GROUPS[name]
+    group: App = App(module) if module.endswith(".") else _load(module, "app")
+    add_derived(group, name)
+    return group
 
 
 def _load(module: str, name: str) -> Any:

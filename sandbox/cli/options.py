@@ -1,41 +1,15 @@
 """Options and arguments that several commands share, with their completion."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, ClassVar, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final, get_args
 from urllib.parse import quote
 
 import typer
 
-from sandbox.cli.dates import moment
 from sandbox.domain.choices import Method
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="The maximum number of results.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the previous page.")]
-CreatedFrom = Annotated[
-    str | None, typer.Option("--created-from", help="Only items created at or after this time or date.", callback=moment)
-]
-CreatedTo = Annotated[
-    str | None, typer.Option("--created-to", help="Only items created before this time or date.", callback=moment)
-]
-
-
-class Paging(dict[str, Any]):
-    """The query parameters for a page of a list. A command with a parameter of this type gets these options."""
-
-    options: ClassVar[dict[str, tuple[Any, Any]]] = {"limit": (Limit, 20), "cursor": (Cursor, None)}
-    """Option's name → its annotation for typer, and its default."""
-
-
-class CreatedPaging(Paging):
-    """The same, for a list that can be filtered by creation time."""
-
-    options: ClassVar[dict[str, tuple[Any, Any]]] = {
-        "created_from": (CreatedFrom, None),
-        "created_to": (CreatedTo, None),
-        **Paging.options,
-    }
-
-
 OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.")]
 MetadataPairs = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A metadata entry. Can be repeated.")
@@ -148,9 +122,12 @@ def _scenario(value: str | None) -> str | None:
     return value if value is None or value.lower() not in _scenarios(value) else value.lower()
 
 
-Bank = Annotated[
-    str | None, typer.Option("--bank", help="The bank's code. Default: HBL.", autocompletion=_banks, callback=upper)
-]
+BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
+    "bank_code": {"autocompletion": _banks, "callback": upper},
+    "failure_code": {"autocompletion": _failure_codes, "callback": _failure_code},
+}
+"""Parameter or field of the API → the settings of every option for it. The API also accepts codes that are not listed."""
+Bank = Annotated[str | None, typer.Option("--bank", help="The bank's code. Default: HBL.", **BY_NAME["bank_code"])]
 Wallet = Annotated[
     str | None,
     typer.Option("--wallet", help="The wallet provider's code, instead of a bank.", autocompletion=_wallets, callback=upper),
@@ -160,8 +137,7 @@ FailureCode = Annotated[
     typer.Option(
         "--failure-code",
         help="Why it failed: a code such as BANK_REJECTED, or one of your own.",
-        autocompletion=_failure_codes,
-        callback=_failure_code,
+        **BY_NAME["failure_code"],
     ),
 ]
 ScenarioName = Annotated[

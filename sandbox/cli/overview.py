@@ -1,12 +1,12 @@
 """`psp overview`: statistics of the newest payouts and webhooks, and the balance."""
 
-from sandbox.cli.client import Client, Output, with_client
+from typing import Any
+
+from sandbox.cli.app import Shown
+from sandbox.cli.derived import command_of
 
 
-@with_client
-def overview(client: Client) -> Output:
-    """Show the newest 1000 payouts by status and failure, the balance, and the newest 1000 webhook deliveries."""
-    found = client.get("/sandbox/v1/overview")
+def _statistics(found: dict[str, Any]) -> str:
     payouts, balance, deliveries = found["payouts"], found["balance"]["points"][-1], found["deliveries"]
     attempts = deliveries["attempts"]
     lines = [f"Newest {payouts['covers']['rows']} payouts:"]
@@ -24,4 +24,7 @@ def overview(client: Client) -> Output:
             f"Attempts: {attempts['success_rate']:.1%} succeeded, in {latency['p50_ms']} ms (median), {latency['p95_ms']} ms "
             f"(95 %), at most {latency['max_ms']} ms."
         )
-    return Output(found, "\n".join(lines))
+    return "\n".join(lines)
+
+
+overview = command_of("overview", shown=Shown(_statistics))

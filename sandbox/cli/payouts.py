@@ -7,15 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_table, with_client
+from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.failures import not_met
 from sandbox.cli.files import batch_output, read_items
 from sandbox.cli.options import (
     Bank,
-    CreatedPaging,
-    FailureCode,
     MetadataPairs,
-    Paging,
     ScenarioName,
     Wallet,
     destination,
@@ -23,8 +20,8 @@ from sandbox.cli.options import (
     multi_choice_option,
     pairs,
 )
-from sandbox.cli.references import USER, PayoutId
-from sandbox.domain.choices import DestType, PayoutStatus
+from sandbox.cli.references import PayoutId
+from sandbox.domain.choices import PayoutStatus
 
 app = App("Payouts of the merchant whose key is used.")
 _PATH = "/api/v1/payouts"
@@ -100,105 +97,14 @@ def get(
     return Output({**payout, "timeline": timeline}, "\n".join(lines), failure)
 
 
-@app.command("timeline")
-@with_client
-def timeline(client: Client, payout_id: PayoutId) -> Output:
-    """Show every status change of a payout, oldest first."""
-    found = client.get(f"{_PATH}/{payout_id}/timeline")
-    return as_table(found, "at", "from", "to", "cause", "scenario", "step", "event_id")
-
-
-@app.command("list")
-@with_client
-def list_(
-    client: Client,
-    paging: CreatedPaging,
-    status: Annotated[list[str] | None, multi_choice_option("--status", PayoutStatus, "Only payouts in these states.")] = None,
-    dest_type: Annotated[DestType | None, typer.Option("--dest-type", help="Only payouts to this kind of destination.")] = None,
-    reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
-    user_id: Annotated[
-        str | None, typer.Option("--user-id", help="Only payouts of the user with this id or external_id."), USER
-    ] = None,
-    metadata: MetadataPairs = None,
-    search: Annotated[
-        str | None, typer.Option("--search", help="Only payouts whose reference, account, title, id or user matches this text.")
-    ] = None,
-) -> Output:
-    """List payouts, newest first."""
-    filters: dict[str, Any] = {f"metadata[{name}]": value for name, value in pairs("--metadata", metadata).items()}
-    page = client.get(
-        _PATH,
-        status=status,
-        dest_type=dest_type,
-        merchant_reference=reference,
-        user_id=user_id,
-        q=search,
-        **paging,
-        **filters,
-    )
-    return as_table(page, "merchant_reference", "id", "created_at", "amount", "account_number", "status", "failure_code")
-
-
-@app.command("requests")
-@with_client
-def requests(client: Client, paging: Paging) -> Output:
-    """List users with payout requests waiting for approval."""
-    return as_table(client.get(f"{_PATH}/requests", **paging), "user_id", "total_requested")
-
-
-@app.command("approve")
-@with_client
-def approve(client: Client, payout_id: PayoutId) -> Output:
-    """Approve a payout that is waiting for approval."""
-    return _acted(client, "PATCH", payout_id, "approve")
-
-
-@app.command("reject")
-@with_client
-def reject(client: Client, payout_id: PayoutId) -> Output:
-    """Reject a payout that is waiting for approval."""
-    return _acted(client, "PATCH", payout_id, "reject")
-
-
-@app.command("cancel")
-@with_client
-def cancel(client: Client, payout_id: PayoutId) -> Output:
-    """Cancel a payout that the bank is not processing."""
-    return _acted(client, "POST", payout_id, "cancel")
-
-
-@app.command("reinitiate")
-@with_client
-def reinitiate(client: Client, payout_id: PayoutId) -> Output:
-    """Retry a failed payout."""
-    return _acted(client, "POST", payout_id, "reinitiate")
-
-
-@app.command("simulate")
-@with_client
-def simulate(
-    client: Client,
-    payout_id: PayoutId,
-    status: Annotated[PayoutStatus, typer.Argument(help="The status to move it to.")],
-    failure_code: FailureCode = None,
-) -> Output:
-    """Move a payout to another status, as the bank would."""
-    body = {"status": status, **given(failure_code=failure_code)}
-    payout = client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", body)
-    return Output(payout, _line(payout))
-
-
-@app.command("actions")
-@with_client
-def actions(client: Client, payout_id: PayoutId) -> Output:
-    """List the commands that can change a payout now."""
-    found = client.get(f"/sandbox/v1/payouts/{payout_id}/actions")
+@app.shows("actions")
+def _actions(found: dict[str, Any]) -> str:
     lines = [f"{found['payout_id']}  {found['status']}"]
     for action in found["actions"]:
         command = " ".join([action["operation"].removesuffix("_payout"), *action["body"].values()])
         admin = " Needs an admin key." if action["access"] == "admin" else ""
         lines.append(f"  {command:<20} {action['description']}{admin}")
-    return Output(found, "\n".join(lines if found["actions"] else [*lines, "  Nothing can change it."]))
+    return "\n".join(lines if found["actions"] else [*lines, "  Nothing can change it."])
 
 
 def _reached(timeline: list[dict[str, Any]], wanted: list[str]) -> bool:
@@ -211,15 +117,11 @@ def _header(scenario: str | None) -> dict[str, str] | None:
     return {"X-Sandbox-Scenario": scenario} if scenario else None
 
 
-def _acted(client: Client, method: str, payout_id: str, action: str) -> Output:
-    payout = client.write(method, f"{_PATH}/{payout_id}/{action}")
-    return Output(payout, _line(payout))
-
-
 def _change(entry: dict[str, Any]) -> str:
     return f"  {entry['at']}  {entry['to']:<10} {entry['cause']}"
 
 
+@app.shows("approve", "reject", "cancel", "reinitiate", "simulate")
 def _line(payout: dict[str, Any]) -> str:
     failure = f" ({payout['failure_code']})" if payout["failure_code"] else ""
     to = f"{payout['amount']} {payout['currency']} to {payout['account_number']}"

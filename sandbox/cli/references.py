@@ -1,6 +1,6 @@
 """Arguments that name a thing by its id or by the name that its owner gave it, such as a payout's reference."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Protocol
 
 import typer
@@ -35,6 +35,15 @@ class Reference:
     is_filter: bool = True
     in_path: bool = True
 
+    @property
+    def help(self) -> str:
+        """What the help says about an argument that is one."""
+        return f"The {self.kind}'s id or {self.field}."
+
+    def elsewhere(self) -> "Reference":
+        """Return the same for an option or a field of a body."""
+        return replace(self, in_path=False)
+
     def id_of(self, client: _Reads, value: str | None) -> str | None:
         """Return the id of the item with this id or reference. If there is none, return the value for a path, so that the API
         refuses it; for anything else, raise Failure.
@@ -63,22 +72,11 @@ class Reference:
                 return None
 
 
-_PAYOUT: Final = ("payout", "/api/v1/payouts", "merchant_reference")
-_USER: Final = ("user", "/api/v1/users", "external_id")
-PAYOUT: Final = Reference(*_PAYOUT, in_path=False)
-"""Marks an option or a field of a body that is a payout's id or reference."""
-USER: Final = Reference(*_USER, in_path=False)
-"""The same for a user."""
-
-PayoutId = Annotated[str, typer.Argument(help="The payout's id or merchant_reference."), Reference(*_PAYOUT)]
-UserId = Annotated[str, typer.Argument(help="The user's id or external_id."), Reference(*_USER)]
-SnapshotId = Annotated[
-    str,
-    typer.Argument(help="The snapshot's id or name; the newest one of that name counts."),
-    Reference("snapshot", "/sandbox/v1/snapshots", "name", is_filter=False),
-]
-ScenarioId = Annotated[
-    str,
-    typer.Argument(help="The id or name of your own scenario."),
-    Reference("scenario", "/sandbox/v1/scenarios", "name", is_filter=False),
-]
+PAYOUT: Final = Reference("payout", "/api/v1/payouts", "merchant_reference")
+USER: Final = Reference("user", "/api/v1/users", "external_id")
+SNAPSHOT: Final = Reference("snapshot", "/sandbox/v1/snapshots", "name", is_filter=False)
+SCENARIO: Final = Reference("scenario", "/sandbox/v1/scenarios", "name", is_filter=False)
+BY_PARAMETER: Final = {"payout_id": PAYOUT, "user_id": USER, "snapshot_id": SNAPSHOT, "rule_id": SCENARIO}
+"""The parameters of the API that may be given as a reference, if they are ids."""
+PayoutId = Annotated[str, typer.Argument(help=PAYOUT.help), PAYOUT]
+UserId = Annotated[str, typer.Argument(help=USER.help), USER]

@@ -1,74 +1,28 @@
 """`psp sales`: record, show, reconcile and pay sales."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_table, with_client
+from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.failures import refused
-from sandbox.cli.options import CreatedPaging, identifier
-from sandbox.cli.references import USER
-from sandbox.domain.choices import SaleStatus
 
 app = App("Sales, and their advance and final payments.")
 
 
-@app.command("create")
-@with_client
-def create(
-    client: Client,
-    user_id: Annotated[str, typer.Argument(help="The id or external_id of the user who made the sale."), USER],
-    brand: Annotated[str, typer.Argument(help="The brand that was sold.")],
-    earning: Annotated[str, typer.Argument(help="The amount that the user earns, such as 40.00.")],
-) -> Output:
-    """Record a sale."""
-    sale = client.post("/api/v1/sales", {"user_id": user_id, "brand": brand, "earning": earning})
-    return Output(sale, f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}")
+@app.shows("create")
+def _line(sale: dict[str, Any]) -> str:
+    return f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}"
 
 
-@app.command("get")
-@with_client
-def get(client: Client, sale_id: Annotated[str, identifier("The sale's id.")]) -> Output:
-    """Show a sale and its payments."""
-    sale = client.get(f"/api/v1/sales/{sale_id}")
-    lines = [f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}  {sale['attempts']} attempts"]
+@app.shows("get")
+def _with_payments(sale: dict[str, Any]) -> str:
+    lines = [f"{_line(sale)}  {sale['attempts']} attempts"]
     lines += [f"  {payment['created_at']}  {payment['kind']:<8}{payment['amount']:>16}" for payment in sale["payments"]]
     if sale["last_error"]:
         lines.append(f"  {sale['last_error']}")
-    return Output(sale, "\n".join(lines))
-
-
-@app.command("list")
-@with_client
-def list_(
-    client: Client,
-    paging: CreatedPaging,
-    status: Annotated[SaleStatus | None, typer.Option("--status", help="Only sales in this state.")] = None,
-    user_id: Annotated[
-        str | None, typer.Option("--user-id", help="Only sales of the user with this id or external_id."), USER
-    ] = None,
-) -> Output:
-    """List sales, newest first."""
-    page = client.get(
-        "/api/v1/sales",
-        status=status,
-        user_id=user_id,
-        **paging,
-    )
-    return as_table(
-        page,
-        "id",
-        "created_at",
-        "user_id",
-        "brand",
-        "earning",
-        "status",
-        "advance_amount",
-        "final_amount",
-        "attempts",
-        "last_error",
-    )
+    return "\n".join(lines)
 
 
 @app.command("reconcile")

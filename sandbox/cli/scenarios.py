@@ -8,48 +8,11 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.files import read_json
-from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, destination, given, pairs, upper
-from sandbox.cli.references import USER, ScenarioId
+from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, destination, given, pairs
+from sandbox.cli.references import USER
 
 app = App("Scenarios that payouts follow: the built-in ones and your own.")
 _PATH = "/sandbox/v1/scenarios"
-_File = Annotated[
-    Path, typer.Argument(help="A JSON file with the body of POST /sandbox/v1/scenarios.", dir_okay=False, exists=True)
-]
-
-
-@app.command("list")
-@with_client
-def list_(client: Client) -> Output:
-    """List all scenarios with their steps and delays. The first one that matches a payout wins."""
-    page = client.get(_PATH)
-    return Output(page, "\n".join(map(_line, page["data"])))
-
-
-@app.command("catalogue")
-@with_client
-def catalogue(
-    client: Client,
-    bank: Annotated[
-        str | None, typer.Option("--bank", help="The bank whose accounts are the examples.", callback=upper)
-    ] = None,
-) -> Output:
-    """List an account number and an amount for each scenario, and what happens to such a payout."""
-    found = client.get("/sandbox/v1/catalogue", **given(bank_code=bank))
-    lines = [
-        f"{entry['example']['account_number']:<18}{entry['example']['amount']:>12}  {entry['scenario']['name']:<22}"
-        f"{path_of(entry['scenario']['steps'])}"
-        for entry in found["scenarios"]
-    ]
-    return Output(found, "\n".join(lines))
-
-
-@app.command("get")
-@with_client
-def get(client: Client, rule_id: ScenarioId) -> Output:
-    """Show one of your own scenarios."""
-    rule = client.get(f"{_PATH}/{rule_id}")
-    return Output(rule, _line(rule))
 
 
 @app.command("explain")
@@ -85,30 +48,26 @@ def explain(
     return Output(found, "\n".join(lines))
 
 
-@app.command("add")
-@with_client
-def add(client: Client, file: _File) -> Output:
-    """Add your own scenario."""
-    rule = client.post(_PATH, read_json(file))
-    return Output(rule, f"{rule['id']}  {rule['name']}")
+@app.shows("catalogue")
+def _examples(found: dict[str, Any]) -> str:
+    return "\n".join(
+        f"{entry['example']['account_number']:<18}{entry['example']['amount']:>12}  {entry['scenario']['name']:<22}"
+        f"{path_of(entry['scenario']['steps'])}"
+        for entry in found["scenarios"]
+    )
 
 
-@app.command("replace")
-@with_client
-def replace(client: Client, rule_id: ScenarioId, file: _File) -> Output:
-    """Replace one of your own scenarios. Payouts that already follow it keep the old steps."""
-    rule = client.write("PUT", f"{_PATH}/{rule_id}", read_json(file))
-    return Output(rule, _line(rule))
+@app.shows("add")
+def _added(rule: dict[str, Any]) -> str:
+    return f"{rule['id']}  {rule['name']}"
 
 
-@app.command("delete")
-@with_client
-def delete(client: Client, rule_id: ScenarioId) -> Output:
-    """Delete one of your own scenarios."""
-    client.request_json("DELETE", f"{_PATH}/{rule_id}")
-    return Output({"deleted": rule_id}, f"Deleted {rule_id}.")
+@app.shows("list")
+def _lines(page: dict[str, Any]) -> str:
+    return "\n".join(map(_line, page["data"]))
 
 
+@app.shows("get", "replace")
 def _line(rule: dict[str, Any]) -> str:
     own = f"  (own: {rule['id']})" if rule["id"] else ""
     return f"{rule['name']:<22}{_match(rule['match']):<34}{path_of(rule['steps'])}{own}"

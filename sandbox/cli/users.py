@@ -10,12 +10,11 @@ from typing import Annotated, Any, Final, TextIO
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
+from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.files import batch_output, read_items
-from sandbox.cli.options import Bank, CreatedPaging, Wallet, destination, given
-from sandbox.cli.references import PAYOUT, UserId
-from sandbox.domain.choices import RecordedType, TransactionType
+from sandbox.cli.options import Bank, Wallet, destination, given
+from sandbox.cli.references import UserId
 
 app = App("Users with wallets.")
 _PATH = "/api/v1/users"
@@ -25,19 +24,6 @@ _Account = Annotated[str | None, typer.Option("--account", help="The account num
 _USERS_PER_REQUEST: Final = 1000
 _FIRST: Final = ("Ayesha", "Bilal", "Danish", "Fatima", "Hamza", "Iqra", "Junaid", "Maryam", "Omar", "Sana", "Usman", "Zainab")
 _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik", "Mirza", "Qureshi", "Raza", "Shah", "Sheikh")
-
-
-@app.command("list")
-@with_client
-def list_(
-    client: Client,
-    paging: CreatedPaging,
-    external_id: Annotated[str | None, typer.Option("--external-id", help="Only the user with this external id.")] = None,
-    search: Annotated[str | None, typer.Option("--search", help="Only users whose name or external id contains this.")] = None,
-) -> Output:
-    """List users, newest first."""
-    page = client.get(_PATH, external_id=external_id, q=search, **paging)
-    return as_table(page, "external_id", "id", "name", "vendor_user_id", "created_at")
 
 
 @app.command("create")
@@ -72,13 +58,6 @@ def batch(
     return batch_output(client.post(f"{_PATH}/batch", {"users": read_items(file, "users")}, key=key), "user", _line)
 
 
-@app.command("get")
-@with_client
-def get(client: Client, user_id: UserId) -> Output:
-    """Show a user."""
-    return _output(client.get(f"{_PATH}/{user_id}"))
-
-
 @app.command("change")
 @with_client
 def change(
@@ -95,72 +74,6 @@ def change(
     if not body:
         raise typer.BadParameter("Give at least one of --name, --external-id and --account.")
     return _output(client.write("PATCH", f"{_PATH}/{user_id}", body))
-
-
-@app.command("transactions")
-@with_client
-def transactions(
-    client: Client,
-    user_id: UserId,
-    paging: CreatedPaging,
-    kind: Annotated[TransactionType | None, typer.Option("--type", help="Only transactions of this type.")] = None,
-) -> Output:
-    """List a user's transactions, newest first."""
-    page = client.get(f"{_PATH}/{user_id}/transactions", type=kind, **paging)
-    return as_table(page, "created_at", "type", "amount", "reference", "payout_id", "transfer_id")
-
-
-@app.command("history")
-@with_client
-def history(
-    client: Client,
-    user_id: UserId,
-    paging: CreatedPaging,
-    payout_id: Annotated[
-        str | None, typer.Option("--payout-id", help="Only entries for the payout with this id or reference."), PAYOUT
-    ] = None,
-) -> Output:
-    """List the ledger entries of a user's wallet, newest first."""
-    page = client.get(f"{_PATH}/{user_id}/history", payout_id=payout_id, **paging)
-    return as_table(page, "created_at", "reason", "direction", "amount", "balance_after", "payout_id", "transfer_id")
-
-
-@app.command("summary")
-@with_client
-def summary(client: Client, user_id: UserId) -> Output:
-    """Show the totals of a user's wallet."""
-    found = client.get(f"{_PATH}/{user_id}/summary")
-    return Output(found, "\n".join(f"{name:<18}{amount:>16}" for name, amount in found.items() if name != "user_id"))
-
-
-@app.command("balance")
-@with_client
-def balance(client: Client, user_id: UserId) -> Output:
-    """Show a user's balance and how much of it can be paid out."""
-    return as_fields(client.get(f"{_PATH}/{user_id}/balance"))
-
-
-@app.command("record")
-@with_client
-def record(
-    client: Client,
-    user_id: UserId,
-    kind: Annotated[RecordedType, typer.Argument(help="What to record.")],
-    amount: _Amount,
-    reference: Annotated[str | None, typer.Option("--reference", help="Your own reference.")] = None,
-) -> Output:
-    """Record what a user earned or spent."""
-    body = {"type": kind, "amount": amount, **given(reference=reference)}
-    found = client.post(f"{_PATH}/{user_id}/transactions", body)
-    return Output(found, f"{found['id']}  {found['type']} {found['amount']}")
-
-
-@app.command("request")
-@with_client
-def request(client: Client, user_id: UserId, amount: _Amount) -> Output:
-    """Request a payout to the user's destination. It waits for `psp payouts approve`."""
-    payout = client.post(f"{_PATH}/{user_id}/payout", {"amount": amount})
-    return Output(payout, f"{payout['id']}  {payout['amount']} {payout['currency']}  {payout['status']}")
 
 
 @app.command("seed")
@@ -192,10 +105,26 @@ def _output(user: dict[str, Any]) -> Output:
     return Output(user, _line(user))
 
 
+@app.shows("get")
 def _line(user: dict[str, Any]) -> str:
     where = user["destination"]
     account = "no destination" if where is None else f"{where['bank_code'] or where['wallet_code']} {where['account_number']}"
     return f"{user['id']}  {user['name']}  {account}"
+
+
+@app.shows("summary")
+def _totals(found: dict[str, Any]) -> str:
+    return "\n".join(f"{name:<18}{amount:>16}" for name, amount in found.items() if name != "user_id")
+
+
+@app.shows("record")
+def _recorded(found: dict[str, Any]) -> str:
+    return f"{found['id']}  {found['type']} {found['amount']}"
+
+
+@app.shows("request")
+def _requested(payout: dict[str, Any]) -> str:
+    return f"{payout['id']}  {payout['amount']} {payout['currency']}  {payout['status']}"
 
 
 def _open_export(export: Path) -> TextIO:

@@ -11,9 +11,9 @@ from sandbox.clock.service import ClockRun, ClockService, ClockState, Drained
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock_target import moment, seconds_ahead
 from sandbox.domain.errors import invalid
-from sandbox.domain.fields import EmptyBody, Time
+from sandbox.domain.fields import EmptyBody, Time, about
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import LIMIT, get, parameter, post
+from sandbox.http.operation import LIMIT, either, get, parameter, post
 from sandbox.http.paging import window
 from sandbox.http.request import Request
 
@@ -21,9 +21,9 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
 
 
 class FreezeClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /clock/freeze`: when to freeze, now by default."""
+    """The body of `POST /clock/freeze`."""
 
-    at: Time | UnsetType = UNSET
+    at: Annotated[Time | UnsetType, about("The time to freeze at; by default now.")] = UNSET
 
 
 class AdvanceClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -46,7 +46,7 @@ class ClockApi:
     def _check_advance(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         return [("seconds", _ONE_OF_TWO)] if ("seconds" in fields) == ("to" in fields) else []
 
-    @get("/sandbox/v1/clock", "Get the clock", {200: ClockState})
+    @get("/sandbox/v1/clock", "Get the clock", {200: ClockState}, psp="clock show")
     async def get_clock(self, request: Request) -> ClockState:
         return await self._clock.show(request.merchant_id)
 
@@ -59,6 +59,7 @@ class ClockApi:
         "request changes them first. Times before the clock's `now` are overdue: the work is in progress, or starts as soon as "
         "a worker is free. Payouts that wait for a decision without a time limit, deliveries to disabled endpoints, and "
         "deliveries that a listener sends are not listed.",
+        psp="clock due --payout {payout_id}",
     )
     async def list_due(self, request: Request) -> DueWork:
         return await self._due.list(request.merchant_id, window(request.query).limit, request.query.get("payout_id"))
@@ -69,10 +70,10 @@ class ClockApi:
         {200: ClockRun},
         FreezeClockBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         example={"at": "2030-01-01T00:00:00.000Z"},
         description="With `at`, the clock first advances to that time. `at` must be at most ten years after the "
         "merchant's current time, and not before it unless the merchant has no activity yet.",
+        psp="clock freeze",
     )
     async def freeze_clock(self, request: Request, body: FreezeClockBody) -> CommandResult:
         target = None if body.at is UNSET else moment(body.at, "at", may_be_past=True)
@@ -84,13 +85,13 @@ class ClockApi:
         {200: ClockRun},
         AdvanceClockBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         example={"seconds": 60},
         check=_check_advance,
         description="Runs payout steps, returns, webhook attempts and their retries, and responds when all of it is done "
         "and committed. What was already due is done first, and not listed. One request does at most 10,000 steps in 25 s "
         "of real time; then `complete` is false, and the same request continues. `to` must not be before the merchant's "
         "current time, nor more than ten years after it.",
+        psp=either("clock advance", "--seconds! {seconds:number}", "--to! {to}"),
     )
     async def advance_clock(self, request: Request, body: AdvanceClockBody) -> CommandResult:
         if (body.seconds is UNSET) == (body.to is UNSET):
@@ -104,7 +105,7 @@ class ClockApi:
         {200: ClockState},
         EmptyBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
+        psp="clock resume",
     )
     async def resume_clock(self, request: Request) -> CommandResult:
         return await self._clock.resume(request.context)
@@ -114,9 +115,9 @@ class ClockApi:
         "Wait until all due work is done",
         {200: Drained},
         EmptyBody,
-        idempotency="optional",
         description="Payout steps, bulk credits and webhooks. After 10,000 steps or 25 s of real time it responds with "
         "`drained` false.",
+        psp="drain",
     )
     async def drain(self, request: Request) -> CommandResult:
         return await self._clock.drain(request.context)

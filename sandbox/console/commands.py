@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from sandbox.console.psp_commands import PSP_COMMANDS
-from sandbox.console.psp_line import PspLine
 from sandbox.domain.fields import EmptyBody
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.http.curl import MERCHANT_KEY, NEW_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
 from sandbox.http.operation import Operation
+from sandbox.http.psp_line import PspLine
+from sandbox.http.psp_lines import psp_lines
 
 DEFAULT_CLI_URL: Final = "http://127.0.0.1:8000"
 """The URL that `psp` calls unless it is told another."""
@@ -40,7 +40,7 @@ class Commands:
         self._operations = {operation.id: operation for operation in operations}
         self._url = public_url.rstrip("/")
         self._cli_url = "" if self._url == DEFAULT_CLI_URL else self._url
-        self._lines = {name: [PspLine(line) for line in text.splitlines()] for name, text in PSP_COMMANDS.items()}
+        self._lines = {operation.id: [PspLine(line) for line in psp_lines(operation)] for operation in operations}
 
     def of(
         self,

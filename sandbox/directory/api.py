@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from sandbox.directory.destination import VerifyAccountBody, destination, destination_errors
+from sandbox.directory.destination import PSP_DESTINATIONS, VerifyAccountBody, destination, destination_errors
 from sandbox.domain.account_verification import Verification, verify
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory, DirectoryJson
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
-from sandbox.http.operation import get, post
+from sandbox.http.operation import either, get, post
 from sandbox.http.request import Request
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -40,7 +40,7 @@ class DirectoryApi:
     def _check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         return destination_errors(fields, self._directory)
 
-    @get("/api/v1/directory", "List banks and wallets that payouts can go to", {200: DirectoryJson})
+    @get("/api/v1/directory", "List banks and wallets that payouts can go to", {200: DirectoryJson}, psp="directory")
     async def get_directory(self, request: Request) -> DirectoryJson:
         return self._listing
 
@@ -49,9 +49,9 @@ class DirectoryApi:
         "Check whether an account can be paid",
         {200: Verification},
         VerifyAccountBody,
-        idempotency="required",
         check=_check,
         example={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"},
+        psp=either("verify-account {account_number}", *PSP_DESTINATIONS),
     )
     async def verify_account(self, request: Request, body: VerifyAccountBody) -> CommandResult:
         bank_code, wallet_code = destination(

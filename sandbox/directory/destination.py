@@ -1,7 +1,7 @@
 """The destination of a payout: its types in request bodies, and its validation against the directory. Pure."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -24,6 +24,12 @@ AccountNumber = Annotated[
         extra={"must": "a string of 10 to 16 digits, or a Pakistani IBAN in capitals, without spaces or dashes"},
     ),
 ]
+PSP_DESTINATIONS: Final = ("--bank! {bank_code} dest_type=BANK", "--wallet! {wallet_code} dest_type=WALLET")
+"""How `psp` commands write a destination, by its type (`psp_line.py`)."""
+PSP_PAYOUT: Final = (
+    "--reference! {merchant_reference} --metadata {metadata:pairs} metadata?={} requires_approval?=false currency?=PKR"
+)
+"""How `psp` commands write the rest of a payout."""
 
 
 class VerifyAccountBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

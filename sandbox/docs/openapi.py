@@ -12,6 +12,7 @@ from sandbox.domain.choices import EVENT_TYPES
 from sandbox.domain.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody, RefusedItem
 from sandbox.domain.payout import Payout
 from sandbox.http.operation import MULTIPART, Operation, page_item
+from sandbox.http.psp_lines import psp_lines
 
 Links = dict[Any, dict[str, tuple[str, str]]]
 
@@ -149,6 +150,8 @@ class _Builder:
             operation_object["parameters"] = parameters
         if operation.body is not None:
             operation_object["requestBody"] = self._body(operation)
+        if lines := psp_lines(operation):
+            operation_object["x-psp"] = {"line": lines[0], "columns": operation.columns.split()}
         operation_object["responses"] = {
             str(status): self._response(operation, status, kind, links) for status, kind in operation.responses.items()
         } | self._problems(operation, bool(operation.path_parameters))

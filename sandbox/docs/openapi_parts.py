@@ -2,10 +2,9 @@
 
 from typing import Final
 
-from sandbox.docs.schemas import PAYOUT_EXAMPLE, REF, Json
-from sandbox.domain.payout_states import CANCELLED, FAILED, FAILURES, REJECTED, RETURNED, SUCCESS, TRANSITIONS
-
-_PROCESSED: Final = (SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED)
+from sandbox.docs.schemas import REF, Json, payload_example
+from sandbox.domain.choices import EventType
+from sandbox.domain.payout_states import TRANSITIONS
 
 _KEY_PATTERN: Final = r'^([!-~]|[!#-~][ -~]*[!-~]|"[ -~]+[!-~]|"[!#-~])$'
 """Printable ASCII without leading or trailing spaces (HTTP strips them), except an empty pair of quotes."""
@@ -89,36 +88,11 @@ TAGS: Final = {
 """Tag → its description."""
 
 
-_ACTIVITY_EXAMPLE: Final[Json] = {
-    "activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b79",
-    "status": "PARTIALLY_COMPLETED",
-    "total": 3,
-    "invalid": 1,
-    "duplicates": 0,
-    "succeeded": 2,
-    "failed": 0,
-    "counts": {"total": 3, "invalid": 1, "duplicates": 0, "succeeded": 2, "failed": 0},
-    "created_at": "2026-01-31T11:59:58.000Z",
-    "completed_at": "2026-01-31T12:00:00.000Z",
-}
-
-
-def _payout_example(status: str, previous: str | None) -> Json:
-    """Return an example of a payout after a change from the status `previous` (None: after its creation)."""
-    if previous is None:
-        return {**PAYOUT_EXAMPLE, "status": status}
-    paid = {"psp_reference": "PSP202601319F3A6C1D0E9B"} if status in (SUCCESS, RETURNED) else {}
-    failure_code = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}.get(status)
-    failure = {} if failure_code is None else {"failure_code": failure_code, "failure_reason": FAILURES[failure_code]}
-    ended = {"processed_at": PAYOUT_EXAMPLE["updated_at"]} if status in _PROCESSED else {}
-    return {**PAYOUT_EXAMPLE, "status": status, "version": 3, **paid, **failure, **ended}
-
-
 _STANDARD_ONLY: Final = ("webhook-timestamp", "webhook-signature")
 """Headers that webhooks signed in another dialect than Standard Webhooks do not have."""
 
 
-def webhook(event: str) -> Json:
+def webhook(event: EventType) -> Json:
     """Return the path item for one event type in the `webhooks` section."""
     of_payout = event.startswith("payout.")
     data: Json = {"$ref": REF.format(name="Payout" if of_payout else "Activity")}
@@ -159,13 +133,14 @@ def webhook(event: str) -> Json:
         },
         "required": ["id", "type", "timestamp", "livemode", "previous_status", "data"],
     }
+    previous_status, example_data = payload_example(event)
     example = {
         "id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b78",
         "type": event,
-        "timestamp": "2026-01-31T12:00:00.000Z",
+        "timestamp": example_data["created_at"],
         "livemode": False,
-        "previous_status": sources[0],
-        "data": _payout_example(statuses[0], sources[0]) if of_payout else _ACTIVITY_EXAMPLE,
+        "previous_status": previous_status,
+        "data": example_data,
     }
     return {
         "post": {

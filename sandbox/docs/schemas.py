@@ -11,6 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.directory.catalogue import load_directory
+from sandbox.domain.choices import EventType
+from sandbox.domain.clock import milliseconds, parse
+from sandbox.domain.event_samples import sample
+from sandbox.domain.ids import IdSource
 from sandbox.http.operation import page_item
 
 Json = dict[str, Any]
@@ -44,15 +48,13 @@ _ACCOUNT_NUMBER: Final[Json] = {
     ],
     "examples": ["12345678900001", "PK36SCBL0000001123456702"],
 }
-_BANK_CODES: Final = sorted(code for bank in load_directory().banks for code in (bank.code, *bank.aliases))
-_WALLET_CODES: Final = sorted(wallet.code for wallet in load_directory().wallets)
-_FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
-    "RuleMatch": {
-        "bank_code": {"type": "string", "enum": _BANK_CODES},
-        "wallet_code": {"type": "string", "enum": _WALLET_CODES},
-    },
+_EXAMPLE_TIME: Final = "2026-01-31T12:00:00.000Z"
+_CODES: Final[Mapping[str, Json]] = {
+    "bank_code": {"type": "string", "enum": sorted(load_directory().bank_codes())},
+    "wallet_code": {"type": "string", "enum": sorted(load_directory().wallet_codes())},
 }
-"""Component → field → its schema, for codes that the directory has."""
+"""Field of a request → the codes that the directory has."""
+_CODE_BY_TYPE: Final = {"BANK": "bank_code", "WALLET": "wallet_code"}
 _DIALECT_RULE: Final[Json] = {
     "anyOf": [
         {"properties": {"signing": {"not": {"const": "custom"}}, "custom_signing": {"type": "null"}}},
@@ -80,29 +82,6 @@ _CROSS_FIELD_RULES: Final[Mapping[str, Json]] = {
     "AdvanceClockBody": {"oneOf": [{"required": ["seconds"]}, {"required": ["to"]}]},
 }
 """Component → rules that involve several of its fields."""
-PAYOUT_EXAMPLE: Final[Json] = {
-    "id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77",
-    "merchant_reference": "INV-1001",
-    "amount": "1500.00",
-    "currency": "PKR",
-    "dest_type": "BANK",
-    "bank_code": "HBL",
-    "wallet_code": None,
-    "account_number": "12345678900001",
-    "account_title": "AYESHA KHAN",
-    "status": "PENDING",
-    "scenario": "success",
-    "failure_code": None,
-    "failure_reason": None,
-    "psp_reference": None,
-    "attempts": 0,
-    "version": 1,
-    "metadata": {},
-    "user_id": None,
-    "created_at": "2026-01-31T12:00:00.000Z",
-    "updated_at": "2026-01-31T12:00:00.000Z",
-    "processed_at": None,
-}
 
 
 class Schemas:
@@ -151,10 +130,11 @@ class Schemas:
             for field, found in properties.items():
                 if field.endswith(("_at", "since")) or field in ("at", "now", "timestamp"):
                     properties[field] = _as_time(found)
-        properties.update(_FIELD_SCHEMAS.get(name, {}))
+        else:
+            properties.update({field: _CODES[field] for field in _CODES.keys() & properties.keys()})
         schema.update(_CROSS_FIELD_RULES.get(name, {}))
         if name == "Payout":
-            schema["examples"] = [PAYOUT_EXAMPLE]
+            schema["examples"] = [payload_example("payout.created")[1]]
         if name == "CreatePayoutsBody":
             properties["payouts"]["items"] = {"$ref": REF.format(name="CreatePayoutBody")}
         if is_request and {"dest_type", "bank_code", "wallet_code", "account_number"} <= properties.keys():
@@ -164,14 +144,13 @@ class Schemas:
 
     def _add_per_destination(self, name: str, schema: Json) -> None:
         """Add one schema per destination type, so that each schema requires its own code."""
-        codes = {"BANK": ("bank_code", _BANK_CODES), "WALLET": ("wallet_code", _WALLET_CODES)}
         names = {"BANK": f"{name}ToBank", "WALLET": f"{name}ToWallet"}
-        for kind, (code_field, choices) in codes.items():
+        for kind, code_field in _CODE_BY_TYPE.items():
             properties = dict(schema["properties"])
             properties["dest_type"] = {"type": "string", "const": kind}
             for unused in ("bank_code", "wallet_code"):
                 properties[unused] = {"type": "null"}
-            properties[code_field] = {"type": "string", "enum": choices}
+            properties[code_field] = _CODES[code_field]
             properties["account_number"] = _ACCOUNT_NUMBER
             required = [*schema["required"], code_field]
             self.components[names[kind]] = {**schema, "properties": properties, "required": required}
@@ -181,6 +160,13 @@ class Schemas:
             "oneOf": [{"$ref": ref} for ref in refs.values()],
             "discriminator": {"propertyName": "dest_type", "mapping": refs},
         }
+
+
+def payload_example(event: EventType) -> tuple[str | None, Json]:
+    """Return the `previous_status` and the `data` of an example of an event."""
+    ids = IdSource(milliseconds(parse(_EXAMPLE_TIME)), 1, lambda bits: (1 << bits) // 3)
+    previous_status, data = sample(event, ids, _EXAMPLE_TIME)
+    return previous_status, msgspec.json.decode(data)
 
 
 def schema_of(kind: Any) -> Json:

@@ -68,6 +68,10 @@ class Directory:
         """Return the codes and aliases of all banks."""
         return list(self._banks_by_code)
 
+    def wallet_codes(self) -> list[str]:
+        """Return the codes of all wallets."""
+        return list(self._wallets_by_code)
+
     def wallet(self, code: str) -> Wallet | None:
         return self._wallets_by_code.get(code)
 

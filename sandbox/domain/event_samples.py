@@ -11,22 +11,21 @@ from sandbox.domain.ids import IdSource
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_states import (
     CANCELLED,
-    EVENT_OF,
     FAILED,
     FAILURES,
     IN_REVIEW,
     PENDING,
     PROCESSING,
-    REINITIATED,
     REJECTED,
     REQUESTED,
     RETURNED,
     SUCCESS,
+    TRANSITIONS,
 )
 
 _FAILURE_CODES: Final = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}
-_BEFORE_PROCESSING: Final = {REQUESTED: None, PENDING: None, PROCESSING: PENDING, CANCELLED: PENDING, REJECTED: REQUESTED}
-"""State → the state before it, if that is not PROCESSING."""
+_USUAL_SOURCES: Final = (PROCESSING, None, PENDING)
+"""The states before a sample's change, the most usual first."""
 
 
 def sample(event_type: EventType, ids: IdSource, now: str) -> tuple[str | None, bytes]:
@@ -39,15 +38,11 @@ def sample(event_type: EventType, ids: IdSource, now: str) -> tuple[str | None, 
         fields = msgspec.structs.asdict(counts)
         activity = Activity(ids.next(), COMPLETED, **fields, counts=counts, created_at=now, completed_at=now)
         return None, msgspec.json.encode(activity)
-    previous: str | None
-    if event_type == REINITIATED:
-        status, previous = PENDING, FAILED
-    else:
-        status = next(status for status, found in EVENT_OF.items() if found == event_type)
-        previous = SUCCESS if status == RETURNED else _BEFORE_PROCESSING.get(status, PROCESSING)
+    changes = [change for change, found in TRANSITIONS.items() if found.event == event_type]
+    previous, status = next((change for source in _USUAL_SOURCES for change in changes if change[0] == source), changes[0])
     payout_id = ids.next()
     failure_code = _FAILURE_CODES.get(status)
-    was_processed = previous is not None and status not in (PROCESSING, CANCELLED, REJECTED)
+    was_processed = previous not in (None, REQUESTED, PENDING)
     is_paid = status in (SUCCESS, RETURNED)
     payout = Payout(
         id=payout_id,

@@ -63,6 +63,7 @@ FailureCode = Annotated[
         min_length=1,
         max_length=64,
         pattern=r"^[A-Z0-9_]*\Z",
+        description="Why it failed: a code such as BANK_REJECTED, or one of your own.",
         extra={"must": "a string of 1 to 64 capital letters, digits and underscores, such as BANK_REJECTED"},
     ),
 ]
@@ -70,6 +71,11 @@ Id = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
 Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 Count = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0})]
 AlwaysFalse = Annotated[bool, msgspec.Meta(extra_json_schema={"const": False})]
+
+
+def about(text: str) -> msgspec.Meta:
+    """Return the description of a field, in the document and in the help of the command line."""
+    return msgspec.Meta(description=text)
 
 
 def one_of(choices: Any) -> msgspec.Meta:

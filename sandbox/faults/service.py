@@ -1,7 +1,7 @@
 """Create, list and delete a merchant's faults."""
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from piccolo.query.methods.count import Count
@@ -11,9 +11,11 @@ from piccolo.query.methods.select import First, Select
 from sandbox.db.engine import connection
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.faults.requests import MAX_FAULTS, FaultBody, kind_of, match_of, parameters_of
 from sandbox.faults.tables import Faults
+from sandbox.http.operation import PAGE, delete, get, post
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -43,13 +45,33 @@ class FaultShown(msgspec.Struct):
     created_at: str
 
 
+_LINKS: Final = {"get": ("get_fault", "fault_id"), "delete": ("delete_fault", "fault_id")}
+
+
 class FaultService:
     """Creates, reads and deletes faults."""
 
     def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
-    async def create(self, context: RequestContext, body: FaultBody) -> CommandResult:
+    @post(
+        "/sandbox/v1/faults",
+        "Create a fault",
+        {201: FaultShown},
+        FaultBody,
+        errors=("INVALID_STATE",),
+        links=_LINKS,
+        example={"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/payouts*"}, "count": 1},
+        description="A fault hits the API (`/api/v1`, `/vendor`, `/aggregator`; never `/sandbox`) or webhook deliveries. "
+        "Only the first fault that matches and hits takes effect. `count` is the exact number of hits, after `skip` matches "
+        "that pass; `ttl_seconds` is in the merchant's time, and the same `seed` gives the same hits. Faults never corrupt the "
+        "ledger. At most 50 per merchant.",
+        psp="faults add {target} {kind} --set {*:set} --method {match.method} --path {match.path} --reference "
+        "{match.reference} --key {match.api_key_id} --event-type {match.event_type} --endpoint {match.endpoint_id} match?={} "
+        "--probability {probability:number} --count {count:integer} --skip {skip:integer} --ttl {ttl_seconds:number} "
+        "--seed {seed:integer}",
+    )
+    async def create_fault(self, context: RequestContext, body: FaultBody) -> CommandResult:
         """Create a fault. Responds with 201 and the fault.
 
         A webhook fault takes effect immediately, an API fault within a second in other processes. Raises VALIDATION_ERROR. If
@@ -86,14 +108,16 @@ class FaultService:
 
         return await self._work.run(context, action)
 
-    async def list(self, merchant_id: str, window: PageWindow) -> Page:
+    @get("/sandbox/v1/faults", "List faults, newest first", {200: list[FaultShown]}, query=PAGE, psp="faults list")
+    async def list_faults(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of faults, newest first, including spent and expired ones."""
         async with connection(merchant_id):
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_fault(record) for record in records]
         return page(found, window.limit, [fault.id for fault in found])
 
-    async def get(self, merchant_id: str, fault_id: str) -> FaultShown:
+    @get("/sandbox/v1/faults/{fault_id}", "Get a fault", {200: FaultShown}, psp="faults get")
+    async def get_fault(self, merchant_id: str, fault_id: Uuid) -> FaultShown:
         """Return a fault. Raises NOT_FOUND."""
         async with connection(merchant_id):
             record = await _select_one(merchant_id, fault_id)
@@ -101,7 +125,8 @@ class FaultService:
             raise _not_found()
         return _to_fault(record)
 
-    async def delete(self, context: RequestContext, fault_id: str) -> CommandResult:
+    @delete("/sandbox/v1/faults/{fault_id}", "Delete a fault", {204: None}, psp="faults delete")
+    async def delete_fault(self, context: RequestContext, fault_id: Uuid) -> CommandResult:
         """Delete a fault, with immediate effect in every process. Responds with 204. NOT_FOUND is the command's result."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:

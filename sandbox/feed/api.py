@@ -3,7 +3,7 @@
 from typing import Final
 
 from sandbox.feed.service import MAX_PAGE_NUMBER, MAX_PAGE_SIZE, FeedService, VendorPage, span
-from sandbox.http.operation import get, parameter
+from sandbox.http.operation import either, get, parameter
 from sandbox.http.request import Request
 
 PER_MINUTE: Final = 5
@@ -35,6 +35,11 @@ class FeedApi:
             parameter("limit", "Rows per page.", type="integer", minimum=1, maximum=MAX_PAGE_SIZE, default=DEFAULT_LIMIT),
         ),
         description=f"At most {PER_MINUTE} requests per key in any 60 seconds. Rows added between pages come last.",
+        psp=either(
+            "aggregator feed --start-date {startDate} --end-date {endDate} --page {page}",
+            "--limit! {limit}",
+            f"--limit {DEFAULT_LIMIT}",
+        ),
     )
     async def list_vendor_transactions(self, request: Request) -> VendorPage:
         query = request.query

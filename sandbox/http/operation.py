@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, get_args, get_origin
 import msgspec
 
 from sandbox.domain.body import Check
-from sandbox.http.paging import DEFAULT_LIMIT, MAX_LIMIT
+from sandbox.http.paging import DEFAULT_LIMIT, MAX_LIMIT, window
 
 JSON: Final = "application/json"
 MULTIPART: Final = "multipart/form-data"
@@ -20,6 +20,15 @@ MULTIPART: Final = "multipart/form-data"
 Access = Literal["public", "member", "admin", "operator"]
 """The callers of an operation: anyone, any of a merchant's API keys, its admin keys only, or the sandbox's operator."""
 
+PARTS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "request": lambda request: request,
+    "context": lambda request: request.context,
+    "merchant_id": lambda request: request.merchant_id,
+    "query": lambda request: request.query,
+    "window": lambda request: window(request.query),
+    "body": lambda request: request.body,
+}
+"""Parameter of a handler → what it gets from the request (`Request`)."""
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 
 
@@ -46,11 +55,13 @@ async def _unbound(*_: Any, **__: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """An operation's inputs, responses and requirements. Used as a decorator on a method of an API class.
+    """An operation's inputs, responses and requirements. Used as a decorator on the method that does it.
 
-    The handler takes the request, path parameters as keywords, and the decoded body if it has a parameter `body`. An id in the
-    path is annotated as `Uuid`, which is both its check and its documentation. The handler returns a CommandResult, a plain
-    value (sent with the first status of `responses`) or an ASGI response.
+    This is a method of a service or, if the request must be translated first, of an API class.
+
+    The method gets what its parameters name: path parameters, the decoded `body`, the `request` or a part of it (PARTS). An id
+    in the path is annotated as `Uuid`, which is both its check and its documentation. The method returns a CommandResult, a
+    plain value (sent with the first status of `responses`) or an ASGI response.
     """
 
     method: str
@@ -63,11 +74,10 @@ class Operation:
     """The type of the request's JSON body, or of the form that `receive` reads."""
     description: str = ""
     errors: Sequence[str] = ()
-    """Codes of `sandbox.domain.errors.CODES`, in addition to those implied by its access and body."""
+    """Codes of `sandbox.domain.errors.CODES`, in addition to those implied by its access, path and body."""
     query: Sequence[Parameter] = ()
     """The query parameters. Unknown ones are rejected, except by public operations, which ignore them."""
     access: Access = "member"
-    idempotency: Literal["required", "optional", "none"] = "none"
     example: Any = None
     """An example request body."""
     links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -79,8 +89,8 @@ class Operation:
     key_rate_limit: int | None = None
     """Maximum requests per API key in any 60 seconds; None for no limit."""
     check: Callable[..., Sequence[tuple[str, str]]] | None = None
-    """A method of the API class, called for an invalid body. For the fields that match the schema, returns the errors that
-    a schema cannot express."""
+    """A function of a body's fields, or a method of the same class, called for an invalid body. For the fields that match the
+    schema, returns the errors that a schema cannot express."""
     receive: Callable[[Any], Awaitable[Form]] | None = None
     """Parses the body, as it arrives, in place of the decoder of JSON bodies."""
     received_media_type: str = MULTIPART
@@ -91,14 +101,26 @@ class Operation:
     """Whether a response can be held until something happens. If the key is revoked meanwhile, it is INVALID_API_KEY."""
     body_limit: int | None = None
     """The body's maximum size in bytes; None for the application's default."""
+    psp: str = ""
+    """The words of the `psp` command that makes the call, with what does not follow from the call (`psp_lines.py`). Several
+    lines are for different calls. If `sandbox/cli` has no such command, it is derived from this declaration."""
+    columns: str = ""
+    """The fields that the derived command shows as a table, separated by spaces; empty if the response is not a list."""
     id: str = ""
-    """The name of the decorated method."""
+    """The operation's id; by default the name of the decorated method."""
     handler: Callable[..., Awaitable[Any]] = _unbound
 
     def __call__(self, handler: H) -> H:
         """Declare a method of an API class."""
         handler.__operation__ = self  # type: ignore[attr-defined]  # functions accept any attribute
         return handler
+
+    @property
+    def idempotency(self) -> Literal["required", "optional", "none"]:
+        """Whether a request has an idempotency key: only one that writes, and under /api/v1, it must unless it deletes."""
+        if self.method == "GET" or self.access == "public":
+            return "none"
+        return "required" if self.path.startswith("/api/v1/") and self.method != "DELETE" else "optional"
 
     @property
     def status(self) -> int:
@@ -149,23 +171,32 @@ def operations_of(*apis: object) -> list[Operation]:
         for name, member in vars(type(api)).items():
             declared = getattr(member, "__operation__", None)
             if isinstance(declared, Operation):
-                check: Check | None = None if declared.check is None else functools.partial(declared.check, api)
-                operation = replace(declared, id=name, handler=getattr(api, name), check=check)
+                operation = replace(
+                    declared, id=declared.id or name, handler=getattr(api, name), check=_check_of(declared, api)
+                )
                 _require_matching_parameters(operation)
                 found.append(operation)
     return found
 
 
-def has_body_parameter(operation: Operation) -> bool:
-    """Return whether the handler has a parameter for the decoded body."""
-    return "body" in inspect.signature(operation.handler).parameters
+def _check_of(operation: Operation, api: object) -> Check | None:
+    check = operation.check
+    takes_self = check is not None and len(inspect.signature(check).parameters) > 1
+    return functools.partial(check, api) if check is not None and takes_self else check
+
+
+def request_parameters(operation: Operation) -> list[str]:
+    """Return the parameters of the handler that are parts of the request, other than path parameters."""
+    given = inspect.signature(operation.handler).parameters
+    return [name for name in given if name in PARTS and name not in operation.path_parameters]
 
 
 def _require_matching_parameters(operation: Operation) -> None:
-    required = ["request", *(["body"] if has_body_parameter(operation) else []), *operation.path_parameters]
     given = list(inspect.signature(operation.handler).parameters)
-    if sorted(given) != sorted(required) or given[0] != "request" or (has_body_parameter(operation) and operation.body is None):
-        raise TypeError(f"{operation.id} has parameters {', '.join(given)}; its declaration requires {', '.join(required)}")
+    known = [name for name in PARTS if name != "body" or operation.body is not None]
+    if not set(operation.path_parameters) <= set(given) <= {*operation.path_parameters, *known}:
+        required = ", ".join([*operation.path_parameters, *known])
+        raise TypeError(f"{operation.id} has parameters {', '.join(given)}; its declaration requires {required}")
 
 
 def parameter(name: str, description: str, **schema: Any) -> Parameter:
@@ -183,8 +214,17 @@ def page_item(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is list else None
 
 
+def either(start: str, *choices: str, rest: str = "") -> str:
+    """Return one line of a `psp` command for each choice."""
+    return "\n".join(f"{start} {choice} {rest}" for choice in choices)
+
+
 LIMIT = parameter("limit", "The maximum number of results.", type="integer", minimum=1, maximum=MAX_LIMIT,
                   default=DEFAULT_LIMIT)  # fmt: skip
 CURSOR = parameter("cursor", "The next_cursor of the previous page.", type="string", minLength=1, maxLength=200)
 CREATED_FROM = parameter("created_from", "Only items created at or after this time.", type="string", format="date-time")
 CREATED_TO = parameter("created_to", "Only items created before this time.", type="string", format="date-time")
+PAGE: Final = (LIMIT, CURSOR)
+"""The parameters of a list."""
+DATED_PAGE: Final = (*PAGE, CREATED_FROM, CREATED_TO)
+"""The parameters of a list whose items have a time."""

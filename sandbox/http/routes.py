@@ -12,7 +12,7 @@ from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.http.middleware import Handler, Middleware
-from sandbox.http.operation import Operation, has_body_parameter
+from sandbox.http.operation import PARTS, Operation, request_parameters
 from sandbox.http.request import Request
 from sandbox.http.responses import ProblemHandler, response_of
 
@@ -69,14 +69,12 @@ def compile_operation(operation: Operation, middleware: Sequence[Middleware], pu
 
 def _handler_of(operation: Operation) -> Handler:
     handler = operation.handler
+    parts = [(name, PARTS[name]) for name in request_parameters(operation)]
 
-    async def without_body(request: Request) -> Any:
-        return await handler(request, **request.path_parameters)
+    async def handle(request: Request) -> Any:
+        return await handler(**{name: part(request) for name, part in parts}, **request.path_parameters)
 
-    async def with_body(request: Request) -> Any:
-        return await handler(request, body=request.body, **request.path_parameters)
-
-    return with_body if has_body_parameter(operation) else without_body
+    return handle
 
 
 def _route(operation: Operation, application: ASGIApp) -> HTTPRouteHandler:

@@ -7,7 +7,7 @@ from typing import Final, get_args
 from sandbox.domain.choices import Method
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Uuid
-from sandbox.http.operation import CURSOR, LIMIT, get, parameter
+from sandbox.http.operation import PAGE, get, parameter
 from sandbox.http.paging import Page, page, window
 from sandbox.http.request import Request
 from sandbox.journal.journal import Journal, JournalEntry
@@ -27,8 +27,7 @@ class JournalApi:
         {200: list[JournalEntry]},
         takes_turns=True,
         query=(
-            LIMIT,
-            CURSOR,
+            *PAGE,
             parameter("method", "Only calls with this method.", type="string", enum=list(_METHODS)),
             parameter("path", "Only calls to this path; `*` matches anything.", type="string", minLength=1, maxLength=200),
             parameter("status", "Only calls with this response status.", type="integer", minimum=100, maximum=599),
@@ -40,6 +39,8 @@ class JournalApi:
         "signature. A call appears within a "
         "second. Bodies are cut to 4000 bytes. Keys, secrets and anything that the operation does not declare (other "
         "headers, query parameters and fields) read `[redacted]`. `fault` names the fault that hit the call, if any.",
+        psp="requests list --fault {fault_id} --text {q}",
+        columns="id at method path status duration_ms request_id",
     )
     async def list_requests(self, request: Request) -> Page:
         query = request.query
@@ -47,7 +48,7 @@ class JournalApi:
         found = await self._journal.page(request.merchant_id, part.before, part.limit + 1, lambda entry: _matches(entry, query))
         return page(found, part.limit, [entry.id for entry in found])
 
-    @get("/sandbox/v1/requests/{entry_id}", "Get an API call from the journal", {200: JournalEntry}, errors=("NOT_FOUND",))
+    @get("/sandbox/v1/requests/{entry_id}", "Get an API call from the journal", {200: JournalEntry}, psp="requests get")
     async def get_request(self, request: Request, entry_id: Uuid) -> JournalEntry:
         found = await self._journal.get(request.merchant_id, entry_id)
         if found is None:

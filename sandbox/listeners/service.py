@@ -5,14 +5,25 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.db.statements import read_statements
+from sandbox.domain.errors import invalid_fields
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
+from sandbox.http.operation import delete, post
 from sandbox.http.request import Request
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.listeners.relay import Relay
-from sandbox.listeners.requests import ANY_NETWORK, ClaimBody, CreateListenerBody, ReportBody
+from sandbox.listeners.relay import Claimed, Relay, ReportedResults
+from sandbox.listeners.requests import (
+    ANY_NETWORK,
+    MAX_WAIT_SECONDS,
+    ClaimBody,
+    CreateListenerBody,
+    ReportBody,
+    listener_errors,
+    report_errors,
+)
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
-from sandbox.webhooks.endpoints import EndpointService, end_deliveries, endpoint_not_found
+from sandbox.webhooks.endpoints import CreatedEndpoint, EndpointService, end_deliveries, endpoint_not_found
 from sandbox.webhooks.requests import ChangeEndpointBody
 
 if TYPE_CHECKING:
@@ -20,6 +31,9 @@ if TYPE_CHECKING:
 
 _SQL: Final = read_statements(__name__)
 _BY_NAME: Final = _SQL["by_name"]
+
+
+_LINKS: Final = {"claim": ("claim_deliveries", "listener_id"), "delete": ("delete_listener", "listener_id")}
 
 
 class ListenerService:
@@ -31,7 +45,22 @@ class ListenerService:
         self._relay = relay
         self._endpoints = EndpointService(work, box, ANY_NETWORK)
 
-    async def open(self, context: RequestContext, body: CreateListenerBody) -> CommandResult:
+    @post(
+        "/sandbox/v1/listeners",
+        "Open a listener, or resume one",
+        {201: CreatedEndpoint, 200: CreatedEndpoint},
+        CreateListenerBody,
+        errors=("INVALID_STATE",),
+        links=_LINKS,
+        check=listener_errors,
+        example={"forward_to": "http://localhost:3000/webhooks", "name": "laptop", "event_types": ["payout.*"]},
+        description="A listener receives webhooks on a machine that the sandbox cannot reach, such as a laptop behind a "
+        "firewall. It claims its due deliveries, posts them itself, and reports the results; `psp listen` does this. It is a "
+        "webhook endpoint with `relayed: true`. Its signatures, filters, limits, retries and log are those of any endpoint, "
+        "but no worker sends its deliveries. With a `name`, a later listener of that name gets the same endpoint and secret, "
+        "and the events that happened in between; `skip_waiting` fails those instead. `forward_to` may be a private address.",
+    )
+    async def create_listener(self, context: RequestContext, body: CreateListenerBody) -> CommandResult:
         """Create a listener's endpoint, or resume the one of the same name. Responds with 201 or 200, and its secret.
 
         Raises VALIDATION_ERROR. Returns INVALID_STATE, stored under the key, if the merchant has too many endpoints.
@@ -54,13 +83,32 @@ class ListenerService:
 
         return await run_sealed(self._work, self._box, context, action)
 
-    async def delete(self, context: RequestContext, listener_id: str) -> CommandResult:
+    @delete(
+        "/sandbox/v1/listeners/{listener_id}",
+        "Delete a listener",
+        {204: None},
+        description="Its deliveries stay in the log. Pending deliveries become failed.",
+    )
+    async def delete_listener(self, context: RequestContext, listener_id: Uuid) -> CommandResult:
         """Delete a listener and its endpoint. Responds with 204. Raises NOT_FOUND; see `EndpointService.delete`."""
         if not (await self._endpoints.get(context.merchant_id, listener_id)).relayed:
             raise endpoint_not_found(listener_id)
         return await self._endpoints.delete(context, listener_id)
 
-    async def claim(self, request: Request, listener_id: str, body: ClaimBody) -> CommandResult:
+    @post(
+        "/sandbox/v1/listeners/{listener_id}/claim",
+        "Claim a listener's due deliveries",
+        {200: Claimed},
+        ClaimBody,
+        may_wait=True,
+        errors=("INVALID_STATE", "RATE_LIMITED"),
+        example={"max": 10},
+        description="Returns deliveries that are due, signed and ready to send. If there are none, waits for one up to "
+        f"`wait_seconds` (at most {MAX_WAIT_SECONDS}). Each delivery is leased until its result is reported; once a lease has "
+        "ended, the delivery can be claimed again. With a frozen clock, a listener gets one delivery at a time. INVALID_STATE "
+        "if the endpoint is disabled.",
+    )
+    async def claim_deliveries(self, request: Request, listener_id: Uuid, body: ClaimBody) -> CommandResult:
         """Hand due deliveries to the listener. Responds with 200 and Claimed. Raises the errors of `Relay.claim`."""
 
         async def claim() -> CommandResult:
@@ -71,8 +119,22 @@ class ListenerService:
 
         return await self._work.run_idempotent(request.context, claim)
 
-    async def report(self, context: RequestContext, listener_id: str, body: ReportBody) -> CommandResult:
+    @post(
+        "/sandbox/v1/listeners/{listener_id}/results",
+        "Report the results of a listener's attempts",
+        {200: ReportedResults},
+        ReportBody,
+        check=report_errors,
+        example={"results": [{"lease": "AQIDBA==", "status": 200, "duration_ms": 12}]},
+        description="Each result becomes an attempt in the delivery's log, and decides its status and its next attempt. A "
+        "repeated report changes nothing. If the lease has passed to another attempt, the result is only logged. A result has "
+        "a `status`, an `error`, or both if the response broke off.",
+    )
+    async def report_results(self, context: RequestContext, listener_id: Uuid, body: ReportBody) -> CommandResult:
         """Record the results of attempts. Responds with 200 and ReportedResults. Raises the errors of `Relay.report`."""
+        errors = report_errors({"results": body.results})
+        if errors:
+            raise invalid_fields(errors)
 
         async def report() -> CommandResult:
             reported = await self._relay.report(context.merchant_id, listener_id, body.results)

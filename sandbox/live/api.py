@@ -43,6 +43,7 @@ class StreamApi:
         "one JSON object. A comment says when the stream is listening, and another every 15 s keeps it alive. "
         "Earlier events are not replayed; they are in the log of events. "
         "A client that reads too slowly is disconnected. A merchant can have 32 streams at a time.",
+        psp="events watch",
     )
     async def stream(self, request: Request) -> EventStream:
         query = request.query

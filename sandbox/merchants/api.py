@@ -11,9 +11,9 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import Role
 from sandbox.domain.clock_target import moment
 from sandbox.domain.errors import Problem, invalid, invalid_fields
-from sandbox.domain.fields import AmountOrZero, Name, Time, Url, Uuid
+from sandbox.domain.fields import AmountOrZero, Name, Time, Url, Uuid, about
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
+from sandbox.http.operation import PAGE, delete, get, post
 from sandbox.http.paging import Page, page, window
 from sandbox.http.request import Request
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, MerchantSpec, NewApiKey, NewMerchant
@@ -22,6 +22,7 @@ MAX_SEED = 2**63 - 1
 Seed = Annotated[
     int | float | None,
     msgspec.Meta(
+        description="Make ids, jitter and faults repeatable.",
         extra={"must": f"a whole number from 0 to {MAX_SEED}"},
         extra_json_schema={"type": ["integer", "null"], "minimum": 0, "maximum": MAX_SEED},
     ),
@@ -32,18 +33,18 @@ T = TypeVar("T")
 class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /merchants`."""
 
-    name: Name
+    name: Annotated[Name, about("The merchant's name.")]
     opening_balance: AmountOrZero = msgspec.Raw(b"null")
     webhook_url: Url | None = None
     seed: Seed = None
-    frozen_at: Time | None = None
+    frozen_at: Annotated[Time | None, about("Freeze its clock at this time.")] = None
 
 
 class CreateKeyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /keys`."""
 
-    role: Role
-    name: Name = "API key"
+    role: Annotated[Role, about("The key's role: a member cannot approve, reconcile or manage keys.")]
+    name: Annotated[Name, about("A name for the key.")] = "API key"
 
 
 def _seed(seed: float | None) -> int | None:
@@ -108,11 +109,11 @@ class MerchantApi:
         {201: NewMerchant},
         CreateMerchantBody,
         access="operator",
-        idempotency="optional",
         example={"name": "CI job 42", "opening_balance": "1000000.00"},
         check=_check,
         description="With `seed`, ids, jitter and faults repeat exactly. With `frozen_at`, the clock is frozen "
         "at that time from the start, and again after each reset.",
+        psp="merchants create --seed {seed:integer}",
     )
     async def create_merchant(self, request: Request, body: CreateMerchantBody) -> CommandResult:
         return await self._merchants.create_once(request.context, _spec(body, self._merchants.webhook_url_error))
@@ -121,8 +122,10 @@ class MerchantApi:
         "/sandbox/v1/merchants",
         "List merchants, newest first",
         {200: list[Merchant]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         access="operator",
+        psp="merchants list",
+        columns="merchant_id name seed created_at",
     )
     async def list_merchants(self, request: Request) -> Page:
         part = window(request.query)
@@ -133,9 +136,8 @@ class MerchantApi:
         "/sandbox/v1/merchants/{merchant_id}",
         "Delete a merchant and all its data",
         {204: None},
-        errors=("NOT_FOUND",),
         access="operator",
-        idempotency="optional",
+        psp="merchants delete",
     )
     async def delete_merchant(self, request: Request, merchant_id: Uuid) -> CommandResult:
         return await self._merchants.delete(request.context, merchant_id)
@@ -153,13 +155,21 @@ class KeyApi:
         {201: NewApiKey},
         CreateKeyBody,
         access="admin",
-        idempotency="optional",
         example={"role": "member", "name": "checkout service"},
+        psp="keys create",
     )
     async def create_key(self, request: Request, body: CreateKeyBody) -> CommandResult:
         return await self._merchants.create_key(request.context, body.role, body.name)
 
-    @get("/sandbox/v1/keys", "List active keys, newest first", {200: list[ApiKey]}, query=(LIMIT, CURSOR), access="admin")
+    @get(
+        "/sandbox/v1/keys",
+        "List active keys, newest first",
+        {200: list[ApiKey]},
+        query=PAGE,
+        access="admin",
+        psp="keys list",
+        columns="id role name created_at",
+    )
     async def list_keys(self, request: Request) -> Page:
         part = window(request.query)
         found = await self._merchants.list_keys(request.merchant_id, part.before, part.limit + 1)
@@ -169,10 +179,10 @@ class KeyApi:
         "/sandbox/v1/keys/{key_id}",
         "Revoke a key",
         {204: None},
-        errors=("NOT_FOUND", "INVALID_STATE"),
+        errors=("INVALID_STATE",),
         access="admin",
-        idempotency="optional",
         description="It stops working within a second. The last admin key cannot be revoked.",
+        psp="keys revoke",
     )
     async def delete_key(self, request: Request, key_id: Uuid) -> CommandResult:
         return await self._merchants.revoke_key(request.context, key_id)

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from sandbox.domain.body import amount_of
 from sandbox.domain.choices import DefaultScenario
 from sandbox.domain.errors import Problem
-from sandbox.domain.fields import AmountOrNull
+from sandbox.domain.fields import AmountOrNull, about
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import get, patch
 from sandbox.http.request import Request
@@ -27,10 +27,16 @@ an admin may approve."""
 class ChangeSettingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `PATCH /settings`. Omitted fields keep their value."""
 
-    default_scenario: DefaultScenario | UnsetType = UNSET
-    review_threshold: AmountOrNull = msgspec.Raw(b"")
-    rate_limit: PerMinute | UnsetType | None = UNSET
-    approvals_expire_after: Seconds | UnsetType | None = UNSET
+    default_scenario: Annotated[DefaultScenario | UnsetType, about("The scenario for payouts that match no other.")] = UNSET
+    review_threshold: Annotated[AmountOrNull, about("Review payouts of this amount or more; none for no reviews.")] = (
+        msgspec.Raw(b"")
+    )
+    rate_limit: Annotated[
+        PerMinute | UnsetType | None, about("Requests per minute that the API accepts; none for no limit.")
+    ] = UNSET
+    approvals_expire_after: Annotated[
+        Seconds | UnsetType | None, about("Seconds on the merchant's clock to wait for approval; none for no limit.")
+    ] = UNSET
 
 
 class SettingsApi:
@@ -39,7 +45,7 @@ class SettingsApi:
     def __init__(self, settings: SettingsService) -> None:
         self._settings = settings
 
-    @get("/sandbox/v1/settings", "Get the merchant's settings", {200: Settings})
+    @get("/sandbox/v1/settings", "Get the merchant's settings", {200: Settings}, psp="settings show")
     async def get_settings(self, request: Request) -> Settings:
         return await self._settings.get(request.merchant_id)
 
@@ -49,7 +55,6 @@ class SettingsApi:
         {200: Settings},
         ChangeSettingsBody,
         errors=("FORBIDDEN",),
-        idempotency="optional",
         example={
             "default_scenario": "PENDING",
             "review_threshold": "50000.00",
@@ -63,6 +68,8 @@ class SettingsApi:
         "within this many seconds, in the merchant's time, becomes REJECTED or FAILED with failure_code APPROVAL_EXPIRED "
         "(null by default: never). Changing `review_threshold` or `approvals_expire_after` needs a key with the `admin` role. "
         "A reset restores the defaults, except for the rate limit.",
+        psp="settings set --review-threshold {review_threshold:text-or-none} --rate-limit "
+        "{rate_limit:integer-or-none} --approvals-expire-after {approvals_expire_after:integer-or-none}",
     )
     async def change_settings(self, request: Request, body: ChangeSettingsBody) -> CommandResult:
         change = Change(

@@ -16,6 +16,7 @@ from sandbox.domain.clock import Clock, render
 from sandbox.domain.money import ZERO
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES
 from sandbox.domain.webhook_schedule import classify_response
+from sandbox.http.operation import get
 from sandbox.overview.statistics import (
     BalanceStatistics,
     DeliveryCount,
@@ -63,7 +64,16 @@ class OverviewService:
     def __init__(self) -> None:
         self._reads = SharedReads(_read)
 
-    async def get(self, merchant_id: str) -> Overview:
+    @get(
+        "/sandbox/v1/overview",
+        "Get statistics of payouts, balance and webhooks",
+        {200: Overview},
+        takes_turns=True,
+        description="Covers the newest 1000 payouts, the newest 1000 transfers of the balance and the newest 1000 webhook "
+        "deliveries, so it costs the same however many there are. `covers` says how far back each part goes.",
+        psp="overview",
+    )
+    async def get_overview(self, merchant_id: str) -> Overview:
         """Return the merchant's overview. Raises NOT_FOUND if the merchant was deleted."""
         found = await self._reads.get(merchant_id, merchant_id)
         assert found is not None  # `_read` returns one or raises

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
+from sandbox.directory.destination import PSP_DESTINATIONS, PSP_PAYOUT
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import DestType
 from sandbox.domain.fields import EmptyBody, Uuid, results_of
@@ -13,7 +14,7 @@ from sandbox.domain.payout_commands import DECISIONS
 from sandbox.domain.payout_states import STATUSES
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, get, list_of_choices, parameter, post
+from sandbox.http.operation import DATED_PAGE, Operation, either, get, list_of_choices, parameter, post
 from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
 from sandbox.payouts.requests import MAX_BATCH_SIZE, CreatePayoutBody, CreatePayoutsBody
@@ -59,8 +60,8 @@ _SCENARIO: Final = HEADER.lower()
 
 def _transition_operation(method: str, action: str, summary: str, *errors: str) -> Operation:
     return Operation(
-        method, f"/api/v1/payouts/{{payout_id}}/{action}", summary, {200: Payout}, EmptyBody,
-        errors=("NOT_FOUND", "INVALID_STATE", *errors), idempotency="required",
+        method, f"/api/v1/payouts/{{payout_id}}/{action}", summary, {200: Payout}, EmptyBody, psp=f"payouts {action}",
+        errors=("INVALID_STATE", *errors),
         access="admin" if action in DECISIONS else "member",
     )  # fmt: skip
 
@@ -80,12 +81,16 @@ class PayoutApi:
         {201: Payout},
         CreatePayoutBody,
         errors=("DUPLICATE_REFERENCE", "INSUFFICIENT_BALANCE"),
-        idempotency="required",
         example=EXAMPLE,
         links=_LINKS,
         check=_check,
         description="The last four digits of the account number choose the scenario, unless an `X-Sandbox-Scenario` header "
         "names one. See the list of scenarios.",
+        psp=either(
+            "payouts create {amount} {account_number}",
+            *PSP_DESTINATIONS,
+            rest=PSP_PAYOUT + " --title {account_title} --requires-approval {requires_approval:flag} --scenario {scenario}",
+        ),
     )
     async def create_payout(self, request: Request, body: CreatePayoutBody) -> CommandResult:
         return await self._payouts.create(request.context, body, request.header(_SCENARIO))
@@ -95,11 +100,11 @@ class PayoutApi:
         "Create up to 1000 payouts, each independently",
         {200: PayoutResults},
         CreatePayoutsBody,
-        idempotency="required",
         example={"payouts": [EXAMPLE]},
         description="Results are in the order of the items. An invalid item is reported in its result and does not stop "
         "the others. The whole request is refused only if it is not valid JSON or not a list of 1 to 1000 items. "
         "The body is limited to 2 MiB.",
+        psp="payouts batch {payouts:file=payouts.csv} --scenario {scenario}",
     )
     async def create_payouts(self, request: Request, body: CreatePayoutsBody) -> CommandResult:
         return await self._payouts.create_many(request.context, body, request.header(_SCENARIO))
@@ -109,8 +114,7 @@ class PayoutApi:
         "List payouts, newest first",
         {200: list[Payout]},
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("status", "Only payouts with one of these statuses.", **list_of_choices(STATUSES)),
             parameter(
                 "metadata",
@@ -133,9 +137,9 @@ class PayoutApi:
                 minLength=1,
                 maxLength=100,
             ),
-            CREATED_FROM,
-            CREATED_TO,
         ),
+        psp="payouts list --reference {merchant_reference} --search {q}",
+        columns="merchant_reference id created_at amount account_number status failure_code",
     )
     async def list_payouts(self, request: Request) -> Page:
         query = request.query
@@ -147,7 +151,6 @@ class PayoutApi:
         "Get a payout, or first wait until it reaches a status",
         {200: Payout},
         may_wait=True,
-        errors=("NOT_FOUND",),
         query=(
             parameter(
                 "wait_for",
@@ -164,6 +167,7 @@ class PayoutApi:
                 default=DEFAULT_WAIT,
             ),
         ),
+        psp=either("payouts get {payout_id}", "--wait-for! {wait_for} --timeout {timeout}", ""),
     )
     async def get_payout(self, request: Request, payout_id: Uuid) -> Payout:
         if "wait_for" not in request.query:
@@ -176,7 +180,8 @@ class PayoutApi:
         "/api/v1/payouts/{payout_id}/timeline",
         "List all status changes of a payout, oldest first",
         {200: Timeline},
-        errors=("NOT_FOUND",),
+        psp="payouts timeline",
+        columns="at from to cause scenario step event_id",
     )
     async def get_payout_timeline(self, request: Request, payout_id: Uuid) -> Timeline:
         return await self._payouts.timeline(request.merchant_id, payout_id)

@@ -1,14 +1,14 @@
 """Move a payout as its bank would, and list what can be done with it: `/sandbox/v1/payouts/{payout_id}`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.errors import invalid_fields
-from sandbox.domain.fields import FailureCode, Uuid
+from sandbox.domain.fields import FailureCode, Uuid, about
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_actions import PayoutActions, legal_actions
 from sandbox.domain.payout_states import TAKES_FAILURE_CODE
@@ -22,7 +22,7 @@ from sandbox.payouts.service import PayoutService
 class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /payouts/{payout_id}/simulate`. `failure_code` is only allowed with FAILED, RETURNED and REJECTED."""
 
-    status: PayoutStatus
+    status: Annotated[PayoutStatus, about("The status to move it to.")]
     failure_code: FailureCode | None = None
 
 
@@ -41,12 +41,12 @@ class SimulateApi:
         {200: Payout},
         SimulateBody,
         errors=("FORBIDDEN", "NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"),
-        idempotency="optional",
         example={"status": "SUCCESS"},
         check=_check,
         description="Makes any legal change, with its money, timeline entry, event and webhooks. Simulating the current "
         "status responds with 200 and changes nothing. Approving or rejecting (REQUESTED to PENDING or REJECTED, IN_REVIEW "
         "to PROCESSING or FAILED) needs an `admin` key.",
+        psp="payouts simulate",
     )
     async def simulate_payout(self, request: Request, body: SimulateBody, payout_id: Uuid) -> CommandResult:
         errors = self._check(msgspec.structs.asdict(body))
@@ -64,9 +64,9 @@ class SimulateApi:
         "/sandbox/v1/payouts/{payout_id}/actions",
         "List the requests that can change a payout now",
         {200: PayoutActions},
-        errors=("NOT_FOUND",),
         description="Approve, reject, cancel, reinitiate, and every legal simulation. The list depends only on the status: a "
         "request can still be refused because of the balance, or because the status has changed.",
+        psp="payouts actions",
     )
     async def list_payout_actions(self, request: Request, payout_id: Uuid) -> PayoutActions:
         payout = await self._payouts.get(request.merchant_id, payout_id)

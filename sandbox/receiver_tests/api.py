@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CURSOR, LIMIT, get, post
+from sandbox.http.operation import PAGE, get, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
@@ -30,7 +30,6 @@ class ReceiverTestApi:
         "Test a webhook receiver",
         {202: ReceiverTest},
         ReceiverTestBody,
-        idempotency="optional",
         links=_LINKS,
         check=_check,
         example={
@@ -44,6 +43,7 @@ class ReceiverTestApi:
         '`{"status": "SUCCESS", "applied": 1}`, the receiver\'s state of that payout (null if unknown) and how many events it '
         "acted on. Without it, checks of effects are skipped. The payouts are made up. `secret` is the secret that the "
         "receiver verifies with (for `v1a` the private key, `whsk_`); it is not stored.",
+        psp="certify {url} --secret! {secret} --custom-signing {custom_signing:file=signing.json}",
     )
     async def create_receiver_test(self, request: Request, body: ReceiverTestBody) -> CommandResult:
         return await self._tests.create(request.context, body)
@@ -52,8 +52,10 @@ class ReceiverTestApi:
         "/sandbox/v1/receiver-tests",
         "List receiver tests, newest first",
         {200: list[ListedReceiverTest]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
         description="Without their findings. The newest 100 tests of a merchant are kept.",
+        psp="receiver-tests list",
+        columns="id created_at status url",
     )
     async def list_receiver_tests(self, request: Request) -> Page:
         return await self._tests.list(request.merchant_id, window(request.query))
@@ -62,10 +64,10 @@ class ReceiverTestApi:
         "/sandbox/v1/receiver-tests/{test_id}",
         "Get a receiver test and its findings",
         {200: ReceiverTest},
-        errors=("NOT_FOUND",),
         description="Each finding has the request that decided it with a curl command that repeats it, the answer, why it "
         "matters, and how to fix it in five languages. Its outcome is `passed`, `failed`, `skipped`, or `advice`, which does "
         "not fail the test. The newest 100 tests of a merchant are kept.",
+        psp="receiver-tests get",
     )
     async def get_receiver_test(self, request: Request, test_id: Uuid) -> ReceiverTest:
         return await self._tests.get(request.merchant_id, test_id)
@@ -74,7 +76,7 @@ class ReceiverTestApi:
         "/sandbox/v1/receiver-tests/{test_id}/junit",
         "Get a receiver test as JUnit XML",
         {200: str},
-        errors=("NOT_FOUND", "INVALID_STATE"),
+        errors=("INVALID_STATE",),
         media_type=_XML,
         description="One test case for each check. INVALID_STATE while the test runs.",
     )

@@ -5,15 +5,15 @@ from typing import Annotated
 import msgspec
 
 from sandbox.domain.choices import Verdict
-from sandbox.domain.fields import Amount, Name, Uuid
+from sandbox.domain.fields import Amount, Name, Uuid, about
 
 
 class CreateSaleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /sales`."""
 
-    user_id: Uuid
-    brand: Name
-    earning: Amount
+    user_id: Annotated[Uuid, about("The user who made the sale.")]
+    brand: Annotated[Name, about("The brand that was sold.")]
+    earning: Annotated[Amount, about("The amount that the user earns, such as 40.00.")]
 
 
 class ReconcileItem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

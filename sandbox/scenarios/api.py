@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sandbox.directory.catalogue import load_directory
+from sandbox.directory.destination import PSP_DESTINATIONS, PSP_PAYOUT
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import delete, get, parameter, post, put
+from sandbox.http.operation import delete, either, get, parameter, post, put
 from sandbox.http.paging import Page
 from sandbox.http.request import Request
 from sandbox.scenarios.rules import ExplainBody, RuleBody
@@ -53,6 +54,7 @@ class ScenarioApi:
         {200: list[ScenarioRule]},
         description="In the order in which they are tried: your own, then the built-in ones by amount and by suffix, then the "
         "default. The `X-Sandbox-Scenario` header of a create request selects one by name; an unknown name is refused.",
+        psp="scenarios list",
     )
     async def list_scenarios(self, request: Request) -> Page:
         return Page(await self._scenarios.list_all(request.merchant_id), False, None)
@@ -63,17 +65,20 @@ class ScenarioApi:
         {200: ScenarioCatalogue},
         query=(
             parameter(
-                "bank_code", "Examples are accounts of this bank; HBL by default.", type="string",
+                "bank_code",
+                "Examples are accounts of this bank; HBL by default.",
+                type="string",
                 enum=load_directory().bank_codes(),
             ),
         ),
         description="For each scenario: an amount and an account number to copy, the changes with their times, events and "
         "money, and what else the account number decides: whether POST /verify-account accepts it, and whether sales are paid.",
-    )  # fmt: skip
+        psp="scenarios catalogue --bank {bank_code}",
+    )
     async def get_catalogue(self, request: Request) -> ScenarioCatalogue:
         return await self._scenarios.catalogue(request.merchant_id, request.query.get("bank_code", _DEFAULT_BANK))
 
-    @get("/sandbox/v1/scenarios/{rule_id}", "Get a scenario of your own", {200: ScenarioRule}, errors=("NOT_FOUND",))
+    @get("/sandbox/v1/scenarios/{rule_id}", "Get a scenario of your own", {200: ScenarioRule}, psp="scenarios get")
     async def get_scenario(self, request: Request, rule_id: Uuid) -> ScenarioRule:
         return await self._scenarios.get(request.merchant_id, rule_id)
 
@@ -83,11 +88,11 @@ class ScenarioApi:
         {201: ScenarioRule},
         RuleBody,
         errors=("INVALID_STATE",),
-        idempotency="optional",
         links=_LINKS,
         example=_EXAMPLE,
         check=_check,
         description=_PATHS,
+        psp="scenarios add {*:file=scenario.json}",
     )
     async def create_scenario(self, request: Request, body: RuleBody) -> CommandResult:
         return await self._scenarios.create(request.context, body)
@@ -97,22 +102,16 @@ class ScenarioApi:
         "Replace a scenario of your own",
         {200: ScenarioRule},
         RuleBody,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="optional",
+        errors=("INVALID_STATE",),
         example=_EXAMPLE,
         check=_check,
         description=_PATHS + " Payouts that already follow it keep their path.",
+        psp="scenarios replace {rule_id} {*:file=scenario.json}",
     )
     async def replace_scenario(self, request: Request, body: RuleBody, rule_id: Uuid) -> CommandResult:
         return await self._scenarios.replace(request.context, rule_id, body)
 
-    @delete(
-        "/sandbox/v1/scenarios/{rule_id}",
-        "Delete a scenario of your own",
-        {204: None},
-        errors=("NOT_FOUND",),
-        idempotency="optional",
-    )
+    @delete("/sandbox/v1/scenarios/{rule_id}", "Delete a scenario of your own", {204: None}, psp="scenarios delete")
     async def delete_scenario(self, request: Request, rule_id: Uuid) -> CommandResult:
         return await self._scenarios.delete(request.context, rule_id)
 
@@ -121,7 +120,6 @@ class ScenarioApi:
         "Explain what a payout would do, without creating it",
         {200: Explanation},
         ExplainBody,
-        idempotency="optional",
         check=_check_payout,
         example={
             "merchant_reference": "INV-1001",
@@ -131,6 +129,11 @@ class ScenarioApi:
             "account_number": "12345678900012",
             "scenario_header": "returned",
         },
+        psp=either(
+            "scenarios explain {amount} {account_number}",
+            *PSP_DESTINATIONS,
+            rest=f"{PSP_PAYOUT} account_title?=null --scenario {{scenario_header}} --rule {{rule:file=scenario.json}}",
+        ),
     )
     async def explain_scenario(self, request: Request, body: ExplainBody) -> CommandResult:
         return await self._scenarios.explain(request.context, body)

@@ -2,16 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from litestar import Litestar
 from litestar.types import ASGIApp
 
-from sandbox.aggregator.api import AggregatorApi
 from sandbox.aggregator.service import AggregatorService
 from sandbox.audit.api import AuditApi
-from sandbox.balance.api import BalanceApi
 from sandbox.balance.service import BalanceService
 from sandbox.bulk_credit.api import BulkCreditApi
 from sandbox.bulk_credit.service import BulkCreditService
@@ -25,7 +23,6 @@ from sandbox.directory.api import DirectoryApi
 from sandbox.directory.catalogue import load_directory
 from sandbox.docs.api import DocsApi
 from sandbox.docs.guide_api import GuideApi
-from sandbox.faults.api import FaultApi
 from sandbox.faults.injection import inject_before
 from sandbox.faults.service import FaultService
 from sandbox.feed.api import FeedApi
@@ -39,7 +36,6 @@ from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
 from sandbox.journal.api import JournalApi
 from sandbox.journal.journal import Journal
-from sandbox.listeners.api import ListenerApi
 from sandbox.listeners.relay import Relay
 from sandbox.listeners.service import ListenerService
 from sandbox.live.api import StreamApi
@@ -51,7 +47,6 @@ from sandbox.merchants.key_ring import KeyRing
 from sandbox.merchants.service import MerchantService
 from sandbox.merchants.settings import SettingsService
 from sandbox.merchants.settings_api import SettingsApi
-from sandbox.overview.api import OverviewApi
 from sandbox.overview.service import OverviewService
 from sandbox.payouts.api import PayoutApi
 from sandbox.payouts.reads import PayoutReads
@@ -73,7 +68,7 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.api import UserApi
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.webhooks.api import DeliveryApi, EndpointApi, RoutingApi
+from sandbox.webhooks.api import DeliveryApi, EndpointApi
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
@@ -81,9 +76,7 @@ from sandbox.webhooks.explain import DeliveryExplainer
 from sandbox.webhooks.preview import PreviewService
 from sandbox.webhooks.recovery import RecoveryService
 from sandbox.webhooks.secrets import SecretService
-from sandbox.webhooks.secrets_api import SecretApi
 from sandbox.webhooks.sender import WebhookSender
-from sandbox.worlds.api import WorldApi
 from sandbox.worlds.bundle_api import BundleApi
 from sandbox.worlds.bundle_service import BundleService
 from sandbox.worlds.service import WorldService
@@ -132,31 +125,20 @@ def create_app(settings: Settings) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        await open_pool(settings.database_url, settings.pool_size)
-        waker.start()
-        sender = WebhookSender(settings.webhook_allow)
-        feed.start()
-        subscriber.start()
-        advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
-        journal.start()
-        receiver_tests.start()
-        try:
+        async with AsyncExitStack() as stack:
+            await open_pool(settings.database_url, settings.pool_size)
+            # Closed from last to first: accepted commands are finished before the connections to the stores close.
+            stack.push_async_callback(close_pool)
+            sender = WebhookSender(settings.webhook_allow)
+            for part in (journal, limiter, readiness, waker, streams, subscriber, feed, sender, receiver_tests):
+                stack.push_async_callback(part.close)
+            stack.push_async_callback(clock.close, 5)
+            stack.push_async_callback(summaries.close)
+            stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
+            advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
+            for part in (waker, feed, subscriber, journal, receiver_tests):
+                part.start()
             yield
-        finally:
-            # Finish accepted commands before the connections to the stores close.
-            await asyncio.wait_for(work.close(), 20)
-            await summaries.close()
-            await clock.close(5)
-            await receiver_tests.close()
-            await sender.close()
-            await feed.close()
-            await subscriber.close()
-            await streams.close()
-            await waker.close()
-            await readiness.close()
-            await limiter.close()
-            await journal.close()
-            await close_pool()
 
     operations = operations_of(
         UserApi(UserService(work, directory, summaries)),
@@ -164,27 +146,28 @@ def create_app(settings: Settings) -> Application:
         SaleApi(SalesService(work)),
         PayoutApi(payouts),
         SimulateApi(payouts),
-        BalanceApi(BalanceService(work)),
+        BalanceService(work),
         DirectoryApi(directory, work),
         EndpointApi(endpoints),
-        RoutingApi(PreviewService(work), RecoveryService(work)),
-        SecretApi(SecretService(work, box)),
+        PreviewService(work),
+        RecoveryService(work),
+        SecretService(work, box),
         DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
-        ListenerApi(ListenerService(work, box, Relay(box, subscriber, feed.notes, journal))),
+        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal)),
         MerchantApi(merchants),
         KeyApi(merchants),
         SettingsApi(SettingsService(work)),
         ClockApi(clock, DueService(work.catalogue)),
         StreamApi(streams, keys),
         AuditApi(),
-        OverviewApi(OverviewService()),
+        OverviewService(),
         FeedApi(FeedService()),
-        AggregatorApi(AggregatorService(work, box, settings.webhook_allow)),
+        AggregatorService(work, box, settings.webhook_allow),
         JournalApi(journal),
-        FaultApi(FaultService(work)),
+        FaultService(work),
         ReceiverTestApi(receiver_tests),
         ScenarioApi(ScenarioService(work, directory)),
-        WorldApi(WorldService(work)),
+        WorldService(work),
         BundleApi(BundleService(work, box, directory, journal)),
         HealthApi(readiness),
     )

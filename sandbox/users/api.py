@@ -10,7 +10,7 @@ from sandbox.domain.ledger_entry import LedgerEntry
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
 from sandbox.domain.user_commands import Transaction
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, parameter, patch, post
+from sandbox.http.operation import DATED_PAGE, PAGE, either, get, parameter, patch, post
 from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
@@ -29,6 +29,11 @@ _EXAMPLE: Final = {
     "external_id": "customer-17",
     "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"},
 }
+_PSP_DESTINATIONS: Final = (
+    "--account! {destination.account_number} --bank! {destination.bank_code} destination.dest_type=BANK",
+    "--account! {destination.account_number} --wallet! {destination.wallet_code} destination.dest_type=WALLET",
+    "",
+)
 _LINKS: Final = {
     "get": ("get_user", "user_id"),
     "summary": ("get_user_summary", "user_id"),
@@ -57,9 +62,9 @@ class UserApi:
         CreateUserBody,
         links=_LINKS,
         errors=("DUPLICATE_REFERENCE",),
-        idempotency="required",
         example=_EXAMPLE,
         check=_check,
+        psp=either("users create {name} --external-id {external_id} --vendor-user-id {vendor_user_id}", *_PSP_DESTINATIONS),
     )
     async def create_user(self, request: Request, body: CreateUserBody) -> CommandResult:
         return await self._users.create(request.context, body)
@@ -69,8 +74,8 @@ class UserApi:
         "Create up to 1000 users, each independently",
         {200: UserResults},
         CreateUsersBody,
-        idempotency="required",
         example={"users": [_EXAMPLE]},
+        psp="users batch {users:file=users.csv}",
     )
     async def create_users(self, request: Request, body: CreateUsersBody) -> CommandResult:
         return await self._users.create_many(request.context, body)
@@ -80,8 +85,7 @@ class UserApi:
         "List users, newest first",
         {200: list[User]},
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("external_id", "Only the user with this external id.", type="string", minLength=1, maxLength=64),
             parameter(
                 "q",
@@ -92,14 +96,14 @@ class UserApi:
                 minLength=1,
                 maxLength=100,
             ),
-            CREATED_FROM,
-            CREATED_TO,
         ),
+        psp="users list --search {q}",
+        columns="external_id id name vendor_user_id created_at",
     )
     async def list_users(self, request: Request) -> Page:
         return await self._users.list(request.merchant_id, window(request.query), request.query)
 
-    @get("/api/v1/users/{user_id}", "Get a user", {200: User}, errors=("NOT_FOUND",))
+    @get("/api/v1/users/{user_id}", "Get a user", {200: User}, psp="users get")
     async def get_user(self, request: Request, user_id: Uuid) -> User:
         return await self._users.get(request.merchant_id, user_id)
 
@@ -108,11 +112,11 @@ class UserApi:
         "Change a user",
         {200: User},
         ChangeUserBody,
-        errors=("NOT_FOUND", "DUPLICATE_REFERENCE"),
-        idempotency="required",
+        errors=("DUPLICATE_REFERENCE",),
         example={"destination": _EXAMPLE["destination"]},
         check=_check,
         description="Payouts already requested keep their destination. Later payments for sales use the new one.",
+        psp=either("users change {user_id} --name {name} --external-id {external_id}", *_PSP_DESTINATIONS),
     )
     async def change_user(self, request: Request, body: ChangeUserBody, user_id: Uuid) -> CommandResult:
         return await self._users.change(request.context, user_id, body)
@@ -122,9 +126,8 @@ class UserApi:
         "Record what a user earned or spent",
         {201: Transaction},
         CreateTransactionBody,
-        errors=("NOT_FOUND",),
-        idempotency="required",
         example={"type": "EARNED", "amount": "1000.00"},
+        psp="users record",
     )
     async def create_user_transaction(self, request: Request, body: CreateTransactionBody, user_id: Uuid) -> CommandResult:
         amount = amount_of(body.amount)
@@ -134,16 +137,14 @@ class UserApi:
         "/api/v1/users/{user_id}/transactions",
         "List a user's transactions, newest first",
         {200: list[Transaction]},
-        errors=("NOT_FOUND",),
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("type", "Only transactions of this type.", type="string", enum=list(TRANSACTION_TYPES)),
-            CREATED_FROM,
-            CREATED_TO,
         ),
         description="All types: earned, spent, credited in bulk, paid for sales (a negative FINAL is a claw-back), requested "
         "(PAYOUT) and paid (PAID_OUT). A payout that ends unpaid adds transactions with negative amounts.",
+        psp="users transactions",
+        columns="created_at type amount reference payout_id transfer_id",
     )
     async def list_user_transactions(self, request: Request, user_id: Uuid) -> Page:
         types = selected(request.query, "type", TRANSACTION_TYPES)
@@ -153,15 +154,13 @@ class UserApi:
         "/api/v1/users/{user_id}/history",
         "List the ledger entries of a user's wallet, newest first",
         {200: list[LedgerEntry]},
-        errors=("NOT_FOUND",),
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("payout_id", "Only entries for this payout.", type="string", format="uuid"),
-            CREATED_FROM,
-            CREATED_TO,
         ),
         description="`balance_after` of the newest entry is the wallet's balance.",
+        psp="users history",
+        columns="created_at reason direction amount balance_after payout_id transfer_id",
     )
     async def list_wallet_entries(self, request: Request, user_id: Uuid) -> Page:
         payout_id = request.query.get("payout_id")
@@ -171,14 +170,14 @@ class UserApi:
         "/api/v1/users/{user_id}/summary",
         "Get the totals of a user's wallet",
         {200: Summary},
-        errors=("NOT_FOUND",),
         description="Cached for two minutes, or until a change. The `X-Cache` response header is HIT or MISS.",
+        psp="users summary",
     )
     async def get_user_summary(self, request: Request, user_id: Uuid) -> Response:
         summary, is_cached = await self._users.summary(request.merchant_id, user_id)
         return Response(200, summary, headers=[("x-cache", "HIT" if is_cached else "MISS")])
 
-    @get("/api/v1/users/{user_id}/balance", "Get the balance of a user's wallet", {200: UserBalance}, errors=("NOT_FOUND",))
+    @get("/api/v1/users/{user_id}/balance", "Get the balance of a user's wallet", {200: UserBalance}, psp="users balance")
     async def get_user_balance(self, request: Request, user_id: Uuid) -> UserBalance:
         return await self._users.balance(request.merchant_id, user_id)
 
@@ -187,12 +186,12 @@ class UserApi:
         "Request a payout to a user's destination",
         {201: Payout},
         RequestPayoutBody,
-        errors=("NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"),
-        idempotency="required",
+        errors=("INVALID_STATE", "INSUFFICIENT_BALANCE"),
         example={"amount": "30.00"},
         description="The payout stays in REQUESTED until an admin approves or rejects it. Both the user's and the merchant's "
         "available balance must cover it; an error says which one is too low. Until then, the amount is locked in the "
         "merchant's balance.",
+        psp="users request",
     )
     async def request_user_payout(self, request: Request, body: RequestPayoutBody, user_id: Uuid) -> CommandResult:
         return await self._users.request_payout(request.context, user_id, amount_of(body.amount))
@@ -201,7 +200,9 @@ class UserApi:
         "/api/v1/payouts/requests",
         "List users with payout requests waiting for approval",
         {200: list[RequestedTotal]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
+        psp="payouts requests",
+        columns="user_id total_requested",
     )
     async def list_payout_requests(self, request: Request) -> Page:
         return await self._users.requests(request.merchant_id, window(request.query))

@@ -12,7 +12,7 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import DestType, RecordedType
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
-from sandbox.domain.fields import Amount, Name, Text64
+from sandbox.domain.fields import Amount, Name, Text64, about
 
 MAX_BATCH_SIZE = 1000
 
@@ -63,9 +63,9 @@ class CreateUsersBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class CreateTransactionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /users/{user_id}/transactions`."""
 
-    type: RecordedType
+    type: Annotated[RecordedType, about("What to record.")]
     amount: Amount
-    reference: Text64 | None = None
+    reference: Annotated[Text64 | None, about("Your own reference.")] = None
 
 
 class RequestPayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.fields import EmptyBody, Uuid
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, delete, get, parameter, patch, post
+from sandbox.http.operation import DATED_PAGE, PAGE, delete, get, parameter, patch, post
 from sandbox.http.paging import Page, selected, window
 from sandbox.http.request import Request
 from sandbox.webhooks.deliveries import (
@@ -20,18 +20,15 @@ from sandbox.webhooks.deliveries import (
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
 from sandbox.webhooks.explanation import DeliveryExplanation
-from sandbox.webhooks.preview import Preview, PreviewService
-from sandbox.webhooks.recovery import Recovery, RecoveryService
 from sandbox.webhooks.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
-    PreviewBody,
-    RecoverBody,
-    SendSampleBody,
-    event_type_errors,
-    recover_errors,
 )
 
+_PSP_ROUTING: Final = "--events {event_types:list} --filter {filters:filters}"
+_PSP_SETTINGS: Final = (
+    f"{_PSP_ROUTING} --custom-signing {{custom_signing:file=signing.json}} --ordered/--unordered {{ordered:flag}}"
+)
 _LINKS: Final = {
     "get": ("get_webhook_endpoint", "endpoint_id"),
     "change": ("change_webhook_endpoint", "endpoint_id"),
@@ -54,7 +51,6 @@ class EndpointApi:
         {201: CreatedEndpoint},
         CreateEndpointBody,
         errors=("INVALID_STATE",),
-        idempotency="required",
         links=_LINKS,
         check=_check,
         example={
@@ -69,6 +65,7 @@ class EndpointApi:
         "world, where deliveries go one at a time, neither causes a wait. An event is sent if it matches `event_types` and "
         "all `filters`. For `v1a` the secret is null: receivers verify with the `public_key`. `stripe`, `github` and `custom` "
         "send the signature headers of that dialect, keyed with the whole text of the secret, and `webhook-id`.",
+        psp=f"endpoints create {_PSP_SETTINGS}",
     )
     async def create_webhook_endpoint(self, request: Request, body: CreateEndpointBody) -> CommandResult:
         return await self._endpoints.create(request.context, body)
@@ -77,12 +74,14 @@ class EndpointApi:
         "/api/v1/webhook-endpoints",
         "List webhook endpoints, newest first",
         {200: list[Endpoint]},
-        query=(LIMIT, CURSOR),
+        query=PAGE,
+        psp="endpoints list",
+        columns="id url event_types relayed status disabled_reason",
     )
     async def list_webhook_endpoints(self, request: Request) -> Page:
         return await self._endpoints.list(request.merchant_id, window(request.query))
 
-    @get("/api/v1/webhook-endpoints/{endpoint_id}", "Get a webhook endpoint", {200: Endpoint}, errors=("NOT_FOUND",))
+    @get("/api/v1/webhook-endpoints/{endpoint_id}", "Get a webhook endpoint", {200: Endpoint}, psp="endpoints get")
     async def get_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> Endpoint:
         return await self._endpoints.get(request.merchant_id, endpoint_id)
 
@@ -91,8 +90,6 @@ class EndpointApi:
         "Change a webhook endpoint",
         {200: Endpoint},
         ChangeEndpointBody,
-        errors=("NOT_FOUND",),
-        idempotency="required",
         example={"status": "ENABLED"},
         check=_check,
         description="Omitted fields keep their value; `filters: []` removes all filters. Deliveries due to a disabled endpoint "
@@ -100,6 +97,7 @@ class EndpointApi:
         "responds with 410, or if an attempt fails and none has succeeded for 5 days of the merchant's time; `history` shows "
         "when and why. A change of `signing` keeps the secret, except to "
         "or from `v1a`: then the endpoint gets a new key, and `rotate-secret` shows the secret.",
+        psp=f"endpoints update --target {{url}} {_PSP_SETTINGS}",
     )
     async def change_webhook_endpoint(self, request: Request, body: ChangeEndpointBody, endpoint_id: Uuid) -> CommandResult:
         return await self._endpoints.change(request.context, endpoint_id, body)
@@ -108,78 +106,11 @@ class EndpointApi:
         "/api/v1/webhook-endpoints/{endpoint_id}",
         "Delete a webhook endpoint",
         {204: None},
-        errors=("NOT_FOUND",),
-        idempotency="optional",
         description="Its deliveries stay in the log. Pending deliveries become failed, and none can be resent.",
+        psp="endpoints delete",
     )
     async def delete_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> CommandResult:
         return await self._endpoints.delete(request.context, endpoint_id)
-
-
-class RoutingApi:
-    """The operations that show and repeat what an endpoint receives."""
-
-    def __init__(self, previews: PreviewService, recoveries: RecoveryService) -> None:
-        self._previews = previews
-        self._recoveries = recoveries
-
-    def _check_recovery(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return recover_errors(fields)
-
-    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return event_type_errors(fields)
-
-    @post(
-        "/api/v1/webhook-endpoints/{endpoint_id}/preview",
-        "Preview which recent events an endpoint would have received",
-        {200: Preview},
-        PreviewBody,
-        takes_turns=True,
-        errors=("NOT_FOUND",),
-        idempotency="required",
-        check=_check,
-        example={"filters": [{"field": "data.amount", "op": "gte", "value": 1000}], "limit": 20},
-        description="Checks the most recent events against `event_types` and `filters`; by default those of the endpoint. "
-        "`reason` is the first condition that does not hold. Nothing is sent or changed, so it can be called before a PATCH.",
-    )
-    async def preview_webhook_endpoint(self, request: Request, body: PreviewBody, endpoint_id: Uuid) -> CommandResult:
-        return await self._previews.preview(request.context, endpoint_id, body)
-
-    @post(
-        "/api/v1/webhook-endpoints/{endpoint_id}/test",
-        "Send a sample event to an endpoint",
-        {200: Delivery},
-        SendSampleBody,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="required",
-        links={"delivery": ("get_webhook_delivery", "delivery_id")},
-        example={"event_type": "payout.succeeded"},
-        description="Sends it now, like any other event: signed, retried and in the delivery log. The endpoint receives it "
-        "whatever its `event_types` and `filters` are. Its payout does not exist and no money moves; its metadata is "
-        '`{"sample": "true"}`. In the event log, `payout_id` is null. 409 if the endpoint is disabled.',
-    )
-    async def test_webhook_endpoint(self, request: Request, body: SendSampleBody, endpoint_id: Uuid) -> CommandResult:
-        return await self._previews.send_sample(request.context, endpoint_id, body)
-
-    @post(
-        "/api/v1/webhook-endpoints/{endpoint_id}/recover",
-        "Send an endpoint's events again",
-        {200: Recovery},
-        RecoverBody,
-        takes_turns=True,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="required",
-        check=_check_recovery,
-        example={"since": "2026-01-31T12:00:00Z", "which": "failed", "dry_run": True},
-        description="`failed` sends events whose last attempt failed, also if a retry is scheduled, and events that were kept "
-        "while the endpoint was disabled. `all` replays every event of the period, also those that the endpoint has received "
-        "and those that it would have received if it had existed. Events whose first attempt is due, or that are being sent, "
-        "are not counted. `since` is inclusive, `until` exclusive; both are in the merchant's time. Each webhook keeps its "
-        "webhook-id, and its retry schedule starts over. A dry run only counts. 409 if the endpoint is disabled, except for a "
-        "dry run. After an interruption, the same request with the same key continues where it stopped.",
-    )
-    async def recover_webhook_endpoint(self, request: Request, body: RecoverBody, endpoint_id: Uuid) -> CommandResult:
-        return await self._recoveries.recover(request.context, endpoint_id, body)
 
 
 class DeliveryApi:
@@ -194,18 +125,17 @@ class DeliveryApi:
         "List events, newest first",
         {200: list[Event]},
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
-            CREATED_FROM,
-            CREATED_TO,
         ),
         description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id.",
+        psp="events list --payout {payout_id}",
+        columns="id created_at type payout_id",
     )
     async def list_events(self, request: Request) -> Page:
         return await self._deliveries.events(request.merchant_id, window(request.query), request.query.get("payout_id"))
 
-    @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, errors=("NOT_FOUND",))
+    @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
     async def get_event(self, request: Request, event_id: Uuid) -> EventWithDeliveries:
         return await self._deliveries.event(request.merchant_id, event_id)
 
@@ -214,14 +144,13 @@ class DeliveryApi:
         "List webhook deliveries, newest first",
         {200: list[Delivery]},
         query=(
-            LIMIT,
-            CURSOR,
+            *DATED_PAGE,
             parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
             parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
             parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
-            CREATED_FROM,
-            CREATED_TO,
         ),
+        psp="deliveries list --endpoint {endpoint_id} --event {event_id}",
+        columns="id created_at event_type endpoint_id status attempt_count next_attempt_at",
     )
     async def list_webhook_deliveries(self, request: Request) -> Page:
         query = request.query
@@ -234,8 +163,8 @@ class DeliveryApi:
         "/api/v1/webhook-deliveries/{delivery_id}",
         "Get a delivery and its attempts",
         {200: DeliveryWithAttempts},
-        errors=("NOT_FOUND",),
         description="At most the newest 100 attempts, oldest first.",
+        psp="deliveries get",
     )
     async def get_webhook_delivery(self, request: Request, delivery_id: Uuid) -> DeliveryWithAttempts:
         return await self._deliveries.get(request.merchant_id, delivery_id)
@@ -244,9 +173,9 @@ class DeliveryApi:
         "/api/v1/webhook-deliveries/{delivery_id}/explain",
         "Explain a delivery",
         {200: DeliveryExplanation},
-        errors=("NOT_FOUND",),
         description="The path from the API call through the payout's change and its ledger transfer to each attempt, and why "
         "the next attempt is scheduled when it is. `summary` tells it in sentences.",
+        psp="deliveries explain",
     )
     async def explain_webhook_delivery(self, request: Request, delivery_id: Uuid) -> DeliveryExplanation:
         return await self._explainer.explain(request.merchant_id, delivery_id)
@@ -256,9 +185,9 @@ class DeliveryApi:
         "Resend a webhook now",
         {200: Delivery},
         EmptyBody,
-        errors=("NOT_FOUND", "INVALID_STATE"),
-        idempotency="required",
+        errors=("INVALID_STATE",),
         description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
+        psp="deliveries resend",
     )
     async def resend_webhook_delivery(self, request: Request, delivery_id: Uuid) -> CommandResult:
         return await self._deliveries.resend(request.context, delivery_id)

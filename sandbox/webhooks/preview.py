@@ -11,7 +11,9 @@ from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.event_filters import first_unmet, to_text
 from sandbox.domain.event_samples import sample
 from sandbox.domain.events import includes
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
+from sandbox.http.operation import post
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.deliveries import Delivery
@@ -47,13 +49,29 @@ class Preview(msgspec.Struct):
     data: list[EventPreview]
 
 
+_PSP_ROUTING: Final = "--events {event_types:list} --filter {filters:filters}"
+
+
 class PreviewService:
     """Previews an endpoint's events, and sends samples."""
 
     def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
-    async def preview(self, context: RequestContext, endpoint_id: str, body: PreviewBody) -> CommandResult:
+    @post(
+        "/api/v1/webhook-endpoints/{endpoint_id}/preview",
+        "Preview which recent events an endpoint would have received",
+        {200: Preview},
+        PreviewBody,
+        takes_turns=True,
+        check=event_type_errors,
+        example={"filters": [{"field": "data.amount", "op": "gte", "value": 1000}], "limit": 20},
+        description="Checks the most recent events against `event_types` and `filters`; by default those of the endpoint. "
+        "`reason` is the first condition that does not hold. Nothing is sent or changed, so it can be called before a PATCH.",
+        psp=f"endpoints preview {_PSP_ROUTING}",
+        columns="event_id type matches reason",
+    )
+    async def preview_webhook_endpoint(self, context: RequestContext, endpoint_id: Uuid, body: PreviewBody) -> CommandResult:
         """Respond with 200 and the most recent events. Fields that the body omits are the endpoint's own.
 
         Returns NOT_FOUND, stored under the key, for an unknown id, and raises it for an id that is not a UUID. Raises
@@ -80,7 +98,20 @@ class PreviewService:
 
         return await self._work.run(context, action, RESERVE_NO_IDS)
 
-    async def send_sample(self, context: RequestContext, endpoint_id: str, body: SendSampleBody) -> CommandResult:
+    @post(
+        "/api/v1/webhook-endpoints/{endpoint_id}/test",
+        "Send a sample event to an endpoint",
+        {200: Delivery},
+        SendSampleBody,
+        errors=("INVALID_STATE",),
+        links={"delivery": ("get_webhook_delivery", "delivery_id")},
+        example={"event_type": "payout.succeeded"},
+        description="Sends it now, like any other event: signed, retried and in the delivery log. The endpoint receives it "
+        "whatever its `event_types` and `filters` are. Its payout does not exist and no money moves; its metadata is "
+        '`{"sample": "true"}`. In the event log, `payout_id` is null. 409 if the endpoint is disabled.',
+        psp="endpoints test",
+    )
+    async def test_webhook_endpoint(self, context: RequestContext, endpoint_id: Uuid, body: SendSampleBody) -> CommandResult:
         """Send the endpoint a sample of an event type, whatever it subscribes to. Responds with 200 and the delivery.
 
         Returns NOT_FOUND and, for a disabled endpoint, INVALID_STATE, both stored under the key.

@@ -13,8 +13,10 @@ from sandbox.domain.clock import milliseconds, parse
 from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.event_filters import to_text
 from sandbox.domain.events import includes
+from sandbox.domain.fields import Uuid
 from sandbox.domain.ids import first_id_at
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
+from sandbox.http.operation import post
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.endpoints import Endpoint, find_endpoint
@@ -68,7 +70,24 @@ class RecoveryService:
     def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
-    async def recover(self, context: RequestContext, endpoint_id: str, body: RecoverBody) -> CommandResult:
+    @post(
+        "/api/v1/webhook-endpoints/{endpoint_id}/recover",
+        "Send an endpoint's events again",
+        {200: Recovery},
+        RecoverBody,
+        takes_turns=True,
+        errors=("INVALID_STATE",),
+        check=recover_errors,
+        example={"since": "2026-01-31T12:00:00Z", "which": "failed", "dry_run": True},
+        description="`failed` sends events whose last attempt failed, also if a retry is scheduled, and events that were kept "
+        "while the endpoint was disabled. `all` replays every event of the period, also those that the endpoint has received "
+        "and those that it would have received if it had existed. Events whose first attempt is due, or that are being sent, "
+        "are not counted. `since` is inclusive, `until` exclusive; both are in the merchant's time. Each webhook keeps its "
+        "webhook-id, and its retry schedule starts over. A dry run only counts. 409 if the endpoint is disabled, except for a "
+        "dry run. After an interruption, the same request with the same key continues where it stopped.",
+        psp="endpoints recover --since! {since} --which! {which} --events {event_types:list}",
+    )
+    async def recover_webhook_endpoint(self, context: RequestContext, endpoint_id: Uuid, body: RecoverBody) -> CommandResult:
         """Make an endpoint's events of a period due now, in several transactions. Responds with 200 and a Recovery.
 
         If the process dies, a retry with the same key continues. Returns NOT_FOUND and, for a disabled endpoint unless it is a

@@ -22,7 +22,7 @@ from sandbox.domain.clock import parse
 from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import invalid_fields
 from sandbox.domain.event_filters import Filter, Filters
-from sandbox.domain.fields import Text500, Time, Url
+from sandbox.domain.fields import Text500, Time, Url, about
 from sandbox.domain.signing_dialects import CustomSigning, custom_signing_errors
 
 DEFAULT_TYPES: Final = ("payout.*",)
@@ -34,9 +34,10 @@ EventTypes = Annotated[
     msgspec.Meta(min_length=1, max_length=32, description="The event types to send; patterns such as `payout.*` are allowed."),
 ]
 
-RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
-"""Attempts per second."""
-PreviewLimit = Annotated[int, msgspec.Meta(ge=1, le=100)]
+_Signing = Annotated[Signing, about("How webhooks are signed.")]
+_Profile = Annotated[RetryProfile, about("The retry schedule for failed attempts.")]
+_Ordered = Annotated[bool, about("Whether a failing delivery holds back later events of the same payout.")]
+RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="Maximum number of attempts per second.")]
 _SigningTime = Annotated[
     SigningTime,
     msgspec.Meta(
@@ -45,7 +46,7 @@ _SigningTime = Annotated[
         extra_json_schema={"type": "string"},
     ),
 ]
-MaxInFlight = Annotated[int, msgspec.Meta(ge=1, le=100)]
+MaxInFlight = Annotated[int, msgspec.Meta(ge=1, le=100, description="Maximum number of attempts in progress.")]
 
 
 class DeliverySettings(msgspec.Struct, kw_only=True):
@@ -56,11 +57,11 @@ class DeliverySettings(msgspec.Struct, kw_only=True):
     )
     filters: Filters = msgspec.field(default_factory=list[Filter])
     """All must hold."""
-    signing: Signing = "v1"
+    signing: _Signing = "v1"
     custom_signing: CustomSigning | None = None
     signing_time: _SigningTime = "host"
-    retry_profile: RetryProfile = "standard"
-    ordered: bool = False
+    retry_profile: _Profile = "standard"
+    ordered: _Ordered = False
     rate_limit: RateLimit | None = None
     max_in_flight: MaxInFlight | None = None
 
@@ -78,15 +79,15 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     url: Url | UnsetType = UNSET
     event_types: EventTypes | UnsetType = UNSET
     filters: Filters | UnsetType = UNSET
-    signing: Signing | UnsetType = UNSET
+    signing: _Signing | UnsetType = UNSET
     custom_signing: CustomSigning | UnsetType | None = UNSET
     signing_time: _SigningTime | UnsetType = UNSET
-    retry_profile: RetryProfile | UnsetType = UNSET
-    ordered: bool | UnsetType = UNSET
+    retry_profile: _Profile | UnsetType = UNSET
+    ordered: _Ordered | UnsetType = UNSET
     rate_limit: RateLimit | UnsetType | None = UNSET
     max_in_flight: MaxInFlight | UnsetType | None = UNSET
     description: Text500 | UnsetType = UNSET
-    status: EndpointStatus | UnsetType = UNSET
+    status: Annotated[EndpointStatus | UnsetType, about("Disable it, or enable it again.")] = UNSET
 
 
 class PreviewBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -94,8 +95,7 @@ class PreviewBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     event_types: EventTypes | UnsetType = UNSET
     filters: Filters | UnsetType = UNSET
-    limit: PreviewLimit = 100
-    """How many of the most recent events to check."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100, description="How many of the most recent events to check.")] = 100
 
 
 class SendSampleBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -9,9 +9,11 @@ from piccolo.query.methods.select import First
 
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import Uuid, about
 from sandbox.domain.redaction import Secret
 from sandbox.domain.signing_dialects import SigningExample, explain, secret_for
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
+from sandbox.http.operation import post
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
@@ -32,8 +34,9 @@ _EXAMPLE_ID: Final = "01920f3a-7c00-7000-8000-000000000001"
 class RotateSecretBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /webhook-endpoints/{endpoint_id}/rotate-secret`."""
 
-    grace_seconds: Annotated[int, msgspec.Meta(ge=0, le=604_800)] = 86_400
-    """How long the previous secret signs too, in the merchant's time."""
+    grace_seconds: Annotated[
+        int, msgspec.Meta(ge=0, le=604_800, description="How long the previous secret signs too, in the merchant's time.")
+    ] = 86_400
 
 
 class RotatedSecret(msgspec.Struct):
@@ -48,20 +51,24 @@ class RotatedSecret(msgspec.Struct):
 class SigningExampleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /webhook-endpoints/{endpoint_id}/signing-example`."""
 
-    body: Annotated[str, msgspec.Meta(max_length=100_000)] | dict[str, Any] | None = None
-    """The raw body as text, which is signed as it is. An object is written as compact JSON first. The default is a sample."""
-    timestamp: Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)] | None = None
-    """In Unix seconds. The default is the present time of the clock that `signing_time` names."""
+    body: Annotated[
+        Annotated[str, msgspec.Meta(max_length=100_000)] | dict[str, Any] | None,
+        about("The raw body, signed as it is. An object is written as compact JSON first. The default is a sample."),
+    ] = None
+    timestamp: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)] | None,
+        about("In Unix seconds. The default is the present time of the clock that `signing_time` names."),
+    ] = None
     id: Annotated[
         str,
         msgspec.Meta(
             min_length=1,
             max_length=64,
             pattern=r"^[0-9A-Za-z_-]*\Z",
+            description="The webhook-id.",
             extra={"must": "an id of 1 to 64 letters, digits, hyphens and underscores"},
         ),
     ] = _EXAMPLE_ID
-    """The webhook-id."""
 
 
 class SecretService:
@@ -71,7 +78,18 @@ class SecretService:
         self._work = work
         self._box = box
 
-    async def rotate(self, context: RequestContext, endpoint_id: str, body: RotateSecretBody) -> CommandResult:
+    @post(
+        "/api/v1/webhook-endpoints/{endpoint_id}/rotate-secret",
+        "Replace the secret of a webhook endpoint",
+        {200: RotatedSecret},
+        RotateSecretBody,
+        example={"grace_seconds": 86400},
+        description="Until `previous_expires_at`, in the merchant's time, webhooks are signed with the previous secret too, so "
+        "that receivers can change over. `github` and `custom` send one signature only, so the new secret alone signs there. "
+        "After several rotations, at most 4 previous secrets still sign. With `grace_seconds: 0`, none does.",
+        psp="endpoints rotate-secret",
+    )
+    async def rotate_webhook_secret(self, context: RequestContext, endpoint_id: Uuid, body: RotateSecretBody) -> CommandResult:
         """Give an endpoint a new secret. Responds with 200 and the secret; so does a replay.
 
         The previous secret signs too until the grace period ends. Secrets of earlier rotations keep their own expiry, unless
@@ -98,7 +116,20 @@ class SecretService:
 
         return await run_sealed(self._work, self._box, context, action)
 
-    async def example(self, context: RequestContext, endpoint_id: str, body: SigningExampleBody) -> CommandResult:
+    @post(
+        "/api/v1/webhook-endpoints/{endpoint_id}/signing-example",
+        "Show step by step how a webhook is signed",
+        {200: SigningExample},
+        SigningExampleBody,
+        errors=("INVALID_STATE",),
+        example={"body": '{"type":"payout.succeeded"}', "timestamp": 1700000000},
+        description="Compare each step with your own code to find where the two begin to differ. Of a key, only the start of "
+        "its SHA-256 is shown. Nothing is sent.",
+        psp="endpoints signing-example --body {body}",
+    )
+    async def explain_webhook_signature(
+        self, context: RequestContext, endpoint_id: Uuid, body: SigningExampleBody
+    ) -> CommandResult:
         """Sign a body as the endpoint's webhooks are signed. Responds with 200 and a SigningExample.
 
         Returns NOT_FOUND for an unknown id, and INVALID_STATE if the secret is sealed under another SANDBOX_SECRET_KEY. Both

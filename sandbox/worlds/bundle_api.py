@@ -62,6 +62,7 @@ class BundleApi:
         takes_turns=True,
         description="One file with the merchant's clock, seed, settings, scenarios, faults, journal and books. It has no "
         "keys, no secrets and no query values of URLs, no snapshots and no receiver tests. At most 100,000 rows and 64 MB.",
+        psp="world export -",
     )
     async def export_world(self, request: Request) -> Response:
         return Response(200, await self._bundles.export(request.merchant_id), MEDIA_TYPE)
@@ -73,7 +74,6 @@ class BundleApi:
         Bundle,
         errors=("INVALID_STATE",),
         access="admin",
-        idempotency="optional",
         receive=_receive,
         received_media_type=MEDIA_TYPE,
         body_limit=MAX_BYTES,
@@ -83,6 +83,7 @@ class BundleApi:
         "endpoints. Its API keys and snapshots stay. An endpoint with an id that the merchant already has keeps its secret. "
         "Others get a new one, which is shown only in this response. The rows must satisfy every check of the audit; "
         "otherwise nothing changes.",
+        psp="world import {*:file=world.json}",
     )
     async def import_world(self, request: Request, body: Uploaded) -> CommandResult:
         return await self._bundles.replace(request.context, body)

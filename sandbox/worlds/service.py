@@ -1,7 +1,7 @@
 """Reset a merchant's world, take snapshots of it and restore them. Each is one transaction and affects no other merchant."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from piccolo.query.methods.count import Count
@@ -13,7 +13,9 @@ from sandbox.clock.lease import clock_lease
 from sandbox.db.engine import connection
 from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import EmptyBody, Name, Uuid, about
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
+from sandbox.http.operation import PAGE, delete, either, get, post
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.merchants.service import new_id, open_world
 from sandbox.unit_of_work.in_flight import in_flight
@@ -56,12 +58,39 @@ class Restored(msgspec.Struct):
     frozen: bool
 
 
+class TakeSnapshotBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /snapshots`."""
+
+    name: Annotated[Name, about("The snapshot's name.")] = "snapshot"
+
+
+_LINKS: Final = {
+    "get": ("get_snapshot", "snapshot_id"),
+    "restore": ("restore_snapshot", "snapshot_id"),
+    "delete": ("delete_snapshot", "snapshot_id"),
+}
+
+
 class WorldService:
     """Resets, snapshots and restores worlds."""
 
     def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
+    @post(
+        "/sandbox/v1/reset",
+        "Reset the merchant to its initial state",
+        {200: Reset},
+        EmptyBody,
+        errors=("INVALID_STATE",),
+        takes_turns=True,
+        description="Affects this merchant only, in one transaction. Payouts, users, sales, bulk credits, the ledger, "
+        "events, deliveries, idempotency keys, scenarios of your own, faults, aggregated data and the journal are deleted. "
+        "The balance is the opening balance again. The clock shows the host's time, or is frozen if the merchant was created "
+        "with `frozen_at`. Ids start over, so with a seed the same calls give the same ids again. API keys, webhook endpoints, "
+        "the rate limit and snapshots are kept.",
+        psp="reset",
+    )
     async def reset(self, context: RequestContext) -> CommandResult:
         """Reset the world. Responds with 200 and Reset. Raises INVALID_STATE if another request is moving the clock."""
 
@@ -74,7 +103,20 @@ class WorldService:
 
         return await self._replace_world(context, action)
 
-    async def take(self, context: RequestContext, name: str) -> CommandResult:
+    @post(
+        "/sandbox/v1/snapshots",
+        "Take a snapshot of the merchant's state",
+        {201: Snapshot},
+        TakeSnapshotBody,
+        errors=("INVALID_STATE",),
+        takes_turns=True,
+        links=_LINKS,
+        example={"name": "before the refunds"},
+        description="A snapshot contains everything that a reset deletes, and also webhook endpoints, the clock and the id "
+        "counter. At most 20 per merchant, of 100,000 rows each.",
+        psp=either("snapshots create", "{name}", ""),
+    )
+    async def take_snapshot(self, context: RequestContext, body: TakeSnapshotBody) -> CommandResult:
         """Take a snapshot of the world. Responds with 201 and the Snapshot.
 
         The result is INVALID_STATE if the merchant has MAX_SNAPSHOTS snapshots or more than MAX_SNAPSHOT_ROWS rows.
@@ -87,13 +129,27 @@ class WorldService:
                 raise Problem("INVALID_STATE", f"A snapshot has at most {MAX_SNAPSHOT_ROWS} rows; this merchant has more.")
             wall_now = truncate(datetime.now(UTC))
             # A snapshot's id uses the host's time. It is not part of the world, whose time and ids can go back.
-            record = await take_snapshot(conn, context.merchant_id, new_id(wall_now), name, unit.now, wall_now, unit.ids.next())
+            record = await take_snapshot(
+                conn, context.merchant_id, new_id(wall_now), body.name, unit.now, wall_now, unit.ids.next()
+            )
             snapshot = _to_snapshot(record)
             return CommandResult(201, msgspec.json.encode(snapshot), f"/sandbox/v1/snapshots/{snapshot.id}")
 
         return await self._work.run(context, action, weight=0)
 
-    async def restore(self, context: RequestContext, snapshot_id: str) -> CommandResult:
+    @post(
+        "/sandbox/v1/snapshots/{snapshot_id}/restore",
+        "Restore a snapshot",
+        {200: Restored},
+        EmptyBody,
+        errors=("INVALID_STATE",),
+        takes_turns=True,
+        description="Affects this merchant only, in one transaction, and can be repeated. A frozen clock returns to its time; "
+        "a running clock gets back its offset from the host's clock. Webhooks that were undelivered at the snapshot are "
+        "delivered now.",
+        psp="snapshots restore",
+    )
+    async def restore_snapshot(self, context: RequestContext, snapshot_id: Uuid) -> CommandResult:
         """Restore the world from a snapshot. Responds with 200 and Restored.
 
         The result is NOT_FOUND for an unknown snapshot. Raises INVALID_STATE if another request is moving the clock.
@@ -111,14 +167,23 @@ class WorldService:
 
         return await self._replace_world(context, action)
 
-    async def list(self, merchant_id: str, window: PageWindow) -> Page:
+    @get(
+        "/sandbox/v1/snapshots",
+        "List snapshots, newest first",
+        {200: list[Snapshot]},
+        query=PAGE,
+        psp="snapshots list",
+        columns="name id clock_at rows",
+    )
+    async def list_snapshots(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of snapshots, newest first."""
         async with connection(merchant_id):
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_snapshot(record) for record in records]
         return page(found, window.limit, [snapshot.id for snapshot in found])
 
-    async def get(self, merchant_id: str, snapshot_id: str) -> Snapshot:
+    @get("/sandbox/v1/snapshots/{snapshot_id}", "Get a snapshot", {200: Snapshot}, psp="snapshots get")
+    async def get_snapshot(self, merchant_id: str, snapshot_id: Uuid) -> Snapshot:
         """Return a snapshot. Raises NOT_FOUND."""
         async with connection(merchant_id):
             record = await _select_one(merchant_id, snapshot_id)
@@ -126,7 +191,8 @@ class WorldService:
             raise _not_found()
         return _to_snapshot(record)
 
-    async def delete(self, context: RequestContext, snapshot_id: str) -> CommandResult:
+    @delete("/sandbox/v1/snapshots/{snapshot_id}", "Delete a snapshot", {204: None}, takes_turns=True, psp="snapshots delete")
+    async def delete_snapshot(self, context: RequestContext, snapshot_id: Uuid) -> CommandResult:
         """Delete a snapshot. Responds with 204. The result is NOT_FOUND for an unknown snapshot."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:

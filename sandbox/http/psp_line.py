@@ -1,4 +1,15 @@
-"""Write a call as a `psp` command, as a line of `psp_commands.py` describes. Pure."""
+"""The `psp` command that makes a call, as one line describes it. Pure.
+
+A line contains:
+
+* `payouts create`: words of the command;
+* `{amount}`: an argument, the value of the path parameter, query parameter or body field of this name;
+* `--title {account_title}`: an option, which is left out if the call has no such field; `--bank! {bank_code}`: a required one;
+* `{count:integer}`: a field that is not text, with its kind (see `_KINDS`);
+* `{*:set}`: all fields that the line does not name otherwise;
+* `dest_type=BANK`: a field that the command sends by itself, so the call must have this value (JSON, or else text);
+* `currency?=PKR`: the same, but the call may also omit the field, because this is its default.
+"""
 
 import json
 import re
@@ -11,12 +22,13 @@ from typing import Any, Final
 _PLACEHOLDER: Final = re.compile(r"\{([\w.*]+)(?::([\w=.-]+))?\}\Z")
 _FIXED: Final = re.compile(r"([\w.]+)(\?)?=(\S*)\Z")
 _FIELD: Final = re.compile(r"[A-Za-z][\w.]*\Z")
-_FILE: Final = "file="
-_REST: Final = "*"
+FILE: Final = "file="
+"""Begins the kind of a field that is read from a file; the rest is a name for the file."""
+REST: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class _Slot:
+class Slot:
     """An argument, or an option with its flag."""
 
     field: str
@@ -28,8 +40,8 @@ class _Slot:
         """Return the words that pass a value, or None if none can."""
         if self.kind == "flag":
             return _flag(self.flag, value)
-        if self.kind.startswith(_FILE):
-            values: list[str] | None = [self.kind.removeprefix(_FILE)]
+        if self.kind.startswith(FILE):
+            values: list[str] | None = [self.kind.removeprefix(FILE)]
         else:
             values = _KINDS[self.kind](value)
         # A control character in a pasted command could end it or start another one.
@@ -50,22 +62,23 @@ class _Fixed:
 
 
 class PspLine:
-    """One line of `psp_commands.py`."""
+    """One line: writes the command for a call, and says which arguments and options the command has."""
 
     def __init__(self, text: str) -> None:
         """Parse a line. Raises ValueError for a word that is not of the documented forms."""
         self.words: list[str] = []
         """The words that are the same for all calls: the names of the command, its group, and fixed options."""
-        self._slots: list[_Slot] = []
+        self.slots: list[Slot] = []
+        """The arguments and options, in the order of the line."""
         self._fixed: list[_Fixed] = []
         words = text.split()
         while words:
             word = words.pop(0)
             if word.startswith("--") and words and (found := _PLACEHOLDER.match(words[0])):
                 words.pop(0)
-                self._slots.append(_Slot(found[1], _kind(found[2]), word.removesuffix("!"), word.endswith("!")))
+                self.slots.append(Slot(found[1], _kind(found[2]), word.removesuffix("!"), word.endswith("!")))
             elif found := _PLACEHOLDER.match(word):
-                self._slots.append(_Slot(found[1], _kind(found[2])))
+                self.slots.append(Slot(found[1], _kind(found[2])))
             elif found := _FIXED.match(word):
                 self._fixed.append(_Fixed(found[1], _json_or_text(found[3]), not found[2]))
             elif re.match(r"[\w-]+\Z", word):
@@ -76,7 +89,7 @@ class PspLine:
     @property
     def fields(self) -> set[str]:
         """The names of the fields that the line mentions."""
-        return {slot.field for slot in self._slots} | {fixed.field for fixed in self._fixed}
+        return {slot.field for slot in self.slots} | {fixed.field for fixed in self._fixed}
 
     def fill(self, parameters: Mapping[str, Any], body: Mapping[str, Any], url: str) -> str | None:
         """Return the command for a call, with the option --url unless `url` is empty; None if it cannot express the call."""
@@ -91,8 +104,8 @@ class PspLine:
                 return None
         arguments: list[str] = []
         options: list[str] = []
-        for slot in sorted(self._slots, key=lambda slot: slot.field == _REST):
-            if slot.field == _REST:
+        for slot in sorted(self.slots, key=lambda slot: slot.field == REST):
+            if slot.field == REST:
                 value, fields = fields, {}
             elif slot.field in fields:
                 value = fields.pop(slot.field)
@@ -233,6 +246,6 @@ A file stands for a placeholder: the command names it, and the user saves the fi
 
 
 def _kind(name: str | None) -> str:
-    if name is not None and name != "flag" and not name.startswith(_FILE) and name not in _KINDS:
+    if name is not None and name != "flag" and not name.startswith(FILE) and name not in _KINDS:
         raise ValueError(f"{name!r} is not a kind of field")
     return name or "text"
