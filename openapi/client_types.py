@@ -53,7 +53,7 @@ class Types:
         """Return the schema that this one refers to, with the choices of a body merged into one object."""
         if "$ref" in schema:
             return self.resolve(self._schemas[schema["$ref"].rsplit("/", 1)[1]])
-        choices = [self.resolve(choice) for choice in _choices(schema) if "$ref" in choice]
+        choices = [self.resolve(choice) for choice in choices_of(schema) if "$ref" in choice]
         if "properties" in schema or len(choices) < 2 or not all("properties" in choice for choice in choices):
             return schema
         return {"description": schema.get("description", ""), **_merged(choices)}
@@ -79,7 +79,7 @@ class Types:
         kinds = schema.get("type", [])
         kinds = [kinds] if isinstance(kinds, str) else kinds
         if not kinds:
-            choices = _choices(schema)
+            choices = choices_of(schema)
             return _union(self._type(choice, is_input=is_input) for choice in choices) if choices else "Any"
         return _union(self._simple(schema, kind, is_input=is_input) for kind in kinds)
 
@@ -231,7 +231,8 @@ def _union(kinds: Any) -> str:
     return " | ".join([*names, *(["None"] if "None" in parts else [])])
 
 
-def _choices(schema: Schema) -> list[Schema]:
+def choices_of(schema: Schema) -> list[Schema]:
+    """Return the choices of a schema, which has none if it is not a union."""
     found: list[Schema] = schema.get("oneOf") or schema.get("anyOf") or []
     return found
 

@@ -48,7 +48,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="show which states, failure codes, problem codes, faults and retries the tests exercised (also in --junitxml)",
     )
-    group.addoption("--psp-report-file", metavar="FILE", help="write the report as Markdown, for a pull request")
+    group.addoption(
+        "--psp-report-file",
+        metavar="FILE",
+        help="write the report: a page for FILE.html, else Markdown; of --psp-explore also FILE.json, or FILE.xml as JUnit",
+    )
     group.addoption(
         "--psp-report-min",
         type=float,
@@ -73,14 +77,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and the report if it is wanted."""
     config.addinivalue_line("markers", _MARK)
-    if any(config.getoption(f"--psp-report{part}") not in (None, False) for part in ("", "-file", "-min")):
-        from psp_sandbox.testing.coverage_report import CoverageReport
-
-        config.pluginmanager.register(CoverageReport(config), _REPORT)
     if config.getoption("--psp-explore") or config.getoption("--psp-explore-list") or config.getoption("--psp-point"):
         from psp_sandbox.testing.explore.plugin import Explorer
 
         config.pluginmanager.register(Explorer(config), _EXPLORE)
+    elif any(config.getoption(f"--psp-report{part}") not in (None, False) for part in ("", "-file", "-min")):
+        from psp_sandbox.testing.coverage_report import CoverageReport
+
+        config.pluginmanager.register(CoverageReport(config), _REPORT)
 
 
 @pytest.hookimpl(optionalhook=True)

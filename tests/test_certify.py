@@ -55,9 +55,14 @@ def test_certify_exits_with_0_for_a_correct_receiver_and_writes_junit(world: Wor
     assert ElementTree.parse(path).getroot()[0].get("failures") == "0"  # noqa: S314 -- our own XML
 
 
-def test_certify_exits_with_1_and_explains_each_failure(world: World, no_dedup: Server) -> None:
-    arguments = ("certify", no_dedup.url, "--secret", SECRET, "--probe-url", no_dedup.probe_url)
+def test_certify_exits_with_1_and_explains_each_failure(world: World, no_dedup: Server, tmp_path: Any) -> None:
+    page = tmp_path / "report.html"
+    arguments = ("certify", no_dedup.url, "--secret", SECRET, "--probe-url", no_dedup.probe_url, "--report-file", str(page))
     result = run(world, *arguments, "--language", "go")
+    text = page.read_text(encoding="utf-8")
+    assert "<strong>Failed</strong>" in text
+    assert 2 * text.count('<article class="finding wrong">') == result.stdout.count("FAILED  ")  # in a list, and explained
+    assert SECRET not in text
     assert result.exit_code == 1
     first, *_ = result.stdout.splitlines()
     assert first == "FAILED  handles_duplicate"

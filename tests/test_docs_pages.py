@@ -44,6 +44,7 @@ def test_every_page_is_accessible_at_both_widths_and_in_both_themes(browsing: Br
     assert page.locator("h1").count() == 1
 
 
+@pytest.mark.slow
 def test_the_search_finds_a_word_on_a_page(browsing: Browsing) -> None:
     page = browsing.open("/docs/guide/")
     page.locator(".md-search__button").click()
@@ -106,6 +107,7 @@ def test_nothing_is_loaded_from_elsewhere(pages: dict[str, _Links], stack: Stack
             assert not re.search(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", text), path
 
 
+@pytest.mark.slow
 def test_the_reference_filters_its_operations(browsing: Browsing) -> None:
     page = browsing.open("/docs")
     page.keyboard.press("/")
@@ -123,6 +125,7 @@ def test_the_reference_filters_its_operations(browsing: Browsing) -> None:
     assert page.locator("details.card[open]").count() == 0
 
 
+@pytest.mark.slow
 def test_the_reference_copies_commands(browsing: Browsing) -> None:
     page = browsing.open("/docs#get_balance")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -132,6 +135,7 @@ def test_the_reference_copies_commands(browsing: Browsing) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == command.text_content()
 
 
+@pytest.mark.slow
 def test_the_reference_calls_the_sandbox_with_the_readers_key(browsing: Browsing, world: World) -> None:
     """The key is sent to this sandbox, and kept nowhere."""
     browsing.expected_statuses = {401}

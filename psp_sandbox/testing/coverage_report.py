@@ -55,7 +55,7 @@ class CoverageReport:
         if name:
             path = self._config.invocation_params.dir / Path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self._coverage.as_markdown(), encoding="utf-8")
+            path.write_text(self._text_for(path), encoding="utf-8")
         if self._is_too_low and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -72,6 +72,13 @@ class CoverageReport:
                 f"PSP Sandbox: the tests exercised {self._coverage.percent:.1f} %; --psp-report-min is {self._minimum:g} %."
             )
             terminalreporter.write_line(message, red=True)
+
+    def _text_for(self, path: Path) -> str:
+        if path.suffix.lower() != ".html":
+            return self._coverage.as_markdown()
+        from psp_sandbox.testing.evidence.render import coverage_page
+
+        return coverage_page(self._coverage, self._minimum)
 
     @property
     def _is_too_low(self) -> bool:

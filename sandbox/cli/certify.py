@@ -47,6 +47,9 @@ def certify(
         ),
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Also write the report to this file as JUnit XML.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report-file", help="Also write the report to this file as an HTML page.")
+    ] = None,
     language: Annotated[Language | None, typer.Option("--language", help="Show the cures' code in this language.")] = None,
     app_command: Annotated[
         str | None,
@@ -78,6 +81,10 @@ def certify(
         is_stored = app_command is None  # the API does not have the check that needs --app
         content = client.send("GET", f"{_PATH}/{test['id']}/junit").content if is_stored else junit_of(test).encode()
         _write(junit, content)
+    if page is not None:
+        from psp_sandbox.testing.evidence.render import certification_page
+
+        _write(page, certification_page(test).encode())
     failed = [check["name"] for check in test["checks"] if check["outcome"] == "failed"]
     failure = None
     if failed:

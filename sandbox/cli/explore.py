@@ -4,13 +4,16 @@ import json
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from sandbox.cli.client import Client, Output, with_operator
 from sandbox.cli.failures import check_failed, refused, usage_error
 from sandbox.cli.options import pairs
+
+if TYPE_CHECKING:
+    from psp_sandbox.testing.explore.results import Exploration
 
 _TEST: Final = "{test}"
 
@@ -53,6 +56,12 @@ def explore(
     point: Annotated[
         str | None, typer.Option("--point", help='Try one point only, such as "POST /payouts#2:answer_lost".')
     ] = None,
+    report_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--report-file", help="Also write the report: a page for FILE.html, else Markdown, .json, or .xml as JUnit."
+        ),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Show the points, and try none.")] = False,
 ) -> Output:
     """Explore a test suite in any language: run it once per way in which the world can misbehave, and compare both books.
@@ -94,12 +103,23 @@ def explore(
             raise usage_error(str(error)) from None
         except PspError as error:
             raise refused(str(error)) from None
+    if report_file is not None:
+        _write_report(found, report_file)
     failure = None
     if point is not None and not found.points:
         failure = usage_error(f"There is no point {point!r}. --list shows all points.")
     elif not found.ok:
         failure = check_failed("The application's books and the provider's do not agree at every point.")
     return Output(json.loads(found.to_json()), "\n".join(report.as_text(found)), failure)
+
+
+def _write_report(found: "Exploration", path: Path) -> None:
+    from psp_sandbox.testing.evidence.render import write_exploration
+
+    try:
+        write_exploration(found, path)
+    except OSError as error:
+        raise usage_error(f"Cannot write {path}: {error.strerror}.") from None
 
 
 def _tests(command: list[str], select: str | None, tests: list[str] | None) -> dict[str, list[str]]:

@@ -68,8 +68,8 @@ class FaultService:
         "ledger. At most 50 per merchant.",
         psp="faults add {target} {kind} --set {*:set} --method {match.method} --path {match.path} --reference "
         "{match.reference} --key {match.api_key_id} --event-type {match.event_type} --endpoint {match.endpoint_id} match?={} "
-        "--probability {probability:number} --count {count:integer} --skip {skip:integer} --ttl {ttl_seconds:number} "
-        "--seed {seed:integer}",
+        "--probability {probability:number} --count {count:integer} --skip {skip:integer} --ttl {ttl_seconds:number} --seed "
+        "{seed:integer}",
     )
     async def create_fault(self, context: RequestContext, body: FaultBody) -> CommandResult:
         """Create a fault. Responds with 201 and the fault.

@@ -5,6 +5,7 @@ line. It never returns into the code that forked it. The forking process must ha
 """
 
 import contextlib
+import ctypes
 import fcntl
 import gc
 import importlib
@@ -22,11 +23,6 @@ from psp_sandbox import application
 
 CAN_FORK: Final = sys.platform == "linux"
 """On macOS, system libraries may crash in a process that was forked and has not called exec."""
-if CAN_FORK:
-    import setproctitle
-
-    # It finds the command line in memory by the environment's place, so before the environment is replaced.
-    setproctitle.getproctitle()
 
 
 class Forked:
@@ -135,9 +131,7 @@ def _run(
             _replace_files(streams, keep)
             _set_environment(env)
             application.put_first()
-            # `ps` then shows this command line.
-            setproctitle.setproctitle(" ".join(argv))
-            setproctitle.setthreadtitle(os.path.basename(argv[0]))
+            set_command_line(argv)
             module = importlib.import_module(_main_module(argv[3]))
             sys.argv = [module.__file__ or argv[3], *argv[4:]]
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -191,3 +185,20 @@ def _set_environment(env: Mapping[str, str]) -> None:
 def _main_module(name: str) -> str:
     spec = importlib.util.find_spec(name)
     return f"{name}.__main__" if spec is not None and spec.submodule_search_locations is not None else name
+
+
+def set_command_line(argv: Sequence[str]) -> None:
+    """Make `ps` show `argv` as the command line of this process. Linux only.
+
+    The text replaces the original command line in memory and is cut to its length. The last byte is not zero, which tells the
+    kernel that the text ends at the first zero.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        program = os.path.basename(argv[0])
+        Path("/proc/self/comm").write_bytes(os.fsencode(program)[:15])
+        capacity = end - start - 2
+        fits = capacity >= len(os.fsencode(" ".join(argv)))
+        text = os.fsencode(" ".join([argv[0] if fits else program, *argv[1:]]))[:capacity]
+        ctypes.memmove(start, text.ljust(capacity + 1, b"\0") + b"\1", capacity + 2)

@@ -18,6 +18,9 @@ _STATUS_OF: Final[Mapping[str, str]] = {
     "payout.cancelled": "CANCELLED", "payout.rejected": "REJECTED", "payout.returned": "RETURNED",
     "payout.reinitiated": "PENDING",
 }  # fmt: skip
+_PASSED: Final = frozenset({"REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW"})
+_REPEATS: Final = (Kind.TWICE, Kind.KILLED_BEFORE_ANSWER)
+"""After these, the same event has arrived twice."""
 _CERTIFY: Final = Path(application.FOLDER) / "sandbox" / "receiver_tests" / "checks.toml"
 
 
@@ -67,7 +70,7 @@ def _of_point(
     if point.at is At.WRITE:
         return _of_write(point, found, calls, fault_ids)
     if all(one.psp_status in _books_statuses(one, names) for one in found):
-        return Cause.APPLIED_TWICE if point.kind is Kind.TWICE else Cause.MONEY_AND_STATUS_APART
+        return Cause.APPLIED_TWICE if point.kind in _REPEATS else Cause.MONEY_AND_STATUS_APART
     if point.at in (At.STATUS, At.REST):
         return Cause.LATER_CHANGE_IGNORED
     if point.kind is Kind.TWICE:
@@ -75,7 +78,14 @@ def _of_point(
     if point.at is At.EVENT:
         late = _STATUS_OF.get(point.match[0])
         return Cause.OLDER_OVER_NEWER if any(late in _books_statuses(one, names) for one in found) else Cause.EVENT_LOST
-    return Cause.EVENT_LOST if point.at is At.APPLICATION else Cause.UNKNOWN
+    if point.at is At.READ and not any(_is_behind(one, names) for one in found):
+        return Cause.GAVE_UP_ON_PAID
+    return Cause.EVENT_LOST
+
+
+def _is_behind(difference: Difference, names: Names) -> bool:
+    """Whether the books have a status from which the payout has gone on."""
+    return bool(_books_statuses(difference, names) & _PASSED)
 
 
 def _books_statuses(difference: Difference, names: Names) -> frozenset[str]:
@@ -86,7 +96,14 @@ def _of_write(point: Point, found: Sequence[Difference], calls: Sequence[Mapping
     number = next((n for n, call in enumerate(calls) if call["fault"] and call["fault"]["id"] in fault_ids), None)
     if number is None:
         return Cause.UNKNOWN
-    hit, later = calls[number], [call for call in calls[number + 1 :] if call["path"] == calls[number]["path"]]
+    hit, later = (
+        calls[number],
+        [
+            call
+            for call in calls[number + 1 :]
+            if (call["method"], call["path"]) == (calls[number]["method"], calls[number]["path"])
+        ],
+    )
     for call in later:
         if call["idempotency_key"] != hit["idempotency_key"] and _money(call) == _money(hit):
             return Cause.NEW_KEY if _reference(call) == _reference(hit) else Cause.NEW_REFERENCE
@@ -97,6 +114,8 @@ def _of_write(point: Point, found: Sequence[Difference], calls: Sequence[Mapping
         return Cause.NO_RETRY
     if any(one.psp_status not in UNPAID and one.books_spent in (None, "0.00") for one in of_hit):
         return Cause.GAVE_UP_ON_PAID
+    if any(one.books_spent is not None and one.books_spent.startswith("-") for one in of_hit):
+        return Cause.GAVE_UP_ON_PAID  # given back twice: when the call had no answer, and when the payout failed
     return Cause.NO_RETRY
 
 

@@ -154,6 +154,11 @@ class Explorer:
             return
         self.exploration = self._collect()
         self._folder.summary.write_text(self.exploration.to_json(), "utf-8")
+        name = self._config.getoption("--psp-report-file")
+        if name and not self._lists:
+            from psp_sandbox.testing.evidence.render import write_exploration
+
+            write_exploration(self.exploration, self._config.invocation_params.dir / name)
         found_nothing = self._only is not None and not self.exploration.points
         if session.exitstatus == pytest.ExitCode.OK and (found_nothing or not self.exploration.ok):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

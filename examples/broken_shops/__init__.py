@@ -1,0 +1,1 @@
+"""The shop and the payroll with one realistic mistake each. README.md tells their stories."""

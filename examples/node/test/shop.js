@@ -1,0 +1,50 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { withPsp } from "psp-sandbox/vitest";
+import { test as base } from "vitest";
+import { createShop } from "../shop.js";
+
+/** The running shop, used over HTTP as by its customers and its staff. */
+class Shop {
+  constructor(url, folder) {
+    this.url = url;
+    this.folder = folder;
+  }
+
+  async call(method, path, body) {
+    const answer = await fetch(`${this.url}${path}`, { method, body: body === undefined ? undefined : JSON.stringify(body) });
+    return { status: answer.status, ...(await answer.json()) };
+  }
+
+  /** Add a seller to whom the shop owes an amount. The last digits of the account choose what becomes of payouts. */
+  async owe(id, suffix, ...totals) {
+    await this.call("POST", "/sellers", { id, bank_code: "HBL", account_number: `1234567890${suffix}` });
+    for (const total of totals) await this.call("POST", "/orders", { seller: id, total });
+  }
+
+  /** Pay all sellers. Return the ids of the payouts. */
+  async pay() {
+    const { sent, refused, unsent } = await this.call("POST", "/payouts");
+    return { sent, refused, unsent };
+  }
+
+  /** Return what the shop owes a seller, and the statuses of the seller's payouts. */
+  async shows(id) {
+    const { balance, payouts } = await this.call("GET", `/sellers/${id}`);
+    return [balance, ...payouts.map((payout) => payout.status)];
+  }
+}
+
+/** Return a test function with the fixtures `psp` and `shop`: the shop runs, and the sandbox sends its webhooks to it. */
+export function withShop(options) {
+  return withPsp(base, options).extend({
+    shop: async ({ psp }, use) => {
+      const folder = mkdtempSync(join(tmpdir(), "shop-"));
+      const create = (env) => createShop({ ...env, SHOP_FILE: join(folder, "shop.json"), RETRY_MS: 5 });
+      const app = await psp.liveApp(create, { path: "/webhooks/psp" });
+      await use(new Shop(app.url, folder));
+      rmSync(folder, { recursive: true });
+    },
+  });
+}
