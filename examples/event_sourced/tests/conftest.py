@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ def drivers(live_app: StartApp, tmp_path: Path) -> DriversApp:
 
 @pytest.fixture
 def psp_books(drivers: DriversApp) -> list[tuple[str, str, str]]:
-    """Return what follows from the stored facts, for `pytest --psp-explore`, after the cron job has run once more."""
-    drivers.http.post("/withdrawals/resend").raise_for_status()
+    """Return what follows from the stored facts, for `pytest --psp-explore`."""
     with sqlite3.connect(drivers.database) as db:
         rows = db.execute("SELECT kind, driver, data FROM facts ORDER BY number").fetchall()
     db.close()
@@ -61,3 +61,9 @@ def psp_books(drivers: DriversApp) -> list[tuple[str, str, str]]:
 def psp_status_names() -> dict[str, None]:
     """Return the status of payouts that the sandbox does not have, because it refused them."""
     return {"REFUSED": None}
+
+
+@pytest.fixture
+def psp_restart(drivers: DriversApp) -> Callable[[], object]:
+    """Return what the application does when it starts again. All else is in its database, so that is all a restart changes."""
+    return lambda: drivers.http.post("/withdrawals/resend").raise_for_status()
