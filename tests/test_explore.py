@@ -155,6 +155,7 @@ def test_a_correct_application_is_right_at_every_point_in_one_process_and_in_two
     first = project.results()
     assert done.ret == 0, done.outlines
     assert first.is_complete
+    assert "--psp-admin-key KEY" in first.command, "a report is passed on, so it must not have the operator's key"
     assert first.has_books
     assert not first.left_out
     assert {point.verdict for point in first.points} <= {Verdict.RIGHT, Verdict.REFUSED}
