@@ -84,5 +84,5 @@ lock:
 
 clean:
 	cd psp_sandbox/client && rm -rf _generated models inputs.py literals.py problems.py
-	rm -rf $(VENV) sandbox/cli/operations.json sandbox/docs/guide .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report build *.egg-info
+	rm -rf $(VENV) sandbox/cli/operations.json sandbox/server/docs/guide .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report build *.egg-info
 	find psp_sandbox sandbox worker ipn seeds tests -name __pycache__ -type d -prune -exec rm -rf {} +

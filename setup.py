@@ -11,7 +11,7 @@ from setuptools import find_namespace_packages, setup
 
 PREFIX = "psp_sandbox._application"
 # Benchmarks need a git checkout. The guide is data, whatever its folders are called.
-EXCLUDED = ["sandbox.bench", "sandbox.bench.*", "sandbox.docs.guide", "sandbox.docs.guide.*"]
+EXCLUDED = ["sandbox.cli.benches", "sandbox.cli.benches.*", "sandbox.server.docs.guide", "sandbox.server.docs.guide.*"]
 
 
 def find(*names: str) -> list[str]:

@@ -13,8 +13,8 @@ from typing import Any, Final
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
-from sandbox.directory.catalogue import load_directory
 from sandbox.domain.ids import MAX_ID
+from sandbox.payouts.directory.loader import load_directory
 from tests.harness.iban import make_iban
 
 _PROTECTED: Final = frozenset(os.environ.get("CONTRACT_PROTECTED", "").split())

@@ -1,4 +1,4 @@
-"""Build the guide: the Markdown in docs/ becomes a site in sandbox/docs/guide, which the API serves at /docs/guide/.
+"""Build the guide: the Markdown in docs/ becomes a site in sandbox/server/docs/guide, which the API serves at /docs/guide/.
 
 Run it with `make docs`, or `python build_backend/guide.py [FOLDER]`. It needs Zensical, and nothing from the network.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SITE = ROOT / "sandbox" / "docs" / "guide"
+SITE = ROOT / "sandbox" / "server" / "docs" / "guide"
 URL = "/docs/guide/"
 _UNUSED = ("sitemap.xml", "404.html", "assets/stylesheets/classic")
 """A sitemap needs a fixed URL, the API has its own page for 404, and no page uses the classic theme."""

@@ -1,7 +1,7 @@
 """`python -m ipn`: the IPN process, on an inherited socket (SANDBOX_LISTEN_FD) or on host and port."""
 
 from ipn.app import create_app
-from sandbox.runtime.process_start import start_process
+from sandbox.server.runtime.process_start import start_process
 from sandbox.server.serve import serve
 
 

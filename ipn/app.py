@@ -9,20 +9,20 @@ from litestar import Litestar
 from litestar.types import ASGIApp
 
 from ipn.callback import CallbackBody, CallbackService, callback_errors
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
+from sandbox.http.journal.journal import Journal
 from sandbox.http.middleware import PARSING
 from sandbox.http.operation import operations_of, post
 from sandbox.http.request import Caller, Request
 from sandbox.http.routes import create_litestar
+from sandbox.infrastructure.db.engine import close_pool, open_pool
+from sandbox.infrastructure.live_feed import LiveFeed
 from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
-from sandbox.journal.journal import Journal
-from sandbox.live.feed import LiveFeed
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.server.health import HealthApi
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog

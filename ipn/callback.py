@@ -8,11 +8,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from sandbox.db.all_shards import AllShards, on_every_shard
-from sandbox.db.engine import connection
-from sandbox.db.statements import read_statements
-from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import Clock
+from sandbox.domain.enumerations import PayoutStatus
 from sandbox.domain.errors import Problem, invalid, invalid_fields, unavailable
 from sandbox.domain.fields import PRINTABLE, FailureCode
 from sandbox.domain.idempotency import CALLBACK_PREFIX
@@ -20,10 +17,13 @@ from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_commands import TransitionPayout
 from sandbox.domain.payout_states import FAILED, RETURNED
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
-from sandbox.domain.webhook_signing import decode_secret, verify
+from sandbox.infrastructure.db.all_shards import AllShards, on_every_shard
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.payouts.requests import failure_errors
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.webhooks.signing.standard_webhooks import decode_secret, verify
 
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.errors import Problem
+from sandbox.infrastructure.db.engine import db_errors_as_503
 from sandbox.infrastructure.settings import Settings, SettingsError
 from seeds.demo import Seeded, seed
 

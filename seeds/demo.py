@@ -12,10 +12,8 @@ from typing import Final
 
 import msgspec
 
-from sandbox.db.engine import close_pool, open_pool
-from sandbox.directory.catalogue import load_directory
-from sandbox.domain.api_keys import KEY_PREFIX
 from sandbox.domain.unit import RequestContext
+from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import (
     DEVELOPMENT_API_KEY,
@@ -24,12 +22,14 @@ from sandbox.infrastructure.settings import (
     LOOPBACK_HOSTS,
     Settings,
 )
-from sandbox.merchants.service import MerchantService, MerchantSpec
-from sandbox.scenarios.builtin import load_catalogue, read_rules
-from sandbox.scenarios.service import ScenarioService
+from sandbox.payouts.directory.loader import load_directory
+from sandbox.payouts.scenarios.builtin import load_catalogue, read_rules
+from sandbox.payouts.scenarios.service import ScenarioService
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.webhooks.endpoints import EndpointService
+from sandbox.webhooks.endpoints.service import EndpointService
+from sandbox.worlds.merchants.api_keys import KEY_PREFIX
+from sandbox.worlds.merchants.service import MerchantService, MerchantSpec
 from seeds.demo_users import USERS_MERCHANT, seed_users
 
 DEMO_MERCHANT: Final = "00000000-0000-7000-8000-000000000001"

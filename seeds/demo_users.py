@@ -13,15 +13,15 @@ from typing import Any, Final
 
 import msgspec
 
-from sandbox.domain.directory import Directory
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.http.paging import PageWindow
 from sandbox.infrastructure.settings import Settings
-from sandbox.sales.requests import CreateSaleBody
-from sandbox.sales.service import SalesService
+from sandbox.payouts.directory.banks_and_wallets import Directory
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.requests import CreateUserBody, DestinationBody
+from sandbox.users.sales.requests import CreateSaleBody
+from sandbox.users.sales.service import SalesService
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
 

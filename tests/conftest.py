@@ -20,7 +20,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
-from sandbox.runtime.open_files import raise_open_file_limit
+from sandbox.server.runtime.open_files import raise_open_file_limit
 from tests.harness.console import ConsoleClient
 from tests.harness.own_sandbox import start_sandbox
 from tests.harness.receiver import Receiver

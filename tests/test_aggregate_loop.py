@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 
-from sandbox.aggregator.clients import OwnVendor
-from sandbox.aggregator.poll import Poller
-from sandbox.feed.service import FeedService
 from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.users.aggregator.feed_clients import OwnVendor
+from sandbox.users.aggregator.poll import Poller
+from sandbox.users.vendor_feed.service import FeedService
 from worker.aggregate import MAX_HTTP_POLLS, MAX_OWN_POLLS, AggregateLoop
 
 

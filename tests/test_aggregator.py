@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 import pytest
 
-from sandbox.aggregator.clients import HttpVendor, OwnVendor
-from sandbox.aggregator.poll import Poller
-from sandbox.aggregator.store import DUE_OWN, FETCHES_KEPT, MAX_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
-from sandbox.db.engine import close_pool, connection, open_pool
-from sandbox.domain.address_guard import Network
-from sandbox.feed.service import FeedService
+from sandbox.infrastructure.db.engine import close_pool, connection, open_pool
 from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.users.aggregator.feed_clients import HttpVendor, OwnVendor
+from sandbox.users.aggregator.poll import Poller
+from sandbox.users.aggregator.store import DUE_OWN, FETCHES_KEPT, MAX_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
+from sandbox.users.vendor_feed.service import FeedService
+from sandbox.webhooks.outbound.address_guard import Network
 from tests.harness.vendor import START, Fault, Vendor, row
 from tests.harness.waiting import until
 from tests.harness.work import pooled
@@ -214,7 +214,7 @@ async def test_an_internal_error_is_recorded_and_retried_with_backoff(
     with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
         with monkeypatch.context() as patched:
-            patched.setattr("sandbox.aggregator.poll.after_page", fail)
+            patched.setattr("sandbox.users.aggregator.poll.after_page", fail)
             for _ in range(2):
                 await driven.call()
         await driven.call()

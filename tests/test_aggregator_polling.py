@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.domain.vendor_polling import (
+from sandbox.users.aggregator.next_poll import (
     INTERVAL,
     MAX_CALLS,
     OVERLAP,
@@ -23,7 +23,7 @@ from sandbox.domain.vendor_polling import (
     earliest_call,
     has_shrunk,
 )
-from sandbox.domain.vendor_rows import UnreadablePageError, read_page, read_row
+from sandbox.users.aggregator.vendor_rows import UnreadablePageError, read_page, read_row
 from sandbox.users.requests import CreateUserBody
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

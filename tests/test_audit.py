@@ -13,24 +13,24 @@ import asyncpg
 import pytest
 from msgspec import Struct, structs
 
-from sandbox.audit import service as audit_module
-from sandbox.audit.checks import REFERENCES
-from sandbox.audit.service import CHECKS, AuditReport, audit, check
-from sandbox.bulk_credit.process import credit_chunk
-from sandbox.db.engine import close_pool, connection, open_pool
-from sandbox.directory.catalogue import load_directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import wallet_of
 from sandbox.domain.payout_commands import CreatePayout, TransitionPayout
 from sandbox.domain.unit import CommandResult, IdempotencyKey, UnitOfWork
-from sandbox.domain.user_commands import RecordTransaction
+from sandbox.infrastructure.db.engine import close_pool, connection, open_pool
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.merchants.service import MerchantService, MerchantSpec
+from sandbox.payouts.directory.loader import load_directory
 from sandbox.payouts.requests import CreatePayoutBody, new_payout
 from sandbox.payouts.steps import take_due_steps
-from sandbox.sales.service import SalesService
 from sandbox.unit_of_work.ledger import open_accounts
-from sandbox.webhooks.endpoints import EndpointService
+from sandbox.users.bulk_credit.process import credit_chunk
+from sandbox.users.commands import RecordTransaction
+from sandbox.users.sales.service import SalesService
+from sandbox.webhooks.endpoints.service import EndpointService
+from sandbox.worlds.audit import service as audit_module
+from sandbox.worlds.audit.checks import REFERENCES
+from sandbox.worlds.audit.service import CHECKS, AuditReport, audit, check
+from sandbox.worlds.merchants.service import MerchantService, MerchantSpec
 from tests.harness.audit_corruptions import COPIES, CORRUPTIONS, DANGLING_REFERENCES, Corruption
 from tests.harness.work import request_of, units_of_work
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.domain.endpoint_health import AttemptOutcome, StatusChange, add_to_history, health_changes
+from sandbox.webhooks.delivery.endpoint_health import AttemptOutcome, StatusChange, add_to_history, health_changes
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World

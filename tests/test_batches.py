@@ -8,18 +8,18 @@ from decimal import Decimal
 
 import pytest
 
-from sandbox.db.engine import connection, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
 from sandbox.domain.payout_commands import CreatePayout, NewPayout
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
+from sandbox.infrastructure.db.engine import connection, transaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.payouts.steps import take_due_steps_together
 from sandbox.unit_of_work.batches import CONTENDED_LIMIT
 from sandbox.unit_of_work.lock_turns import PLACES
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.deliver import Deliverer
+from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.deliverer import Deliverer
 from tests.harness.locks import locked_elsewhere
 from tests.harness.raw_server import sending
 from tests.harness.work import request_of, units_of_work

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sandbox.bench.create import create_figures
-from sandbox.bench.e2e import Rate, parse_rate
-from sandbox.bench.load import LoadRun, open_load
-from sandbox.bench.machine import Machine
-from sandbox.bench.pgbench import parse_pgbench
-from sandbox.bench.receiver import Received
-from sandbox.bench.report import to_json
-from sandbox.bench.result import Result, percentile
-from sandbox.bench.stack import BenchError, Stack, create_merchant, open_stack
-from sandbox.bench.wrk import WrkRun, parse_wrk, run_wrk
+from sandbox.cli.benches.create import create_figures
+from sandbox.cli.benches.e2e import Rate, parse_rate
+from sandbox.cli.benches.load import LoadRun, open_load
+from sandbox.cli.benches.machine import Machine
+from sandbox.cli.benches.pgbench import parse_pgbench
+from sandbox.cli.benches.receiver import Received
+from sandbox.cli.benches.report import to_json
+from sandbox.cli.benches.result import Result, percentile
+from sandbox.cli.benches.stack import BenchError, Stack, create_merchant, open_stack
+from sandbox.cli.benches.wrk import WrkRun, parse_wrk, run_wrk
 from sandbox.cli.main import create_app
-from sandbox.domain.webhook_signing import headers
+from sandbox.webhooks.signing.standard_webhooks import headers
 from tests.harness.programs import needs
 
 SECRET = bytes(range(32))
@@ -160,7 +160,7 @@ def check_cpu(found: dict[str, Any]) -> None:
 def test_create_measures_http_and_pgbench_and_audits_the_ledger(
     stack: tuple[Stack, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.bench.preload.BATCH", 20)  # three batches, which must follow each other
+    monkeypatch.setattr("sandbox.cli.benches.preload.BATCH", 20)  # three batches, which must follow each other
     output = tmp_path / "all.json"
     arguments = ["--seconds", "1", "--rounds", "1", "--connections", "4", "--preload", "50", "--output", str(output)]
     found = run(stack, "create", *arguments)
@@ -235,8 +235,8 @@ def test_reads_measures_payout_reads_and_balance_reads(stack: tuple[Stack, Path]
 @needs_wrk
 @pytest.mark.parametrize("arguments", [["age", "--payouts", "1"], ["neighbors", "--payouts", "20", "--merchants", "30"]])
 def test_growth_measures_with_and_without_the_data(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.bench.growth._AGING_SECONDS", 1)
-    monkeypatch.setattr("sandbox.bench.growth._MERCHANTS_PER_TRANSACTION", 20)  # two batches
+    monkeypatch.setattr("sandbox.cli.benches.growth._AGING_SECONDS", 1)
+    monkeypatch.setattr("sandbox.cli.benches.growth._MERCHANTS_PER_TRANSACTION", 20)  # two batches
     options = ["--seconds", "1", "--rounds", "1", "--connections", "4", "--json"]
     result = CliRunner().invoke(create_app(), ["bench", "growth", *arguments, *options])
     assert result.exit_code == 0, result.output

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sandbox.bench.compare import compare, compare_figures
-from sandbox.bench.cpu import CpuMeter, cpu_seconds, kind_of
-from sandbox.bench.result import COUNT, LACKING, MS, RATE, Figure, Progress, cpu_figures
-from sandbox.bench.revision import check_out
-from sandbox.bench.stack import BenchError, Stack
+from sandbox.cli.benches.compare import compare, compare_figures
+from sandbox.cli.benches.cpu import CpuMeter, cpu_seconds, kind_of
+from sandbox.cli.benches.result import COUNT, LACKING, MS, RATE, Figure, Progress, cpu_figures
+from sandbox.cli.benches.revision import check_out
+from sandbox.cli.benches.stack import BenchError, Stack
 from sandbox.cli.main import create_app
 from tests.harness.waiting import until
 
@@ -76,7 +76,7 @@ def test_the_worktree_is_removed_if_the_measurement_fails_or_is_interrupted(repo
 
 def test_sigterm_removes_the_worktree(repository: Path) -> None:
     code = (
-        "import sys, signal; from pathlib import Path; from sandbox.bench.revision import check_out\n"
+        "import sys, signal; from pathlib import Path; from sandbox.cli.benches.revision import check_out\n"
         "with check_out('old', Path(sys.argv[1])) as revision: print(revision.folder, flush=True); signal.pause()"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(repository)], stdout=subprocess.PIPE, text=True)
@@ -185,9 +185,9 @@ def test_both_revisions_are_measured_alternately_with_their_own_code(monkeypatch
         def __init__(self, url: str) -> None:
             pass
 
-    monkeypatch.setattr("sandbox.bench.compare.open_stack", open_stack)
-    monkeypatch.setattr("sandbox.bench.compare.Database", Database)
-    monkeypatch.setattr("sandbox.bench.compare.check_out", lambda name: check_out(name, repository))
+    monkeypatch.setattr("sandbox.cli.benches.compare.open_stack", open_stack)
+    monkeypatch.setattr("sandbox.cli.benches.compare.Database", Database)
+    monkeypatch.setattr("sandbox.cli.benches.compare.check_out", lambda name: check_out(name, repository))
     result = compare("old", "create", opened, 3, 2, 3, Progress())  # type: ignore[arg-type]  # a stand-in
     assert measured == ["old", "new"] * 3
     assert closed == ["new", "old"]
@@ -250,7 +250,7 @@ def test_without_a_process_id_there_are_no_cpu_figures() -> None:
         ("python", ["python", "-P", "-m", "sandbox.serve"], "api"),  # the module's name in older revisions
         ("python", ["python", "-P", "-m", "worker"], "worker"),
         ("python", ["python", "-P", "-m", "ipn"], "ipn"),
-        ("python", ["python", "-P", "-m", "sandbox.runtime.reaper", "{}"], "supervisor"),
+        ("python", ["python", "-P", "-m", "sandbox.server.runtime.reaper", "{}"], "supervisor"),
         ("psp", ["psp", "up"], "supervisor"),
         ("postgres", ["postgres: sandbox postgres [local] idle"], "postgres"),
         ("valkey-server", ["valkey-server", "*:0"], "valkey"),

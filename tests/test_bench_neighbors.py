@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sandbox.bench.machine import Machine
-from sandbox.bench.neighbors import Failed, KindResult, Measured, Run, neighbors_result
-from sandbox.bench.noise import KINDS, parse_kinds
-from sandbox.bench.noise_process import NoiseTotals
-from sandbox.bench.quiet import Latencies
-from sandbox.bench.report import to_json
 from sandbox.cli.bench import neighbors
+from sandbox.cli.benches.machine import Machine
+from sandbox.cli.benches.neighbors import Failed, KindResult, Measured, Run, neighbors_result
+from sandbox.cli.benches.noise import KINDS, parse_kinds
+from sandbox.cli.benches.noise_process import NoiseTotals
+from sandbox.cli.benches.quiet import Latencies
+from sandbox.cli.benches.report import to_json
 from sandbox.cli.main import create_app
 
 MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5, 0.05)

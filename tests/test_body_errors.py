@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from sandbox.docs.openapi import documented
-from sandbox.domain.body import decode
-from sandbox.domain.body_errors import find_errors, parse_tree
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import PRINTABLE
+from sandbox.http.body import decode
+from sandbox.http.body_errors import find_errors, parse_tree
 from sandbox.infrastructure.settings import Settings
 from sandbox.payouts.requests import CreatePayoutBody
 from sandbox.server.app import create_app
+from sandbox.server.docs.openapi import documented
 from tests.harness.world import Stack, World
 from tests.test_ipn import send
 

@@ -11,9 +11,9 @@ import asyncpg
 import httpx
 import pytest
 
-from sandbox.bulk_credit.process import CHUNK, FAIL_LIST, credit_chunk
-from sandbox.db.engine import close_pool, connection, open_pool
 from sandbox.domain.bulk_credit import status_when_done
+from sandbox.infrastructure.db.engine import close_pool, connection, open_pool
+from sandbox.users.bulk_credit.process import CHUNK, FAIL_LIST, credit_chunk
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import units_of_work

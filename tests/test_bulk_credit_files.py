@@ -14,18 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.bulk_credit import service as service_module
-from sandbox.bulk_credit.process import _decide
-from sandbox.bulk_credit.service import BulkCreditService
-from sandbox.bulk_credit.upload import MAX_FILE_SIZE, Upload
-from sandbox.domain import bulk_credit_csv as csv_rows
-from sandbox.domain.bulk_credit_csv import Row, read_rows
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import IdSource
 from sandbox.domain.money import ZERO
 from sandbox.domain.unit import CommandResult, IdempotencyKey, UnitOfWork
 from sandbox.infrastructure.large_work import Turns
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.payouts.scenarios.builtin import load_catalogue
+from sandbox.users.bulk_credit import csv_rows
+from sandbox.users.bulk_credit import service as service_module
+from sandbox.users.bulk_credit.csv_rows import Row, read_rows
+from sandbox.users.bulk_credit.process import _decide
+from sandbox.users.bulk_credit.service import BulkCreditService
+from sandbox.users.bulk_credit.upload import MAX_FILE_SIZE, Upload
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import World
 from tests.test_bulk_credit import PATH, counts, items, send, upload, wait_until_done

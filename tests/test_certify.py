@@ -14,13 +14,13 @@ import pytest
 
 from examples.receivers.broken import NoDedup
 from examples.receivers.correct_python import Receiver, Server
-from sandbox.domain import signing_dialects
-from sandbox.domain.receiver_checks import NAMES
-from sandbox.domain.signing_dialects import CustomSigning
-from sandbox.receiver_tests.application import Application, ApplicationError
-from sandbox.receiver_tests.restart import check_restart
-from sandbox.receiver_tests.runner import Target
-from sandbox.webhooks.sender import WebhookSender
+from sandbox.webhooks.outbound.sender import WebhookSender
+from sandbox.webhooks.receiver_tests.application import Application, ApplicationError
+from sandbox.webhooks.receiver_tests.checks import NAMES
+from sandbox.webhooks.receiver_tests.restart import check_restart
+from sandbox.webhooks.receiver_tests.runner import Target
+from sandbox.webhooks.signing import dialects
+from sandbox.webhooks.signing.dialects import CustomSigning
 from tests.harness.command import run, run_json
 from tests.harness.world import World
 from tests.test_receiver_checks import EFFECTS, answering, findings, having
@@ -93,7 +93,7 @@ async def test_a_receiver_of_a_custom_dialect_can_be_tested(sender: WebhookSende
         stamp = headers.get("x-slack-request-timestamp", "")
         if not re.fullmatch("[0-9]{1,12}", stamp) or abs(time.time() - int(stamp)) > 300:
             return 401, {}, b""
-        right = signing_dialects.signature_headers("custom", ["a secret"], "", int(stamp), body, SLACK)["X-Slack-Signature"]
+        right = dialects.signature_headers("custom", ["a secret"], "", int(stamp), body, SLACK)["X-Slack-Signature"]
         return (200 if right == headers.get("x-slack-signature") else 401), {}, b""
 
     with answering(respond) as url:

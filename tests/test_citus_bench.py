@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sandbox.bench.scale import IN_FLIGHT, Cost, ScaleBench, scale_figures
-from sandbox.bench.stack import BenchError
+from sandbox.cli.benches.scale import IN_FLIGHT, Cost, ScaleBench, scale_figures
+from sandbox.cli.benches.stack import BenchError
 from tests.harness.citus import WORKERS, CitusCluster
 from tests.harness.command import invoke
 from tests.harness.programs import needs

@@ -11,15 +11,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.audit.service import audit
 from sandbox.cli.doctor import run_checks
-from sandbox.db import distribute as checks
-from sandbox.db import distribution
-from sandbox.db.cluster import DISTRIBUTE_LOCK
-from sandbox.db.distribute import distribute, plan_distribution
-from sandbox.db.distribution import Content, DistributionError, read_tables
-from sandbox.db.engine import APPLICATION_ROLE
-from sandbox.db.migrate import migrate
+from sandbox.infrastructure.db.distributed import distribute as checks
+from sandbox.infrastructure.db.distributed import distributed_tables
+from sandbox.infrastructure.db.distributed.cluster import DISTRIBUTE_LOCK
+from sandbox.infrastructure.db.distributed.distribute import distribute, plan_distribution
+from sandbox.infrastructure.db.distributed.distributed_tables import Content, DistributionError, read_tables
+from sandbox.infrastructure.db.engine import APPLICATION_ROLE
+from sandbox.infrastructure.db.migrate import migrate
+from sandbox.worlds.audit.service import audit
 from tests.harness.citus import COORDINATOR, WORKERS, CitusCluster
 from tests.harness.command import invoke
 from tests.harness.work import pooled
@@ -132,7 +132,7 @@ async def test_what_is_unsafe_is_refused(urls: Mapping[str, str], monkeypatch: p
     """A dry run shows the plan even while a sandbox runs. Neither changes anything."""
     url = urls[COORDINATOR]
     monkeypatch.setattr(checks, "_LOCK_SECONDS", 0.1)
-    monkeypatch.setattr(distribution, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(distributed_tables, "_LOCK_SECONDS", 0.1)
 
     async def refusal() -> str:
         with pytest.raises(DistributionError) as refused:
@@ -202,7 +202,7 @@ async def test_an_interrupted_or_failed_attempt_changes_nothing(
         return next(contents)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distribution, "read_content", content_that_differs)
+        patch.setattr(distributed_tables, "read_content", content_that_differs)
         with pytest.raises(DistributionError, match=r"has \d+ rows .* had 0 "):
             await distribute(url, 4, APPLICATION_ROLE, lambda _: None, lambda *_: None)
 

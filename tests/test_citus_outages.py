@@ -11,10 +11,10 @@ import asyncpg
 import httpx
 import pytest
 
-from sandbox.db import pools
-from sandbox.db.all_shards import on_every_shard
-from sandbox.db.cluster import Cluster, Node, read_cluster
-from sandbox.db.engine import DatabaseUnavailableError, close_pool, connection, open_pool
+from sandbox.infrastructure.db import pools
+from sandbox.infrastructure.db.all_shards import on_every_shard
+from sandbox.infrastructure.db.distributed.cluster import Cluster, Node, read_cluster
+from sandbox.infrastructure.db.engine import DatabaseUnavailableError, close_pool, connection, open_pool
 from sandbox.server.readiness import Readiness
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.load import Load

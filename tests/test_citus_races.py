@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.db.cluster import Node, Shard
-from sandbox.db.engine import connection, every_shard, transaction
+from sandbox.infrastructure.db.distributed.cluster import Node, Shard
+from sandbox.infrastructure.db.engine import connection, every_shard, transaction
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.work import pooled
 from tests.harness.world import World

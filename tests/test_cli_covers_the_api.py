@@ -9,7 +9,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from sandbox.domain.choices import Method
+from sandbox.domain.enumerations import Method
 from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until

@@ -14,9 +14,9 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.testing import CliRunner
 
 from sandbox.cli.main import create_app
-from sandbox.domain import choices
+from sandbox.domain import enumerations
 from sandbox.domain.payout_states import TRANSITIONS
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.payouts.scenarios.builtin import load_catalogue
 from tests.harness.command import invoke
 from tests.harness.world import World
 
@@ -80,12 +80,12 @@ def test_every_parameter_has_help_and_every_command_except_run_has_json_output()
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("psp payouts list --status ", set(get_args(choices.PayoutStatus))),
+        ("psp payouts list --status ", set(get_args(enumerations.PayoutStatus))),
         ("psp payouts list --status SUCCESS,F", {"SUCCESS,FAILED"}),
-        ("psp trigger ", set(get_args(choices.EventType))),
-        ("psp settings set --default-scenario ", set(get_args(choices.DefaultScenario))),
+        ("psp trigger ", set(get_args(enumerations.EventType))),
+        ("psp settings set --default-scenario ", set(get_args(enumerations.DefaultScenario))),
         ("psp faults add webhooks re", {"reorder"}),
-        ("psp keys create ", set(get_args(choices.Role))),
+        ("psp keys create ", set(get_args(enumerations.Role))),
         ("psp payouts simulate ID FAILED --failure-code ACCOUNT_C", {"ACCOUNT_CLOSED"}),
         ("psp payouts create 5 1 --scenario retry", {"retry_then_success"}),
         ("psp verify-account 1 --wallet JAZZ", {"JAZZCASH"}),
@@ -101,13 +101,16 @@ def test_choices_match_the_openapi_document(world: World) -> None:
     document = world.get("/openapi.json").json()
     enums = {frozenset(found) for found in _enums(document)}
     kinds = {fault["properties"]["kind"]["enum"][0] for fault in document["components"]["schemas"].values() if _is_fault(fault)}
-    assert set(get_args(choices.FaultKind)) == kinds
-    assert set(get_args(choices.EventType)) == {"bulk_credit.completed", *(change.event for change in TRANSITIONS.values())}
+    assert set(get_args(enumerations.FaultKind)) == kinds
+    assert set(get_args(enumerations.EventType)) == {
+        "bulk_credit.completed",
+        *(change.event for change in TRANSITIONS.values()),
+    }
     for name in (
         "PayoutStatus", "DestType", "Account", "TransactionType", "RecordedType", "SaleStatus", "Verdict", "ItemStatus",
         "DeliveryStatus", "EndpointStatus", "SigningTime", "RetryProfile", "Role", "DefaultScenario", "Method",
     ):  # fmt: skip
-        known = frozenset(get_args(getattr(choices, name)))
+        known = frozenset(get_args(getattr(enumerations, name)))
         assert known in enums or all(frozenset({value}) in enums for value in known), name
 
 

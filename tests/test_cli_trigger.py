@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.cli.client import Client
 from sandbox.cli.trigger import ROUTES
-from sandbox.domain.choices import EventType
+from sandbox.domain.enumerations import EventType
 from tests.harness.command import invoke, run, run_json
 from tests.harness.world import World
 

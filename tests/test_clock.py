@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sandbox.clock.advancer import ClockAdvancer
-from sandbox.domain.webhook_schedule import next_attempt
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.sender import WebhookSender
+from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.retry_schedule import next_attempt
+from sandbox.webhooks.outbound.sender import WebhookSender
+from sandbox.worlds.clock.advancer import ClockAdvancer
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.work import units_of_work

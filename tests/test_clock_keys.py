@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from sandbox.clock.advancer import ClockAdvancer
-from sandbox.clock.service import ClockService
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.clock_target import seconds_ahead
 from sandbox.domain.unit import IdempotencyKey
+from sandbox.infrastructure.db.engine import close_pool, open_pool
+from sandbox.worlds.clock.advancer import ClockAdvancer
+from sandbox.worlds.clock.service import ClockService
 from tests.harness.receiver import Received, Receiver
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.console.charts import HEIGHT, WIDTH, bar_chart, line_chart, share
 from sandbox.domain.clock import render
+from sandbox.server.console.charts import HEIGHT, WIDTH, bar_chart, line_chart, share
 
 VALUES = st.lists(st.floats(0, 1e13), max_size=60)
 

@@ -22,10 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.cli.client import DEFAULT_URL
-from sandbox.console.commands import DEFAULT_CLI_URL, Commands
 from sandbox.http.operation import MULTIPART, Operation
 from sandbox.http.psp_line import PspLine
 from sandbox.http.psp_lines import psp_lines
+from sandbox.server.console.commands import DEFAULT_CLI_URL, Commands
 from tests.harness.command import invoke
 from tests.harness.console_calls import EXPRESSIBLE, FILTERS, ID, INEXPRESSIBLE, PAYOUT
 from tests.test_cli_help import LEAF_COMMANDS

@@ -2,7 +2,7 @@
 
 import shlex
 
-from sandbox.console.replay import replay
+from sandbox.server.console.replay import replay
 from tests.harness.browser import Browsing
 from tests.harness.world import World
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from sandbox.console import live
-from sandbox.console.live import MAX_IDS, LivePages, LiveUpdates
 from sandbox.domain.errors import Problem
-from sandbox.live.feed import Message, Note, Transition
-from sandbox.live.listener import Callback
+from sandbox.infrastructure.live_feed import Message, Note, Transition
+from sandbox.infrastructure.live_subscriber import Callback
+from sandbox.server.console import live
+from sandbox.server.console.live import MAX_IDS, LivePages, LiveUpdates
 
 
 class Feed:

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from playwright.sync_api import Page, expect
 
-from sandbox.console.calls import ApiCalls
-from sandbox.console.session import MAX_MERCHANTS, Session, SessionCodec
-from sandbox.console.sessions import Sessions
+from sandbox.server.console.browser_sessions import Sessions
+from sandbox.server.console.calls import ApiCalls
+from sandbox.server.console.session import MAX_MERCHANTS, Session, SessionCodec
 from tests.harness.browser import Browsing
 from tests.harness.console import ConsoleClient
 from tests.harness.world import Stack, World

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
-from sandbox.console.session import Session
-from sandbox.console.store import Visitor
-from sandbox.console.view import MAX_PARTS, View
+from sandbox.server.console.ended_sessions import Visitor
+from sandbox.server.console.session import Session
+from sandbox.server.console.view import MAX_PARTS, View
 from tests.harness.browser import Browsing, check_width
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandbox.console.pages import PAGES
+from sandbox.server.console.pages import PAGES
 from tests.harness.browser import Browsing, check_page
 from tests.harness.console import ConsoleClient
 from tests.harness.console_world import fill

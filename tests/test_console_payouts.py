@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from sandbox.console.pages import new_payout
+from sandbox.server.console.pages import new_payout
 from tests.harness.browser import Browsing, check_accessibility
 from tests.harness.console import ConsoleClient
 from tests.harness.iban import make_iban

@@ -9,10 +9,10 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from sandbox.console import session as sessions
-from sandbox.console.data_table import Column, Table
-from sandbox.console.paths import to_sign_in
-from sandbox.console.session import OPERATOR, Session, SessionCodec
+from sandbox.server.console import session as sessions
+from sandbox.server.console.data_table import Column, Table
+from sandbox.server.console.paths import to_sign_in
+from sandbox.server.console.session import OPERATOR, Session, SessionCodec
 from tests.harness.console import ConsoleClient
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -71,7 +71,7 @@ def test_the_cookie_is_locked_down_and_does_not_contain_the_key(world: World) ->
 
 
 def test_a_public_url_with_https_makes_the_cookie_secure() -> None:
-    from sandbox.console.security import cookie
+    from sandbox.server.console.security import cookie
 
     assert cookie("name", "value", is_secure=True).endswith("; Secure")
     assert "Secure" not in cookie("name", "value", is_secure=False)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.receivers.broken import NoDedup
-from sandbox.console.forms import body_of
-from sandbox.console.pages.deliveries import BAR_WIDTH, phases
-from sandbox.console.pages.endpoints import as_entered, filter_rows
+from sandbox.server.console.forms import body_of
+from sandbox.server.console.pages.deliveries import BAR_WIDTH, phases
+from sandbox.server.console.pages.endpoints import as_entered, filter_rows
 from tests.harness.console import ConsoleClient
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until

@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
-from sandbox.console.forms import body_of
-from sandbox.console.pages.fault_kinds import EXAMPLES, KINDS
-from sandbox.domain.choices import FaultKind
+from sandbox.domain.enumerations import FaultKind
+from sandbox.server.console.forms import body_of
+from sandbox.server.console.pages.fault_kinds import EXAMPLES, KINDS
 from tests.harness.browser import Browsing
 from tests.harness.console import ConsoleClient
 from tests.harness.waiting import until

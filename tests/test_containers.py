@@ -86,7 +86,7 @@ def test_settings_from_the_environment_reach_every_process(services: dict[str, A
 
 def test_both_demo_merchants_are_seeded_and_their_keys_are_not_logged() -> None:
     command = "python -m psp_sandbox.application"
-    assert SERVICES["migrate"]["command"][-1] == f"{command} sandbox.db.migrate && {command} seeds > /dev/null"
+    assert SERVICES["migrate"]["command"][-1] == f"{command} sandbox.infrastructure.db.migrate && {command} seeds > /dev/null"
     assert CLUSTER["migrate"]["command"][-1] == f"psp distribute && {command} seeds > /dev/null"
 
 

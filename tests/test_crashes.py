@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from sandbox.db.engine import CONNECTION_ERRORS
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
 from tests.harness.load import Load
 from tests.harness.own_sandbox import own_sandbox
 from tests.harness.receiver import Received, Receiver

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.domain.delivery_pacing import HORIZON, SPACING, Candidate, Slot, Slots, choose
-from sandbox.webhooks.start_times import StartTimes
+from sandbox.webhooks.delivery.pacing import HORIZON, SPACING, Candidate, Slot, Slots, choose
+from sandbox.webhooks.delivery.start_times import StartTimes
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World

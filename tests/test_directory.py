@@ -8,15 +8,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sandbox.directory.catalogue import load_directory
-from sandbox.domain.account_verification import verify
-from sandbox.domain.directory import Bank, Wallet
-from sandbox.domain.iban import (
+from sandbox.payouts.directory.account_number import (
     check_account_number,
     check_iban,
     looks_like_iban,
     scenario_suffix,
 )
+from sandbox.payouts.directory.account_verification import verify
+from sandbox.payouts.directory.banks_and_wallets import Bank, Wallet
+from sandbox.payouts.directory.loader import load_directory
 from tests.harness.iban import make_iban
 
 DIRECTORY = load_directory()

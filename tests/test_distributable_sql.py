@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sandbox.db.engine import APPLICATION_ROLE, transaction
-from sandbox.db.functions import function_sources
-from sandbox.worlds import store
-from sandbox.worlds.export import read_world
+from sandbox.infrastructure.db.engine import APPLICATION_ROLE, transaction
+from sandbox.infrastructure.db.functions import function_sources
+from sandbox.worlds.bundles.export import read_world
+from sandbox.worlds.snapshots import store
 from tests.harness import statements
 from tests.harness.parse_trees import Parser, Tree, parse_tree
 from tests.harness.plans import MERCHANT, NOW
@@ -37,29 +37,29 @@ from tests.test_query_plans import queries
 
 ROOT = Path(__file__).parent.parent
 TEMPLATES = {
-    "sandbox.audit.checks.CHAIN",
+    "sandbox.worlds.audit.checks.CHAIN",
     "ipn.callback._FIND",
     "ipn.callback._FIND_OF_MERCHANT",
 }
 """Constants that are a part or the template of other constants."""
 BUILT_AT_RUN_TIME = {
-    "sandbox.merchants.service.delete",
-    "sandbox.worlds.export.read_world",
-    "sandbox.worlds.store._delete_later_rows",
-    "sandbox.worlds.store._parts",
-    "sandbox.worlds.store.count_rows",
-    "sandbox.worlds.store.restore_world",
+    "sandbox.worlds.merchants.service.delete",
+    "sandbox.worlds.bundles.export.read_world",
+    "sandbox.worlds.snapshots.store._delete_later_rows",
+    "sandbox.worlds.snapshots.store._parts",
+    "sandbox.worlds.snapshots.store.count_rows",
+    "sandbox.worlds.snapshots.store.restore_world",
 }
 """Functions that build SQL. What those of worlds build is run here. The other one builds statements that delete all of a
 merchant's rows of a table.
 """
 ACROSS_MERCHANTS = {
-    "sandbox.aggregator.poll.DUE_HTTP": "what is due",
-    "sandbox.aggregator.poll.DUE_OWN": "what is due",
-    "sandbox.merchants.service._page_of_merchants": "the operator's list",
-    "sandbox.sales.scheduled._MERCHANTS": "what is due",
-    "sandbox.webhooks.outbox._CLAIM": "several merchants of a shard, each named in an array",
-    "sandbox.aggregator.poll.ANY_ROWS_OR_VENDORS": "whether there is anything to poll",
+    "sandbox.users.aggregator.poll.DUE_HTTP": "what is due",
+    "sandbox.users.aggregator.poll.DUE_OWN": "what is due",
+    "sandbox.worlds.merchants.service._page_of_merchants": "the operator's list",
+    "sandbox.users.sales.scheduled._MERCHANTS": "what is due",
+    "sandbox.webhooks.delivery.outbox._CLAIM": "several merchants of a shard, each named in an array",
+    "sandbox.users.aggregator.poll.ANY_ROWS_OR_VENDORS": "whether there is anything to poll",
     "worker.sweep._ANYTHING_SCHEDULED": "whether anything may become due",
     "worker.sweep._DUE": "what is due",
     "worker.sweep._EXPIRED": "what has expired",
@@ -223,7 +223,7 @@ def source_files() -> Iterator[tuple[str, ast.Module]]:
     """Yield the product's modules, except migrations and benchmarks, by path."""
     for folder in ("sandbox", "worker", "ipn", "seeds"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if not {"migrations", "bench"} & set(path.relative_to(ROOT).parts):
+            if not {"migrations", "benches"} & set(path.relative_to(ROOT).parts):
                 yield str(path.relative_to(ROOT)), ast.parse(path.read_text("utf-8"))
 
 
@@ -236,7 +236,7 @@ def test_the_role_changes_only_at_the_beginning_of_a_transaction() -> None:
     """Citus refuses to change it after the first statement."""
     pattern = re.compile(r"\b(SET|RESET)\s+(LOCAL\s+|SESSION\s+)?(ROLE|SESSION AUTHORIZATION)\b|set_config")
     found = {(path, text) for path, tree in source_files() for text in texts(tree) if pattern.search(text)}
-    assert found == {("sandbox/db/engine.py", "SET LOCAL ROLE NONE")}
+    assert found == {("sandbox/infrastructure/db/engine.py", "SET LOCAL ROLE NONE")}
 
 
 async def test_a_transaction_has_one_role_from_the_beginning(stack: Stack) -> None:
@@ -254,7 +254,7 @@ def test_copy_writes_to_the_table_that_copy_target_returns() -> None:
         for node in ast.walk(tree)
         if isinstance(node, (ast.AsyncFunctionDef, ast.FunctionDef)) and re.search(r"\.copy_\w*to_table\(", ast.unparse(node))
     ]
-    assert {path for path, _ in functions} == {"sandbox/bulk_credit/service.py", "sandbox/worlds/importing.py"}
+    assert {path for path, _ in functions} == {"sandbox/users/bulk_credit/service.py", "sandbox/worlds/bundles/importing.py"}
     for path, function in functions:
         code = ast.unparse(function)
         target = re.search(r"(\w+), (\w+) = await copy_target\(", code)
@@ -277,7 +277,7 @@ def problems_of_alter(text: str) -> list[str]:
 
 
 def test_migrations_alter_tables_in_steps_that_citus_accepts() -> None:
-    folder = ROOT / "sandbox" / "db" / "migrations"
+    folder = ROOT / "sandbox" / "infrastructure" / "db" / "migrations"
     found = {path.name: problems_of_alter(path.read_text()) for path in folder.glob("*.sql")}
     found |= {
         p.name: [e for text in texts(ast.parse(p.read_text())) for e in problems_of_alter(text)] for p in folder.glob("*.py")

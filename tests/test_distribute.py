@@ -6,9 +6,9 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from sandbox.db.distribution import SandboxTable, in_order, read_content, read_tables
-from sandbox.db.engine import APPLICATION_ROLE
-from sandbox.merchants.tables import TABLES, WORLD
+from sandbox.infrastructure.db.distributed.distributed_tables import SandboxTable, in_order, read_content, read_tables
+from sandbox.infrastructure.db.engine import APPLICATION_ROLE
+from sandbox.worlds.merchants.tables import TABLES, WORLD
 from tests.harness.command import invoke
 from tests.harness.world import Stack, World
 

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from build_backend.guide import with_absolute_links
-from sandbox.docs import guide_api, site
 from sandbox.http.operation import operations_of
 from sandbox.http.routes import create_litestar
+from sandbox.server.docs import guide_api, site
 from sandbox.server.request_log import RequestLog
 from tests.harness import guide
 from tests.harness.raw_http import raw_request

@@ -3,12 +3,13 @@
 import re
 from typing import get_args
 
-from sandbox.domain.choices import EventType, FaultKind, PayoutStatus
+from sandbox.domain.enumerations import EventType, FaultKind, PayoutStatus
 from sandbox.domain.errors import CODES
-from sandbox.domain.payout_states import FAILURES, TRANSITIONS
-from sandbox.domain.receiver_checks import NAMES
-from sandbox.domain.webhook_schedule import PROFILES
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.domain.failure_codes import FAILURES
+from sandbox.domain.payout_states import TRANSITIONS
+from sandbox.payouts.scenarios.builtin import load_catalogue
+from sandbox.webhooks.delivery.retry_schedule import PROFILES
+from sandbox.webhooks.receiver_tests.checks import NAMES
 from tests.harness.code_blocks import ROOT
 
 

@@ -4,8 +4,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from sandbox.domain.choices import EventType
 from sandbox.domain.clock import parse
+from sandbox.domain.enumerations import EventType
 from sandbox.domain.event_samples import sample
 from sandbox.domain.ids import IdSource
 from sandbox.domain.payout_states import TRANSITIONS

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sandbox.domain.clock import RUNNING, Clock
-from sandbox.domain.webhook_explanation import (
+from sandbox.webhooks.delivery.retry_schedule import next_attempt
+from sandbox.webhooks.waiting_reasons import (
     DeliveryState,
     EndpointState,
     LastAttempt,
@@ -14,7 +15,6 @@ from sandbox.domain.webhook_explanation import (
     explain_holds,
     explain_next,
 )
-from sandbox.domain.webhook_schedule import next_attempt
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World

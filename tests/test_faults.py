@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.domain.fault import MAX_MS, Fault
-from sandbox.domain.webhook_signing import decode_secret, verify
-from sandbox.faults.requests import MAX_FAULTS
+from sandbox.http.fault import MAX_MS, Fault
+from sandbox.http.faults.requests import MAX_FAULTS
+from sandbox.webhooks.signing.standard_webhooks import decode_secret, verify
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World

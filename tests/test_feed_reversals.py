@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox.aggregator.clients import HttpVendor, OwnVendor
-from sandbox.aggregator.poll import Poller
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.payout_states import REQUESTED, RETURNED, TRANSITIONS
 from sandbox.domain.user import feed_rows, total_field_for
-from sandbox.domain.vendor_rows import read_row
-from sandbox.feed.service import FeedService
+from sandbox.infrastructure.db.engine import close_pool, open_pool
+from sandbox.users.aggregator.feed_clients import HttpVendor, OwnVendor
+from sandbox.users.aggregator.poll import Poller
+from sandbox.users.aggregator.vendor_rows import read_row
+from sandbox.users.vendor_feed.service import FeedService
 from tests.harness.vendor import Vendor, row
 from tests.harness.world import Stack, World
 from tests.test_aggregator import BOX, LATER, DrivenPoller, driven

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.runtime.forking import CAN_FORK
+from sandbox.server.runtime.forking import CAN_FORK
 
 pytestmark = pytest.mark.skipif(not CAN_FORK, reason="programs are forked on Linux only")
 
@@ -36,7 +36,7 @@ if __name__ == "__main__":
 PARENT_PROGRAM = """
 import os, signal, socket, sys
 from pathlib import Path
-from sandbox.runtime import child, forking
+from sandbox.server.runtime import child, forking
 child.CAN_FORK = sys.argv[1] == "fork"
 folder, module = Path(sys.argv[2]), sys.argv[3]
 signal.signal(signal.SIGTERM, lambda *_: None)
@@ -131,7 +131,7 @@ def test_the_reaper_recognizes_a_forked_process_by_the_lifeline(tmp_path: Path) 
         PARENT_PROGRAM.rpartition("process =")[0]
         + """
 import time
-from sandbox.runtime.processes import processes_of_run
+from sandbox.server.runtime.processes import processes_of_run
 process = child.spawn(child.ProcessSpec("x", argv, env, folder / "log", (shared,)))
 while not (folder / "log").read_text():
     time.sleep(0.01)

@@ -12,7 +12,7 @@ from sandbox.cli import forwarder
 from sandbox.cli.client import Client
 from sandbox.cli.failures import Failure
 from sandbox.cli.forwarder import Forwarder
-from sandbox.webhooks.sender import SendResult
+from sandbox.webhooks.outbound.sender import SendResult
 
 
 class Sandbox:

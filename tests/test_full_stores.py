@@ -17,11 +17,11 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from sandbox.domain.ids import MAX_ID
+from sandbox.http.journal.journal import Journal, JournalEntry
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.infrastructure.wake import WORKER_SEEN
-from sandbox.journal.journal import Journal, JournalEntry
-from sandbox.runtime.redis_server import redis_binary
 from sandbox.server.readiness import Readiness
+from sandbox.server.runtime.redis_server import redis_binary
 from tests.harness.own_sandbox import own_sandbox
 from tests.harness.supervised import child_of, end, environment
 from tests.harness.waiting import until

@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 import pytest
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.http.operation import operations_of
 from sandbox.http.routes import create_litestar
+from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.server.health import HealthApi
 from sandbox.server.readiness import CHECK_TIMEOUT, Readiness
 from sandbox.server.request_log import RequestLog
@@ -102,7 +102,7 @@ async def test_a_database_without_tables_is_named(stack: Stack) -> None:
 
 
 async def test_a_missing_migration_is_named(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sandbox.db.migrate import migration_ids
+    from sandbox.infrastructure.db.migrate import migration_ids
 
     known = migration_ids() | {"2999-01-01T00:00:00:000000"}
     monkeypatch.setattr("sandbox.server.readiness.migration_ids", lambda: known)

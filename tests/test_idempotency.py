@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.domain.errors import Problem
-from sandbox.domain.fingerprint import fingerprint
 from sandbox.domain.unit import CommandResult
+from sandbox.http.fingerprint import fingerprint
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.unit_of_work.sealed import seal, unseal
+from sandbox.unit_of_work.sealed_results import seal, unseal
 from tests.harness.receiver import Receiver
 from tests.harness.work import pooled
 from tests.harness.world import Stack, World

@@ -10,6 +10,7 @@ from tests.harness.imports import (
     LAYERS,
     PACKAGES,
     ROOT,
+    SLICED,
     TOP_LEVEL,
     Import,
     api_imports,
@@ -23,6 +24,7 @@ from tests.harness.imports import (
     read_sources,
     relative_imports,
     report,
+    slice_arrows,
     upward_imports,
 )
 
@@ -38,6 +40,17 @@ def test_imports_only_go_down() -> None:
 def test_every_folder_is_in_one_layer() -> None:
     in_layers = Counter(folder for layer in LAYERS for folder in layer.folders)
     assert in_layers == Counter({folder_of(module) for module in SOURCES if module != "sandbox"})
+
+
+def test_no_more_layers_are_declared_than_the_imports_need() -> None:
+    assert layers_needed(folder_arrows(IMPORTS)) == len(LAYERS)
+
+
+@pytest.mark.parametrize("folder", SLICED)
+def test_the_slices_of_a_folder_have_no_cycles_and_are_at_most_four_deep(folder: str) -> None:
+    arrows = slice_arrows(IMPORTS, folder)
+    assert cycles(arrows) == []
+    assert 2 <= layers_needed(arrows) <= 4
 
 
 def test_folders_have_no_import_cycles() -> None:
@@ -76,7 +89,7 @@ def test_only_two_files_write_accounts_and_transfers() -> None:
     write = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM)\s+(accounts|transfers)\b")
     paths = [path for package in PACKAGES for ending in ("py", "sql") for path in (ROOT / package).rglob(f"*.{ending}")]
     # The benchmarks have their own statements, to measure what the database can do without the product.
-    searched = [path for path in paths if not {"migrations", "bench"} & {*path.relative_to(ROOT).parts}]
+    searched = [path for path in paths if not {"migrations", "benches"} & {*path.relative_to(ROOT).parts}]
     assert sorted(path.relative_to(ROOT).as_posix() for path in searched if write.search(path.read_text())) == [
         "sandbox/unit_of_work/ledger.sql",
         "sandbox/unit_of_work/write.sql",
@@ -106,17 +119,17 @@ def test_the_checker_finds_an_upward_import_in_every_form(line: str) -> None:
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("sandbox.domain.ledger", "sandbox.db.rows"),
+        ("sandbox.domain.ledger", "sandbox.infrastructure.db.rows"),
         ("sandbox.domain.ledger", "sandbox.infrastructure.settings"),
-        ("sandbox.db.rows", "sandbox.unit_of_work.ledger"),
-        ("sandbox.db.rows", "sandbox.payouts.service"),
+        ("sandbox.infrastructure.db.rows", "sandbox.unit_of_work.ledger"),
+        ("sandbox.infrastructure.db.rows", "sandbox.payouts.service"),
         ("sandbox.unit_of_work.ledger", "sandbox.http.request"),
         ("sandbox.unit_of_work.ledger", "sandbox.payouts.service"),
         ("sandbox.unit_of_work.ledger", "sandbox.server.app"),
         ("sandbox.http.paging", "sandbox.payouts.service"),
         ("sandbox.payouts.service", "worker.main"),
         ("sandbox.server.app", "sandbox.cli.main"),
-        ("sandbox.docs.page", "sandbox.runtime.ready"),
+        ("sandbox.payouts.service", "sandbox.webhooks.endpoints.service"),
         ("seeds.demo", "worker.main"),
         ("sandbox.cli.main", "tests.harness.world"),
         ("psp_sandbox.application", "sandbox.cli.main"),
@@ -134,17 +147,29 @@ def test_the_checker_finds_cycles_of_files_and_of_folders() -> None:
         "sandbox.payouts.service": "import sandbox.payouts.steps",
         "sandbox.payouts.steps": "if TYPE_CHECKING:\n    import sandbox.payouts.waiting",
         "sandbox.payouts.waiting": "import sandbox.payouts.service, sandbox.users.service",
-        "sandbox.users.service": "import sandbox.sales.store",
-        "sandbox.sales.service": "import sandbox.payouts.service",
-        "sandbox.sales.store": "",
+        "sandbox.users.service": "import sandbox.worlds.clock.service",
+        "sandbox.worlds.clock.due": "import sandbox.payouts.service",
+        "sandbox.worlds.clock.service": "",
     }
     imports = internal_imports(sources)
-    assert upward_imports(imports) == set()
     files = cycles((one.importer, one.imported) for one in imports)
     assert files == [["sandbox.payouts.service", "sandbox.payouts.steps", "sandbox.payouts.waiting"]]
-    assert cycles(folder_arrows(imports)) == [["payouts", "sales", "users"]]
+    assert cycles(folder_arrows(imports)) == [["payouts", "users", "worlds"]]
     assert layers_needed(folder_arrows(imports)) == 1
     assert layers_needed([("cli", "server"), ("server", "db"), ("cli", "db")]) == 3
+
+
+def test_the_checker_finds_how_deep_the_slices_of_a_layer_are() -> None:
+    sources = {
+        "sandbox.users.sales.service": "import sandbox.users.service, sandbox.domain.money",
+        "sandbox.users.service": "import sandbox.users.vendor_feed.service",
+        "sandbox.users.vendor_feed.service": "import sandbox.users.vendor_feed.pages",
+        "sandbox.users.vendor_feed.pages": "",
+        "sandbox.domain.money": "",
+    }
+    arrows = slice_arrows(internal_imports(sources), "users")
+    assert arrows == {("sandbox.users.sales", "sandbox.users"), ("sandbox.users", "sandbox.users.vendor_feed")}
+    assert layers_needed(arrows) == 3
 
 
 def test_the_checker_finds_imports_between_scripts_of_a_folder_that_is_no_package() -> None:
@@ -192,12 +217,12 @@ def test_the_checker_allows_impure_imports_for_type_checking() -> None:
     assert impurities({"sandbox.domain.a": "if TYPE_CHECKING:\n    from asyncio import Task"}) == []
 
 
-@pytest.mark.parametrize("module", ["sandbox.domain.ledger", "sandbox.payouts.requests", "sandbox.scenarios.rules"])
+@pytest.mark.parametrize("module", ["sandbox.domain.ledger", "sandbox.payouts.requests", "sandbox.payouts.scenarios.rules"])
 def test_the_checker_finds_an_impurity_in_the_real_tree(module: str) -> None:
     changed = {**SOURCES, module: f"{SOURCES[module]}\nimport asyncio\n"}
     assert f"{module}: imports asyncio" in impurities(changed)
-    indirect = {**SOURCES, module: f"{SOURCES[module]}\nfrom sandbox.db.engine import connection\n"}
-    assert f"{module} → sandbox.db.engine: imports asyncpg" in impurities(indirect)
+    indirect = {**SOURCES, module: f"{SOURCES[module]}\nfrom sandbox.infrastructure.db.engine import connection\n"}
+    assert f"{module} → sandbox.infrastructure.db.engine: imports asyncpg" in impurities(indirect)
 
 
 def test_the_checker_finds_relative_imports_and_apis_that_import_each_other() -> None:

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from ipn.callback import CallbackBody, CallbackService
-from sandbox.db.all_shards import AllShards
 from sandbox.domain.errors import Problem
+from sandbox.infrastructure.db.all_shards import AllShards
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work

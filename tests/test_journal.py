@@ -10,8 +10,8 @@ import pytest
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID
 from sandbox.domain.redaction import ANY, CUT, TEXT_LIMIT
-from sandbox.journal.journal import BODY_LIMIT, ENTRIES_KEPT, HEADERS_LIMIT, Entry, Journal, JournalEntry, RedactionRules
-from sandbox.live.feed import Note, connect
+from sandbox.http.journal.journal import BODY_LIMIT, ENTRIES_KEPT, HEADERS_LIMIT, Entry, Journal, JournalEntry, RedactionRules
+from sandbox.infrastructure.live_feed import Note, connect
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World

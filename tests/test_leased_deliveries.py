@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.events import NewEvent
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.claim import ClaimRequest
-from sandbox.webhooks import deliver
-from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.capacity import ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED
-from sandbox.webhooks.claims import DueClaim, claim_due
-from sandbox.webhooks.deliver import Deliverer
-from sandbox.webhooks.leasing import DELIVERIES_PER_CALL
-from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
+from sandbox.webhooks.delivery import deliverer as deliver
+from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.capacity import ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED
+from sandbox.webhooks.delivery.claims import DueClaim, claim_due
+from sandbox.webhooks.delivery.deliverer import Deliverer
+from sandbox.webhooks.delivery.leasing import DELIVERIES_PER_CALL
+from sandbox.webhooks.delivery.outbox import LEASE, AttemptResult, ClaimedDelivery
 from tests.harness.raw_server import sending
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
 from sandbox.infrastructure.large_work import LARGE_BATCH
 from sandbox.unit_of_work.runner import LARGE_COMMANDS
 from tests.harness.locks import ACCOUNTS, WORLDS, lock_held, locked_elsewhere

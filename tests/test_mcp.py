@@ -21,10 +21,10 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent, Tool
 
+from sandbox.cli.mcp_server import results, wording
+from sandbox.cli.mcp_server.access import Access, Keys
+from sandbox.cli.mcp_server.server import TOOLS, create_server
 from sandbox.domain.errors import CODES
-from sandbox.mcp import results, wording
-from sandbox.mcp.access import Access, Keys
-from sandbox.mcp.server import TOOLS, create_server
 from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end

@@ -1,6 +1,6 @@
 """Snapshot, reset and deletion of a merchant cover every table with a merchant's data."""
 
-from sandbox.merchants.tables import TABLES, WORLD
+from sandbox.worlds.merchants.tables import TABLES, WORLD
 from tests.harness.world import Stack
 
 

@@ -24,7 +24,7 @@ from sandbox.domain.ledger import (
 from sandbox.domain.money import MAX_AMOUNT, InvalidAmountError, parse_amount, round_half_up
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS, legal_from
 from sandbox.domain.scenario_engine import decide, next_step
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.payouts.scenarios.builtin import load_catalogue
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

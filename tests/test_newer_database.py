@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandbox.db.migrate import MigrationError, migrate, migration_ids
+from sandbox.infrastructure.db.migrate import MigrationError, migrate, migration_ids
 from tests.harness.world import Stack
 
 
@@ -15,8 +15,8 @@ async def test_an_older_version_refuses_a_newer_database_and_changes_nothing(
     async def install(conn: object) -> None:
         raise AssertionError("the older version installs its functions")
 
-    monkeypatch.setattr("sandbox.db.migrate.migration_ids", lambda: older)
-    monkeypatch.setattr("sandbox.db.migrate.install_functions", install)
+    monkeypatch.setattr("sandbox.infrastructure.db.migrate.migration_ids", lambda: older)
+    monkeypatch.setattr("sandbox.infrastructure.db.migrate.install_functions", install)
     with pytest.raises(MigrationError, match="newer version") as refusal:
         await migrate(stack.database_url)
     text = str(refusal.value)

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from sandbox.db import node_pool
-from sandbox.db.cluster import Node
-from sandbox.db.engine import APPLICATION_ROLE
-from sandbox.db.node_pool import AllBusyError, NodePool
-from sandbox.db.pools import Pools
+from sandbox.infrastructure.db.distributed import node_pool
+from sandbox.infrastructure.db.distributed.cluster import Node
+from sandbox.infrastructure.db.distributed.node_pool import AllBusyError, NodePool
+from sandbox.infrastructure.db.engine import APPLICATION_ROLE
+from sandbox.infrastructure.db.pools import Pools
 from tests.harness.world import Stack
 
 SIZE = 2

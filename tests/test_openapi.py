@@ -12,10 +12,7 @@ import msgspec
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from sandbox.docs.api import DocsApi
-from sandbox.docs.openapi import DEFAULT_URL, build, encode
-from sandbox.docs.page import docs_page
-from sandbox.domain.choices import EVENT_TYPES
+from sandbox.domain.enumerations import EVENT_TYPES
 from sandbox.domain.errors import CODES
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.scenario_engine import Catalogue
@@ -23,6 +20,9 @@ from sandbox.http.operation import Operation, operations_of
 from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.settings import Settings
 from sandbox.server.app import create_app
+from sandbox.server.docs.api import DocsApi
+from sandbox.server.docs.openapi import DEFAULT_URL, build, encode
+from sandbox.server.docs.page import docs_page
 from sandbox.server.request_log import RequestLog
 
 COMMITTED = Path(__file__).parent.parent / "openapi" / "openapi.json"

@@ -10,8 +10,6 @@ import httpx
 import msgspec
 import pytest
 
-from sandbox.bulk_credit.upload import Upload
-from sandbox.docs.openapi import DEFAULT_URL, build, documented
 from sandbox.domain.errors import Problem
 from sandbox.http.middleware import api_middleware
 from sandbox.http.operation import CURSOR, LIMIT, Operation, get, operations_of, post
@@ -22,7 +20,9 @@ from sandbox.http.responses import Response
 from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.settings import Settings
 from sandbox.server.app import BODY_LIMIT, create_app
+from sandbox.server.docs.openapi import DEFAULT_URL, build, documented
 from sandbox.server.request_log import RequestLog
+from sandbox.users.bulk_credit.upload import Upload
 from tests.harness.world import Stack
 
 OPERATOR_KEY = "the operator's key"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from sandbox.db.engine import DatabaseUnavailableError, close_pool, open_pool
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
+from sandbox.infrastructure.db.engine import DatabaseUnavailableError, close_pool, open_pool
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.merchants.service import MerchantService
 from sandbox.unit_of_work import operator
-from sandbox.webhooks.endpoints import EndpointService
+from sandbox.webhooks.endpoints.service import EndpointService
+from sandbox.worlds.merchants.service import MerchantService
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox.db.engine import close_pool, open_pool
-from sandbox.webhooks.claims import claim_due
+from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.webhooks.deliveries import DeliveryService
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts
-from sandbox.webhooks.sender import SendResult
+from sandbox.webhooks.delivery.claims import claim_due
+from sandbox.webhooks.delivery.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts
+from sandbox.webhooks.outbound.sender import SendResult
 from tests.harness.plans import Database
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack

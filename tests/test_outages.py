@@ -13,10 +13,13 @@ import httpx
 import pytest
 import structlog
 
-from sandbox.aggregator.clients import FetchFailedError, HttpVendor, PageRequest
-from sandbox.bulk_credit.api import UploadForm
-from sandbox.bulk_credit.upload import Upload, receive_file
-from sandbox.db.engine import (
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import MIN_ID
+from sandbox.http.middleware import PARSING
+from sandbox.http.operation import get, operations_of, post
+from sandbox.http.request import Request
+from sandbox.http.routes import create_litestar
+from sandbox.infrastructure.db.engine import (
     CONNECTION_ERRORS,
     DatabaseUnavailableError,
     connection,
@@ -24,16 +27,13 @@ from sandbox.db.engine import (
     db_errors_as_503,
     transaction,
 )
-from sandbox.domain.errors import Problem
-from sandbox.domain.ids import MIN_ID
-from sandbox.http.middleware import PARSING
-from sandbox.http.operation import get, operations_of, post
-from sandbox.http.request import Request
-from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.logs import configure_logs
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
-from sandbox.runtime.listening import Probe
 from sandbox.server.request_log import RequestLog
+from sandbox.server.runtime.listening_sockets import Probe
+from sandbox.users.aggregator.feed_clients import FetchFailedError, HttpVendor, PageRequest
+from sandbox.users.bulk_credit.api import UploadForm
+from sandbox.users.bulk_credit.upload import Upload, receive_file
 from tests.harness.raw_server import LOOPBACK, OK, responding_with, sending, serving
 from tests.harness.waiting import until
 from tests.harness.work import pooled
@@ -168,7 +168,7 @@ async def test_an_upload_that_cannot_be_stored_is_refused_with_the_reason_and_lo
     else:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.open("/dev/full", "w+b"))  # noqa: SIM115, UP020
     if failure == "disk full at the end":
-        monkeypatch.setattr("sandbox.bulk_credit.upload._MAX_SIZE_IN_MEMORY", 5)
+        monkeypatch.setattr("sandbox.users.bulk_credit.upload._MAX_SIZE_IN_MEMORY", 5)
     with structlog.testing.capture_logs() as logs:
         async with client_of(UploadApi()) as client:
             response = await client.post("/", files={"file": b"x" * size})
@@ -209,7 +209,7 @@ async def test_a_local_socket_error_is_logged_and_reported(monkeypatch: pytest.M
     vendor = HttpVendor(LOOPBACK)
     try:
         async with serving(responding_with(OK)) as peer, sending() as sender:
-            monkeypatch.setattr("sandbox.webhooks.sockets.socket.socket", no_files)
+            monkeypatch.setattr("sandbox.webhooks.outbound.sockets.socket.socket", no_files)
             with structlog.testing.capture_logs() as logs:
                 result = await sender.send(peer.url, b"{}", {})
                 with pytest.raises(FetchFailedError, match="oo many open files"):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sandbox.domain.ledger import AVAILABLE, FUNDING, LOCKED, SETTLEMENT
-from sandbox.overview import service
-from sandbox.overview.statistics import (
+from sandbox.worlds.overview import service
+from sandbox.worlds.overview.statistics import (
     MAX_BUCKETS,
     MAX_POINTS,
     Movement,

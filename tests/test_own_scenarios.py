@@ -10,8 +10,8 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from sandbox.scenarios.builtin import load_catalogue
-from sandbox.scenarios.rules import MAX_RULES
+from sandbox.payouts.scenarios.builtin import load_catalogue
+from sandbox.payouts.scenarios.rules import MAX_RULES
 from tests.harness.waiting import until
 from tests.harness.world import World
 

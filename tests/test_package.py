@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 OWN_PACKAGES = ("sandbox", "worker", "ipn", "seeds")
 APPLICATION = "psp_sandbox/_application"
-GUIDE = "sandbox/docs/guide/"
+GUIDE = "sandbox/server/docs/guide/"
 GENERATED = ("__pycache__", "guide", "_generated", "models", "inputs.py", "literals.py", "problems.py")
 """What the copy of the code leaves out: the build must write it."""
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -66,7 +66,7 @@ print(json.dumps({"raised": raised, "environment": dict(os.environ), "status": p
 EXEC_EVERYTHING = """
 import psp_sandbox.application, psp_sandbox.entry
 psp_sandbox.application.put_first()
-from sandbox.runtime import child, supervisor
+from sandbox.server.runtime import child, supervisor
 child.CAN_FORK = supervisor.CAN_FORK = False
 psp_sandbox.entry.main()
 """
@@ -164,7 +164,7 @@ def files_below(folder: Path) -> set[str]:
 
 def test_the_wheel_has_one_top_level_package_with_all_files_but_tests_and_benchmarks(names: set[str]) -> None:
     assert {name.partition("/")[0] for name in names} == {"psp_sandbox", f"psp_sandbox-{VERSION}.dist-info"}
-    own = {path for name in OWN_PACKAGES for path in files_below(ROOT / name) if not path.startswith("sandbox/bench/")}
+    own = {path for name in OWN_PACKAGES for path in files_below(ROOT / name) if not path.startswith("sandbox/cli/benches/")}
     expected = files_below(ROOT / "psp_sandbox") | {f"{APPLICATION}/{path}" for path in own}
     guide = {name for name in names if name.startswith(f"{APPLICATION}/{GUIDE}")}
     assert f"{APPLICATION}/{GUIDE}index.html" in guide
@@ -215,7 +215,7 @@ def test_the_commands_of_the_containers_run_the_sandbox_s_modules(python: Path, 
     text = json.dumps([service.get("command") for service in services]).replace('", "', " ")
     text += (ROOT / "Dockerfile").read_text().rpartition("CMD ")[2].replace('", "', " ")
     modules = re.findall(r"python -m psp_sandbox.application ([\w.]+)", text)
-    assert sorted(modules) == ["ipn", "sandbox.db.migrate", "sandbox.server.serve", "seeds", "worker"]
+    assert sorted(modules) == ["ipn", "sandbox.infrastructure.db.migrate", "sandbox.server.serve", "seeds", "worker"]
     assert text.count("python") == len(modules)
     for module in modules:
         completed = subprocess.run(

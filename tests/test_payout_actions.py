@@ -6,8 +6,8 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from sandbox.domain.payout_actions import ActionOperation
 from sandbox.domain.payout_states import STATUSES, legal_from
+from sandbox.payouts.possible_actions import ActionOperation
 from tests.harness.command import invoke
 from tests.harness.world import World
 

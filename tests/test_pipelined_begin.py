@@ -8,9 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.db import engine
-from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.infrastructure.db import engine
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
+from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.claim import ClaimRequest, claim
 from tests.harness.world import Stack, World
 

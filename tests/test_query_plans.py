@@ -18,15 +18,15 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from sandbox.aggregator.tables import VendorCursors
 from sandbox.domain.bulk_credit import ITEM_STATUSES
-from sandbox.domain.bulk_credit_csv import INVALID
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import MOVEMENTS
 from sandbox.domain.payout_states import STATUSES
-from sandbox.merchants.settings import Settings
+from sandbox.users.aggregator.tables import VendorCursors
+from sandbox.users.bulk_credit.csv_rows import INVALID
 from sandbox.webhooks.deliveries import STATUSES as DELIVERY_STATUSES
-from sandbox.webhooks.tables import WebhookEndpoints
+from sandbox.webhooks.endpoints.tables import WebhookEndpoints
+from sandbox.worlds.merchants.settings import Settings
 from tests.harness import statements
 from tests.harness.plans import BATCH, MERCHANT, NOW, Database, ReadCost, ids, json_rows, row
 from tests.harness.world import Stack
@@ -41,30 +41,30 @@ MAX_ROWS_PER_MERCHANT = 8
 """Rows that a statement on every merchant may also read for each of them."""
 
 EXEMPT = {
-    "sandbox.audit.checks.": "an audit reads all of a merchant's rows; its plans use statistics",
-    "sandbox.aggregator.service._FORGET": "it deletes all rows of the previous vendor",
-    "sandbox.worlds.store.": "a snapshot, a restore or a reset reads all of a merchant's rows",
-    "sandbox.worlds.columns._COLUMNS": "it reads the database's catalogue, whose size does not depend on the rows",
-    "sandbox.db.copy_target._FIND": "it reads the catalogue too",
-    "sandbox.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, only when there are new ones",
-    "sandbox.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, on request",
-    "sandbox.worlds.service._count": "it counts the snapshots, of which there are few",
+    "sandbox.worlds.audit.checks.": "an audit reads all of a merchant's rows; its plans use statistics",
+    "sandbox.users.aggregator.service._FORGET": "it deletes all rows of the previous vendor",
+    "sandbox.worlds.snapshots.store.": "a snapshot, a restore or a reset reads all of a merchant's rows",
+    "sandbox.worlds.bundles.columns._COLUMNS": "it reads the database's catalogue, whose size does not depend on the rows",
+    "sandbox.infrastructure.db.copy_target._FIND": "it reads the catalogue too",
+    "sandbox.users.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, only when there are new ones",
+    "sandbox.users.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, on request",
+    "sandbox.worlds.snapshots.service._count": "it counts the snapshots, of which there are few",
     "ipn.callback._FIND": "it is the template of two statements, which are tested",
     "ipn.callback._FIND_OF_MERCHANT": "it is the template of two statements, which are tested",
 }
 """Constants that are not tested, and why: the statement may read many rows, or the text is only a part of one."""
 BUILT_AT_RUN_TIME = {
-    "sandbox.merchants.service.delete": "it deletes a merchant, table by table",
-    "sandbox.worlds.store": "it reads all of a merchant's rows, as above",
-    "sandbox.worlds.export.read_world": "an export reads all of a merchant's rows; its plans use statistics",
+    "sandbox.worlds.merchants.service.delete": "it deletes a merchant, table by table",
+    "sandbox.worlds.snapshots.store": "it reads all of a merchant's rows, as above",
+    "sandbox.worlds.bundles.export.read_world": "an export reads all of a merchant's rows; its plans use statistics",
 }
 """Functions that build SQL at run time, and why that SQL is not tested here."""
 EVERY_MERCHANT = (
     "ipn.callback._FIND_BY_",  # every merchant with such a payout, at most 10,000: the callback does not name its merchant
     "ipn.callback._FIND_OF_MERCHANT_BY_REFERENCE",  # every merchant with this reference: the index is by reference
-    "sandbox.aggregator.poll.DUE_OWN",  # every merchant with transactions
-    "sandbox.merchants.service._page_of_merchants",
-    "sandbox.sales.scheduled._MERCHANTS",
+    "sandbox.users.aggregator.poll.DUE_OWN",  # every merchant with transactions
+    "sandbox.worlds.merchants.service._page_of_merchants",
+    "sandbox.users.sales.scheduled._MERCHANTS",
     "worker.sweep._EXPIRED",
     "worker.sweep._TO_CREDIT",  # every merchant with an unfinished file
     "worker.sweep._FROZEN_WITH_DUE_DELIVERIES",
@@ -88,20 +88,20 @@ NEEDS = json.dumps({"keys": ids(), "references": [f"ref-{n}" for n in range(1, B
 SEARCH = (list(STATUSES), ["BANK", "WALLET"], "{}", None, "REF-", "REF-", "", [], MIN_ID, MIN_ID, BATCH)
 """A text that many rows contain: the search stops at the end of the page."""
 ARGUMENTS: Mapping[str, Sequence[object]] = {
-    "sandbox.aggregator.service._BALANCE": (MERCHANT, ids()[0]),
-    "sandbox.aggregator.store._END": (MERCHANT, A, "FAILED"),
-    "sandbox.aggregator.store._DELETE_OLD_FETCHES": (MERCHANT, ids(20)[0]),
-    "sandbox.aggregator.store._RECENT": (MERCHANT, ids(ROWS - BATCH)[0]),
-    "sandbox.clock.service._UNFINISHED": (MERCHANT, ids()[0]),
-    "sandbox.balance.service._HISTORY": (MERCHANT, list(MOVEMENTS)),
-    "sandbox.balance.service._HISTORY_BY_PAYOUT": (MERCHANT, list(MOVEMENTS)),
-    "sandbox.bulk_credit.process._WRITE": (MERCHANT, A, "COMPLETED", 0, 0, 0),
-    "sandbox.bulk_credit.process._WRITE_ROWS": (MERCHANT, A, 20, 20 * BATCH, TO_CREDIT),
-    "sandbox.bulk_credit.service._ITEMS[False]": (MERCHANT, A, list(ITEM_STATUSES), 0),
-    "sandbox.bulk_credit.service._ITEMS[True]": (MERCHANT, A, list(ITEM_STATUSES), 0),
-    "sandbox.feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
+    "sandbox.users.aggregator.service._BALANCE": (MERCHANT, ids()[0]),
+    "sandbox.users.aggregator.store._END": (MERCHANT, A, "FAILED"),
+    "sandbox.users.aggregator.store._DELETE_OLD_FETCHES": (MERCHANT, ids(20)[0]),
+    "sandbox.users.aggregator.store._RECENT": (MERCHANT, ids(ROWS - BATCH)[0]),
+    "sandbox.worlds.clock.service._UNFINISHED": (MERCHANT, ids()[0]),
+    "sandbox.payouts.balance.service._HISTORY": (MERCHANT, list(MOVEMENTS)),
+    "sandbox.payouts.balance.service._HISTORY_BY_PAYOUT": (MERCHANT, list(MOVEMENTS)),
+    "sandbox.users.bulk_credit.process._WRITE": (MERCHANT, A, "COMPLETED", 0, 0, 0),
+    "sandbox.users.bulk_credit.process._WRITE_ROWS": (MERCHANT, A, 20, 20 * BATCH, TO_CREDIT),
+    "sandbox.users.bulk_credit.service._ITEMS[False]": (MERCHANT, A, list(ITEM_STATUSES), 0),
+    "sandbox.users.bulk_credit.service._ITEMS[True]": (MERCHANT, A, list(ITEM_STATUSES), 0),
+    "sandbox.users.vendor_feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
     "sandbox.unit_of_work.ledger._CREDITS": (MERCHANT, A, NEW_TRANSFERS),
-    "sandbox.overview.service._OPEN_PAYOUTS": (MERCHANT, list(STATUSES)),
+    "sandbox.worlds.overview.service._OPEN_PAYOUTS": (MERCHANT, list(STATUSES)),
     "sandbox.payouts.service._LIST": (MERCHANT, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.service._LIST_BY_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
     "sandbox.payouts.search.BY_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),
@@ -111,11 +111,11 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.payouts.search._SEARCH[True]": (MERCHANT, A, A, A, *SEARCH),
     "sandbox.payouts.service._LIST_BY_USER": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.waiting._WAS_IN_STATUS": (MERCHANT, A, list(STATUSES), "payout.reinitiated"),
-    "sandbox.sales.payments._RECORD_ATTEMPTS[ADVANCE]": (MERCHANT, TO_PAY, A, [None] * BATCH),
-    "sandbox.sales.payments._RECORD_ATTEMPTS[FINAL]": (MERCHANT, TO_PAY, A, [None] * BATCH),
-    "sandbox.sales.service._LIST": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
-    "sandbox.sales.service._LIST_BY_USER": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
-    "sandbox.sales.service._RECONCILE": (MERCHANT, A, A, ["APPROVED"] * BATCH),
+    "sandbox.users.sales.payments._RECORD_ATTEMPTS[ADVANCE]": (MERCHANT, TO_PAY, A, [None] * BATCH),
+    "sandbox.users.sales.payments._RECORD_ATTEMPTS[FINAL]": (MERCHANT, TO_PAY, A, [None] * BATCH),
+    "sandbox.users.sales.service._LIST": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
+    "sandbox.users.sales.service._LIST_BY_USER": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
+    "sandbox.users.sales.service._RECONCILE": (MERCHANT, A, A, ["APPROVED"] * BATCH),
     "sandbox.users.history._HISTORY": (MERCHANT, ids()[0], A, A, A, list(MOVEMENTS)),
     "sandbox.users.history._HISTORY_BY_PAYOUT": (MERCHANT, ids()[0]),
     "sandbox.users.history._TRANSACTIONS": (MERCHANT, ids()[0], A, A, A, TYPES, ["WALLET_ADVANCE"]),
@@ -125,15 +125,15 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.users.service._HAS_EXTERNAL_ID": (MERCHANT, A, ids(2)[0]),
     "sandbox.webhooks.deliveries._LIST": (MERCHANT, A, A, A, None, list(DELIVERY_STATUSES)),
     "sandbox.webhooks.deliveries._LIST_BY_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
-    "sandbox.webhooks.endpoints._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
-    "sandbox.webhooks.outbox._CLAIM": ([MERCHANT], [NOW], A, [MERCHANT], ids(1, 1), [BATCH], BATCH, A, None),
-    "sandbox.webhooks.outbox._RELEASE_FOLLOWERS": (MERCHANT, A, ids(1, 1) * BATCH, ids()),
-    "sandbox.webhooks.pacing._CANDIDATES": (MERCHANT, A, A, ids(1, 1), [True], [BATCH]),
-    "sandbox.webhooks.pacing._END_WAITS": (MERCHANT, ids()[0], "2030-01-01 00:00:00+00", BATCH),
-    "sandbox.webhooks.pacing._IN_FLIGHT": (MERCHANT, A, A, ids(1, 1)),
+    "sandbox.webhooks.endpoints.service._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
+    "sandbox.webhooks.delivery.outbox._CLAIM": ([MERCHANT], [NOW], A, [MERCHANT], ids(1, 1), [BATCH], BATCH, A, None),
+    "sandbox.webhooks.delivery.outbox._RELEASE_FOLLOWERS": (MERCHANT, A, ids(1, 1) * BATCH, ids()),
+    "sandbox.webhooks.delivery.paced_claims._CANDIDATES": (MERCHANT, A, A, ids(1, 1), [True], [BATCH]),
+    "sandbox.webhooks.delivery.paced_claims._END_WAITS": (MERCHANT, ids()[0], "2030-01-01 00:00:00+00", BATCH),
+    "sandbox.webhooks.delivery.paced_claims._IN_FLIGHT": (MERCHANT, A, A, ids(1, 1)),
     "sandbox.webhooks.recovery._FAILED": (MERCHANT, A, "SUCCEEDED"),
-    "sandbox.merchants.settings._SET": (MERCHANT, "success"),
-    "sandbox.worlds.importing._SET_WORLD": (MERCHANT, A, A, A, A, "success"),
+    "sandbox.worlds.merchants.settings._SET": (MERCHANT, "success"),
+    "sandbox.worlds.bundles.importing._SET_WORLD": (MERCHANT, A, A, A, A, "success"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.claim._CLAIM": (True, NOW, [MERCHANT], [BATCH], [NEEDS], [BATCH]),
     "sandbox.unit_of_work.claim._CLAIM_ONE": (MERCHANT, BATCH, True, NOW, NEEDS, BATCH),
@@ -281,12 +281,12 @@ def test_every_statement_finds_rows(readings: dict[str, dict[str, ReadCost]]) ->
 
 
 WITHOUT_ROWS = {
-    "sandbox.aggregator.poll.DUE_HTTP",
-    "sandbox.bulk_credit.service._RETRY_ITEMS",
-    "sandbox.console.store._FORGET",
-    "sandbox.console.store._IS_ENDED",
+    "sandbox.users.aggregator.poll.DUE_HTTP",
+    "sandbox.users.bulk_credit.service._RETRY_ITEMS",
+    "sandbox.server.console.ended_sessions._FORGET",
+    "sandbox.server.console.ended_sessions._IS_ENDED",
     "sandbox.unit_of_work.operator._READ",
-    "sandbox.sales.payments._OPEN[FINAL]",
+    "sandbox.users.sales.payments._OPEN[FINAL]",
     "worker.sweep._PURGE_OPERATOR_KEYS",
 }
 """The test data has no vendors over HTTP, failed rows of a file, due final payments, operators' keys, or ended console
@@ -310,8 +310,8 @@ def test_every_statement_is_tested_or_has_a_reason() -> None:
 
 def test_no_statement_updates_or_deletes_many_rows_with_a_join() -> None:
     joins = {name for name, (text, _) in statements_under_test().items() if _is_join(text)}
-    assert joins <= {"sandbox.scenarios.service._ORDER", "sandbox.faults.store._COUNT"}, (
-        "sandbox/db/statements.py says how to write such statements"
+    assert joins <= {"sandbox.payouts.scenarios.service._ORDER", "sandbox.http.faults.hits._COUNT"}, (
+        "sandbox/infrastructure/db/statements.py says how to write such statements"
     )
 
 

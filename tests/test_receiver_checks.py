@@ -24,17 +24,17 @@ import svix.webhooks
 from examples.receivers import broken
 from examples.receivers.broken import MISTAKES, AnswersAfterProcessing
 from examples.receivers.correct_python import Receiver, Server
-from sandbox.domain import signing_dialects, webhook_signing
-from sandbox.domain.receiver_checks import NAMES
-from sandbox.domain.receiver_judges import Limits
-from sandbox.receiver_tests import runner
-from sandbox.receiver_tests.results import StoredFinding, shown
-from sandbox.receiver_tests.runner import ReceiverRun, Target
-from sandbox.webhooks.sender import WebhookSender
+from sandbox.webhooks.outbound.sender import WebhookSender
+from sandbox.webhooks.receiver_tests import runner
+from sandbox.webhooks.receiver_tests.checks import NAMES
+from sandbox.webhooks.receiver_tests.judges import Limits
+from sandbox.webhooks.receiver_tests.results import StoredFinding, shown
+from sandbox.webhooks.receiver_tests.runner import ReceiverRun, Target
+from sandbox.webhooks.signing import dialects, standard_webhooks
 
 ROOT = Path(__file__).parent.parent
-SECRET = webhook_signing.new_secret(bytes(range(32)))
-PRIVATE_KEY = webhook_signing.new_private_key(bytes(range(32)))
+SECRET = standard_webhooks.new_secret(bytes(range(32)))
+PRIVATE_KEY = standard_webhooks.new_private_key(bytes(range(32)))
 EFFECTS = {"handles_duplicate", "handles_out_of_order", "handles_concurrent_duplicates", "handles_every_change"}
 UNTIMED = {
     "refuses_stale_timestamp",
@@ -217,8 +217,10 @@ def _verifies(signing: str, headers: Mapping[str, str], body: bytes) -> bool:
     """Verify a webhook in another dialect, as its documentation says."""
     now = int(time.time())
     if signing == "v1a":
-        public = webhook_signing.decode_public_key(webhook_signing.public_key(webhook_signing.decode_private_key(PRIVATE_KEY)))
-        return webhook_signing.verify_v1a([public], headers, body, now) is None
+        public = standard_webhooks.decode_public_key(
+            standard_webhooks.public_key(standard_webhooks.decode_private_key(PRIVATE_KEY))
+        )
+        return standard_webhooks.verify_v1a([public], headers, body, now) is None
     given = headers.get("stripe-signature" if signing == "stripe" else "x-hub-signature-256", "")
     if signing == "github":
         return given == _header("github", body, now)["X-Hub-Signature-256"] if given else False
@@ -230,7 +232,7 @@ def _verifies(signing: str, headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def _header(signing: str, body: bytes, now: int) -> dict[str, str]:
-    return signing_dialects.signature_headers(signing, ["a secret of my own"], "id", now, body)
+    return dialects.signature_headers(signing, ["a secret of my own"], "id", now, body)
 
 
 @pytest.mark.parametrize("signing", ["v1a", "stripe", "github"])

@@ -12,14 +12,14 @@ import msgspec
 import pytest
 
 from sandbox.domain.payout import Payout
-from sandbox.domain.receiver_checks import CHECKS, LARGEST_BODY, NAMES
-from sandbox.domain.receiver_curl import curl
-from sandbox.domain.receiver_events import Forge, Outgoing, encode, spelled_unusually
-from sandbox.domain.receiver_judges import Answer, Exchange, Observed
-from sandbox.domain.receiver_timing import reveals_progress
-from sandbox.domain.webhook_signing import decode_private_key, new_private_key, new_secret, public_key
-from sandbox.receiver_tests.results import LANGUAGES, Cure, ReceivedAnswer, StoredFinding, shown
-from sandbox.receiver_tests.runner import new_id
+from sandbox.webhooks.receiver_tests.checks import CHECKS, LARGEST_BODY, NAMES
+from sandbox.webhooks.receiver_tests.curl import curl
+from sandbox.webhooks.receiver_tests.events import Forge, Outgoing, encode, spelled_unusually
+from sandbox.webhooks.receiver_tests.judges import Answer, Exchange, Observed
+from sandbox.webhooks.receiver_tests.results import LANGUAGES, Cure, ReceivedAnswer, StoredFinding, shown
+from sandbox.webhooks.receiver_tests.runner import new_id
+from sandbox.webhooks.receiver_tests.timing import reveals_progress
+from sandbox.webhooks.signing.standard_webhooks import decode_private_key, new_private_key, new_secret, public_key
 from tests.harness.programs import needs
 from tests.harness.receiver import Receiver
 

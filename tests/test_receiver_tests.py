@@ -14,14 +14,14 @@ import pytest
 
 from examples.receivers.broken import NoDedup
 from examples.receivers.correct_python import Receiver, Server
-from sandbox.db.engine import DatabaseUnavailableError, close_pool, open_pool
 from sandbox.domain.ids import MIN_ID
-from sandbox.domain.receiver_checks import NAMES
 from sandbox.domain.unit import RequestContext
-from sandbox.receiver_tests import service as service_module
-from sandbox.receiver_tests.requests import ReceiverTestBody
-from sandbox.receiver_tests.service import ReceiverTestService
+from sandbox.infrastructure.db.engine import DatabaseUnavailableError, close_pool, open_pool
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.webhooks.receiver_tests import service as service_module
+from sandbox.webhooks.receiver_tests.checks import NAMES
+from sandbox.webhooks.receiver_tests.requests import ReceiverTestBody
+from sandbox.webhooks.receiver_tests.service import ReceiverTestService
 from tests.harness.waiting import until
 from tests.harness.work import units_of_work
 from tests.harness.world import Stack, World

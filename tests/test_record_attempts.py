@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sandbox.domain.clock import RUNNING
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, ClaimedEndpoint, Exchange, record_attempts
-from sandbox.webhooks.sender import SendResult
+from sandbox.webhooks.delivery.outbox import AttemptResult, ClaimedDelivery, ClaimedEndpoint, Exchange, record_attempts
+from sandbox.webhooks.outbound.sender import SendResult
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import pooled

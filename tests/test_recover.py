@@ -8,8 +8,8 @@ import pytest
 
 from sandbox.domain.unit import IdempotencyKey
 from sandbox.webhooks import recovery
+from sandbox.webhooks.endpoints.requests import RecoverBody
 from sandbox.webhooks.recovery import RecoveryService
-from sandbox.webhooks.requests import RecoverBody
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.work import pooled, request_of, units_of_work

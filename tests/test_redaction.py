@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.aggregator.requests import SourceBody
-from sandbox.docs.openapi import documented
 from sandbox.domain import redaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.redaction import ANY, HIDDEN, NEVER, TEXT_LIMIT, Shape, shape_of
 from sandbox.http.operation import page_item
 from sandbox.infrastructure.settings import Settings
-from sandbox.merchants.api import CreateMerchantBody
-from sandbox.merchants.service import NewMerchant
 from sandbox.server.app import create_app
-from sandbox.webhooks.endpoints import CreatedEndpoint
-from sandbox.webhooks.requests import CreateEndpointBody
+from sandbox.server.docs.openapi import documented
+from sandbox.users.aggregator.requests import SourceBody
+from sandbox.webhooks.endpoints.requests import CreateEndpointBody
+from sandbox.webhooks.endpoints.service import CreatedEndpoint
+from sandbox.worlds.merchants.api import CreateMerchantBody
+from sandbox.worlds.merchants.service import NewMerchant
 
 PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
 LEAK_LENGTH = 6

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.domain.body import decode
 from sandbox.domain.errors import Problem
+from sandbox.http.body import decode
 from sandbox.payouts.requests import CreatePayoutBody
 
 DECODER = msgspec.json.Decoder[Any](Any)

@@ -11,15 +11,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.db.engine import close_pool, open_pool, transaction
+from sandbox.infrastructure.db.engine import close_pool, open_pool, transaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.merchants.service import MerchantService
-from sandbox.merchants.tables import TABLES, WORLD
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.claim import ClaimRequest, claim
-from sandbox.webhooks.endpoints import EndpointService
-from sandbox.worlds import service, store
-from sandbox.worlds.store import MAX_SNAPSHOT_ROWS
+from sandbox.webhooks.endpoints.service import EndpointService
+from sandbox.worlds.merchants.service import MerchantService
+from sandbox.worlds.merchants.tables import TABLES, WORLD
+from sandbox.worlds.snapshots import service, store
+from sandbox.worlds.snapshots.store import MAX_SNAPSHOT_ROWS
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import pooled, request_of, units_of_work

@@ -156,7 +156,7 @@ def test_down_does_not_signal_a_process_that_reuses_a_dead_supervisors_pid(start
     data = tmp_path / "data"
     run = start(has_stores=False, data=str(data), programs={"worker": "import time; time.sleep(1000)"})
     run.ready()
-    reaper = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the reaper")
+    reaper = wait_for(lambda: run.child("sandbox.server.runtime.reaper"), "the reaper")
     reaper.suspend()
     run.process.kill()
     run.process.wait()

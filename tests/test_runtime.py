@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from sandbox.cli.doctor import run_checks
-from sandbox.runtime.child import Child, ProcessSpec
+from sandbox.server.runtime.child import Child, ProcessSpec
 from tests.harness.supervised import KEYS, SERVER, Starter, command, environment, is_over, wait_for
 
 
@@ -212,7 +212,7 @@ def test_the_stores_end_if_both_supervisor_and_reaper_are_killed(start: Starter,
     run = start(data=str(data))
     run.ready()
     stores = [wait_for(lambda name=name: run.child(name), name) for name in ("bin/postgres", "valkey-server")]
-    reaper = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the reaper")
+    reaper = wait_for(lambda: run.child("sandbox.server.runtime.reaper"), "the reaper")
     # The reaper must not notice that the supervisor ended: then only the kernel can signal the stores.
     reaper.suspend()
     run.process.kill()
@@ -243,7 +243,9 @@ def test_a_failed_start_prints_the_reason(start: Starter, options: dict[str, Any
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root: every other test already runs as an ordinary user")
 def test_an_ordinary_user_can_run_the_sandbox(start: Starter) -> None:
     def can_run(prefix: list[str]) -> bool:
-        text = "import subprocess, sys, sandbox.runtime.supervisor; subprocess.run([sys.executable, '-c', ''], check=True)"
+        text = (
+            "import subprocess, sys, sandbox.server.runtime.supervisor; subprocess.run([sys.executable, '-c', ''], check=True)"
+        )
         with contextlib.suppress(FileNotFoundError):
             return subprocess.run([*prefix, sys.executable, "-P", "-c", text], check=False, cwd="/").returncode == 0
         return False

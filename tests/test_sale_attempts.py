@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import failure_of
 from sandbox.domain.scenario_engine import Facts, Match, Scenario, Step
-from sandbox.sales.service import SalesService
+from sandbox.users.sales.service import SalesService
 from tests.harness.work import pooled, request_of, units_of_work
 from tests.harness.world import World
 from tests.test_sales import ADVANCE, FINAL, REFUSED, reconcile, run, sales, sell, world

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sandbox.domain.sale import advance_of, final_of
 from sandbox.domain.unit import IdempotencyKey, UnitOfWork
-from sandbox.sales.service import CHUNK, SalesService
 from sandbox.unit_of_work import runner
+from sandbox.users.sales.service import CHUNK, SalesService
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import World
 from tests.test_users import DESTINATION, make_user, summary
@@ -164,7 +164,7 @@ async def test_a_run_interrupted_between_chunks_resumes_and_reports_the_whole_ru
     user_id = make_user(world)
     for _ in range(5):
         sell(world, user_id, "10")
-    monkeypatch.setattr("sandbox.sales.service.CHUNK", 2)
+    monkeypatch.setattr("sandbox.users.sales.service.CHUNK", 2)
     context = request_of(world.merchant_id, IdempotencyKey(str(uuid.uuid4()), b"one run"))
     sales = SalesService(units_of_work())
     write, chunks = runner.write, iter(range(1, 4))

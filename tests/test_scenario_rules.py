@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.directory.catalogue import load_directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import execute
 from sandbox.domain.ids import IdSource
@@ -25,9 +24,10 @@ from sandbox.domain.scenario_runner import take_steps
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.settings import Settings
-from sandbox.scenarios.builtin import load_catalogue
-from sandbox.scenarios.explained import explained_steps
-from sandbox.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
+from sandbox.payouts.directory.loader import load_directory
+from sandbox.payouts.scenarios.builtin import load_catalogue
+from sandbox.payouts.scenarios.explained import explained_steps
+from sandbox.payouts.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
 from seeds.demo import seed
 from tests.harness.work import request_of
 from tests.harness.world import Stack
@@ -195,7 +195,7 @@ def test_the_error_of_an_invalid_file_names_the_rule_and_field(text: str, messag
 
 
 def test_a_file_of_rules_has_the_format_of_the_built_in_catalogue() -> None:
-    text = (Path(__file__).parent.parent / "sandbox" / "scenarios" / "catalogue.toml").read_text()
+    text = (Path(__file__).parent.parent / "sandbox" / "payouts" / "scenarios" / "catalogue.toml").read_text()
     parts = [part for part in text.split("[[scenario]]")[1:] if "steps = []" not in part]
     rules = parse_rules("[[scenario]]" + "[[scenario]]".join(parts), DIRECTORY)
     assert [rule.name for rule in rules] == [s.name for s in CATALOGUE.scenarios if s.steps]

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sandbox.clock import advancer
-from sandbox.clock.advancer import ClockAdvancer
-from sandbox.db.engine import connection
-from sandbox.domain.choices import SalePaymentKind
+from sandbox.domain.enumerations import SalePaymentKind
 from sandbox.domain.errors import unavailable
 from sandbox.domain.sale import next_run
 from sandbox.domain.unit import UnitOfWork
-from sandbox.sales import scheduled
-from sandbox.sales.scheduled import ScheduledSales
+from sandbox.infrastructure.db.engine import connection
 from sandbox.unit_of_work import runner
+from sandbox.users.sales import scheduled
+from sandbox.users.sales.scheduled import ScheduledSales
+from sandbox.worlds.clock import advancer
+from sandbox.worlds.clock.advancer import ClockAdvancer
 from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -215,7 +215,7 @@ async def test_a_worker_pays_by_each_running_merchants_own_clock_and_never_a_fro
             for _ in range(3):
                 sell(merchant, user_id, "40")
         assert running.client.post("/sandbox/v1/clock/resume").status_code == 200
-        monkeypatch.setattr("sandbox.sales.payments.CHUNK", 2)
+        monkeypatch.setattr("sandbox.users.sales.payments.CHUNK", 2)
         monkeypatch.setattr(scheduled, "CHUNK", 2)
         payer = ScheduledSales(units_of_work())
         while running.get("/sandbox/v1/clock").json()["now"] < "2031-01-01T11":

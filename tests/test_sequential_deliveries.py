@@ -9,9 +9,9 @@ import pytest
 
 from sandbox.domain.clock import RUNNING, Clock
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.webhooks import attempt
-from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint, Exchange
-from sandbox.webhooks.sender import SendResult, WebhookSender
+from sandbox.webhooks.delivery import attempt
+from sandbox.webhooks.delivery.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint, Exchange
+from sandbox.webhooks.outbound.sender import SendResult, WebhookSender
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World

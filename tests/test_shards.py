@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.db import all_shards, engine
-from sandbox.db.all_shards import on_every_shard
-from sandbox.db.cluster import Cluster, Node, Shard
-from sandbox.db.engine import DatabaseUnavailableError
-from sandbox.domain.shard_hash import shard_hash
+from sandbox.infrastructure.db import all_shards, engine
+from sandbox.infrastructure.db.all_shards import on_every_shard
+from sandbox.infrastructure.db.distributed.cluster import Cluster, Node, Shard
+from sandbox.infrastructure.db.distributed.shard_hash import shard_hash
+from sandbox.infrastructure.db.engine import DatabaseUnavailableError
 from tests.harness.work import pooled
 from tests.harness.world import Stack
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from sandbox.db.shared_reads import SharedReads
+from sandbox.infrastructure.db.shared_reads import SharedReads
 from tests.harness.world import World
 
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from sandbox.domain import webhook_signing as standard
-from sandbox.domain.body import decode
 from sandbox.domain.errors import Problem
-from sandbox.domain.signing_dialects import (
+from sandbox.http.body import decode
+from sandbox.webhooks.signing import standard_webhooks as standard
+from sandbox.webhooks.signing.dialects import (
     CustomSigning,
     custom_signing_errors,
     explain,

@@ -12,8 +12,8 @@ import nacl.exceptions
 import nacl.signing
 import pytest
 
-from sandbox.domain.signing_dialects import CustomSigning, custom_signing_errors, explain, signature_headers
-from sandbox.domain.webhook_signing import decode_private_key, public_key
+from sandbox.webhooks.signing.dialects import CustomSigning, custom_signing_errors, explain, signature_headers
+from sandbox.webhooks.signing.standard_webhooks import decode_private_key, public_key
 
 FOLDER = Path(__file__).parent.parent / "openapi" / "webhooks"
 DIALECTS = ("v1", "v1a", "stripe", "github", "custom")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.db.statements import parse_statements, read_statements
+from sandbox.infrastructure.db.statements import parse_statements, read_statements
 
 ROOT = Path(__file__).parent.parent
 # Not the benchmarks' scripts, which no module loads, the schema, or the database functions, which are installed.
@@ -12,7 +12,7 @@ _ALL = [path for folder in ("sandbox", "worker", "ipn") for path in sorted((ROOT
 FILES = [
     path
     for path in _ALL
-    if not {"bench", "migrations"} & set(path.parts) and "CREATE OR REPLACE FUNCTION" not in path.read_text()
+    if not {"benches", "migrations"} & set(path.parts) and "CREATE OR REPLACE FUNCTION" not in path.read_text()
 ]
 
 

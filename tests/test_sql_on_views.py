@@ -13,20 +13,20 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.bulk_credit.service import BulkCreditService
-from sandbox.db.copy_target import copy_target
-from sandbox.db.engine import APPLICATION_ROLE, close_pool, connection, open_pool
-from sandbox.db.functions import function_sources
-from sandbox.directory.catalogue import load_directory
+from sandbox.http.journal.journal import Journal
+from sandbox.infrastructure.db.copy_target import copy_target
+from sandbox.infrastructure.db.engine import APPLICATION_ROLE, close_pool, connection, open_pool
+from sandbox.infrastructure.db.functions import function_sources
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.journal.journal import Journal
-from sandbox.merchants.service import MerchantService
-from sandbox.merchants.tables import TABLES
-from sandbox.webhooks.endpoints import EndpointService
-from sandbox.worlds.bundle_service import BundleService
-from sandbox.worlds.columns import read_tables
-from sandbox.worlds.reading import parse_bundle
-from sandbox.worlds.service import TakeSnapshotBody, WorldService
+from sandbox.payouts.directory.loader import load_directory
+from sandbox.users.bulk_credit.service import BulkCreditService
+from sandbox.webhooks.endpoints.service import EndpointService
+from sandbox.worlds.bundles.columns import read_tables
+from sandbox.worlds.bundles.reading import parse_bundle
+from sandbox.worlds.bundles.service import BundleService
+from sandbox.worlds.merchants.service import MerchantService
+from sandbox.worlds.merchants.tables import TABLES
+from sandbox.worlds.snapshots.service import TakeSnapshotBody, WorldService
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from aiohttp.abc import AbstractResolver
 
-from sandbox.aggregator.clients import FetchFailedError, HttpVendor, PageRequest
-from sandbox.domain.address_guard import Network
-from sandbox.domain.destination_url import url_error
 from sandbox.infrastructure.settings import Settings, SettingsError
-from sandbox.runtime.environment import child_environment
-from sandbox.runtime.run_directories import RunDirectories
-from sandbox.webhooks.resolver import NameResolver
-from sandbox.webhooks.sender import WebhookSender
+from sandbox.server.runtime.environment import child_environment
+from sandbox.server.runtime.run_directories import RunDirectories
+from sandbox.users.aggregator.feed_clients import FetchFailedError, HttpVendor, PageRequest
+from sandbox.webhooks.outbound.address_guard import Network
+from sandbox.webhooks.outbound.resolver import NameResolver
+from sandbox.webhooks.outbound.sender import WebhookSender
+from sandbox.webhooks.outbound.url_check import url_error
 from tests.harness.names import StubResolver
 
 LOOPBACK_SPELLINGS = [
@@ -79,8 +79,8 @@ class Sockets:
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> Sockets:
     counted = Sockets()
-    monkeypatch.setattr("sandbox.webhooks.sender.open_socket", counted.open)
-    monkeypatch.setattr("sandbox.aggregator.clients.open_socket", counted.open)
+    monkeypatch.setattr("sandbox.webhooks.outbound.sender.open_socket", counted.open)
+    monkeypatch.setattr("sandbox.users.aggregator.feed_clients.open_socket", counted.open)
     return counted
 
 
@@ -151,8 +151,10 @@ def test_every_module_of_the_servers_that_makes_outgoing_calls_uses_the_guard() 
     root = Path(__file__).parent.parent
     clients = {"aiohttp", "httpx", "http.client", "urllib.request", "requests", "urllib3", "websockets"}
     # These are not part of a server, or serve or read without calling out. `psp mcp` calls the sandbox's API only.
-    others = {root / "sandbox" / name for name in ("cli", "mcp", "bench", "runtime")} | {root / "worker" / "health.py"}
-    others.add(root / "sandbox" / "receiver_tests" / "application.py")  # `psp certify --app` looks at the user's own port
+    others = {root / "sandbox" / name for name in ("cli", "server/runtime")} | {root / "worker" / "health.py"}
+    others.add(
+        root / "sandbox" / "webhooks" / "receiver_tests" / "application.py"
+    )  # `psp certify --app` looks at the user's own port
     found = set()
     for path in (path for name in ("sandbox", "worker", "ipn") for path in (root / name).rglob("*.py")):
         if not others & {path, *path.parents}:
@@ -163,7 +165,12 @@ def test_every_module_of_the_servers_that_makes_outgoing_calls_uses_the_guard() 
             if names & clients or "open_connection" in calls:
                 found.add(str(path.relative_to(root / "sandbox")))
     # The last two only know aiohttp's errors and resolver.
-    assert found == {"webhooks/sender.py", "aggregator/clients.py", "webhooks/send_errors.py", "webhooks/resolver.py"}
+    assert found == {
+        "webhooks/outbound/sender.py",
+        "users/aggregator/feed_clients.py",
+        "webhooks/outbound/send_errors.py",
+        "webhooks/outbound/resolver.py",
+    }
 
 
 @pytest.mark.parametrize(

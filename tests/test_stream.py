@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from sandbox.domain.errors import Problem, unavailable
-from sandbox.live.feed import Message, Note, connect
-from sandbox.live.listener import LiveSubscriber
-from sandbox.live.streams import MAX_QUEUED_EVENTS, MAX_STREAMS, EventStream, Streams
+from sandbox.infrastructure.live_feed import Message, Note, connect
+from sandbox.infrastructure.live_subscriber import LiveSubscriber
+from sandbox.worlds.stream.streams import MAX_QUEUED_EVENTS, MAX_STREAMS, EventStream, Streams
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -234,7 +234,7 @@ async def test_a_stream_survives_a_database_outage(world: World, streams: Stream
 async def test_a_stream_renews_its_slot_even_if_events_never_stop(
     world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.live.streams.HEARTBEAT", 0.05)
+    monkeypatch.setattr("sandbox.worlds.stream.streams.HEARTBEAT", 0.05)
     redis = connect(world.stack.redis_url)
 
     async def slot_expiry() -> float:
@@ -256,7 +256,7 @@ async def test_a_stream_renews_its_slot_even_if_events_never_stop(
 async def test_a_stream_sends_heartbeats_while_only_filtered_events_happen(
     world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.live.streams.HEARTBEAT", 0.5)
+    monkeypatch.setattr("sandbox.worlds.stream.streams.HEARTBEAT", 0.5)
     sent: list[bytes] = []
 
     async def send(message: Any) -> None:

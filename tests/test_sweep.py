@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from sandbox.db.engine import close_pool, open_pool
+from sandbox.infrastructure.db.engine import close_pool, open_pool
 from tests.harness.plans import Database
 from tests.harness.receiver import Receiver
 from tests.harness.work import pooled

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 from piccolo.table import Table
 
-from sandbox.db.engine import DatabaseUnavailableError, connection, transaction
-from sandbox.db.pools import Pools
-from sandbox.scenarios.tables import ScenarioRules
+from sandbox.infrastructure.db.engine import DatabaseUnavailableError, connection, transaction
+from sandbox.infrastructure.db.pools import Pools
+from sandbox.payouts.scenarios.tables import ScenarioRules
 from tests.harness.statements import tables
 from tests.harness.world import Stack, World
 

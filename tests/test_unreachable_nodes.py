@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sandbox.db import pools
-from sandbox.db.cluster import Cluster, Node
-from sandbox.db.engine import APPLICATION_ROLE
-from sandbox.db.pools import SHARED_CONNECTIONS, Pools
+from sandbox.infrastructure.db import pools
+from sandbox.infrastructure.db.distributed.cluster import Cluster, Node
+from sandbox.infrastructure.db.engine import APPLICATION_ROLE
+from sandbox.infrastructure.db.pools import SHARED_CONNECTIONS, Pools
 from tests.harness.proxy import Proxy
 from tests.harness.world import Stack
 

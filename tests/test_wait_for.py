@@ -11,8 +11,8 @@ import pytest
 from redis import Redis
 
 from sandbox.domain.payout import Payout
-from sandbox.live.feed import Message, Transition
-from sandbox.live.listener import LiveSubscriber
+from sandbox.infrastructure.live_feed import Message, Transition
+from sandbox.infrastructure.live_subscriber import LiveSubscriber
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.waiting import PayoutWaits
 from tests.harness.waiting import until

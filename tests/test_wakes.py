@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from sandbox.directory.catalogue import load_directory
 from sandbox.domain.payout_commands import CreatePayout
 from sandbox.domain.unit import IdempotencyKey
 from sandbox.infrastructure.redis_messages import RedisConnection, RedisSender
 from sandbox.infrastructure.wake import DELIVERIES, STEPS, Waker, take_wake_ups
+from sandbox.payouts.directory.loader import load_directory
 from sandbox.payouts.requests import CreatePayoutBody, new_payout
 from sandbox.payouts.steps import take_due_steps
 from tests.harness.receiver import Receiver

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.domain.address_guard import refusal_reason
-from sandbox.webhooks.sender import WebhookSender
+from sandbox.webhooks.outbound.address_guard import refusal_reason
+from sandbox.webhooks.outbound.sender import WebhookSender
 from tests.harness.certificates import certificate
 from tests.harness.names import StubResolver
 from tests.harness.raw_server import LOOPBACK, OK, Peer, responding_with, sending, serving
@@ -91,7 +91,7 @@ async def test_an_address_is_checked_once_and_its_refusal_is_final(monkeypatch: 
         checked.append(address)
         return "no"
 
-    monkeypatch.setattr("sandbox.webhooks.sender.refusal_reason", refuse)
+    monkeypatch.setattr("sandbox.webhooks.outbound.sender.refusal_reason", refuse)
     async with sending() as sender:
         assert (await sender.send("http://127.0.0.1:9/", b"{}", {})).error == "no"
     assert checked == ["127.0.0.1"]

@@ -13,14 +13,14 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.aggregator.clients import HttpVendor, PageRequest
 from sandbox.domain.clock import RUNNING
-from sandbox.domain.webhook_signing import new_secret
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.webhooks import attempt, deliver
-from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.capacity import (
+from sandbox.users.aggregator.feed_clients import HttpVendor, PageRequest
+from sandbox.webhooks.delivery import attempt
+from sandbox.webhooks.delivery import deliverer as deliver
+from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.capacity import (
     CALLS,
     ENDPOINT_CALLS,
     MAX_CALLS_WHEN_FAILING,
@@ -29,11 +29,12 @@ from sandbox.webhooks.capacity import (
     PAUSE_SECONDS,
     Capacity,
 )
-from sandbox.webhooks.claims import DueClaim
-from sandbox.webhooks.deliver import Deliverer
-from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint
-from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
-from sandbox.webhooks.sender import MAX_IN_FLIGHT, WebhookSender
+from sandbox.webhooks.delivery.claims import DueClaim
+from sandbox.webhooks.delivery.deliverer import Deliverer
+from sandbox.webhooks.delivery.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint
+from sandbox.webhooks.outbound.resolver import LookupTimeoutError, NameResolver
+from sandbox.webhooks.outbound.sender import MAX_IN_FLIGHT, WebhookSender
+from sandbox.webhooks.signing.standard_webhooks import new_secret
 from tests.harness.names import SilentNameServer, silent_port
 from tests.harness.raw_server import LOOPBACK, OK, Peer, read_request, sending, serving
 
@@ -330,7 +331,7 @@ async def test_a_lookup_times_out_and_the_result_says_so() -> None:
 
 
 async def test_the_cache_of_host_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.webhooks.resolver.LOOKUPS_PER_CACHE", 2)
+    monkeypatch.setattr("sandbox.webhooks.outbound.resolver.LOOKUPS_PER_CACHE", 2)
     resolver = NameResolver()
     first = resolver._resolver
     for _ in range(2):

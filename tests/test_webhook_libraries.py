@@ -24,7 +24,7 @@ import standardwebhooks
 import stripe
 import svix.webhooks
 
-from sandbox.domain.choices import EVENT_TYPES
+from sandbox.domain.enumerations import EVENT_TYPES
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World

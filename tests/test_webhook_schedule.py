@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.domain.retry_after import RETRY_AFTER_LIMIT, parse_retry_after
-from sandbox.domain.webhook_schedule import (
+from sandbox.http.retry_after import RETRY_AFTER_LIMIT, parse_retry_after
+from sandbox.webhooks.delivery.retry_schedule import (
     PROFILES,
     classify_response,
     next_attempt,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.webhooks.sender import BODY_LIMIT
+from sandbox.webhooks.outbound.sender import BODY_LIMIT
 from tests.harness.raw_server import OK, Peer, read_request, responding_with, send_once, sending, serving, silent
 
 # ---- the request

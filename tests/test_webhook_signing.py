@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from sandbox.domain import webhook_signing as signing
+from sandbox.webhooks.signing import standard_webhooks as signing
 
 SECRET = bytes(range(32))
 OTHER = bytes(range(1, 33))

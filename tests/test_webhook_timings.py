@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from aiodns.error import ARES_ENOTFOUND, DNSError
 
-from sandbox.webhooks.resolver import NameResolver
-from sandbox.webhooks.sender import SendResult
-from sandbox.webhooks.timings import Timings
+from sandbox.webhooks.outbound.resolver import NameResolver
+from sandbox.webhooks.outbound.sender import SendResult
+from sandbox.webhooks.outbound.timings import Timings
 from tests.harness.certificates import certificate
 from tests.harness.names import StubResolver, silent_port
 from tests.harness.raw_server import OK, Handler, Peer, read_request, responding_with, send_once, sending, serving, silent

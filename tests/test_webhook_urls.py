@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sandbox.domain.destination_url import url_error
+from sandbox.webhooks.outbound.url_check import url_error
 from tests.harness.names import StubResolver
 from tests.harness.raw_server import LOOPBACK, OK, responding_with, sending, serving
 from tests.harness.world import Stack, World

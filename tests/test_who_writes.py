@@ -15,7 +15,7 @@ OTHER_FILES = [
     path
     for folder in ("sandbox", "worker", "ipn", "seeds")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if UNIT_OF_WORK not in path.parents and "bench" not in path.parts and "migrations" not in path.parts
+    if UNIT_OF_WORK not in path.parents and "benches" not in path.parts and "migrations" not in path.parts
 ]
 """Every source file outside the unit of work, except migrations and the benchmarks, which run their own statements."""
 _WRITES = re.compile(r"\b(INSERT INTO|UPDATE \w+ SET|UPDATE \w+ \w+ SET|DELETE FROM|FOR NO KEY UPDATE|FOR UPDATE)\b")
@@ -50,7 +50,7 @@ def _is_defined_in(name: str, path: Path) -> bool:
 @pytest.mark.parametrize("path", OTHER_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_unit_of_work_opens_write_transactions(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    if path != ROOT / "sandbox" / "db" / "engine.py":
+    if path != ROOT / "sandbox" / "infrastructure" / "db" / "engine.py":
         imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
         assert "transaction" not in imported
     assert writes_in(path, tree) == set()
@@ -71,4 +71,8 @@ def test_only_replacing_or_deleting_a_world_has_the_rights_of_the_databases_owne
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.keyword) and node.arg == "as_database_owner"
     }
-    assert callers == {"sandbox/merchants/service.py", "sandbox/worlds/bundle_service.py", "sandbox/worlds/service.py"}
+    assert callers == {
+        "sandbox/worlds/merchants/service.py",
+        "sandbox/worlds/bundles/service.py",
+        "sandbox/worlds/snapshots/service.py",
+    }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox.merchants.tables import WORLD
+from sandbox.worlds.merchants.tables import WORLD
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World
 from tests.test_reset_and_snapshots import LISTS, fill

@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 
-from sandbox.db.engine import connection
 from sandbox.domain.ids import MIN_ID
 from sandbox.domain.payout_states import STATUSES
-from sandbox.worlds.bundle import BUNDLED, MAX_BYTES
-from sandbox.worlds.columns import read_tables
+from sandbox.infrastructure.db.engine import connection
+from sandbox.worlds.bundles.columns import read_tables
+from sandbox.worlds.bundles.format import BUNDLED, MAX_BYTES
 from tests.harness.command import run, run_json
 from tests.harness.full_world import fill_with_every_kind_of_row
 from tests.harness.receiver import Receiver

@@ -7,10 +7,10 @@ from typing import Final
 
 import structlog
 
-from sandbox.aggregator.poll import Poller
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.infrastructure.live_feed import Note
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.live.feed import Note
+from sandbox.users.aggregator.poll import Poller
 
 INTERVAL: Final = 1.0
 _MAX_INTERVAL: Final = 5.0

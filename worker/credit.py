@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sandbox.bulk_credit.process import credit_chunk, read_user_ids_to_fail
-from sandbox.live.feed import Note
+from sandbox.infrastructure.live_feed import Note
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.users.bulk_credit.process import credit_chunk, read_user_ids_to_fail
 from worker.merchant_tasks import MerchantTasks
 
 MAX_CONCURRENT_MERCHANTS: Final = 2

@@ -10,10 +10,10 @@ from arq.connections import RedisSettings, create_pool
 from arq.cron import CronJob, cron
 from arq.worker import Worker
 
-from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.backoff import backoff
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
-from sandbox.sales.scheduled import ScheduledSales
+from sandbox.users.sales.scheduled import ScheduledSales
 
 _QUEUE: Final = "psp:jobs"
 _SECONDS_BETWEEN_PAYMENTS: Final = 10

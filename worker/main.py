@@ -14,12 +14,11 @@ from typing import Final
 import structlog
 import uvloop
 
-from sandbox.aggregator.clients import HttpVendor, OwnVendor
-from sandbox.aggregator.poll import Poller
-from sandbox.db.engine import close_pool, open_pool
-from sandbox.feed.service import FeedService
+from sandbox.http.journal.journal import Journal
 from sandbox.infrastructure import tracing
 from sandbox.infrastructure.backoff import backoff
+from sandbox.infrastructure.db.engine import close_pool, open_pool
+from sandbox.infrastructure.live_feed import LiveFeed
 from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.redis_messages import RedisConnection, RedisSender
@@ -27,19 +26,20 @@ from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.infrastructure.wake import CREDITS, DELIVERIES, STEPS, WORKER_SEEN, take_wake_ups
-from sandbox.journal.journal import Journal
-from sandbox.live.feed import LiveFeed
-from sandbox.runtime.open_files import raise_open_file_limit
-from sandbox.runtime.process_start import report_ready, start_process
-from sandbox.sales.scheduled import ScheduledSales
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.server.readiness import Readiness
+from sandbox.server.runtime.open_files import raise_open_file_limit
+from sandbox.server.runtime.process_start import report_ready, start_process
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.users.aggregator.feed_clients import HttpVendor, OwnVendor
+from sandbox.users.aggregator.poll import Poller
+from sandbox.users.sales.scheduled import ScheduledSales
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.deliver import Deliverer
-from sandbox.webhooks.sender import WebhookSender
+from sandbox.users.vendor_feed.service import FeedService
+from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.deliverer import Deliverer
+from sandbox.webhooks.outbound.sender import WebhookSender
 from worker.aggregate import AggregateLoop
 from worker.credit import create_bulk_credit_tasks
 from worker.cron import run_cron_jobs

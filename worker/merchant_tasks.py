@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.errors import Problem
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
 
 _log = structlog.get_logger()
 

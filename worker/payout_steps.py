@@ -8,11 +8,11 @@ from typing import Final
 import structlog
 from asyncpg import LockNotAvailableError
 
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, shard_of
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, shard_of
 from sandbox.payouts.steps import take_due_steps, take_due_steps_together
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.webhooks.deliver import Deliverer
+from sandbox.webhooks.delivery.deliverer import Deliverer
 from worker.merchant_tasks import MerchantTasks
 
 MAX_SOLO_MERCHANTS: Final = 4

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from sandbox.db.all_shards import on_every_shard
-from sandbox.db.engine import CONNECTION_ERRORS, connection, every_shard
+from sandbox.infrastructure.db.all_shards import on_every_shard
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection, every_shard
 from sandbox.infrastructure.metrics import WORK_LAG
 from sandbox.unit_of_work.transaction import write_rows
-from sandbox.webhooks.outbox import LEASE
+from sandbox.webhooks.delivery.outbox import LEASE
 
 if TYPE_CHECKING:
     from asyncpg import Record

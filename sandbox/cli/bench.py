@@ -27,7 +27,7 @@ _PerMerchant = "Webhook endpoints per merchant; each receives all events."
 @app.callback()
 def need_benchmarks() -> None:
     """Raise Failure in an installed package, which does not contain the benchmarks."""
-    if find_spec("sandbox.bench") is None:
+    if find_spec("sandbox.cli.benches") is None:
         raise refused("psp bench needs a clone of the repository: the installed package does not contain the benchmarks.")
 
 
@@ -52,7 +52,7 @@ def create(
     `cpu_us_per_payout` is the CPU time of the sandbox's processes, without pgbench, until each payout is settled and
     its webhooks are delivered.
     """
-    from sandbox.bench.create import CreateBench
+    from sandbox.cli.benches.create import CreateBench
 
     return partial(
         CreateBench, seconds=seconds, rounds=rounds, connections=connections, merchants=merchants, webhooks=webhooks,
@@ -72,7 +72,7 @@ def lone(
     comparison, one merchant with 64 connections. Also measures what a test with its own merchant costs, and the memory of
     all processes, when idle and with 10,000 payouts more.
     """
-    from sandbox.bench.lone import LoneBench
+    from sandbox.cli.benches.lone import LoneBench
 
     return partial(LoneBench, seconds=seconds, rounds=rounds, webhooks=webhooks)
 
@@ -97,7 +97,7 @@ def e2e(
 
     For a fraction such as 0.5x, a few seconds of full load without webhooks first measure the top rate.
     """
-    from sandbox.bench.e2e import E2eBench, parse_rate
+    from sandbox.cli.benches.e2e import E2eBench, parse_rate
 
     try:
         parsed_rate = parse_rate(rate)
@@ -134,7 +134,7 @@ def webhooks(
 
     `cpu_us_per_payout` is the CPU time of the sandbox's processes per webhook.
     """
-    from sandbox.bench.webhooks import WebhooksBench
+    from sandbox.cli.benches.webhooks import WebhooksBench
 
     return partial(WebhooksBench, deliveries=deliveries, rate=rate, seconds=seconds, rounds=rounds)
 
@@ -153,7 +153,7 @@ def wait_for(
     A scenario delays each payment just long enough to keep --held requests open. The percentiles measure the time from
     the payout's transition to the arrival of the response.
     """
-    from sandbox.bench.wait_for import WaitForBench
+    from sandbox.cli.benches.wait_for import WaitForBench
 
     return partial(WaitForBench, rate=rate, seconds=seconds, held=held, connections=connections)
 
@@ -169,7 +169,7 @@ def summary(
     `cpu_us_per_summary` is the CPU time per read. `cpu_us_per_payout` is the CPU time per create, until the payout is
     settled.
     """
-    from sandbox.bench.summary import SummaryBench
+    from sandbox.cli.benches.summary import SummaryBench
 
     return partial(SummaryBench, seconds=seconds, rounds=rounds, connections=connections)
 
@@ -184,7 +184,7 @@ def reads(
 
     `cpu_us_per_payout_read` and `cpu_us_per_balance_read` are the CPU time of the sandbox's processes per read.
     """
-    from sandbox.bench.reads import ReadsBench
+    from sandbox.cli.benches.reads import ReadsBench
 
     return partial(ReadsBench, seconds=seconds, rounds=rounds, connections=connections)
 
@@ -197,8 +197,8 @@ def startup(
 
     The CPU seconds are those of all its processes. It uses embedded stores even if the environment has URLs.
     """
-    from sandbox.bench.revision import ROOT
-    from sandbox.bench.startup import StartupBench
+    from sandbox.cli.benches.revision import ROOT
+    from sandbox.cli.benches.startup import StartupBench
 
     return partial(StartupBench, source=ROOT, rounds=rounds)
 
@@ -211,7 +211,7 @@ def bulk_credit(
 
     `cpu_us_per_row` is the CPU time of the sandbox's processes per row.
     """
-    from sandbox.bench.bulk_credit import BulkCreditBench
+    from sandbox.cli.benches.bulk_credit import BulkCreditBench
 
     return partial(BulkCreditBench, rows=rows)
 
@@ -243,7 +243,7 @@ def growth(
 
     There are two ratios, each with the data divided by without it: CPU time per payout, and payouts per second.
     """
-    from sandbox.bench.growth import GrowthBench, parse_case
+    from sandbox.cli.benches.growth import GrowthBench, parse_case
 
     try:
         parsed_case = parse_case(case)
@@ -267,7 +267,7 @@ def world(
 
     `cpu_us_per_payout` is the CPU time of the whole run, divided by the payouts of both merchants.
     """
-    from sandbox.bench.world import WorldBench
+    from sandbox.cli.benches.world import WorldBench
 
     return partial(WorldBench, payouts=payouts, rounds=rounds, clients=clients)
 
@@ -297,8 +297,8 @@ def neighbors(
     (receiver tests), webhooks (the time from a create to its webhook, next to one merchant with twelve failing endpoints
     that creates 300 payouts together).
     """
-    from sandbox.bench.neighbors import NeighborsBench
-    from sandbox.bench.noise import KINDS, parse_kinds
+    from sandbox.cli.benches.neighbors import NeighborsBench
+    from sandbox.cli.benches.noise import KINDS, parse_kinds
 
     try:
         names = list(KINDS) if kinds is None else parse_kinds(kinds)
@@ -323,6 +323,6 @@ def scale(
     One merchant creates payouts with 1, 16 and 128 requests in flight, in turn on the embedded PostgreSQL and on the
     distributed database. The figures are CPU time of the PostgreSQL processes. Rates need 4 cores for each server.
     """
-    from sandbox.bench.scale import ScaleBench
+    from sandbox.cli.benches.scale import ScaleBench
 
     return partial(ScaleBench, cluster_url=cluster, seconds=seconds, rounds=rounds, idle_seconds=idle_seconds)

@@ -38,7 +38,7 @@ def compare(
     for name, message in _REFUSED.items():
         if options.get(name):
             raise typer.BadParameter(message)
-    from sandbox.bench.compare import bench_preparer, compare
+    from sandbox.cli.benches.compare import bench_preparer, compare
 
     # A bench's command wraps a function that takes the bench's own options.
     own_options = {name: value for name, value in options.items() if name not in SHARED_OPTIONS}

@@ -16,8 +16,8 @@ from sandbox.cli.app import App
 from sandbox.cli.failures import check_failed, not_met, refused
 
 if TYPE_CHECKING:
-    from sandbox.bench.report import ProgressBar
-    from sandbox.bench.result import Result
+    from sandbox.cli.benches.report import ProgressBar
+    from sandbox.cli.benches.result import Result
 
 OpenBench = partial[Any]
 """Opens a bench with its options. Its caller adds the sandbox and the progress."""
@@ -66,7 +66,7 @@ def add_bench(app: App, name: str, *, on_sandbox: bool = True) -> Callable[[Call
             sandbox = {option: options.pop(option) for option in _SANDBOX_OPTIONS if on_sandbox}
             open_bench = function(**options)
             with show_progress(as_json) as progress:
-                from sandbox.bench.stack import open_stack
+                from sandbox.cli.benches.stack import open_stack
 
                 with open_stack(**sandbox) if on_sandbox else nullcontext() as stack:
                     target = {"stack": stack} if on_sandbox else {}
@@ -85,8 +85,8 @@ def add_bench(app: App, name: str, *, on_sandbox: bool = True) -> Callable[[Call
 @contextmanager
 def show_progress(as_json: bool) -> "Iterator[ProgressBar]":
     """Show the progress of a measurement. A BenchError ends the command with code 1."""
-    from sandbox.bench.report import ProgressBar
-    from sandbox.bench.stack import BenchError
+    from sandbox.cli.benches.report import ProgressBar
+    from sandbox.cli.benches.stack import BenchError
 
     progress = ProgressBar(sys.stderr.isatty() and not as_json)
     try:
@@ -103,7 +103,7 @@ def print_result(result: "Result", as_json: bool, output: Path | None = None) ->
     """
     from rich.console import Console
 
-    from sandbox.bench import report
+    from sandbox.cli.benches import report
 
     command = shlex.join(["psp", *sys.argv[1:]])
     if output is not None:

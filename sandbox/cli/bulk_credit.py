@@ -9,7 +9,7 @@ import typer
 from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.failures import not_met, refused
 from sandbox.cli.options import Cursor, Limit, path_part
-from sandbox.domain.choices import ItemStatus
+from sandbox.domain.enumerations import ItemStatus
 
 _DONE: Final = frozenset({"COMPLETED", "PARTIALLY_COMPLETED", "FAILED"})
 _PATH: Final = "/api/v1/wallet/bulk-credit"

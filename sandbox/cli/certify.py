@@ -12,7 +12,7 @@ from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.endpoints import CustomSigningOption, custom_settings
 from sandbox.cli.failures import check_failed, not_met, usage_error
-from sandbox.domain.receiver_events import ReceiverSigning
+from sandbox.webhooks.receiver_tests.events import ReceiverSigning
 
 app = App("Tests of webhook receivers, which `psp certify` and the console start.")
 Language = Literal["python", "node", "php", "go", "java"]
@@ -96,8 +96,8 @@ def certify(
 
 def junit_of(test: dict[str, Any]) -> str:
     """Return a finished test as JUnit XML, as the API does."""
-    from sandbox.receiver_tests.junit import junit
-    from sandbox.receiver_tests.results import Finding
+    from sandbox.webhooks.receiver_tests.junit import junit
+    from sandbox.webhooks.receiver_tests.results import Finding
 
     return junit(test["url"], test["created_at"], msgspec.convert(test["checks"], list[Finding]), test["error"])
 

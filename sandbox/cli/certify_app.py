@@ -9,12 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.cli.failures import usage_error
-from sandbox.receiver_tests.application import Application, ApplicationError
-from sandbox.receiver_tests.requests import ReceiverTestBody
-from sandbox.receiver_tests.restart import check_restart
-from sandbox.receiver_tests.results import shown, summary
-from sandbox.receiver_tests.runner import target_of
-from sandbox.webhooks.sender import WebhookSender
+from sandbox.webhooks.outbound.sender import WebhookSender
+from sandbox.webhooks.receiver_tests.application import Application, ApplicationError
+from sandbox.webhooks.receiver_tests.requests import ReceiverTestBody
+from sandbox.webhooks.receiver_tests.restart import check_restart
+from sandbox.webhooks.receiver_tests.results import shown, summary
+from sandbox.webhooks.receiver_tests.runner import target_of
 
 _EVERYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """The command sends from the user's own machine, to a URL that the user gave."""

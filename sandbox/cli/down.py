@@ -17,7 +17,7 @@ def down(
 
     The exit code is 1 if nothing is running there or it belongs to another user, and 4 if it does not stop in time.
     """
-    from sandbox.runtime.running import NotEndedError, NotRunningError, stop
+    from sandbox.server.runtime.running import NotEndedError, NotRunningError, stop
 
     try:
         process = stop(data)

@@ -10,7 +10,7 @@ from sandbox.cli.client import Client, Output, as_fields, with_client
 from sandbox.cli.dates import moment
 from sandbox.cli.files import read_json
 from sandbox.cli.options import completion, event_types, given, identifier
-from sandbox.domain.choices import (
+from sandbox.domain.enumerations import (
     EVENT_PATTERNS,
     EVENT_TYPES,
     RecoveryScope,

@@ -24,7 +24,7 @@ from sandbox.cli.client import (
 from sandbox.cli.failures import not_met, refused, unreachable
 from sandbox.cli.options import completion, event_types, identifier
 from sandbox.cli.stream import messages
-from sandbox.domain.choices import EventType
+from sandbox.domain.enumerations import EventType
 
 app = App("Events of the merchant whose key is used.")
 _Id = Annotated[str, identifier("The event's id.")]

@@ -8,7 +8,7 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.options import OnlyMethod, completion, given, pairs
-from sandbox.domain.choices import EventType, FaultKind, FaultTarget
+from sandbox.domain.enumerations import EventType, FaultKind, FaultTarget
 
 app = App("Faults injected into API calls and webhooks.")
 _PATH = "/sandbox/v1/faults"

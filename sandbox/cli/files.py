@@ -9,7 +9,7 @@ import typer
 
 from sandbox.cli.client import Output
 from sandbox.cli.failures import refused
-from sandbox.domain import csv_items
+from sandbox.http import csv_items
 
 _MAX_FILE_SIZE: Final = 64 * 2**20
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, get_args
 
 import typer
 
-from sandbox.domain.choices import FilterOperator
+from sandbox.domain.enumerations import FilterOperator
 
 FILTER_HELP: Final = (
     "Send only events for which this holds, such as 'data.amount gte 1000', 'data.bank_code in HBL,MCB' or "

@@ -20,7 +20,7 @@ import httpx
 from sandbox.cli.client import Client
 from sandbox.cli.failures import failed_response
 from sandbox.infrastructure.backoff import backoff
-from sandbox.webhooks.sender import TIMEOUT, Sender, SendResult
+from sandbox.webhooks.outbound.sender import TIMEOUT, Sender, SendResult
 
 MAX_OPEN: Final = 32
 """Maximum number of deliveries that are being posted or whose results are not reported yet."""

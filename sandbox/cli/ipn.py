@@ -12,7 +12,7 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import DEFAULT_URL, AsJson, Client, from_ready_file, host_of, show
 from sandbox.cli.options import FailureCode, given
-from sandbox.domain.choices import PayoutStatus
+from sandbox.domain.enumerations import PayoutStatus
 
 _PORT: Final = 8001
 app = App("Send callbacks as a bank would.")
@@ -51,7 +51,7 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """Sign a callback with the merchant's IPN secret, and send it."""
-    from sandbox.domain.webhook_signing import decode_secret, headers  # here, because it loads cryptography
+    from sandbox.webhooks.signing.standard_webhooks import decode_secret, headers  # here, because it loads cryptography
 
     receiver = url or _beside(os.environ.get("PSP_URL") or DEFAULT_URL)
     url, secret = from_ready_file(ready_file, receiver, "ipn_url", secret, "ipn_secret")

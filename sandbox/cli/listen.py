@@ -18,11 +18,11 @@ from sandbox.cli.files import read_json
 from sandbox.cli.filters import FilterOptions
 from sandbox.cli.filters import filters as parse_filters
 from sandbox.cli.options import completion, event_types, given
-from sandbox.domain.choices import EventType, RetryProfile, Signing
+from sandbox.domain.enumerations import EventType, RetryProfile, Signing
 
 if TYPE_CHECKING:
     from sandbox.cli.forwarder import Delivery
-    from sandbox.webhooks.sender import SendResult
+    from sandbox.webhooks.outbound.sender import SendResult
 
 _PATH: Final = "/sandbox/v1/listeners"
 _PRINTED: Final = "http://localhost/printed-by-psp-listen"
@@ -120,7 +120,7 @@ class _Printer:
     """Stands for a receiver that accepts every webhook. The screen prints them."""
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> "SendResult":
-        from sandbox.webhooks.sender import SendResult
+        from sandbox.webhooks.outbound.sender import SendResult
 
         return SendResult(200, {}, "", None, 0)
 
@@ -134,8 +134,8 @@ async def _forward(client: Client, listener_id: str, forward_to: str | None, scr
 
     from sandbox.cli.forwarder import Forwarder
     from sandbox.cli.keyboard import keys
-    from sandbox.listeners.requests import ANY_NETWORK
-    from sandbox.webhooks.sender import WebhookSender
+    from sandbox.webhooks.listeners.requests import ANY_NETWORK
+    from sandbox.webhooks.outbound.sender import WebhookSender
 
     loop = asyncio.get_running_loop()
     sender = (

@@ -53,8 +53,8 @@ def mcp(
     if find_spec("mcp") is None:
         raise refused("psp mcp needs the extra mcp: pip install 'psp-sandbox[mcp]'", "NOT_INSTALLED")
     # Loading these takes a second, and nothing else needs them.
-    from sandbox.mcp.access import Keys
-    from sandbox.mcp.server import PATH, run_http, run_stdio
+    from sandbox.cli.mcp_server.access import Keys
+    from sandbox.cli.mcp_server.server import PATH, run_http, run_stdio
 
     if http is None:
         url, key = merchant_key(url, api_key, ready_file)

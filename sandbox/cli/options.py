@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from sandbox.domain.choices import Method
+from sandbox.domain.enumerations import Method
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="The maximum number of results.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the previous page.")]
@@ -89,31 +89,31 @@ def given(**fields: Any) -> dict[str, Any]:
 
 
 def _banks(incomplete: str) -> list[tuple[str, str]]:
-    from sandbox.directory.catalogue import load_directory
+    from sandbox.payouts.directory.loader import load_directory
 
     return [(bank.code, bank.name) for bank in load_directory().banks if bank.code.startswith(incomplete.upper())]
 
 
 def _wallets(incomplete: str) -> list[tuple[str, str]]:
-    from sandbox.directory.catalogue import load_directory
+    from sandbox.payouts.directory.loader import load_directory
 
     return [(wallet.code, wallet.name) for wallet in load_directory().wallets if wallet.code.startswith(incomplete.upper())]
 
 
 def _failure_codes(incomplete: str) -> list[tuple[str, str]]:
-    from sandbox.domain.payout_states import FAILURES
+    from sandbox.domain.failure_codes import FAILURES
 
     return [(code, reason) for code, reason in FAILURES.items() if code.startswith(incomplete.upper())]
 
 
 def _scenarios(incomplete: str) -> list[str]:
-    from sandbox.scenarios.builtin import load_catalogue
+    from sandbox.payouts.scenarios.builtin import load_catalogue
 
     return [scenario.name for scenario in load_catalogue().scenarios if scenario.name.startswith(incomplete.lower())]
 
 
 def _failure_code(value: str | None) -> str | None:
-    from sandbox.domain.payout_states import FAILURES
+    from sandbox.domain.failure_codes import FAILURES
 
     return value if value is None or value.upper() not in FAILURES else value.upper()
 

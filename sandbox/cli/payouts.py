@@ -21,7 +21,7 @@ from sandbox.cli.options import (
     pairs,
 )
 from sandbox.cli.references import PayoutId
-from sandbox.domain.choices import PayoutStatus
+from sandbox.domain.enumerations import PayoutStatus
 
 app = App("Payouts of the merchant whose key is used.")
 _PATH = "/api/v1/payouts"

@@ -22,7 +22,7 @@ from sandbox.cli.up import (
 )
 
 if TYPE_CHECKING:
-    from sandbox.runtime.options import Options
+    from sandbox.server.runtime.options import Options
 
 NOT_STARTED: Final = 125
 """The exit code if the sandbox could not start. Few commands use it themselves; docker run uses it in the same way."""
@@ -55,9 +55,9 @@ def run(
 
 def run_command(options: "Options", command: list[str]) -> int:
     """Run a command with a sandbox, and return the exit code. Nothing but the command writes to standard output."""
-    from sandbox.runtime.run_directories import StartError
-    from sandbox.runtime.supervisor import Supervisor
-    from sandbox.runtime.user_command import NOT_FOUND, UserCommand, UserCommandError
+    from sandbox.server.runtime.run_directories import StartError
+    from sandbox.server.runtime.supervisor import Supervisor
+    from sandbox.server.runtime.user_command import NOT_FOUND, UserCommand, UserCommandError
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")

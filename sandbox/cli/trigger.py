@@ -14,8 +14,8 @@ from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.events import line
 from sandbox.cli.failures import not_met
 from sandbox.cli.options import completion, pairs
-from sandbox.domain.body_errors import suggestion
-from sandbox.domain.choices import EventType
+from sandbox.domain.enumerations import EventType
+from sandbox.http.body_errors import suggestion
 
 _MAX_WAIT_SECONDS: Final = 30
 """Seconds to wait for a state: the longest time that the API holds a request."""
@@ -135,7 +135,7 @@ def _move_payout_to(client: Client, event: EventType, fields: Mapping[str, str])
 
 def _scenario_of_account(account_number: str, state: str) -> str | None:
     """Return the built-in scenario that an account number chooses, if a payout reaches the state with it while we wait."""
-    from sandbox.scenarios.builtin import load_catalogue
+    from sandbox.payouts.scenarios.builtin import load_catalogue
 
     for scenario in load_catalogue().scenarios:
         suffix, states = scenario.match.suffix, [step.to for step in scenario.steps]

@@ -12,8 +12,8 @@ import typer
 from sandbox.cli.failures import refused
 
 if TYPE_CHECKING:
-    from sandbox.runtime.options import Options
-    from sandbox.runtime.ready import Ready
+    from sandbox.server.runtime.options import Options
+    from sandbox.server.runtime.ready import Ready
 
 
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Use fresh data, and delete it at the end.")]
@@ -82,14 +82,14 @@ def read_options(
     if port and port == ipn_port:
         raise typer.BadParameter("--port and --ipn-port must differ.")
     if scenarios is not None:
-        from sandbox.directory.catalogue import load_directory
-        from sandbox.scenarios.builtin import read_rules
+        from sandbox.payouts.directory.loader import load_directory
+        from sandbox.payouts.scenarios.builtin import read_rules
 
         try:
             read_rules(scenarios, load_directory())
         except ValueError as error:
             raise typer.BadParameter(f"--scenarios: {error}") from None
-    from sandbox.runtime.options import Options  # here, because other commands do not need it
+    from sandbox.server.runtime.options import Options  # here, because other commands do not need it
 
     return Options(
         data=None if ephemeral else data or Path(".psp"),
@@ -107,8 +107,8 @@ def read_options(
 
 def run_up(options: "Options", as_json: bool) -> None:
     """Run the sandbox until it is stopped. Print its URLs and keys, as text or JSON. Raises Failure."""
-    from sandbox.runtime.run_directories import StartError
-    from sandbox.runtime.supervisor import Supervisor
+    from sandbox.server.runtime.run_directories import StartError
+    from sandbox.server.runtime.supervisor import Supervisor
 
     def on_ready(ready: "Ready") -> None:
         _print(sys.stdout.write, (ready.to_json() if as_json else _banner(ready)) + "\n")

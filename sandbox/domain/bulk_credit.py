@@ -6,8 +6,8 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from sandbox.domain.choices import ItemStatus
 from sandbox.domain.clock import render
+from sandbox.domain.enumerations import ItemStatus
 
 UPLOADED: Final = "UPLOADED"
 PROCESSING: Final = "PROCESSING"

@@ -6,13 +6,13 @@ from typing import Final
 import msgspec
 
 from sandbox.domain.bulk_credit import COMPLETED, Activity, Counts
-from sandbox.domain.choices import EventType
+from sandbox.domain.enumerations import EventType
+from sandbox.domain.failure_codes import FAILURES
 from sandbox.domain.ids import IdSource
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_states import (
     CANCELLED,
     FAILED,
-    FAILURES,
     IN_REVIEW,
     PENDING,
     PROCESSING,

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final, get_args
 
 import msgspec
 
-from sandbox.domain.choices import Account
 from sandbox.domain.clock import render
+from sandbox.domain.enumerations import Account
 from sandbox.domain.fields import one_of
 
 ENTRY_COLUMNS: Final = (

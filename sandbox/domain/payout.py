@@ -10,8 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from sandbox.domain.choices import DestType, PayoutStatus
 from sandbox.domain.clock import render
+from sandbox.domain.enumerations import DestType, PayoutStatus
 from sandbox.domain.fields import Count, Id, one_of
 from sandbox.domain.scenario_engine import Scenario
 

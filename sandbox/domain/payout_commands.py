@@ -9,6 +9,7 @@ import msgspec
 
 from sandbox.domain import payout_states as states
 from sandbox.domain.errors import Problem
+from sandbox.domain.failure_codes import default_failure_code
 from sandbox.domain.idempotency import add_stored_notice
 from sandbox.domain.payout import Payout, PayoutRow
 from sandbox.domain.scenario_engine import resume_step
@@ -186,7 +187,7 @@ class TransitionPayout:
             target,
             self.cause,
             self.context,
-            failure_code=self.failure_code or states.default_failure_code(source, target),
+            failure_code=self.failure_code or default_failure_code(source, target),
             failure_reason=self.failure_reason,
             psp_reference=self.psp_reference,
         )

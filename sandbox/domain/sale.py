@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, get_args
 
 import msgspec
 
-from sandbox.domain.choices import SalePaymentKind, SaleStatus
 from sandbox.domain.clock import render
+from sandbox.domain.enumerations import SalePaymentKind, SaleStatus
 from sandbox.domain.fields import Count, Id, one_of
 from sandbox.domain.money import ZERO, round_half_up
 from sandbox.domain.payout_states import CANCELLED, FAILED, RETURNED

@@ -18,20 +18,11 @@ from sandbox.domain.clock import RUNNING, Clock, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.event_filters import matches
 from sandbox.domain.events import NewDelivery, NewEvent, Subscription
+from sandbox.domain.failure_codes import DEFAULT_FAILURE_CODES, FAILURES
 from sandbox.domain.ids import IdSource
 from sandbox.domain.ledger import PAY_OUT, PAYOUT_REVERSAL, Movement, Posted, Refused, Transfer, post
 from sandbox.domain.payout import Payout, PayoutRow
-from sandbox.domain.payout_states import (
-    DEFAULT_FAILURE_CODES,
-    FAILURES,
-    PENDING,
-    PROCESSING,
-    REJECTED,
-    RETRY,
-    SUCCESS,
-    TRANSITIONS,
-    next_states,
-)
+from sandbox.domain.payout_states import PENDING, PROCESSING, REJECTED, RETRY, SUCCESS, TRANSITIONS, next_states
 from sandbox.domain.scenario_engine import Catalogue, Scenario
 from sandbox.domain.user import DEBITED_FIELDS, UserRow, UserTransaction, feed_rows, total_field_for
 

@@ -14,12 +14,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from sandbox.domain.body import decode
 from sandbox.domain.errors import MEDIA_TYPE, Problem, invalid_fields
-from sandbox.domain.query_errors import find_query_errors
 from sandbox.http.accept import accepts, names_explicitly
+from sandbox.http.body import decode
 from sandbox.http.operation import JSON, MULTIPART, Operation
 from sandbox.http.paging import cursor_errors
+from sandbox.http.query_errors import find_query_errors
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.request import ApiKeyLookup, Request
 from sandbox.infrastructure.large_work import LARGE_BODY, READS, WRITES, compute

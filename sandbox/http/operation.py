@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, get_args, get_origin
 
 import msgspec
 
-from sandbox.domain.body import Check
+from sandbox.http.body import Check
 from sandbox.http.paging import DEFAULT_LIMIT, MAX_LIMIT, window
 
 JSON: Final = "application/json"

@@ -10,9 +10,9 @@ from uuid import UUID
 import msgspec
 
 from sandbox.domain import clock
-from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.ids import MAX_ID, first_id_at, is_uuid
+from sandbox.http.body_errors import FieldProblem
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100

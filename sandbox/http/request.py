@@ -6,9 +6,9 @@ from typing import Any, Final, Protocol
 
 from sandbox.domain import trace
 from sandbox.domain.errors import Problem
-from sandbox.domain.fault import Fault, InjectedFault
-from sandbox.domain.fingerprint import digest, fingerprint
 from sandbox.domain.unit import IdempotencyKey, RequestContext
+from sandbox.http.fault import Fault, InjectedFault
+from sandbox.http.fingerprint import digest, fingerprint
 from sandbox.http.operation import Operation
 
 Receive = Callable[[], Awaitable[Any]]

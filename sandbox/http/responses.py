@@ -9,10 +9,10 @@ import structlog
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from sandbox.db.engine import CONNECTION_ERRORS, database_unavailable
 from sandbox.domain.errors import MEDIA_TYPE, Problem
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import JSON
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, database_unavailable
 
 _encode: Final = msgspec.json.Encoder().encode
 _log = structlog.get_logger()

@@ -5,18 +5,18 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
-from sandbox.directory.destination import PSP_DESTINATIONS, PSP_PAYOUT
-from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.choices import DestType
+from sandbox.domain.enumerations import DestType
 from sandbox.domain.fields import EmptyBody, Uuid, results_of
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_commands import DECISIONS
 from sandbox.domain.payout_states import STATUSES
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.domain.unit import CommandResult
+from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import DATED_PAGE, Operation, either, get, list_of_choices, parameter, post
 from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
+from sandbox.payouts.directory.destination import PSP_DESTINATIONS, PSP_PAYOUT
 from sandbox.payouts.requests import MAX_BATCH_SIZE, CreatePayoutBody, CreatePayoutsBody
 from sandbox.payouts.service import PayoutService, Timeline
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sandbox.db.engine import connection
-from sandbox.db.shared_reads import SharedReads
-from sandbox.db.statements import read_statements
 from sandbox.domain.payout import COLUMNS, Payout, to_payout
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.shared_reads import SharedReads
+from sandbox.infrastructure.db.statements import read_statements
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
 _READ: Final = _SQL["read"]

@@ -5,14 +5,14 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from sandbox.directory.destination import AccountNumber, Code, destination_errors, known_codes
-from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.choices import DestType
-from sandbox.domain.directory import Directory
+from sandbox.domain.enumerations import DestType
 from sandbox.domain.errors import invalid_fields
 from sandbox.domain.fields import Amount, Text64, Text140, Text500
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_commands import NewPayout
+from sandbox.http.body_errors import FieldProblem
+from sandbox.payouts.directory.banks_and_wallets import Directory
+from sandbox.payouts.directory.destination import AccountNumber, Code, destination_errors, known_codes
 
 Metadata = Annotated[dict[Text64, Text500], msgspec.Meta(max_length=20)]
 

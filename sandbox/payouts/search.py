@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import connection
-from sandbox.db.statements import read_statements
 from sandbox.domain.ids import MIN_ID, is_uuid, range_of_prefix
 from sandbox.domain.payout import COLUMNS, Payout, to_payout
-from sandbox.domain.query_errors import entries
 from sandbox.http.paging import (
     MAX_SCANNED,
     Page,
@@ -22,6 +19,9 @@ from sandbox.http.paging import (
     page_until,
     two_part_page,
 )
+from sandbox.http.query_errors import entries
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

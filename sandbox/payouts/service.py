@@ -5,23 +5,23 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import connection
-from sandbox.db.statements import read_statements
-from sandbox.directory.destination import destination_errors
-from sandbox.domain.body import decode, decode_items
-from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import render
-from sandbox.domain.directory import Directory
+from sandbox.domain.enumerations import PayoutStatus
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Id, one_of
 from sandbox.domain.payout import COLUMNS, Payout, metadata_pair_id, to_payout
 from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, NewPayout, TransitionPayout
-from sandbox.domain.query_errors import entries
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, RequestContext
+from sandbox.http.body import decode, decode_items
+from sandbox.http.body_errors import FieldProblem
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.http.query_errors import entries
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.large_work import LARGE_BATCH, READS, compute
+from sandbox.payouts.directory.banks_and_wallets import Directory
+from sandbox.payouts.directory.destination import destination_errors
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, new_payout
 from sandbox.payouts.search import BY_REFERENCE, search_payouts

@@ -5,16 +5,16 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.choices import PayoutStatus
+from sandbox.domain.enumerations import PayoutStatus
 from sandbox.domain.errors import invalid_fields
+from sandbox.domain.failure_codes import TAKES_FAILURE_CODE
 from sandbox.domain.fields import FailureCode, Uuid, about
 from sandbox.domain.payout import Payout
-from sandbox.domain.payout_actions import PayoutActions, legal_actions
-from sandbox.domain.payout_states import TAKES_FAILURE_CODE
 from sandbox.domain.unit import CommandResult
+from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import get, post
 from sandbox.http.request import Request
+from sandbox.payouts.possible_actions import PayoutActions, legal_actions
 from sandbox.payouts.requests import failure_errors
 from sandbox.payouts.service import PayoutService
 

@@ -7,12 +7,12 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sandbox.db.engine import connection
-from sandbox.db.statements import read_statements
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_states import CANCELLED, FAILED, REINITIATED, REJECTED, RETURNED, STATUSES, SUCCESS
-from sandbox.live.feed import Message
-from sandbox.live.listener import LiveSubscriber
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
+from sandbox.infrastructure.live_feed import Message
+from sandbox.infrastructure.live_subscriber import LiveSubscriber
 from sandbox.payouts.reads import PayoutReads
 
 _FIRST_PAUSE: Final = 0.25

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from sandbox.docs.openapi import DEFAULT_URL, build, encode
 from sandbox.infrastructure.settings import Settings
 from sandbox.server.app import create_app
+from sandbox.server.docs.openapi import DEFAULT_URL, build, encode
 
 
 def export(path: Path) -> None:

@@ -14,10 +14,10 @@ import asyncpg
 import msgspec
 from redis.exceptions import OutOfMemoryError
 
-from sandbox.db.cluster import Node
-from sandbox.db.engine import CONNECTION_ERRORS, known_cluster, probe, read_cluster_again, shared_connection
-from sandbox.db.migrate import completed_migrations, migration_ids
 from sandbox.domain.errors import Problem
+from sandbox.infrastructure.db.distributed.cluster import Node
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, known_cluster, probe, read_cluster_again, shared_connection
+from sandbox.infrastructure.db.migrate import completed_migrations, migration_ids
 from sandbox.infrastructure.disk import is_full
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import within
@@ -167,5 +167,5 @@ async def _check_database() -> Unavailable:
     known = migration_ids()
     if known <= completed:
         return {}
-    command = "python -m psp_sandbox.application sandbox.db.migrate"
+    command = "python -m psp_sandbox.application sandbox.infrastructure.db.migrate"
     return {"migrated": f"{len(known - completed)} of {len(known)} migrations have not run ({command})"}

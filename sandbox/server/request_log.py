@@ -15,14 +15,14 @@ from prometheus_client import Counter, Histogram
 
 from sandbox.domain import redaction, trace
 from sandbox.domain.clock import render
-from sandbox.domain.fault import InjectedFault, note
 from sandbox.domain.ids import uuid7
-from sandbox.faults.injection import inject_response
+from sandbox.http.fault import InjectedFault, note
+from sandbox.http.faults.injection import inject_response
+from sandbox.http.journal.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal, RedactionRules
 from sandbox.http.operation import JSON, Operation, page_item
 from sandbox.http.request import ANONYMOUS, Request
 from sandbox.infrastructure import tracing
 from sandbox.infrastructure.metrics import REQUEST_SECONDS, REQUESTS
-from sandbox.journal.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal, RedactionRules
 
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{1,128}\Z")
 _JOURNALED_BYTES: Final = BODY_LIMIT + 500

@@ -17,9 +17,9 @@ from sandbox.http.hosts import host_check
 from sandbox.infrastructure import tracing
 from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.infrastructure.settings import Settings
-from sandbox.runtime.open_files import raise_open_file_limit
-from sandbox.runtime.process_start import start_process
 from sandbox.server.protocol import BoundedProtocol, Limits
+from sandbox.server.runtime.open_files import raise_open_file_limit
+from sandbox.server.runtime.process_start import start_process
 
 _RESERVED_FILES: Final = 256
 """File descriptors reserved for everything but client connections: stores, logs, a bulk credit's file."""

@@ -26,9 +26,9 @@ from typing import Any, Final
 import structlog
 from asyncpg import LockNotAvailableError
 
-from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import Command, CommandResult
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.large_work import LARGE_BATCH, too_many_waiting
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE
 from sandbox.unit_of_work.in_flight import release, reserve

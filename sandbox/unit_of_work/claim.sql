@@ -5,7 +5,7 @@
 -- reads would miss it: its snapshot was taken before the wait.
 --
 -- Rows are looked up one key at a time: LATERAL, with OFFSET 0 so that the planner does not turn the look-up into a join.
--- sandbox/db/statements.py explains why the key is a range with an ORDER BY.
+-- sandbox/infrastructure/db/statements.py explains why the key is a range with an ORDER BY.
 CREATE OR REPLACE FUNCTION psp_claim(
     p_merchant uuid,
     p_ids bigint,              -- how many ids to reserve

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.rows import as_json
-from sandbox.db.statements import read_statements
 from sandbox.domain.ledger import MERCHANT_ACCOUNTS
 from sandbox.domain.money import ZERO
+from sandbox.infrastructure.db.rows import as_json
+from sandbox.infrastructure.db.statements import read_statements
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sandbox.db.engine import CONNECTION_ERRORS, connection, every_shard, is_available, shard_of, transaction
 from sandbox.domain.clock import truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import KEY_LIFETIME, UNFINISHED, is_stored, record_of, refuse, stored_result
 from sandbox.domain.unit import CommandResult, IdempotencyKey, KeyRecord, RequestContext
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection, every_shard, is_available, shard_of, transaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.unit_of_work.sealed import seal, unseal
+from sandbox.unit_of_work.sealed_results import seal, unseal
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, with_retries
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from sandbox.db.engine import node_of, shard_of, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import checkpoint, execute, lookup, refuse, store
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.scenario_runner import run_due_inline
 from sandbox.domain.unit import Command, CommandResult, RequestContext, UnitOfWork
+from sandbox.infrastructure.db.engine import node_of, shard_of, transaction
 from sandbox.infrastructure.large_work import LARGE_BATCH, compute
 from sandbox.unit_of_work.batches import Batches
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from sandbox.db.engine import (
+from sandbox.domain.errors import CONTENTION, unavailable
+from sandbox.infrastructure.db.engine import (
     CONNECTION_ERRORS,
     RETRYABLE,
     Owner,
@@ -14,7 +15,6 @@ from sandbox.db.engine import (
     shard_of,
     transaction,
 )
-from sandbox.domain.errors import CONTENTION, unavailable
 
 if TYPE_CHECKING:
     from asyncpg import Record

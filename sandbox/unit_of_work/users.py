@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.rows import as_json
-from sandbox.db.statements import read_statements
 from sandbox.domain.ledger import wallet_of
 from sandbox.domain.unit import UnitOfWork
 from sandbox.domain.user import to_user
+from sandbox.infrastructure.db.rows import as_json
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.ledger import WalletCredit
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.rows import as_json
 from sandbox.domain.ledger import Posted
 from sandbox.domain.payout import PayoutRow, metadata_pair_id
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.rows import as_json
 from sandbox.infrastructure.large_work import compute
 
 if TYPE_CHECKING:

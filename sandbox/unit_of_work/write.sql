@@ -3,7 +3,7 @@
 -- Each json[] argument holds one JSON array of rows for each unit, in the order of the merchants. It is NULL if no unit
 -- has such rows. The caller has held the merchants' locks since the claim, so balances and versions are exact.
 --
--- Changed rows are looked up by key and written with ON CONFLICT, which only ever updates: sandbox/db/statements.py explains
+-- Changed rows are looked up by key and written with ON CONFLICT, which only ever updates: sandbox/infrastructure/db/statements.py explains
 -- why. If a row is not found, its merchant_id is NULL, and the error rolls everything back.
 CREATE OR REPLACE FUNCTION psp_write(
     p_merchants uuid[],

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sandbox.domain.body import amount_of
-from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.fields import Uuid
 from sandbox.domain.ledger_entry import LedgerEntry
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
-from sandbox.domain.user_commands import Transaction
+from sandbox.http.body import amount_of
+from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import DATED_PAGE, PAGE, either, get, parameter, patch, post
 from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
+from sandbox.users.commands import Transaction
 from sandbox.users.history import TRANSACTION_TYPES
 from sandbox.users.requests import (
     ChangeUserBody,

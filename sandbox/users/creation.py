@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.statements import read_statements
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import wallet_of
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.users.requests import NewUser
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
-from sandbox.db.engine import connection
-from sandbox.db.statements import read_statements
-from sandbox.domain.choices import TransactionType
 from sandbox.domain.clock import render
+from sandbox.domain.enumerations import TransactionType
 from sandbox.domain.ledger import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
 from sandbox.domain.ledger_entry import ENTRY_COLUMNS, LedgerEntry, ledger_entries
-from sandbox.domain.user_commands import Transaction
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
+from sandbox.users.commands import Transaction
 
 TRANSACTION_TYPES: Final[tuple[TransactionType, ...]] = get_args(TransactionType)
 _FROM_LEDGER: Final = {"CREDITED": (CREDIT,), "ADVANCE": (ADVANCE,), "FINAL": (FINAL, CLAW_BACK)}

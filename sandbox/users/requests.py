@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandbox.directory.destination import AccountNumber, Code, destination, destination_errors
-from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.choices import DestType, RecordedType
-from sandbox.domain.directory import Directory
+from sandbox.domain.enumerations import DestType, RecordedType
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Amount, Name, Text64, about
+from sandbox.http.body_errors import FieldProblem
+from sandbox.payouts.directory.banks_and_wallets import Directory
+from sandbox.payouts.directory.destination import AccountNumber, Code, destination, destination_errors
 
 MAX_BATCH_SIZE = 1000
 

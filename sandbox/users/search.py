@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from sandbox.db.engine import connection
-from sandbox.db.statements import read_statements
 from sandbox.domain.ids import MIN_ID, range_of_prefix
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.http.paging import MAX_SCANNED, Page, PageWindow, after, is_second_part, newest_first, page, two_part_page
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
 BY_EXTERNAL_ID: Final = _SQL["by_external_id"]

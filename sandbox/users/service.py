@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET
 
-from sandbox.db.engine import connection
-from sandbox.db.statements import read_statements
-from sandbox.domain.body import decode, decode_items
-from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
-from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import results_of
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.user import COLUMNS, UserRow, to_user
-from sandbox.domain.user_commands import RecordTransaction, RequestPayout
+from sandbox.http.body import decode, decode_items
+from sandbox.http.body_errors import FieldProblem
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.large_work import LARGE_BATCH, READS, compute
+from sandbox.payouts.directory.banks_and_wallets import Directory
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.users.commands import RecordTransaction, RequestPayout
 from sandbox.users.creation import insert_users
 from sandbox.users.history import transactions, wallet_entries
 from sandbox.users.requests import (

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.fields import EmptyBody, Uuid
 from sandbox.domain.unit import CommandResult
+from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import DATED_PAGE, PAGE, delete, get, parameter, patch, post
 from sandbox.http.paging import Page, selected, window
 from sandbox.http.request import Request
@@ -17,13 +17,13 @@ from sandbox.webhooks.deliveries import (
     Event,
     EventWithDeliveries,
 )
-from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
-from sandbox.webhooks.explain import DeliveryExplainer
-from sandbox.webhooks.explanation import DeliveryExplanation
-from sandbox.webhooks.requests import (
+from sandbox.webhooks.endpoints.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
 )
+from sandbox.webhooks.endpoints.service import CreatedEndpoint, Endpoint, EndpointService
+from sandbox.webhooks.explain import DeliveryExplainer
+from sandbox.webhooks.explanation import DeliveryExplanation
 
 _PSP_ROUTING: Final = "--events {event_types:list} --filter {filters:filters}"
 _PSP_SETTINGS: Final = (

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 import msgspec
 from yarl import URL
 
-from sandbox.db.engine import connection, consistent_read
-from sandbox.db.statements import read_statements
 from sandbox.domain import redaction
-from sandbox.domain.choices import ERROR_CLASSES, DeliveryStatus, ErrorClass
 from sandbox.domain.clock import milliseconds, render
+from sandbox.domain.enumerations import ERROR_CLASSES, DeliveryStatus, ErrorClass
 from sandbox.domain.errors import Problem
-from sandbox.domain.fault import damaged_body
 from sandbox.domain.fields import AlwaysFalse
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.trace import HEADER as TRACEPARENT_HEADER
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
-from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from sandbox.http.fault import damaged_body
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.engine import connection, consistent_read
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.webhooks.sender import DEFAULT_HEADERS
-from sandbox.webhooks.timings import Timings, stored
+from sandbox.webhooks.outbound.sender import DEFAULT_HEADERS
+from sandbox.webhooks.outbound.timings import Timings, stored
+from sandbox.webhooks.signing.standard_webhooks import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

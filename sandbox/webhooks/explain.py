@@ -4,22 +4,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sandbox.db.engine import consistent_read
-from sandbox.db.statements import read_statements
 from sandbox.domain import redaction
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID
 from sandbox.domain.ledger_entry import ENTRY_COLUMNS, ledger_entries
 from sandbox.domain.trace import derive
-from sandbox.domain.webhook_explanation import (
-    DeliveryState,
-    EndpointState,
-    LastAttempt,
-    explain_holds,
-    explain_next,
-)
-from sandbox.journal.journal import Journal, JournalEntry
+from sandbox.http.journal.journal import Journal, JournalEntry
+from sandbox.infrastructure.db.engine import consistent_read
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.webhooks.explanation import (
     DeliveryExplanation,
     ExplainedAttempt,
@@ -29,6 +22,13 @@ from sandbox.webhooks.explanation import (
     Hold,
     NextAttempt,
     summarize,
+)
+from sandbox.webhooks.waiting_reasons import (
+    DeliveryState,
+    EndpointState,
+    LastAttempt,
+    explain_holds,
+    explain_next,
 )
 
 _MAX_ATTEMPTS: Final = 100

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import msgspec
 
 from sandbox.domain import redaction
-from sandbox.domain.choices import DeliveryStatus, EndpointStatus, ErrorClass, HoldReason, NextReason, RetryProfile
 from sandbox.domain.clock import render
+from sandbox.domain.enumerations import DeliveryStatus, EndpointStatus, ErrorClass, HoldReason, NextReason, RetryProfile
 from sandbox.domain.ledger_entry import LedgerEntry
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
-from sandbox.db.statements import read_statements
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.event_filters import first_unmet, to_text
@@ -14,11 +13,12 @@ from sandbox.domain.events import includes
 from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.operation import post
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.deliveries import Delivery
-from sandbox.webhooks.endpoints import find_endpoint
-from sandbox.webhooks.requests import PreviewBody, SendSampleBody, event_type_errors
+from sandbox.webhooks.endpoints.requests import PreviewBody, SendSampleBody, event_type_errors
+from sandbox.webhooks.endpoints.service import find_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
-from sandbox.db.statements import read_statements
 from sandbox.domain.clock import milliseconds, parse
 from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.event_filters import to_text
@@ -17,11 +16,12 @@ from sandbox.domain.fields import Uuid
 from sandbox.domain.ids import first_id_at
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.operation import post
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.webhooks.endpoints import Endpoint, find_endpoint
+from sandbox.webhooks.endpoints.requests import RecoverBody, recover_errors
+from sandbox.webhooks.endpoints.service import Endpoint, find_endpoint
 from sandbox.webhooks.preview import IS_SAMPLE, obstacle_to
-from sandbox.webhooks.requests import RecoverBody, recover_errors
 
 if TYPE_CHECKING:
     from asyncpg import Record

@@ -21,8 +21,8 @@ import httpx
 import psutil
 import pytest
 
-from sandbox.db.distribute import distribute
-from sandbox.db.engine import APPLICATION_ROLE
+from sandbox.infrastructure.db.distributed.distribute import distribute
+from sandbox.infrastructure.db.engine import APPLICATION_ROLE
 from tests.harness.own_sandbox import start_sandbox
 from tests.harness.supervised import end, environment
 from tests.harness.waiting import until

@@ -3,7 +3,7 @@
 from typing import get_args
 from uuid import uuid4
 
-from sandbox.domain.choices import FaultKind, Signing
+from sandbox.domain.enumerations import FaultKind, Signing
 from tests.harness.waiting import until
 from tests.harness.world import World
 from tests.test_ipn import send

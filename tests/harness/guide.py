@@ -1,4 +1,4 @@
-"""The guide in sandbox/docs/guide, built when a test needs it and docs/ changed since."""
+"""The guide in sandbox/server/docs/guide, built when a test needs it and docs/ changed since."""
 
 import fcntl
 import subprocess
@@ -8,7 +8,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent.parent
 DOCS: Final = ROOT / "docs"
-SITE: Final = ROOT / "sandbox" / "docs" / "guide"
+SITE: Final = ROOT / "sandbox" / "server" / "docs" / "guide"
 BUILDER: Final = ROOT / "build_backend" / "guide.py"
 
 

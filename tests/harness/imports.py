@@ -25,35 +25,29 @@ _BUILT: Final = "guide"
 
 
 class Layer(NamedTuple):
-    """Folders that may import all lower layers, and also each other if `free`."""
+    """Folders that may import all lower layers, but not each other."""
 
     name: str
     folders: tuple[str, ...]
-    free: bool = False
 
 
 LAYERS: Final = (
     Layer("domain, and the process of a user's tests", ("domain", "psp_sandbox")),
-    Layer("infrastructure", ("infrastructure", "db"), free=True),
+    Layer("infrastructure", ("infrastructure",)),
     Layer("unit of work", ("unit_of_work",)),
     Layer("http", ("http",)),
-    Layer(
-        "slices",
-        (
-            "aggregator", "audit", "balance", "bulk_credit", "clock", "directory", "faults", "feed", "journal", "listeners",
-            "live", "merchants", "overview", "payouts", "receiver_tests", "sales", "scenarios", "users", "webhooks", "worlds",
-        ),
-        free=True,
-    ),
-    Layer("shared by the entry points", ("docs", "runtime")),
-    Layer("console", ("console",)),
+    Layer("payouts and webhooks", ("payouts", "webhooks")),
+    Layer("users", ("users",)),
+    Layer("worlds", ("worlds",)),
     Layer("server", ("server",)),
-    Layer("programs", ("bench", "build_backend", "examples", "ipn", "mcp", "openapi", "seeds", "worker")),
-    Layer("command line", ("cli",)),
+    Layer("programs", ("build_backend", "cli", "examples", "ipn", "openapi", "seeds", "worker")),
     Layer("tests", ("tests",)),
     Layer("continuous integration", ("ci",)),
-)  # fmt: skip
+)
 """All layers, lowest first."""
+
+SLICED: Final = ("http", "payouts", "users", "webhooks", "worlds")
+"""Folders that consist of slices, one for each resource."""
 
 COMPOSERS: Final = ("server", "tests")
 """Folders that may import an `api` module of another folder."""
@@ -127,7 +121,7 @@ def relative_imports(sources: Mapping[str, str]) -> list[str]:
 
 
 def upward_imports(imports: Iterable[Import]) -> set[Import]:
-    """Return imports of a higher layer, of another folder in a layer that is not `free`, or of a folder without a layer."""
+    """Return imports of a higher layer, of another folder in the same layer, or of a folder without a layer."""
     heights = {folder: height for height, layer in enumerate(LAYERS) for folder in layer.folders}
 
     def is_upward(one: Import) -> bool:
@@ -136,8 +130,7 @@ def upward_imports(imports: Iterable[Import]) -> set[Import]:
             return False
         if importer not in heights or imported not in heights:
             return True
-        below = heights[importer] - heights[imported]
-        return below < 0 or (below == 0 and not LAYERS[heights[importer]].free)
+        return heights[importer] <= heights[imported]
 
     return {one for one in imports if is_upward(one)}
 
@@ -155,6 +148,17 @@ def api_imports(imports: Iterable[Import]) -> set[Import]:
 def folder_arrows(imports: Iterable[Import]) -> set[tuple[str, str]]:
     """Return (importing folder, imported folder) for all imports between folders."""
     arrows = {(folder_of(one.importer), folder_of(one.imported)) for one in imports}
+    return {(importer, imported) for importer, imported in arrows if importer != imported}
+
+
+def slice_arrows(imports: Iterable[Import], folder: str) -> set[tuple[str, str]]:
+    """Return (importing package, imported package) for all imports between the slices of a folder in `sandbox`."""
+    within = f"sandbox.{folder}."
+    arrows = {
+        (one.importer.rpartition(".")[0], one.imported.rpartition(".")[0])
+        for one in imports
+        if one.importer.startswith(within) and one.imported.startswith(within)
+    }
     return {(importer, imported) for importer, imported in arrows if importer != imported}
 
 
@@ -220,7 +224,8 @@ def report(sources: Mapping[str, str]) -> str:
     ]
     counts = (
         f"{len(sources)} files, {len(imports)} imports; {len(folders)} folders, {len(arrows)} arrows; "
-        f"layers that the arrows need: {layers_needed(arrows)}; "
+        f"layers that the arrows need: {layers_needed(arrows)} of {len(LAYERS)} declared; "
+        f"slices deep: {', '.join(f'{name} {layers_needed(slice_arrows(imports, name))}' for name in SLICED)}; "
         f"upward: {len(folder_arrows(upward))} arrows, {len(upward)} imports; "
         f"cycles: {len(cycles(arrows))} of folders, {len(cycles(files))} of files"
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import asyncpg
 
-from sandbox.db.engine import APPLICATION_ROLE, PLANNER
-from sandbox.db.migrate import migrate
 from sandbox.domain.ids import MAX_ID, MIN_ID
+from sandbox.infrastructure.db.engine import APPLICATION_ROLE, PLANNER
+from sandbox.infrastructure.db.migrate import migrate
 
 MERCHANT = "00000000-0000-7000-8000-0000000000aa"
 NOW = "2031-01-01 00:00:00+00"

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 
 from aiohttp.abc import AbstractResolver
 
-from sandbox.webhooks.sender import MAX_IN_FLIGHT, SendResult, WebhookSender
+from sandbox.webhooks.outbound.sender import MAX_IN_FLIGHT, SendResult, WebhookSender
 from tests.harness.stream_server import accepting
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))

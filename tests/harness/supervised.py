@@ -17,7 +17,7 @@ import psutil
 
 SERVER = """
 import http.server, os, socket
-from sandbox.runtime.lifeline import follow_lifeline
+from sandbox.server.runtime.lifeline import follow_lifeline
 follow_lifeline()
 class PidHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -32,7 +32,7 @@ server.serve_forever()
 """
 WORKER = """
 import time
-from sandbox.runtime.lifeline import follow_lifeline
+from sandbox.server.runtime.lifeline import follow_lifeline
 follow_lifeline()
 time.sleep(1000)
 """
@@ -45,8 +45,8 @@ from pathlib import Path
 from sandbox.cli.failures import Failure
 from sandbox.cli.run import run_command
 from sandbox.cli.up import run_up
-from sandbox.runtime import child
-from sandbox.runtime.options import Options, Programs
+from sandbox.server.runtime import child
+from sandbox.server.runtime.options import Options, Programs
 child._FIRST_DELAY = 0.01
 def program(text):
     return (sys.executable, "-c", text)

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.unit import IdempotencyKey, RequestContext
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.infrastructure.db.engine import close_pool, open_pool
+from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.notifier import Hook, Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 

@@ -21,7 +21,7 @@ _STATUS_OF: Final[Mapping[str, str]] = {
 _PASSED: Final = frozenset({"REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW"})
 _REPEATS: Final = (Kind.TWICE, Kind.KILLED_BEFORE_ANSWER)
 """After these, the same event has arrived twice."""
-_CERTIFY: Final = Path(application.FOLDER) / "sandbox" / "receiver_tests" / "checks.toml"
+_CERTIFY: Final = Path(application.FOLDER) / "sandbox" / "webhooks" / "receiver_tests" / "checks.toml"
 
 
 def why(cause: Cause) -> str:

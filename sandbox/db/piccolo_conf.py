@@ -1,8 +1,0 @@
-"""Piccolo's configuration, for its command line and its engine finder."""
-
-from piccolo.conf.apps import AppRegistry
-
-from sandbox.db.engine import ENGINE
-
-DB = ENGINE
-APP_REGISTRY = AppRegistry(apps=["sandbox.db.piccolo_app"])

@@ -1,0 +1,152 @@
+"""The merchant's clock: what is due, and what an advance ran."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sandbox.domain.clock import parse, render
+from sandbox.http.responses import Response
+from sandbox.server.console.data_table import Column, Row, Table
+from sandbox.server.console.forms import FormState
+from sandbox.server.console.routing import Pages
+from sandbox.server.console.view import View
+
+pages = Pages()
+RAN: Final = (
+    Column("at", "At", "time"),
+    Column("what", "What ran"),
+    Column("result", "Result", "status"),
+    Column("detail", "Detail"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
+    Column("sale_id", "Sale", "id", link="/users/sales/{sale_id}"),
+    Column("delivery_id", "Delivery", "id", link="/webhooks/deliveries/{delivery_id}"),
+    Column("event_id", "Event", "id", link="/webhooks/events/{event_id}"),
+)
+DUE: Final = (
+    Column("due_at", "Due at", "time"),
+    Column("description", "What happens"),
+    Column("payout_id", "Payout", "id", link="/payouts/{payout_id}"),
+    Column("sale_id", "Sale", "id", link="/users/sales/{sale_id}"),
+    Column("delivery_id", "Delivery", "id", link="/webhooks/deliveries/{delivery_id}"),
+)
+SHOWN_STEPS: Final = 25
+"""Number of steps that are shown after an advance; the others unfold."""
+SHOWN_DUE: Final = 15
+_NO_IDS: Final = {"payout_id": None, "sale_id": None, "delivery_id": None, "event_id": None}
+"""The fields of all kinds of steps. Each kind has some of them."""
+_OPERATIONS: Final = {"run-drain": "drain", "run-freeze": "freeze_clock"}
+"""Form → the operation that it calls; all other forms advance the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run that a form of this page started: an advance, a freeze at a time, or a drain."""
+
+    title: str
+    now: str
+    steps: int
+    stopped_because: str | None
+    listed: int
+    first: Table
+    rest: Table
+    operation_id: str
+    key: str
+    """The idempotency key: the same request with the same key continues to the same time."""
+    again: Mapping[str, str]
+    """The fields of the same request."""
+
+
+@pages.page("/world")
+async def clock(view: View) -> Response:
+    """Show the clock, with forms to move it, and what the last of them ran."""
+    state, (due, has_more) = await asyncio.gather(view.call("get_clock"), _due(view))
+    return await view.render(
+        "clock.html",
+        tables=[due],
+        state=state,
+        has_more=has_more,
+        next_due=next((row["due_at"] for row in due.rows if row["due_at"] > state["now"]), None),
+        offset=_offset(state["offset_seconds"]),
+        times=_times(state["now"]),
+        ran=_ran(view.form),
+    )
+
+
+async def _due(view: View) -> tuple[Table, bool]:
+    """Return the table of what happens next, and whether there is more to come."""
+    found = await view.call("list_due", query={"limit": str(SHOWN_DUE)})
+    items = found["data"]
+    # One advance runs everything that is due at the same time, so only the first of these rows has a button.
+    rows = [
+        {**_NO_IDS, **item, "is_first": number == 0 or items[number - 1]["due_at"] != item["due_at"]}
+        for number, item in enumerate(items)
+    ]
+    empty = "Nothing is due. Create a payout to an account that ends in 0012: it is returned a minute later."
+    return Table("due", "What is due next", DUE, rows, empty), found["has_more"]
+
+
+def _ran(form: FormState | None) -> Ran | None:
+    if form is None or not isinstance(form.result, dict):
+        return None
+    found = form.result
+    operation_id = _OPERATIONS.get(form.id, "advance_clock")
+    if operation_id == "drain":
+        title = "All due work is done" if found["drained"] else "Some work is still due"
+    else:
+        title = f"The clock moved from {_moment(found['from'])} to {_moment(found['now'])}"
+    if found["ran"]:
+        title += f": {found['steps']} step{'' if found['steps'] == 1 else 's'} ran"
+    again = {name: values[-1] for name, values in form.values.items() if not name.startswith("_")}
+    steps = [_step(step) for step in found["ran"]]
+    return Ran(
+        title=title,
+        now=found["now"],
+        steps=found["steps"],
+        stopped_because=found["stopped_because"],
+        listed=len(steps),
+        first=Table("ran", "What ran, in order", RAN, steps[:SHOWN_STEPS]),
+        rest=Table("ran-rest", "What ran after that", RAN, steps[SHOWN_STEPS:]),
+        operation_id=operation_id,
+        key=next(iter(form.values.get("_key", ())), ""),
+        again=again,
+    )
+
+
+def _step(step: Row) -> dict[str, Any]:
+    step = {**_NO_IDS, **step}
+    if step["kind"] == "payout_step":
+        source = step["from"]
+        return {**step, "what": "Payout step", "result": step["to"], "detail": f"from {source}" if source else ""}
+    if step["kind"] == "sale_payment":
+        result = "succeeded" if step["error"] is None else "failed"
+        detail = step["error"] or f"{step['payment']} of {step['amount']}"
+        return {**step, "what": "Payment of a sale", "result": result, "detail": detail}
+    status = step["status"]
+    detail = "no response" if status is None else f"HTTP {status}"
+    return {**step, "what": f"Webhook attempt {step['attempt']}", "result": step["outcome"], "detail": detail}
+
+
+def _times(now: str) -> list[tuple[str, str]]:
+    """Return suggestions for a time to move the clock to: RFC 3339 and a description."""
+    at = parse(now)
+    midnight = datetime(at.year, at.month, at.day, tzinfo=at.tzinfo)
+    return [
+        (render(at + timedelta(hours=1)), "in an hour"),
+        (render(midnight + timedelta(days=1)), "next midnight"),
+        (render(at + timedelta(days=7)), "in 7 days"),
+        (render((midnight.replace(day=28) + timedelta(days=4)).replace(day=1)), "first of next month"),
+    ]
+
+
+def _offset(seconds: float | None) -> str:
+    """Return how far a running clock is from the host's, such as `1 day, 2:00:00 ahead of`."""
+    if not seconds:
+        return ""
+    distance = timedelta(seconds=round(abs(seconds)))
+    return f"{distance} {'ahead of' if seconds > 0 else 'behind'}"
+
+
+def _moment(at: str) -> str:
+    return at[:19].replace("T", " ")

@@ -1,0 +1,141 @@
+"""One payout: what happened, what caused it, who was told, what happens next, and what can be done about it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sandbox.domain.clock import parse
+from sandbox.domain.failure_codes import FAILURES
+from sandbox.http.responses import Response
+from sandbox.server.console.data_table import Column
+from sandbox.server.console.routing import Pages
+from sandbox.server.console.view import View
+
+pages = Pages()
+
+MAX_DETAILED_CHANGES: Final = 20
+"""Only the newest changes show their deliveries, so that a payout that was retried without end opens as fast as any other."""
+MAX_DUE: Final = 2
+"""How many due steps are shown. The others are on the clock's page."""
+ENTRY_COLUMNS: Final = (
+    Column("created_at", "Time", "time"),
+    Column("account", "Account"),
+    Column("direction", "Direction"),
+    Column("amount", "Amount", "money"),
+    Column("balance_after", "Balance after", "money"),
+    Column("reason", "Reason", "code"),
+    Column("transfer_id", "Transfer", "id"),
+)
+REQUEST_COLUMNS: Final = (
+    Column("at", "Time", "time"),
+    Column("method", "Method", "code"),
+    Column("path", "Path", link="/requests/{id}"),
+    Column("status", "Status", "number"),
+    Column("duration_ms", "Duration (ms)", "number"),
+    Column("id", "Id", "id", link="/requests/{id}"),
+)
+_CAUSES: Final = {
+    "api": "a request",
+    "worker": "the scenario",
+    "ipn": "a notification from the bank (IPN)",
+    "simulation": "a simulation",
+}
+
+
+@pages.page("/payouts/{payout_id}")
+async def payout(view: View) -> Response:
+    """Show a payout with everything that belongs to it."""
+    payout_id = view.path_parameters["payout_id"]
+    found = await view.call("get_payout", path={"payout_id": payout_id})
+    of_payout = {"payout_id": payout_id}
+    timeline, entries, events, endpoints, due, actions, requests = await asyncio.gather(
+        view.call("get_payout_timeline", path=of_payout),
+        view.table(
+            "entries", "Ledger entries, newest first", ENTRY_COLUMNS, "list_ledger_entries", query=of_payout, limit=100,
+            empty="This payout has moved no money.",
+        ),
+        view.call("list_events", query={**of_payout, "limit": "100"}),
+        view.call("list_webhook_endpoints", query={"limit": "100"}, shown=False),
+        view.call("list_due", query=of_payout),
+        view.call("list_payout_actions", path=of_payout),
+        view.table(
+            "requests", "Requests that mention this payout, newest first", REQUEST_COLUMNS, "list_requests",
+            query={"q": payout_id}, limit=10, empty="The journal has no request that mentions this payout.",
+        ),
+    )  # fmt: skip
+    clock = await view.call("get_clock", shown=False)
+    following = [_due(item, clock["now"]) for item in due["data"]]
+    # Retries of many webhooks must not hide the payout's own next step.
+    soon = [item for number, item in enumerate(following) if number < MAX_DUE or item["kind"] == "payout_step"]
+    changes = await _changes(view, timeline["data"], entries.rows, events["data"])
+    return await view.render(
+        "payout.html",
+        tables=[entries, requests],
+        payout=found,
+        changes=changes,
+        endpoints={endpoint["id"]: endpoint for endpoint in endpoints["data"]},
+        due=soon,
+        due_later=[item for item in following if item not in soon],
+        actions=actions["actions"],
+        failure_choices=_failure_choices,
+        about=" ".join([payout_id, *(change["event_id"] for change in changes)]),
+    )
+
+
+async def _changes(
+    view: View, timeline: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the changes in the timeline, each with its cause in words, its ledger entries, its event and its deliveries.
+
+    The deliveries of old changes are None.
+    """
+    detailed = {change["event_id"] for change in timeline[-MAX_DETAILED_CHANGES:]}
+    types = {event["id"]: event["type"] for event in events}
+    deliveries = dict(zip(detailed, await asyncio.gather(*(_deliveries(view, event_id) for event_id in detailed)), strict=True))
+    return [
+        {
+            **change,
+            "caused_by": _CAUSES.get(change["cause"], change["cause"]),
+            "entries": [entry for entry in reversed(entries) if entry["transfer_id"] == change["ledger_transfer_id"]],
+            "event_type": types.get(change["event_id"], "event"),
+            "deliveries": deliveries.get(change["event_id"]),
+        }
+        for change in timeline
+    ]
+
+
+async def _deliveries(view: View, event_id: str) -> Sequence[Mapping[str, Any]]:
+    """Return the deliveries of an event, those that were attempted with their attempts."""
+    found = await view.call("list_webhook_deliveries", query={"event_id": event_id, "limit": "10"}, shown=False)
+    return await asyncio.gather(*(_attempts(view, delivery) for delivery in reversed(found["data"])))
+
+
+async def _attempts(view: View, delivery: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not delivery["attempt_count"]:
+        return {**delivery, "attempts": []}
+    shown: Mapping[str, Any] = await view.call("get_webhook_delivery", path={"delivery_id": delivery["id"]}, shown=False)
+    return shown
+
+
+def _failure_choices(codes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return failure codes as choices, each with its meaning."""
+    return [(code, f"{code}: {FAILURES[code]}" if code in FAILURES else code) for code in codes]
+
+
+def _due(item: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """Return the due steps, each with the time until then in words; empty if it is overdue."""
+    seconds = (parse(item["due_at"]) - parse(now)).total_seconds()
+    return {**item, "in_words": in_words(seconds) if seconds > 0 else ""}
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration with at most two units: 45 s, 2 min 5 s, 3 h, 2 d 4 h."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    rest, parts = max(1, round(seconds)), []
+    for name, size in units:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {name}")
+        elif parts:
+            break
+    return " ".join(parts[:2])

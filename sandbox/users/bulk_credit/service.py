@@ -1,0 +1,232 @@
+"""Accept bulk credit files, report their progress, and retry failed rows."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from piccolo.columns import Column
+from piccolo.query.methods.select import First, Select
+from piccolo.query.methods.update import Update
+
+from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
+from sandbox.domain.errors import Problem
+from sandbox.domain.idempotency import lookup
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
+from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.copy_target import copy_target
+from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
+from sandbox.infrastructure.large_work import Turns, compute
+from sandbox.unit_of_work.claim import ClaimRequest
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.users.bulk_credit.csv_rows import INVALID, Row, read_rows
+from sandbox.users.bulk_credit.tables import BulkCredits
+from sandbox.users.bulk_credit.upload import Upload
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_COPY_SECONDS: Final = 300.0
+_LINES_PER_PART: Final = 500
+_CONCURRENT_FILES: Final = 2
+"""Maximum number of files that a process stores at the same time. Each needs a connection and, for a million rows, 100 MB."""
+
+_SQL: Final = read_statements(__name__)
+_ITEMS: Final = {False: _SQL["all_items"], True: _SQL["duplicates"]}
+"""The statement for rows of a file, by whether only duplicates are listed."""
+_RETRY_ITEMS: Final = _SQL["retry_items"]
+
+
+class BulkCreditService:
+    """The operations on bulk credits."""
+
+    def __init__(self, work: UnitOfWorkRunner) -> None:
+        self._work = work
+        self._turns = Turns(_CONCURRENT_FILES)
+
+    async def upload(self, context: RequestContext, upload: Upload) -> CommandResult:
+        """Store a file for the workers to credit: 202 with the activity. Rows, counts and key commit together.
+
+        Raises VALIDATION_ERROR if the file has no header, PAYLOAD_TOO_LARGE if it has too many rows, RATE_LIMITED if
+        too many of the merchant's uploads wait.
+        """
+        activity_id, now, earlier_result = await self._start(context)
+        if earlier_result is not None:
+            return earlier_result
+        async with self._turns.place(context.merchant_id):
+            return await self._store(context, activity_id, now, upload)
+
+    async def get(self, merchant_id: str, activity_id: str) -> Activity:
+        """Return a bulk credit with its current counts. Raises NOT_FOUND."""
+        async with connection(merchant_id):
+            record = await _select_one(merchant_id, activity_id)
+        if record is None:
+            raise _not_found(activity_id)
+        return to_activity(record)
+
+    async def list(self, merchant_id: str, window: PageWindow) -> Page:
+        """Return a page of bulk credits with their current counts, newest first."""
+        async with connection(merchant_id):
+            records = await _select_page(merchant_id, window.before, window.since, window.limit + 1)
+        found = [to_activity(record) for record in records]
+        return page(found, window.limit, [activity.activity_id for activity in found])
+
+    async def items(
+        self, merchant_id: str, activity_id: str, limit: int, after_line: int, status: str | None, *, only_duplicates: bool
+    ) -> Page:
+        """Return a page of a bulk credit's rows after a line, in file order. Raises NOT_FOUND.
+
+        With `only_duplicates`, only rows that equal an earlier row.
+        """
+        await self.get(merchant_id, activity_id)
+        statuses = ITEM_STATUSES if status is None else [status]
+        async with connection(merchant_id) as conn:
+            records = await conn.fetch(_ITEMS[only_duplicates], merchant_id, activity_id, statuses, after_line, limit + 1)
+        found = [Item(**dict(record)) for record in records]
+        return page(found, limit, [line_to_cursor(item.line) for item in found])
+
+    async def retry(self, context: RequestContext, activity_id: str) -> CommandResult:
+        """Retry the failed rows: 202 with the activity, 404, or 409 NOT_RETRYABLE if no row failed or some are pending.
+
+        Raises NOT_FOUND for a malformed id.
+        """
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+            record = await _select_one(unit.merchant_id, activity_id)
+            if record is None:
+                raise _not_found(activity_id)
+            if record["status"] in (UPLOADED, PROCESSING):
+                raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}. Wait until it is done, then retry.")
+            if not record["failed"]:
+                raise Problem("NOT_RETRYABLE", f"The activity is {record['status']} and has no failed rows.")
+            await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
+            await _retry(unit.merchant_id, activity_id, unit.now)
+            unit.effects.add(Effect.BULK_CREDIT_PENDING)
+            return CommandResult(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
+
+        return await self._work.run(context, action)
+
+    async def _start(self, context: RequestContext) -> tuple[str, datetime, CommandResult | None]:
+        """Return a new activity id, the merchant's time, and the result of an earlier request with the same key, if any."""
+        assert context.key is not None, "an upload requires an idempotency key"
+
+        async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> tuple[str, datetime, CommandResult | None]:
+            return unit.ids.next(), unit.now, lookup(unit, context)
+
+        return await self._work.run_transaction(ClaimRequest(context.merchant_id, keys=(context.key.key,)), decide)
+
+    async def _store(self, context: RequestContext, activity_id: str, now: datetime, upload: Upload) -> CommandResult:
+        counts: Counter[str] = Counter()
+        prefix = f"{context.merchant_id}\t{activity_id}\t"
+
+        async def copy_lines() -> AsyncIterator[bytes]:
+            rows = read_rows(upload.file)
+
+            def next_part() -> bytes | None:
+                lines = list(islice(rows, _LINES_PER_PART))
+                part = [row for row in lines if row is not None]
+                counts["total"] += len(part)
+                counts["duplicates"] += sum(row.same_as_line is not None for row in part)
+                counts.update(row.status for row in part)
+                return "".join(_copy_line(prefix, row) for row in part).encode() if lines else None
+
+            while (part := await compute(context.merchant_id, next_part, is_large=bool(counts))) is not None:
+                yield part
+
+        async def copy(conn: "PoolConnectionProxy[Any]") -> None:
+            # This runs before the merchant's lock is taken, so that no other request waits for the file.
+            if counts:  # the transaction is retried: start over
+                upload.file.seek(0)
+                counts.clear()
+            await BulkCredits.insert(_new_bulk_credit(context, activity_id, now))
+            table, schema = await copy_target(conn, "bulk_credit_items")
+            # COPY as text, which the driver sends unchanged. Encoding records would take longer than everything else.
+            await conn.copy_to_table(
+                table,
+                schema_name=schema,
+                source=copy_lines(),
+                columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error", "same_as_line"],
+                timeout=_COPY_SECONDS,
+            )
+            await _count(context.merchant_id, activity_id, counts)
+
+        async def accept(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+            unit.effects.add(Effect.BULK_CREDIT_PENDING)
+            accepted = Accepted(activity_id, UPLOADED)
+            return CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
+
+        return await self._work.run_with_reserved_key(context, accept, prepare=copy)
+
+
+def _select_one(merchant_id: str, activity_id: str) -> First:
+    return BulkCredits.select().where(BulkCredits.merchant_id == merchant_id, BulkCredits.id == activity_id).first()
+
+
+def _select_page(merchant_id: str, before: str, since: str, limit: int) -> Select[BulkCredits]:
+    b = BulkCredits
+    found = b.select().where(b.merchant_id == merchant_id, b.id < before, b.id >= since)
+    return found.order_by(b.id, ascending=False).limit(limit)
+
+
+def _retry(merchant_id: str, activity_id: str, now: datetime) -> Update[BulkCredits]:
+    b = BulkCredits
+    values: dict[Column | str, Any] = {b.status: PROCESSING, b.failed: 0, b.completed_at: None, b.updated_at: now}
+    return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
+
+
+def _count(merchant_id: str, activity_id: str, counts: Mapping[str, int]) -> Update[BulkCredits]:
+    b = BulkCredits
+    values: dict[Column | str, Any] = {
+        b.total: counts["total"],
+        b.invalid: counts[INVALID],
+        b.duplicates: counts["duplicates"],
+    }
+    return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
+
+
+def _new_bulk_credit(context: RequestContext, activity_id: str, now: datetime) -> BulkCredits:
+    return BulkCredits(
+        merchant_id=context.merchant_id,
+        id=activity_id,
+        status=UPLOADED,
+        total=0,
+        invalid=0,
+        duplicates=0,
+        succeeded=0,
+        failed=0,
+        request_id=context.request_id,
+        traceparent=context.traceparent,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def line_to_cursor(line: int) -> str:
+    """Return a line number in the form of an id, for a list's cursor."""
+    text = f"{line:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def line_from_cursor(position: str) -> int:
+    """Return the line number in a cursor. For a cursor of another list, return a line after the last one."""
+    return min(int(position.replace("-", ""), 16), 2**31 - 1)
+
+
+def _copy_line(prefix: str, row: Row) -> str:
+    """Return a row in COPY's text format, https://www.postgresql.org/docs/current/sql-copy.html."""
+    if row.status == INVALID:
+        # Only invalid rows hold text from the file; the parser has replaced control characters such as tabs.
+        return f"{prefix}{row.line}\t{_escaped(row.user_id)}\t{_escaped(row.amount)}\t{row.status}\t{row.error}\t\\N\n"
+    same_as_line = "\\N" if row.same_as_line is None else row.same_as_line
+    return f"{prefix}{row.line}\t{row.user_id}\t{row.amount}\t{row.status}\t\\N\t{same_as_line}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\")
+
+
+def _not_found(activity_id: str) -> Problem:
+    return Problem("NOT_FOUND", f"Bulk credit {activity_id} not found.")

@@ -1,0 +1,366 @@
+"""Start receiver tests, run them in the background, and show what they found.
+
+A test runs in the process that accepted it, and stores its findings as it goes, so every process can show its progress. If that
+process dies, its heartbeats stop, and the test is shown as failed. The secret is only kept in memory, while the test runs.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+import structlog
+from piccolo.query.methods.select import First
+from piccolo.query.methods.update import Update
+from tenacity import stop_after_attempt
+
+from sandbox.domain.clock import render, truncate
+from sandbox.domain.errors import Problem
+from sandbox.domain.redaction import Address
+from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
+from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.backoff import backoff
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
+from sandbox.infrastructure.db.statements import read_statements
+from sandbox.infrastructure.large_work import Turns
+from sandbox.infrastructure.live_feed import Note
+from sandbox.infrastructure.tasks import end_tasks
+from sandbox.unit_of_work.claim import RESERVE_NO_IDS
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.unit_of_work.transaction import write_rows
+from sandbox.webhooks.outbound.address_guard import Network
+from sandbox.webhooks.outbound.sender import WebhookSender
+from sandbox.webhooks.receiver_tests.checks import NAMES
+from sandbox.webhooks.receiver_tests.judges import Limits, Outcome
+from sandbox.webhooks.receiver_tests.junit import junit
+from sandbox.webhooks.receiver_tests.requests import ReceiverTestBody, check_receiver_test, receiver_test_errors
+from sandbox.webhooks.receiver_tests.results import (
+    Finding,
+    NotVisible,
+    ReceiverTestSummary,
+    StoredFinding,
+    not_visible,
+    shown,
+    summary,
+)
+from sandbox.webhooks.receiver_tests.runner import ReceiverRun, Target, new_id, target_of
+from sandbox.webhooks.receiver_tests.tables import ReceiverTests
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+MAX_RUNNING: Final = 2
+"""Maximum tests of a merchant that one process runs at a time."""
+MAX_RUNNING_IN_PROCESS: Final = 16
+_PLACES: Final = 2
+"""Of these, how many send at a time, of different merchants. A test's bursts occupy the event loop."""
+KEPT: Final = 100
+"""How many tests are kept per merchant."""
+_SAVE_SECONDS: Final = 0.2
+_HEARTBEAT_SECONDS: Final = 2.0
+_DEAD_AFTER: Final = timedelta(seconds=15)
+"""A running test without a heartbeat for this long has lost its process."""
+_SAVE_ATTEMPTS: Final = 20
+_MAX_SAVE_PAUSE: Final = 5.0
+_CLOSE_SECONDS: Final = 2.0
+_log = structlog.get_logger()
+
+_SQL: Final = read_statements(__name__)
+_DELETE_OLD: Final = _SQL["delete_old"]
+_LIST: Final = _SQL["list"]
+
+TestStatus = Literal["RUNNING", "PASSED", "FAILED"]
+_findings: Final = msgspec.json.Decoder(list[StoredFinding])
+_outcomes: Final = msgspec.json.Decoder(list[Outcome])
+
+
+class ListedReceiverTest(msgspec.Struct, kw_only=True):
+    """A test of a webhook receiver without its findings. It is PASSED if no check failed.
+
+    `error` says why a test did not complete; such a test is FAILED.
+    """
+
+    id: str
+    status: TestStatus
+    url: Address
+    probe_url: Address | None
+    signing: str
+    summary: ReceiverTestSummary
+    error: str | None
+    created_at: str
+    finished_at: str | None
+
+
+class ReceiverTest(ListedReceiverTest, kw_only=True):
+    """A test of a webhook receiver. While it runs, `checks` has those that are done. It is PASSED if no check failed.
+
+    `error` says why a test did not complete; such a test is FAILED.
+    """
+
+    checks: list[Finding]
+    not_visible: list[NotVisible]
+
+
+class ReceiverTestService:
+    """Starts and shows receiver tests."""
+
+    def __init__(
+        self,
+        work: UnitOfWorkRunner,
+        allowed_networks: Sequence[Network],
+        on_progress: Callable[[str, Sequence[Note]], None],
+        limits: Limits = Limits(),  # noqa: B008 -- immutable
+    ) -> None:
+        """`allowed_networks` are the private networks in which receivers and probes may be.
+
+        `on_progress` receives the merchant and a note for the live feed after each check and at the end.
+        """
+        self._work = work
+        self._allowed = tuple(allowed_networks)
+        self._on_progress = on_progress
+        self._limits = limits
+        self._sender: WebhookSender | None = None
+        self._running: Counter[str] = Counter()
+        self._turns = Turns(_PLACES)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Make tests possible. Call it inside the event loop."""
+        # A sender of its own: it waits longer for answers than a delivery does, to tell a late answer from none.
+        self._sender = WebhookSender(self._allowed, timeout=self._limits.give_up)
+
+    async def close(self) -> None:
+        """End the running tests, and store that they were interrupted."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+        await end_tasks(*self._tasks)
+        if self._sender is not None:
+            await self._sender.close()
+
+    def running(self, merchant_id: str) -> int:
+        """Return how many tests of the merchant this process is running."""
+        return self._running[merchant_id]
+
+    def check(self, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the validation errors in a test's fields that its schema cannot express."""
+        return receiver_test_errors(fields, self._allowed)
+
+    async def create(self, context: RequestContext, body: ReceiverTestBody) -> CommandResult:
+        """Start a test. Responds with 202 and the ReceiverTest. Raises VALIDATION_ERROR.
+
+        Raises RATE_LIMITED if the merchant or the process has too many running tests.
+        """
+        check_receiver_test(body, self._allowed)
+        merchant_id = context.merchant_id
+        if self.running(merchant_id) >= MAX_RUNNING or self._running.total() >= MAX_RUNNING_IN_PROCESS:
+            raise Problem(
+                "RATE_LIMITED",
+                f"At most {MAX_RUNNING} receiver tests of a merchant run at a time; wait for one to finish.",
+                headers={"Retry-After": "2"},
+            )
+        test_id = new_id()
+
+        async def action(conn: "PoolConnectionProxy[Any]", _: UnitOfWork) -> CommandResult:
+            now = truncate(datetime.now(UTC))
+            row = ReceiverTests(
+                merchant_id=merchant_id,
+                id=test_id,
+                url=body.url,
+                probe_url=body.probe_url,
+                signing=body.signing,
+                is_finished=False,
+                interrupted=False,
+                findings="[]",
+                created_at=now,
+                heartbeat_at=now,
+            )
+            (record,) = await ReceiverTests.insert(row).returning(*ReceiverTests.all_columns())
+            await conn.execute(_DELETE_OLD, merchant_id, KEPT)
+            return CommandResult(202, msgspec.json.encode(_to_test(record)), f"/sandbox/v1/receiver-tests/{test_id}")
+
+        self._running[merchant_id] += 1
+        begun = False
+        try:
+            result = await self._work.run(context, action, RESERVE_NO_IDS)
+            if result.status == 202 and not result.replayed:
+                self._begin(merchant_id, test_id, target_of(body))
+                begun = True
+        finally:
+            if not begun:
+                self._end(merchant_id)
+        return result
+
+    async def list(self, merchant_id: str, window: PageWindow) -> Page:
+        """Return a page of tests, newest first."""
+        async with connection(merchant_id) as conn:
+            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
+        found = [ListedReceiverTest(**_shown(record, _outcomes.decode(record["outcomes"]))) for record in records]
+        return page(found, window.limit, [test.id for test in found])
+
+    async def get(self, merchant_id: str, test_id: str) -> ReceiverTest:
+        """Return a test with its findings so far. Raises NOT_FOUND."""
+        async with connection(merchant_id):
+            record = await _select_one(merchant_id, test_id)
+        if record is None:
+            raise Problem("NOT_FOUND", f"Receiver test not found. The newest {KEPT} of a merchant are kept.")
+        return _to_test(record)
+
+    async def junit(self, merchant_id: str, test_id: str) -> str:
+        """Return a finished test as JUnit XML. Raises NOT_FOUND, and INVALID_STATE while it runs."""
+        test = await self.get(merchant_id, test_id)
+        if test.status == "RUNNING":
+            raise Problem("INVALID_STATE", "This receiver test is still running; wait until it has PASSED or FAILED.")
+        return junit(test.url, test.created_at, test.checks, test.error)
+
+    def _begin(self, merchant_id: str, test_id: str, target: Target) -> None:
+        task = asyncio.create_task(self._run(merchant_id, test_id, target))
+        self._tasks.add(task)
+
+        def ended(done: "asyncio.Task[None]") -> None:
+            self._tasks.discard(done)
+            self._end(merchant_id)
+            if not done.cancelled() and done.exception() is not None:
+                _log.error("receiver_test_failed", merchant_id=merchant_id, test_id=test_id, exc_info=done.exception())
+
+        task.add_done_callback(ended)
+
+    def _end(self, merchant_id: str) -> None:
+        self._running[merchant_id] -= 1
+        if not self._running[merchant_id]:
+            del self._running[merchant_id]
+
+    async def _run(self, merchant_id: str, test_id: str, target: Target) -> None:
+        """Run a test, and store its findings and heartbeats. Stops if the merchant was deleted."""
+        assert self._sender is not None, "start() comes first"
+        findings: list[StoredFinding] = []
+
+        def on_finding(finding: StoredFinding) -> None:
+            findings.append(finding)
+            self._notify(merchant_id, test_id, "RUNNING", findings, finding)
+
+        sender = self._sender
+
+        async def in_turn() -> list[StoredFinding]:
+            async with self._turns.place(merchant_id):
+                return await ReceiverRun(sender, target, self._limits).run(on_finding)
+
+        run = asyncio.create_task(in_turn())
+        try:
+            saved, saved_at = 0, time.monotonic()
+            while not (await asyncio.wait({run}, timeout=_SAVE_SECONDS))[0]:
+                if len(findings) > saved or time.monotonic() - saved_at > _HEARTBEAT_SECONDS:
+                    saved, saved_at = len(findings), time.monotonic()
+                    if not await self._save(merchant_id, test_id, findings):
+                        return
+            findings = run.result()
+            await self._save_end(merchant_id, test_id, findings)
+        except BaseException:
+            # The process is shutting down, or this is a bug. Either way, nobody runs the rest of the checks.
+            with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):
+                await write_rows(merchant_id, lambda _: _update(merchant_id, test_id, _as_json(findings), True, True).run())
+            raise
+        finally:
+            await end_tasks(run)
+        self._notify(merchant_id, test_id, _verdict([finding.outcome for finding in findings]), findings, None)
+
+    async def _save(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> bool:
+        """Store findings and a heartbeat. Return False if the test no longer exists."""
+        try:
+            update = _update(merchant_id, test_id, _as_json(findings), False, False)
+            return bool(await write_rows(merchant_id, lambda _: update.run()))
+        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
+            _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
+            return True  # the next heartbeat saves it
+
+    async def _save_end(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> None:
+        """Store the end of a test. Raises the last error if PostgreSQL stays unavailable."""
+
+        def log_outage(error: BaseException) -> None:
+            _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
+
+        saving = backoff(_SAVE_SECONDS, _MAX_SAVE_PAUSE, (*CONNECTION_ERRORS, *RETRYABLE), log_outage)
+        await saving.copy(stop=stop_after_attempt(_SAVE_ATTEMPTS), reraise=True)(
+            write_rows, merchant_id, lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run()
+        )
+
+    def _notify(
+        self,
+        merchant_id: str,
+        test_id: str,
+        status: TestStatus,
+        findings: Sequence[StoredFinding],
+        finding: StoredFinding | None,
+    ) -> None:
+        data = {
+            "id": test_id,
+            "status": status,
+            "done": len(findings),
+            "total": len(NAMES),
+            "check": None if finding is None else {"name": finding.name, "outcome": finding.outcome},
+        }
+        self._on_progress(merchant_id, [Note("receiver_test.progressed", data)])
+
+
+def _select_one(merchant_id: str, test_id: str) -> First:
+    t = ReceiverTests
+    return t.select().where(t.merchant_id == merchant_id, t.id == test_id).first()
+
+
+def _update(merchant_id: str, test_id: str, findings: str, is_finished: bool, interrupted: bool) -> Update[ReceiverTests]:
+    t = ReceiverTests
+    found = t.update(
+        {
+            t.findings: findings,
+            t.is_finished: is_finished,
+            t.interrupted: interrupted,
+            t.heartbeat_at: truncate(datetime.now(UTC)),
+        }
+    )
+    return found.where(t.merchant_id == merchant_id, t.id == test_id).returning(t.id)
+
+
+def _as_json(findings: Sequence[StoredFinding]) -> str:
+    return msgspec.json.encode(findings).decode()
+
+
+def _verdict(outcomes: Sequence[Outcome]) -> TestStatus:
+    return "FAILED" if "failed" in outcomes else "PASSED"
+
+
+def _to_test(record: Mapping[str, Any]) -> ReceiverTest:
+    findings = _findings.decode(record["findings"])
+    # A test that runs checks in parallel finds them in another order.
+    findings.sort(key=lambda finding: NAMES.index(finding.name))
+    return ReceiverTest(
+        **_shown(record, [finding.outcome for finding in findings]),
+        checks=[shown(finding, record["signing"]) for finding in findings],
+        not_visible=not_visible(record["probe_url"] is not None),
+    )
+
+
+def _shown(record: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    is_finished, is_interrupted = record["is_finished"], record["interrupted"]
+    if not is_finished and datetime.now(UTC) - record["heartbeat_at"] > _DEAD_AFTER:
+        is_finished = is_interrupted = True
+    error = None
+    if is_interrupted:
+        missing = len(NAMES) - len(outcomes)
+        error = f"The sandbox stopped while the test ran, so {missing} checks are missing. Start another test."
+    status: TestStatus = "RUNNING" if not is_finished else "FAILED" if is_interrupted else _verdict(outcomes)
+    return {
+        "id": str(record["id"]),
+        "status": status,
+        "url": record["url"],
+        "probe_url": record["probe_url"],
+        "signing": record["signing"],
+        "summary": summary(outcomes, record["probe_url"] is not None),
+        "error": error,
+        "created_at": render(record["created_at"]),
+        "finished_at": render(record["heartbeat_at"]) if is_finished else None,
+    }

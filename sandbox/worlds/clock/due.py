@@ -1,0 +1,164 @@
+"""List what a merchant's clock will run next: the payout steps, payments of sales and webhook attempts that are scheduled."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.domain import redaction
+from sandbox.domain.clock import render, round_up
+from sandbox.domain.enumerations import EventType, PayoutStatus, SalePaymentKind
+from sandbox.domain.failure_codes import DEFAULT_FAILURE_CODES
+from sandbox.domain.sale import COLUMNS, due_kind, payment_of, to_sale
+from sandbox.domain.scenario_engine import Catalogue
+from sandbox.domain.scenario_runner import decide_due
+from sandbox.domain.scenario_selection import named_or_stored
+from sandbox.infrastructure.db.engine import consistent_read
+from sandbox.infrastructure.db.statements import read_statements
+from sandbox.worlds.clock.advancer import SENT_BY_WORKERS
+
+_MAX_CHANGES: Final = 100
+"""Number of a payout's newest changes whose deliveries are searched."""
+
+_SQL: Final = read_statements(__name__, columns=COLUMNS, sent_by_workers=SENT_BY_WORKERS)
+_STEPS: Final = _SQL["steps"]
+_STEP_OF_PAYOUT: Final = _SQL["step_of_payout"]
+_SALES: Final = _SQL["sales"]
+_DELIVERIES: Final = _SQL["deliveries"]
+_DELIVERIES_OF_PAYOUT: Final = _SQL["deliveries_of_payout"]
+
+
+class DueStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"source": "from"}, kw_only=True):
+    """A payout's scheduled status change, or several that happen at the same time.
+
+    `to` is the status after them, null if nothing will change because the payout cannot continue its scenario. `description`
+    names every status on the way.
+    """
+
+    due_at: str
+    payout_id: str
+    source: PayoutStatus
+    to: PayoutStatus | None
+    failure_code: str | None
+    description: str
+
+
+class DueSale(msgspec.Struct, tag_field="kind", tag="sale_payment", kw_only=True):
+    """A scheduled payment of a sale: its advance, or its final payment, which is negative if it takes back the advance."""
+
+    due_at: str
+    sale_id: str
+    user_id: str
+    payment: SalePaymentKind
+    amount: Decimal
+    description: str
+
+
+class DueDelivery(msgspec.Struct, tag_field="kind", tag="delivery_attempt", kw_only=True):
+    """A scheduled attempt at a webhook delivery. `attempt` is its number. `payout_id` is null for an event without a payout."""
+
+    due_at: str
+    delivery_id: str
+    event_id: str
+    event_type: EventType
+    payout_id: str | None
+    endpoint_id: str
+    url: redaction.Address
+    attempt: int
+    description: str
+
+
+class DueWork(msgspec.Struct):
+    """What happens next, soonest first. Of what is due at the same time, payouts come first, then sales.
+
+    A request for `clock/advance` to an item's `due_at` runs it. There are no further pages: `next_cursor` is always null, and
+    `has_more` says whether there is more than `limit`.
+    """
+
+    data: list[DueStep | DueSale | DueDelivery]
+    has_more: bool
+    next_cursor: str | None = None
+
+
+class DueService:
+    """Lists scheduled work."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    async def list(self, merchant_id: str, limit: int, payout_id: str | None) -> DueWork:
+        """Return at most `limit` scheduled items, of all payouts or of one. For one payout, only its newest changes count."""
+        fetch_limit = limit + 1
+        async with consistent_read(merchant_id) as conn:
+            if payout_id is None:
+                steps = await conn.fetch(_STEPS, merchant_id, fetch_limit)
+                sales = await conn.fetch(_SALES, merchant_id, fetch_limit)
+                deliveries = await conn.fetch(_DELIVERIES, merchant_id, fetch_limit)
+            else:
+                steps, sales = await conn.fetch(_STEP_OF_PAYOUT, merchant_id, payout_id), []
+                deliveries = await conn.fetch(_DELIVERIES_OF_PAYOUT, merchant_id, fetch_limit, payout_id, _MAX_CHANGES)
+        found: Sequence[tuple[datetime, int, str, DueStep | DueSale | DueDelivery]] = [
+            *((record["due_at"], 0, record["id"], self._step(record)) for record in steps),
+            *((record["due_at"], 1, record["id"], _sale(record)) for record in sales),
+            *((record["due_at"], 2, record["id"], _delivery(record)) for record in deliveries),
+        ]
+        ordered = [item for *_, item in sorted(found, key=lambda entry: entry[:3])]
+        return DueWork(ordered[:limit], len(ordered) > limit)
+
+    def _step(self, record: Mapping[str, Any]) -> DueStep:
+        source, due_at = record["status"], record["due_at"]
+        try:
+            scenario = named_or_stored(self._catalogue, record["scenario"], record["path"])
+            taken = [step for _, step in decide_due(scenario, record["step"], source, due_at, record["id"]).taken]
+        except KeyError:  # the scenario no longer exists
+            taken = []
+        to = taken[-1].to if taken else None
+        failure_code = (taken[-1].failure_code or DEFAULT_FAILURE_CODES.get(taken[-1].to)) if taken else None
+        path = " → ".join([source, *(step.to for step in taken)])
+        if not taken:
+            path += ": the scenario cannot continue"
+        return DueStep(
+            due_at=_time(due_at),
+            payout_id=record["id"],
+            source=source,
+            to=to,  # type: ignore[arg-type]  # a scenario has only known statuses
+            failure_code=failure_code,
+            description=path if failure_code is None else f"{path} ({failure_code})",
+        )
+
+
+def _sale(record: Mapping[str, Any]) -> DueSale:
+    sale = to_sale(record)
+    kind = due_kind(sale)
+    assert kind is not None, "the table's CHECKs allow a due time only for an open sale"
+    amount = payment_of(sale, kind)
+    return DueSale(
+        due_at=_time(record["due_at"]),
+        sale_id=sale.id,
+        user_id=sale.user_id,
+        payment=kind,
+        amount=amount,
+        description=f"{kind} of {amount} for {sale.brand}",
+    )
+
+
+def _delivery(record: Mapping[str, Any]) -> DueDelivery:
+    attempt, url = record["attempts"] + 1, redaction.address(record["url"])
+    return DueDelivery(
+        due_at=_time(record["due_at"]),
+        delivery_id=record["id"],
+        event_id=record["event_id"],
+        event_type=record["type"],
+        payout_id=record["payout_id"],
+        endpoint_id=record["endpoint_id"],
+        url=url,
+        attempt=attempt,
+        description=f"Attempt {attempt} to send {record['type']} to {url}",
+    )
+
+
+def _time(due_at: datetime) -> str:
+    # Rounded up: when the clock shows this time, the moment has come.
+    return render(round_up(due_at))

@@ -1,0 +1,232 @@
+"""Read, freeze, advance and resume a merchant's clock.
+
+The clock never goes back, with one exception: the clock of a merchant without any activity can also be frozen at an
+earlier time, so that a script can start at the same time in every run.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sandbox.domain.clock import RUNNING, Clock, parse, render, truncate
+from sandbox.domain.clock_target import TargetFn
+from sandbox.domain.errors import CONTENTION, Problem, invalid, unavailable
+from sandbox.domain.fields import Timestamp
+from sandbox.domain.idempotency import UNFINISHED, checkpoint
+from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.infrastructure.db.engine import RETRYABLE, connection
+from sandbox.infrastructure.db.statements import read_statements
+from sandbox.unit_of_work.in_flight import in_flight
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.worlds.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
+from sandbox.worlds.clock.lease import ClockLeasedError, clock_lease
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_LAST_YEAR: Final = 9000
+_SQL: Final = read_statements(__name__)
+_CLOCK: Final = _SQL["clock"]
+_UNSET: Final = datetime.min.replace(tzinfo=UTC)
+
+_HAS_ACTIVITY: Final = _SQL["has_activity"]
+_UNFINISHED: Final = _SQL["unfinished"]
+
+
+class ClockState(msgspec.Struct, kw_only=True):
+    """A merchant's clock. `offset_seconds` says how far it is ahead of the host's clock; null while frozen."""
+
+    now: str
+    frozen: bool
+    frozen_at: str | None
+    offset_seconds: float | None
+
+
+class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
+    """The result of advancing the clock.
+
+    `steps` counts the due steps that were run; `ran` lists the first 1000 in order. If `complete` is true, all due work is done
+    and committed. Otherwise `stopped_because` says why the advance stopped at `now`; repeat the request to continue.
+    """
+
+    began: Timestamp
+    complete: bool
+    stopped_because: str | None
+    steps: int
+    ran: list[Step]
+
+
+class Drained(msgspec.Struct):
+    """Whether all due work is done, and the steps that were run. Steps that workers had already started are not listed."""
+
+    drained: bool
+    now: str
+    stopped_because: str | None
+    steps: int
+    ran: list[Step]
+
+
+class ClockService:
+    """Reads, freezes, advances and resumes clocks. Calls `on_advanced` with the merchant's id and how far its clock moved."""
+
+    def __init__(
+        self, work: UnitOfWorkRunner, advancer: ClockAdvancer, on_advanced: Callable[[str, timedelta], Awaitable[None]]
+    ) -> None:
+        self._work = work
+        self._advancer = advancer
+        self._on_advanced = on_advanced
+        self._in_progress: set[asyncio.Task[CommandResult]] = set()
+
+    async def show(self, merchant_id: str) -> ClockState:
+        """Return the clock. Raises NOT_FOUND if the merchant was deleted."""
+        async with connection(merchant_id) as conn:
+            record = await conn.fetchrow(_CLOCK, merchant_id)
+        if record is None:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
+
+    async def freeze(self, context: RequestContext, compute_target: TargetFn | None) -> CommandResult:
+        """Freeze the clock now, or advance it to a target and keep it frozen there. Responds with 200 and a ClockRun.
+
+        Raises INVALID_STATE if another request is moving the clock or the target is too late, VALIDATION_ERROR if the target is
+        before the current time of a merchant with activity.
+        """
+        return await self._finish(self._move(context, compute_target or (lambda now: now), freeze=True))
+
+    async def advance(self, context: RequestContext, compute_target: TargetFn) -> CommandResult:
+        """Advance the clock to a target, whether frozen or running. Responds with 200 and a ClockRun.
+
+        Raises the same errors as `freeze`.
+        """
+        return await self._finish(self._move(context, compute_target, freeze=False))
+
+    async def resume(self, context: RequestContext) -> CommandResult:
+        """Resume a frozen clock from its current time. Responds with 200 and a ClockState."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+            if unit.clock.frozen_at is None:
+                return CommandResult(200, msgspec.json.encode(_state(unit.clock)))
+            unit.effects.add(Effect.WORK_DUE)
+            running = await move_clock(conn, context.merchant_id, RUNNING, unit.now, datetime.now(UTC))
+            return CommandResult(200, msgspec.json.encode(_state(running)))
+
+        async def run() -> CommandResult:
+            async with clock_lease(context.merchant_id):
+                return await self._work.run(context, action)
+
+        return await self._finish(run())
+
+    async def drain(self, context: RequestContext) -> CommandResult:
+        """Run all work due now and wait for work in progress. Responds with 200 and Drained."""
+        return await self._finish(self._drain(context))
+
+    async def close(self, seconds: float) -> None:
+        """Wait up to `seconds` for requests in progress, then up to `seconds` for webhooks in progress."""
+        if self._in_progress:
+            await asyncio.wait(self._in_progress, timeout=seconds)
+        await self._advancer.close(seconds)
+
+    async def _finish(self, work: Coroutine[Any, Any, CommandResult]) -> CommandResult:
+        """Run work to its end, even if the client disconnects and cancels this call."""
+        task = asyncio.create_task(work)
+        self._in_progress.add(task)
+        task.add_done_callback(self._in_progress.discard)
+        try:
+            return await asyncio.shield(task)
+        except RETRYABLE as error:
+            raise unavailable(f"{CONTENTION} A repeated request resumes where this one stopped.") from error
+
+    async def _drain(self, context: RequestContext) -> CommandResult:
+        async def drain() -> CommandResult:
+            await self._advancer.process_bulk_credits(context.merchant_id)
+            run = await self._advancer.run(context.merchant_id)
+            result = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.executed)
+            return CommandResult(200, msgspec.json.encode(result), provisional=not result.drained)
+
+        return await self._work.run_idempotent(context, drain)
+
+    async def _move(self, context: RequestContext, compute_target: TargetFn, *, freeze: bool) -> CommandResult:
+        with in_flight(context.merchant_id, context.key):
+            try:
+                async with clock_lease(context.merchant_id):
+                    return await self._advance(context, compute_target, freeze=freeze)
+            except ClockLeasedError:
+                # Another request holds the lease, or this same request in another process.
+                if context.key is not None and await _is_unfinished(context.merchant_id, context.key):
+                    raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT") from None
+                raise
+
+    async def _advance(self, context: RequestContext, compute_target: TargetFn, *, freeze: bool) -> CommandResult:
+        began = goal = _UNSET
+
+        async def begin(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+            nonlocal began, goal
+            goal = await _goal(conn, unit, context, compute_target)
+            began = min(unit.now, goal)
+            if freeze:
+                await move_clock(conn, unit.merchant_id, Clock(began, unit.clock.offset), began, datetime.now(UTC))
+            # Store the goal under the key first. If "advance by 100 seconds" is repeated after a crash, it still means 100
+            # seconds from the start of the first request.
+            return CommandResult(200, render(goal).encode(), provisional=True)
+
+        first = await self._work.run_with_reserved_key(context, begin, weight=0)
+        if not first.provisional:
+            return first
+        run = await self._advancer.run(context.merchant_id, goal, since=began)
+        await self._on_advanced(context.merchant_id, run.now - began)
+        result = CommandResult(200, msgspec.json.encode(_report(began, run)))
+        if context.key is None or run.stopped_because is not None:
+            return result  # the same request with the same key continues to the same goal
+        return await self._work.store(context, result)
+
+
+async def _goal(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, context: RequestContext, compute_target: TargetFn
+) -> datetime:
+    """Return the time to advance to.
+
+    Raises INVALID_STATE if it is after the last year, VALIDATION_ERROR if it is in the past and the merchant has activity.
+    """
+    stored = checkpoint(unit, context)
+    if stored is not None:
+        # A running clock may have passed the stored goal since then.
+        return max(parse(stored.decode()), unit.now)
+    goal = truncate(compute_target(unit.now))
+    if goal.year > _LAST_YEAR:
+        raise Problem("INVALID_STATE", f"A clock cannot go beyond the year {_LAST_YEAR}; create a new merchant.")
+    if goal < unit.now and await conn.fetchval(_HAS_ACTIVITY, unit.merchant_id):
+        raise invalid(
+            "at",
+            f"must not be before the merchant's current time, {render(unit.now)}: this merchant already has activity",
+        )
+    return goal
+
+
+async def _is_unfinished(merchant_id: str, key: IdempotencyKey) -> bool:
+    async with connection(merchant_id) as conn:
+        return bool(await conn.fetchval(_UNFINISHED, merchant_id, key.key, key.fingerprint, UNFINISHED))
+
+
+def _state(clock: Clock) -> ClockState:
+    frozen = clock.frozen_at is not None
+    now = render(clock.now(datetime.now(UTC)))
+    return ClockState(
+        now=now,
+        frozen=frozen,
+        frozen_at=now if frozen else None,
+        offset_seconds=None if frozen else round(clock.offset.total_seconds(), 6),
+    )
+
+
+def _report(began: datetime, run: AdvanceResult) -> ClockRun:
+    return ClockRun(
+        **msgspec.structs.asdict(_state(run.clock)),
+        began=render(began),
+        complete=run.stopped_because is None,
+        stopped_because=run.stopped_because,
+        steps=run.steps,
+        ran=run.executed,
+    )
