@@ -112,7 +112,7 @@ def test_the_errors_for_an_unknown_revision_and_a_folder_without_git_say_what_to
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["HEAD", "connections"], "'connections' is not a bench that can be compared. Choose from: create, e2e,"),
+        (["HEAD", "connections"], "'connections' is not a bench that can be compared. Choose from: create, lone, e2e,"),
         (["HEAD", "compare"], "'compare' is not a bench"),
         (["HEAD", "neighbors"], "'neighbors' is not a bench"),
         (["HEAD", "scale"], "'scale' is not a bench"),

@@ -66,8 +66,8 @@ def test_every_top_level_folder_is_read(folder: str) -> None:
     assert any(folder_of(module) == folder or module.startswith(f"{folder}.") for module in SOURCES)
 
 
-def test_there_are_no_relative_imports_but_in_the_shop_which_users_copy() -> None:
-    assert [module for module in relative_imports(SOURCES) if not module.startswith("examples.shop.")] == []
+def test_there_are_no_relative_imports_but_in_examples_which_users_copy() -> None:
+    assert [module for module in relative_imports(SOURCES) if not module.startswith("examples.")] == []
 
 
 def test_only_the_server_imports_apis_of_other_folders() -> None:

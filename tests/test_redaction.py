@@ -208,7 +208,13 @@ def _fields(kind: Any, seen: set[Any]) -> Iterator[tuple[str, str, Any]]:
 
 _NAMED_LIKE_A_SECRET = re.compile(r"secret|password|token|api_?key|private_?key|^key$|credential", re.IGNORECASE)
 _NAMED_LIKE_A_URL = re.compile(r"(^|_)(url|uri|callback|address)$", re.IGNORECASE)
-_NOT_SECRETS = {("JournalEntry", "api_key_id"), ("JournalEntry", "idempotency_key"), ("ExplainedRequest", "api_key_id")}
+_NOT_SECRETS = {
+    ("JournalEntry", "api_key_id"),
+    ("JournalEntry", "idempotency_key"),
+    ("ExplainedRequest", "api_key_id"),
+    ("RequestMatch", "api_key_id"),
+    ("EitherMatch", "api_key_id"),
+}
 _NOT_A_MERCHANTS_URL = {
     ("Attempt", "url"),  # shown without its query and user info
     ("Merchant", "ipn_url"),  # the sandbox's own

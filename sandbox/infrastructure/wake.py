@@ -1,6 +1,7 @@
 """Wake the workers when a merchant has work. A wake-up is a hint: if it is lost, the next sweep finds the work.
 
-Wake-ups travel in a Redis list. Each of its items has the wake-ups that one process collected, and goes to one worker.
+Wake-ups travel in a Redis list. Each of its items has the wake-ups that one process collected, and goes to one worker. A worker
+takes all items that there are, so that merchants that wait share its next transaction.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ _MAX_ITEMS: Final = 1000
 _ITEMS_PER_TRIM: Final = 500
 _MAX_WAKE_UPS: Final = 10_000
 """Maximum number of unsent wake-ups. Further ones are dropped; the sweep finds their work."""
+_ITEMS_AT_ONCE: Final = 100
 _WAKE_UPS_PER_ITEM: Final = 100
 _BLOCK_SECONDS: Final = 5
 """How long Redis waits for an item. A connection that broke silently is found after that time."""
@@ -28,9 +30,10 @@ _BULK_CREDIT_EFFECTS: Final = {Effect.BULK_CREDIT_PENDING, Effect.WORLD_RESTORED
 
 
 async def take_wake_ups(redis: RedisConnection) -> Sequence[tuple[str, str]]:
-    """Wait up to 5 seconds for an item, and return the kind of work and the merchant of its wake-ups. Raises REDIS_ERRORS."""
-    (found,) = await redis.execute([("BLPOP", _LIST, _BLOCK_SECONDS)], _BLOCK_SECONDS + 2.0)
-    wake_ups = [] if found is None else found[1].decode().split()
+    """Wait up to 5 seconds for items, and return the kind of work and the merchant of their wake-ups. Raises REDIS_ERRORS."""
+    take: Command = ("BLMPOP", _BLOCK_SECONDS, 1, _LIST, "LEFT", "COUNT", _ITEMS_AT_ONCE)
+    (found,) = await redis.execute([take], _BLOCK_SECONDS + 2.0)
+    wake_ups = [] if found is None else b" ".join(found[1]).decode().split()
     return [(kind, merchant_id) for kind, _, merchant_id in (wake_up.partition(":") for wake_up in wake_ups)]
 
 

@@ -1,4 +1,4 @@
-"""Write an exploration as JUnit XML, which CI systems show. Pure."""
+"""Write an exploration as JUnit XML, which CI systems show."""
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 

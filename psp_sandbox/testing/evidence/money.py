@@ -1,4 +1,4 @@
-"""How much money a finding is about. Pure."""
+"""How much money a finding is about."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

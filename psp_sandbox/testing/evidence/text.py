@@ -1,4 +1,4 @@
-"""Text from tests and applications, made safe to show. Pure."""
+"""Text from tests and applications, made safe to show."""
 
 import unicodedata
 from typing import Final
