@@ -12,6 +12,8 @@ from asyncpg import LockNotAvailableError
 
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import NO_NEEDS, Command, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
+from sandbox.infrastructure.large_work import LARGE_BATCH
+from sandbox.unit_of_work import batches as batches_module
 from sandbox.unit_of_work import lock_turns
 from sandbox.unit_of_work.batches import ROUNDS, Batches
 from sandbox.unit_of_work.lock_turns import LockTurns
@@ -19,6 +21,12 @@ from tests.harness.work import request_of
 
 AT_ONCE = 64
 DONE = CommandResult(200, b"done")
+
+
+@pytest.fixture(autouse=True)
+def no_light_merchant_was_found() -> None:
+    """All queues of a process and of those forked with it share when one was found."""
+    batches_module._last_light[0] = 0.0
 
 
 @dataclass
@@ -153,6 +161,29 @@ async def test_a_light_merchant_does_not_wait_for_the_rounds_of_busy_ones() -> N
     assert started.empty(), "a second round of busy merchants began"
     may_end.set()
     await asyncio.gather(*tasks)
+
+
+async def test_while_there_are_light_merchants_the_process_pauses_after_each_large_command() -> None:
+    """The results do not wait for the pause."""
+    clock = asyncio.get_running_loop().time
+    spans: list[tuple[float, float]] = []
+
+    async def run(merchant_id: str, commands: Sequence[Command]) -> list[CommandResult]:
+        started = clock()
+        await asyncio.sleep(0.02)
+        if merchant_id != "light":
+            spans.append((started, clock()))
+        return [DONE] * len(commands)
+
+    async def run_shared(batches: Mapping[str, Sequence[Command]]) -> dict[str, list[CommandResult]]:
+        return {merchant_id: [DONE] * len(commands) for merchant_id, commands in batches.items()}
+
+    batches = Batches(run_shared, run, 64, 1000, AT_ONCE, LockTurns(lambda _: None), lambda _: None)
+    large = [batches.submit(Idle(request_of(f"busy {number}"), Needs(weight=LARGE_BATCH + 1))) for number in range(2)]
+    assert await asyncio.gather(*large, batches.submit(Idle(request_of("light")))) == [DONE] * 3
+    (started, ended), (next_started, _) = spans
+    assert next_started - ended >= (ended - started) * 0.9, "the second one did not wait for as long as the first one took"
+    await batches.close()
 
 
 async def test_a_batch_whose_merchant_stays_locked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,14 @@ less than the others lately have rounds of their own, so they wait for none of t
 round at a time, which leaves a core to them.
 
 A large command (of more than LARGE_BATCH payouts) runs in a transaction of its own, and one of them at a time, so that it
-delays other merchants' rounds as little as possible. Merchants take turns at this too.
+delays other merchants' rounds as little as possible. Merchants take turns at this too. While there are light merchants, the
+process pauses after each of them.
 
 A merchant that is locked elsewhere leaves its round and runs on its own, in turns (lock_turns.py).
 """
 
 import asyncio
+import mmap
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +54,10 @@ _BYTES_PER_COST: Final = 1024
 """A command costs its weight, and one more for every so many bytes of its body."""
 _PERIOD: Final = 1.0
 """Seconds. What merchants used in the current and the last period decides which of them are light."""
+_MAX_PAUSE: Final = 0.5
+"""Maximum number of seconds between two large commands. The pause is as long as the first one took."""
+_last_light: Final = memoryview(mmap.mmap(-1, 8)).cast("d")
+"""When a light merchant was last found, on the monotonic clock. API processes that were forked from one process share it."""
 _SLOT_TIMEOUT: Final = 0.05
 """Seconds after which a round that waits for a lock no longer delays the next round."""
 _log = structlog.get_logger()
@@ -154,7 +160,9 @@ class Batches:
         """Begin the merchant's next command if it is large; otherwise queue the merchant for a turn."""
         queue = self._queues[merchant_id]
         if queue[0].is_large:
-            self._begin(self._run_alone(merchant_id, [queue.popleft()]))
+            large = queue.popleft()
+            self._use.add(merchant_id, large.cost)
+            self._begin(self._run_alone(merchant_id, [large]))
         else:
             self._ready_queue_of(merchant_id).append(merchant_id)
             self._dispatch_soon()
@@ -284,8 +292,17 @@ class Batches:
         """Run a batch. If it fails because of its data, split it in half until the failing command is isolated."""
         commands = [queued.command for queued in batch]
 
+        async def run_solo() -> Sequence[CommandResult]:
+            clock = asyncio.get_running_loop().time
+            started = clock()
+            results = await self._run_solo(merchant_id, commands)
+            if batch[0].is_large and self._use.has_light:
+                _set_results(batch, results)
+                await asyncio.sleep(min(clock() - started, _MAX_PAUSE))  # before the next one has its turn
+            return results
+
         async def run() -> Sequence[CommandResult]:
-            return await self._turns.run(merchant_id, lambda: self._run_solo(merchant_id, commands), is_large=batch[0].is_large)
+            return await self._turns.run(merchant_id, run_solo, is_large=batch[0].is_large)
 
         try:
             results = await with_retries(run, retry_safe=_is_retry_safe(commands))
@@ -334,7 +351,6 @@ class _Use:
         self._periods: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         """What `_used` consists of: the last period and the current one."""
         self._ends = 0.0
-        self._found_light = self._found_light_before = False
 
     def add(self, merchant_id: str, cost: int) -> None:
         """Count what a merchant uses now."""
@@ -349,16 +365,16 @@ class _Use:
     def is_light(self, merchant_id: str) -> bool:
         """Return whether the merchant has used less than half as much as the average merchant."""
         found = 2 * self._used[merchant_id] * len(self._used) < self._total
-        self._found_light |= found
+        if found:
+            _last_light[0] = asyncio.get_running_loop().time()
         return found
 
     @property
     def has_light(self) -> bool:
-        """Whether a light merchant was found in the current period or the last one."""
-        return self._found_light or self._found_light_before
+        """Whether a light merchant was found lately, in any API process."""
+        return asyncio.get_running_loop().time() - _last_light[0] < 2 * _PERIOD
 
     def _start_period(self) -> None:
-        self._found_light, self._found_light_before = False, self._found_light
         ended, last = self._periods
         self._used -= ended  # drops the merchants that have used nothing since
         self._total -= ended.total()
