@@ -1,12 +1,15 @@
 """Requests in flight commit together, a failing one affects no other, and the queue is bounded."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from asyncpg import NotNullViolationError
 
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
@@ -117,6 +120,33 @@ async def test_the_applications_role_cannot_rewrite_history(world: World, pool: 
         with pytest.raises(Exception, match="permission denied"):
             async with transaction(world.merchant_id) as conn:
                 await conn.execute(f"{statement} WHERE merchant_id = $1", world.merchant_id)
+
+
+MISSING = "00000000-0000-7000-8000-000000000001"
+
+
+@pytest.mark.parametrize(
+    ("argument", "row"),
+    [
+        ("p_changed", {"id": MISSING, "status": "SUCCESS", "changes": 1}),
+        ("p_balances", {"account": f"USER:{MISSING}", "balance": "1.00", "changes": 1}),
+        ("p_users", {"id": MISSING, "earned": "1.00", "version": 1}),
+    ],
+)
+async def test_a_write_of_a_row_that_is_missing_is_an_error(
+    world: World, pool: None, argument: str, row: dict[str, object]
+) -> None:
+    """Otherwise the rest of the unit would commit without it, and money would be made or lost."""
+    names = [
+        "created", "metadata", "changed", "transfers", "balances", "users", "user_transactions", "deliveries", "keys", "events",
+    ]  # fmt: skip
+    # Balances are written with transfers, of which this unit has none.
+    given = {f"p_{name}": "NULL" for name in names} | {"p_transfers": "ARRAY['[]']::json[]", argument: "$3::json[]"}
+    arguments = ", ".join(f"{name} => {value}" for name, value in given.items())
+    statement = f"SELECT psp_write(p_merchants => $1, p_nows => $2, p_bodies => NULL, {arguments})"
+    with pytest.raises(NotNullViolationError, match='"merchant_id"'):
+        async with transaction(world.merchant_id) as conn:
+            await conn.execute(statement, [world.merchant_id], [datetime.now(UTC)], [json.dumps([row])])
 
 
 async def test_the_database_refuses_a_negative_balance(world: World, pool: None) -> None:

@@ -30,7 +30,10 @@ _BULK_CREDIT_EFFECTS: Final = {Effect.BULK_CREDIT_PENDING, Effect.WORLD_RESTORED
 
 
 async def take_wake_ups(redis: RedisConnection) -> Sequence[tuple[str, str]]:
-    """Wait up to 5 seconds for items, and return the kind of work and the merchant of their wake-ups. Raises REDIS_ERRORS."""
+    """Wait up to 5 seconds for items, and return the kind of work and the merchant of their wake-ups. Raises REDIS_ERRORS.
+
+    Needs Redis 7, the first one with BLMPOP.
+    """
     take: Command = ("BLMPOP", _BLOCK_SECONDS, 1, _LIST, "LEFT", "COUNT", _ITEMS_AT_ONCE)
     (found,) = await redis.execute([take], _BLOCK_SECONDS + 2.0)
     wake_ups = [] if found is None else b" ".join(found[1]).decode().split()

@@ -19,7 +19,6 @@ A merchant that is locked elsewhere leaves its round and runs on its own, in tur
 """
 
 import asyncio
-import mmap
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.large_work import LARGE_BATCH, too_many_waiting
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE
 from sandbox.unit_of_work.in_flight import release, reserve
+from sandbox.unit_of_work.light_merchants import Use
 from sandbox.unit_of_work.lock_turns import LockTurns
 from sandbox.unit_of_work.transaction import with_retries
 
@@ -52,12 +52,8 @@ LIGHT_LIMIT: Final = 16
 """The same while there are light merchants. Shorter rounds delay them less, but cost more CPU time per command."""
 _BYTES_PER_COST: Final = 1024
 """A command costs its weight, and one more for every so many bytes of its body."""
-_PERIOD: Final = 1.0
-"""Seconds. What merchants used in the current and the last period decides which of them are light."""
 _MAX_PAUSE: Final = 0.5
 """Maximum number of seconds between two large commands. The pause is as long as the first one took."""
-_last_light: Final = memoryview(mmap.mmap(-1, 8)).cast("d")
-"""When a light merchant was last found, on the monotonic clock. API processes that were forked from one process share it."""
 _SLOT_TIMEOUT: Final = 0.05
 """Seconds after which a round that waits for a lock no longer delays the next round."""
 _log = structlog.get_logger()
@@ -113,7 +109,7 @@ class Batches:
         """Merchants with queued commands and none running, in the order of their turns."""
         self._ready_light: deque[str] = deque()
         """Light merchants with queued commands and none running, in the order of their turns, which come first."""
-        self._use = _Use()
+        self._use = Use()
         self._weights: Counter[str] = Counter()
         """The weight of each merchant's queued and running commands."""
         self._total_weight = 0
@@ -340,45 +336,6 @@ class Batches:
     def _end_light_round(self) -> None:
         self._light_round = False
         self._dispatch()
-
-
-class _Use:
-    """What merchants have used in the current and the last period, as the cost of their commands."""
-
-    def __init__(self) -> None:
-        self._used: Counter[str] = Counter()
-        self._total = 0
-        self._periods: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        """What `_used` consists of: the last period and the current one."""
-        self._ends = 0.0
-
-    def add(self, merchant_id: str, cost: int) -> None:
-        """Count what a merchant uses now."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._ends:
-            self._start_period()
-            self._ends = now + _PERIOD
-        self._periods[1][merchant_id] += cost
-        self._used[merchant_id] += cost
-        self._total += cost
-
-    def is_light(self, merchant_id: str) -> bool:
-        """Return whether the merchant has used less than half as much as the average merchant."""
-        found = 2 * self._used[merchant_id] * len(self._used) < self._total
-        if found:
-            _last_light[0] = asyncio.get_running_loop().time()
-        return found
-
-    @property
-    def has_light(self) -> bool:
-        """Whether a light merchant was found lately, in any API process."""
-        return asyncio.get_running_loop().time() - _last_light[0] < 2 * _PERIOD
-
-    def _start_period(self) -> None:
-        ended, last = self._periods
-        self._used -= ended  # drops the merchants that have used nothing since
-        self._total -= ended.total()
-        self._periods = last, Counter()
 
 
 class _Slot:

@@ -3,8 +3,8 @@
 -- Each json[] argument holds one JSON array of rows for each unit, in the order of the merchants. It is NULL if no unit
 -- has such rows. The caller has held the merchants' locks since the claim, so balances and versions are exact.
 --
--- Changed rows are looked up by key and written with ON CONFLICT, which only ever updates: sandbox/infrastructure/db/statements.py explains
--- why. If a row is not found, its merchant_id is NULL, and the error rolls everything back.
+-- Changed rows are looked up by key and written with ON CONFLICT, which only ever updates. See "Changing many rows" in
+-- sandbox/infrastructure/db/statements.py. The merchant_id of a row that is not found is NULL, which raises an error.
 CREATE OR REPLACE FUNCTION psp_write(
     p_merchants uuid[],
     p_nows timestamptz[],      -- each unit's now

@@ -1,9 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import { type Call, queryString } from "./calls.js";
+import type { Call } from "./call.js";
 import { type ProblemError, PspError, UnexpectedResponse, Unreachable } from "./errors.js";
 import type { Problem } from "./generated/models.js";
 import { problemError } from "./generated/problems.js";
+import { queryString } from "./query-string.js";
 
 const DEFAULT_URL = "http://127.0.0.1:8000";
 const LOOPBACK = ["127.0.0.1", "localhost", "[::1]"];

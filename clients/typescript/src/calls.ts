@@ -1,38 +1,8 @@
+import type { Call } from "./call.js";
 import type { Caller } from "./caller.js";
-import type { FileContent } from "./values.js";
 
+export type { Call, CallOptions, WriteOptions } from "./call.js";
 export type { Caller } from "./caller.js";
-
-/** Options of every call. */
-export interface CallOptions {
-  /** Gives the call up. */
-  signal?: AbortSignal | undefined;
-}
-
-/** Options of a call that changes something. */
-export interface WriteOptions extends CallOptions {
-  /** By default a new one. All attempts of the call have the same. */
-  idempotencyKey?: string | undefined;
-}
-
-/** One call of the API. Members whose value is undefined are not sent; null is. */
-export interface Call extends WriteOptions {
-  method: string;
-  path: string;
-  query?: object;
-  body?: unknown;
-  mediaType?: string;
-  file?: FileContent;
-  headers?: Record<string, string | undefined>;
-  auth?: "merchant" | "operator" | "none";
-  /** Whether it has an idempotency key. */
-  isWrite?: boolean;
-  /** How many seconds the sandbox may delay its answer. */
-  waits?: number | undefined;
-  /** The member of the answer that is the result, if not all of it. */
-  member?: string;
-  isText?: boolean;
-}
 
 /** One page of a list, as the API answers. */
 export interface Page<T> {
@@ -77,23 +47,4 @@ export class Pages<T> implements AsyncIterable<T> {
 export function segment(id: string): string {
   if (typeof id !== "string" || ["", ".", ".."].includes(id)) throw new TypeError(`${JSON.stringify(id)} is not an id`);
   return encodeURIComponent(id);
-}
-
-/** Return query parameters. Arrays become comma-separated, objects `name[key]`; undefined and null are left out. */
-export function queryString(parameters: object): string {
-  const found = new URLSearchParams();
-  for (const [name, value] of Object.entries(parameters)) {
-    if (value === undefined || value === null) continue;
-    if (typeof value === "object" && !Array.isArray(value) && !(value instanceof Date)) {
-      for (const [key, item] of Object.entries(value)) found.set(`${name}[${key}]`, text(item));
-    } else {
-      found.set(name, (Array.isArray(value) ? value : [value]).map(text).join(","));
-    }
-  }
-  const joined = found.toString();
-  return joined && `?${joined}`;
-}
-
-function text(value: unknown): string {
-  return value instanceof Date ? value.toISOString() : String(value);
 }

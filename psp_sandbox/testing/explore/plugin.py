@@ -6,10 +6,9 @@ takes the next run that nobody has taken, of whichever test.
 
 import os
 import shlex
-import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +16,13 @@ from typing import Any, Final
 import pytest
 
 from psp_sandbox.client import PspError
-from psp_sandbox.testing.connections import send
 from psp_sandbox.testing.explore import report
+from psp_sandbox.testing.explore.attempt import Attempt, one_line, reason_of, record, why_left_out, why_unstable
 from psp_sandbox.testing.explore.books import BooksError, Names, read_rows, rows_of_command, rows_of_url
+from psp_sandbox.testing.explore.fixtures import Fixtures
 from psp_sandbox.testing.explore.judge import Evidence
-from psp_sandbox.testing.explore.points import OF_RESTARTS, REST, Point, Recording, plan, recording_of
+from psp_sandbox.testing.explore.points import OF_RESTARTS, REST, Point, plan
+from psp_sandbox.testing.explore.progress import PROGRESS_SECONDS, Progress
 from psp_sandbox.testing.explore.rest import HOURS, Subject, arm, killer, prepare
 from psp_sandbox.testing.explore.results import Exploration, Kind, LeftOut, NotTried, PointResult, Verdict
 from psp_sandbox.testing.explore.run_folder import NAME, RunFolder
@@ -33,29 +34,8 @@ from psp_sandbox.testing.world import World
 
 _INPUT: Final = "psp_explore"
 _MAIN: Final = "main"
-_PROGRESS_SECONDS: Final = 10.0
 _NO_RESTART: Final = "The fixture psp_restart, which restarts the application, is not there."
 _NO_KILL: Final = "An application that runs in the process of its tests cannot be killed in the middle of a call."
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One run of a test, as far as it has come."""
-
-    points: tuple[Point, ...]
-    baseline: Evidence | None
-    records: bool
-    """Whether the calls and events are recorded, as in a baseline."""
-    began: float = field(default_factory=time.monotonic)
-    subject: Subject | None = None
-    key_id: str = ""
-    failure: str | None = None
-    recording: Recording | None = None
-    can_restart: bool = False
-    result: PointResult | None = None
-    evidence: Evidence | None = None
-    problem: str | None = None
-    """Why the run could not be judged."""
 
 
 @dataclass(slots=True)
@@ -81,7 +61,7 @@ class Explorer:
         self._started = datetime.now(UTC)
         self._own: dict[str, _Planned] = {}
         self._left_out: list[LeftOut] = []
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self.exploration: Exploration | None = None
         """The results, at the end of the session in the main process."""
         self._planned: list[Run] = []
@@ -123,7 +103,7 @@ class Explorer:
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """After the baselines, run the points. The main process of pytest-xdist only shows the progress."""
         if self._config.pluginmanager.has_plugin("dsession"):
-            with _Progress(self._show_progress):
+            with Progress(self._show_progress):
                 return (yield)
         result = yield
         self._explore(session)
@@ -137,12 +117,12 @@ class Explorer:
         try:
             return (yield)
         except Exception as error:
-            failure = _one_line(error)
+            failure = one_line(error)
             raise
         except pytest.skip.Exception:
             raise
         except pytest.fail.Exception as error:
-            failure = _one_line(error)
+            failure = one_line(error)
             raise
         finally:
             self._settle(item, failure)
@@ -193,13 +173,13 @@ class Explorer:
     # The baselines.
 
     def _run_baseline(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        first, reports = self._run(item, nextitem, _Attempt((), None, records=True))
+        first, reports = self._run(item, nextitem, Attempt((), None, records=True))
         for one in reports:
             item.ihook.pytest_runtest_logreport(report=one)
-        reason = _why_left_out(item, first, reports)
+        reason = why_left_out(first, reports)
         if reason is None and self._only is None:
-            second, reports = self._run(item, nextitem, _Attempt((), None, records=True))
-            reason = _why_left_out(item, second, reports) or _why_unstable(first, second)
+            second, reports = self._run(item, nextitem, Attempt((), None, records=True))
+            reason = why_left_out(second, reports) or why_unstable(first, second)
         if reason is not None:
             self._leave_out(item.nodeid, reason)
             return
@@ -216,8 +196,8 @@ class Explorer:
         self._left_out.append(LeftOut(test, reason))
 
     def _run(
-        self, item: pytest.Item, nextitem: pytest.Item | None, attempt: _Attempt
-    ) -> tuple[_Attempt, list[pytest.TestReport]]:
+        self, item: pytest.Item, nextitem: pytest.Item | None, attempt: Attempt
+    ) -> tuple[Attempt, list[pytest.TestReport]]:
         from _pytest.runner import runtestprotocol  # what plugins that repeat tests use
 
         # The last run may have been a test of another module, whose fixtures are still there.
@@ -237,7 +217,7 @@ class Explorer:
         attempt = self._attempt
         if attempt is None or attempt.subject is None:
             return
-        attempt.subject.restart = _Fixtures(item).value("psp_restart")
+        attempt.subject.restart = Fixtures(item).value("psp_restart")
         attempt.can_restart = attempt.subject.restart is not None
         for point in attempt.points:
             if point.kind in OF_RESTARTS:
@@ -254,19 +234,19 @@ class Explorer:
             if not world.is_frozen:
                 world.freeze()
             if attempt.records:
-                attempt.recording = _record(world, attempt)
-            fixtures = _Fixtures(item)
+                attempt.recording = record(world, attempt)
+            fixtures = Fixtures(item)
             names: Names = fixtures.value("psp_status_names") or {}
             trial = Trial(
                 item.nodeid, attempt.points or (REST,), attempt.baseline, self._books(world, fixtures, names), names,
                 self._folder.worlds, self._repeat(item, attempt), attempt.began,
             )  # fmt: skip
         except (PspError, AssertionError, BooksError) as error:
-            attempt.problem = _one_line(error)
+            attempt.problem = one_line(error)
             return
         attempt.result, attempt.evidence = conclude(trial, attempt.subject, failure)
 
-    def _books(self, world: World, fixtures: "_Fixtures", names: Names) -> ReadBooks | None:
+    def _books(self, world: World, fixtures: "Fixtures", names: Names) -> ReadBooks | None:
         command, url = self._config.getoption("--psp-books"), self._config.getoption("--psp-books-url")
         if command is not None:
             return lambda: rows_of_command(command, world.env, names)
@@ -280,7 +260,7 @@ class Explorer:
 
         return read
 
-    def _repeat(self, item: pytest.Item, attempt: _Attempt) -> str:
+    def _repeat(self, item: pytest.Item, attempt: Attempt) -> str:
         name = " + ".join(point.name for point in attempt.points or (REST,))
         _, separator, rest = item.nodeid.partition("::")
         test = os.path.relpath(item.path, self._config.invocation_params.dir) + separator + rest
@@ -307,7 +287,7 @@ class Explorer:
                 return
             if run.test in items and self._folder.claim(number) and not self._contains_finding(run):
                 self._folder.add(worker, self._try(items[run.test], run, plans[run.test].evidence))
-                if self._input is None and time.monotonic() - shown > _PROGRESS_SECONDS:
+                if self._input is None and time.monotonic() - shown > PROGRESS_SECONDS:
                     shown = time.monotonic()
                     self._show_progress()
 
@@ -326,13 +306,13 @@ class Explorer:
         return any((run.test, point.name) in wrong for point in run.points)
 
     def _try(self, item: pytest.Item, run: Run, baseline: Evidence) -> PointResult:
-        points = tuple(point for point in run.points if point is not REST and point != REST)
-        attempt, reports = self._run(item, None, _Attempt(points, baseline if points else None, records=False))
+        points = tuple(point for point in run.points if point != REST)
+        attempt, reports = self._run(item, None, Attempt(points, baseline if points else None, records=False))
         if attempt.result is not None:
             return attempt.result
         failed = next((one for one in reports if one.failed), None)
         reason = attempt.problem or (
-            f"The test's {failed.when} failed: {_last_line(failed)}" if failed else "The test ended early."
+            f"The test's {failed.when} failed: {reason_of(failed)}" if failed else "The test ended early."
         )
         first, *others = run.points
         return PointResult(
@@ -397,89 +377,6 @@ class Explorer:
         reporter.write_line(f"explore: {len(results)} of {total} tried, {wrong} wrong, about {left:.0f} s left")
 
 
-class _Fixtures:
-    """The fixtures that a user may define for explore, requested when the test has ended."""
-
-    def __init__(self, item: pytest.Item) -> None:
-        self._item = item
-
-    def has(self, name: str) -> bool:
-        """Whether the project defines it, and all that it needs is in use in this test."""
-        manager = self._item.session._fixturemanager
-        found = manager.getfixturedefs(name, self._item) or ()
-        needed = [argument for one in found[-1:] for argument in one.argnames if argument != "request"]
-        used = getattr(self._item, "fixturenames", ())
-        return len(found) > 0 and all(argument in used for argument in needed)
-
-    def value(self, name: str, *, again: bool = False) -> Any:
-        """Return its value, or None if it is not there. With `again`, it is computed anew."""
-        if not self.has(name):
-            return None
-        request: Any = self._item._request  # type: ignore[attr-defined]  # as plugins that repeat tests do
-        if again:
-            for one in self._item.session._fixturemanager.getfixturedefs(name, self._item) or ():
-                one.finish(request)
-            request._fixture_defs.pop(name, None)
-        return request.getfixturevalue(name)
-
-
-class _Progress:
-    """Calls a function every few seconds inside a `with` block, from a thread."""
-
-    def __init__(self, show: Any) -> None:
-        self._show = show
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="psp-explore-progress", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.wait(_PROGRESS_SECONDS):
-            self._show()
-
-
-def _record(world: World, attempt: _Attempt) -> Recording:
-    world.drain()
-    bundle = send(world.client, "GET", "/sandbox/v1/world").json()
-    recording = recording_of(bundle, attempt.key_id)
-    # Without an application, the events arrive at the plugin's own endpoint, and nobody acts on them.
-    return (
-        recording
-        if world.has_app
-        else replace(recording, events=(), statuses=() if not recording.calls else recording.statuses)
-    )
-
-
-def _why_left_out(item: pytest.Item, attempt: _Attempt, reports: Sequence[pytest.TestReport]) -> str | None:
-    for one in reports:
-        if one.skipped:
-            return "It is skipped."
-        if one.failed:
-            return f"It fails without any fault: {_last_line(one)}"
-    if attempt.problem is not None:
-        return f"It could not be judged: {attempt.problem}"
-    if attempt.recording is None or attempt.evidence is None:
-        return "It does not use the sandbox."
-    if attempt.evidence.problem is not None:
-        return attempt.evidence.problem
-    if not attempt.recording.calls and not attempt.recording.events:
-        return "No application calls the sandbox in it, or receives an event."
-    return None
-
-
-def _why_unstable(first: _Attempt, second: _Attempt) -> str | None:
-    assert first.recording is not None
-    assert second.recording is not None
-    if first.recording.signature == second.recording.signature:
-        return None
-    return "Its calls or events differ between two runs without faults, so no point has a stable name."
-
-
 def _not_tried(plans: dict[str, _Planned]) -> Iterator[NotTried]:
     kinds = {point.kind for one in plans.values() for point in one.points}
     yield NotTried(Kind.KILLED_AT_CALL, _NO_KILL)
@@ -490,14 +387,3 @@ def _not_tried(plans: dict[str, _Planned]) -> Iterator[NotTried]:
 
 def _end_of(budget: str | None) -> float:
     return float("inf") if budget is None else time.monotonic() + seconds_of(budget)
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
-
-
-def _last_line(failed: pytest.TestReport) -> str:
-    crash = getattr(failed.longrepr, "reprcrash", None)
-    text = str(crash.message if crash is not None else failed.longrepr).strip().splitlines()
-    return text[0][:300] if text else "it gave no reason"
