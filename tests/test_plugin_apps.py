@@ -18,6 +18,7 @@ import standardwebhooks
 from psp_sandbox.testing import AppError, Sandbox, StartApp, UsageError, World
 from psp_sandbox.testing.live_app import interface_of
 from psp_sandbox.testing.process import Address
+from psp_sandbox.testing.webhooks import Received
 from tests.harness.world import Stack
 
 SUCCEEDED = ["payout.created", "payout.processing", "payout.succeeded"]
@@ -89,6 +90,24 @@ def test_an_application_pays_and_gets_its_webhooks(psp: World, live_app: StartAp
     assert psp.next_payout(reference="order-1").id == payout_id
     assert psp.webhooks(payout_id).types == shops[0].got == SUCCEEDED
     assert [(one.status, one.answer) for one in psp.webhooks.received] == [(200, b"thanks")] * 3
+
+
+@pytest.mark.parametrize("make", [Shop.wsgi, Shop.asgi], ids=["wsgi", "asgi"])
+def test_an_application_that_answers_a_webhook_can_be_restarted_by_a_request_to_it(
+    psp: World, live_app: StartApp, make: Callable[[Shop], Any]
+) -> None:
+    app = live_app(lambda env: make(Shop(env["PSP_URL"], env["PSP_API_KEY"], env["PSP_WEBHOOK_SECRET"])))
+    # "/buy" repeats the call that made the payout, as an application does that finds it unanswered when it starts.
+    repeated: list[bool] = []
+
+    def restart(received: Received) -> bool:
+        repeated.append(app.client.post("/buy", timeout=5).is_success)
+        return False
+
+    psp.received.on_answer = restart
+    app.client.post("/buy").raise_for_status()
+    assert psp.webhooks.types == SUCCEEDED
+    assert repeated == [True] * 3
 
 
 def test_the_lifespan_of_an_asgi_application_runs_and_it_stops_with_the_test(psp_sandbox: Sandbox, stack: Stack) -> None:

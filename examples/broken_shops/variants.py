@@ -35,6 +35,8 @@ class Variant:
     """The folder of the correct application in `examples`."""
     cause: str
     """What `pytest --psp-explore` calls it."""
+    verdict: str
+    """`wrong`, or `unsettled` if the books agree all the same."""
     test: str
     """The test of the plain suite that shows it, at this point:"""
     point: str
@@ -64,7 +66,7 @@ def variants() -> tuple[Variant, ...]:
 
 def _variant(declared: dict[str, Any]) -> Variant:
     changes = tuple(Change(**change) for change in declared["changes"])
-    return Variant(**{"base": "shop", **declared, "story": declared["story"].strip(), "changes": changes})
+    return Variant(**{"base": "shop", "verdict": "wrong", **declared, "story": declared["story"].strip(), "changes": changes})
 
 
 def make_base(base: str, folder: Path) -> None:

@@ -212,7 +212,7 @@ class _AsgiDoor:
         async def watch(message: Message) -> None:
             # Record the answer before it is sent: the test may look as soon as the sandbox has it.
             if message["type"] == "http.response.start":
-                message = {**message, "status": self._door.inbox.answered(received, message["status"])}
+                message = {**message, "status": await self._answered(received, message["status"])}
             elif message["type"] == "http.response.body":
                 received.answer += message.get("body", b"")
             await send(message)
@@ -222,6 +222,12 @@ class _AsgiDoor:
         except BaseException:
             received.status = received.status or 500
             raise
+
+    async def _answered(self, received: Received, status: int) -> int:
+        if self._door.inbox.on_answer is None:
+            return self._door.inbox.answered(received, status)
+        # What is called may restart the application by a request to it, so its event loop must not wait for that.
+        return await asyncio.to_thread(self._door.inbox.answered, received, status)
 
 
 class _AsgiServer:

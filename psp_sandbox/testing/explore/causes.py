@@ -68,7 +68,7 @@ def _of_point(
     if point.kind is Kind.FORGED:
         return Cause.FORGED_ACCEPTED
     if point.at is At.WRITE:
-        return _of_write(point, found, calls, fault_ids)
+        return _of_write(point, found, calls, fault_ids, names)
     if all(one.psp_status in _books_statuses(one, names) for one in found):
         return Cause.APPLIED_TWICE if point.kind in _REPEATS else Cause.MONEY_AND_STATUS_APART
     if point.at in (At.STATUS, At.REST):
@@ -92,7 +92,19 @@ def _books_statuses(difference: Difference, names: Names) -> frozenset[str]:
     return frozenset() if difference.books_status is None else statuses_of(difference.books_status, names)
 
 
-def _of_write(point: Point, found: Sequence[Difference], calls: Sequence[Mapping[str, Any]], fault_ids: Sequence[str]) -> Cause:
+def _is_given_up(difference: Difference, names: Names) -> bool:
+    """Whether the books say that nothing is paid, and the provider has the payout."""
+    is_booked = difference.books_status is not None and difference.psp_status is not None
+    return is_booked and _books_statuses(difference, names) <= UNPAID - {difference.psp_status}
+
+
+def _of_write(
+    point: Point,
+    found: Sequence[Difference],
+    calls: Sequence[Mapping[str, Any]],
+    fault_ids: Sequence[str],
+    names: Names,
+) -> Cause:
     number = next((n for n, call in enumerate(calls) if call["fault"] and call["fault"]["id"] in fault_ids), None)
     if number is None:
         return Cause.UNKNOWN
@@ -108,7 +120,8 @@ def _of_write(point: Point, found: Sequence[Difference], calls: Sequence[Mapping
         if call["idempotency_key"] != hit["idempotency_key"] and _money(call) == _money(hit):
             return Cause.NEW_KEY if _reference(call) == _reference(hit) else Cause.NEW_REFERENCE
     if point.kind is Kind.ANSWER_AFTER_WEBHOOKS:
-        return Cause.ANSWER_OVER_WEBHOOK
+        # No answer says that a payout has failed, so who believes it did not wait for the answer.
+        return Cause.GAVE_UP_ON_PAID if any(_is_given_up(one, names) for one in found) else Cause.ANSWER_OVER_WEBHOOK
     of_hit = [one for one in found if one.reference == _reference(hit)] or list(found)
     if any(one.psp_status is None for one in of_hit):
         return Cause.NO_RETRY

@@ -48,6 +48,8 @@ class Subject:
     restart: Callable[[], object] | None = None
     """Restart the application, as after a crash."""
     has_been_killed: bool = False
+    restart_error: Exception | None = None
+    """What `restart` raised while the application answered an event."""
     fault_ids: list[str] = field(default_factory=list)
 
 
@@ -81,7 +83,10 @@ def killer(subject: Subject, point: Point) -> Callable[["Received"], bool]:
         if not is_match or subject.has_been_killed or seen <= point.skip or subject.restart is None:
             return False
         subject.has_been_killed = True
-        subject.restart()
+        try:
+            subject.restart()
+        except Exception as error:  # the user's code may raise anything; here it would only become the application's answer
+            subject.restart_error = error
         return point.kind is Kind.KILLED_BEFORE_ANSWER
 
     return on_answer
@@ -90,9 +95,11 @@ def killer(subject: Subject, point: Point) -> Callable[["Received"], bool]:
 def come_to_rest(subject: Subject, points: Sequence[Point]) -> Rested:
     """Do what the points ask for when a test ends, end all faults, restart the application, and let HOURS pass.
 
-    Raises PspError.
+    Raises PspError, and what `restart` has raised.
     """
     subject.drain()
+    if subject.restart_error is not None:
+        raise subject.restart_error
     kinds = {point.kind for point in points}
     reached = _first_faults_hit(subject, points)
     left = HOURS * 3600
