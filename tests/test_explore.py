@@ -1,9 +1,6 @@
 """`pytest --psp-explore` tries each way in which the world can misbehave, and finds what makes the books differ."""
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from decimal import Decimal
@@ -29,7 +26,6 @@ from psp_sandbox.testing.explore.results import (
 )
 from psp_sandbox.testing.explore.schedule import MAX_PAIRS, named, schedule
 from psp_sandbox.testing.process import Address, SandboxProcess
-from tests.harness.code_blocks import ROOT
 from tests.harness.plugin import QUIET
 
 pytest_plugins = ["pytester"]
@@ -193,6 +189,25 @@ def test_a_mistake_that_no_test_sees_is_found_with_its_cause_and_a_line_that_rep
     done.stdout.fnmatch_lines([f"*WRONG*test_{bug}", "*Likely cause:*", f"*Repeat it: {found.repeat}"])
 
 
+RESTART = """
+
+@pytest.fixture
+def psp_restart(app):
+    def restart():
+        if app.status == "PROCESSING":
+            raise RuntimeError("the port is taken")
+    return restart
+"""
+
+
+def test_an_application_that_cannot_be_restarted_while_it_answers_an_event_is_not_right(project: Project) -> None:
+    code = TEST.format(name="correct") + RESTART
+    done = project.explore("--psp-point", "payout.processing#1:killed_before_answer", code=code)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED, done.outlines
+    (found,) = project.results().points
+    assert (found.verdict, "RuntimeError: the port is taken" in str(found.reason)) == (Verdict.UNSETTLED, True), found.reason
+
+
 def test_tests_of_several_modules_are_tried_in_turn(project: Project) -> None:
     project.pytester.makepyfile(
         test_other="from test_inner import app, psp_books, psp_status_names" + TEST.format(name="other")
@@ -260,38 +275,6 @@ def test_without_books_only_the_money_that_the_provider_paid_is_judged(project: 
     assert not exploration.has_books
     # The test itself noticed that nothing was paid.
     assert found.verdict is Verdict.REFUSED
-
-
-SUITE = """
-import json, os, pathlib, sys, urllib.request
-
-def call(path, body=None):
-    headers = {"X-API-KEY": os.environ["PSP_API_KEY"], "X-IDEMPOTENCY-KEY": "pay", "content-type": "application/json"}
-    request = urllib.request.Request(os.environ["PSP_URL"] + path, body and json.dumps(body).encode(), headers)
-    return json.load(urllib.request.urlopen(request))
-
-books = pathlib.Path(os.environ["PSP_RUN_DIR"], "books.jsonl")
-if sys.argv[1] == "books":
-    print(books.read_text() if books.exists() else "")
-else:
-    row = {"reference": "a", "status": "paid", "amount": "5.00"}
-    books.write_text(json.dumps(row))
-    account = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
-    call("/api/v1/payouts", {"merchant_reference": "a", "amount": "5.00", **account})
-"""
-
-
-def test_a_suite_that_is_a_command_is_explored(tmp_path: Path, sandbox: Address) -> None:
-    (tmp_path / "suite.py").write_text(SUITE)
-    python = f"{sys.executable} suite.py"
-    words = ["--books", f"{python} books", "--status", "paid=SUCCESS", "--point", "POST /payouts#1:request_lost", "--json"]
-    command = [sys.executable, "-m", "psp_sandbox", "explore", *words, "--", *python.split(), "pay"]
-    env = {**os.environ, "PSP_URL": sandbox.url, "PSP_ADMIN_KEY": sandbox.admin_key or "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    (point,) = json.loads(done.stdout)["points"]
-    assert (point["verdict"], point["cause"]) == (Verdict.WRONG, Cause.NO_RETRY), point
-    assert "--point 'POST /payouts#1:request_lost' -- " in point["repeat"]
 
 
 # Books.

@@ -73,7 +73,7 @@ MISTAKES: Final[dict[str, tuple[str, str, list[Replacement]]]] = {
     ),
     "refusal_keeps_the_money": (
         "paying", "a refused payout returns the money to the seller",
-        [("payments.js", "      data.sellers[payout.seller].balance += payout.amount;\n", "")],
+        [("payments.js", "      giveBack(data, data.payouts[id], payout.amount);\n", "")],
     ),
     "amount_as_float": (
         "paying", "a seller is paid the whole balance, exactly",

@@ -9,7 +9,7 @@ export async function paySellers(store, env) {
   store.change((data) => {
     for (const [id, seller] of Object.entries(data.sellers)) {
       if (seller.balance <= 0) continue;
-      data.payouts[randomUUID()] = { seller: id, amount: seller.balance, status: "UNSENT", version: 0 };
+      data.payouts[randomUUID()] = { seller: id, amount: seller.balance, spent: seller.balance, status: "UNSENT", version: 0 };
       seller.balance = 0;
     }
   });
@@ -35,7 +35,7 @@ async function send(store, env, id, payout) {
     if (!(error instanceof Refused)) throw error;
     store.change((data) => {
       data.payouts[id].status = "REFUSED";
-      data.sellers[payout.seller].balance += payout.amount;
+      giveBack(data, data.payouts[id], payout.amount);
     });
     return "refused";
   }
@@ -44,6 +44,12 @@ async function send(store, env, id, payout) {
     if (data.payouts[id].version === 0) data.payouts[id].status = "PENDING";
   });
   return "sent";
+}
+
+/** Move an amount from a payout to its seller's balance. `spent` is what the seller has given for the payout so far. */
+function giveBack(data, payout, amount) {
+  data.sellers[payout.seller].balance += amount;
+  payout.spent -= amount;
 }
 
 /** Apply an event to a payout, once, and only if it is newer than what we know. */
@@ -55,8 +61,8 @@ export function applyEvent(store, event) {
     if (!payout || event.data.version <= payout.version) return; // not ours, or we know this state or a newer one
     // The money follows the state, not the events: of the events between two states, any may be missing or still to come.
     const [wasBack, isBack] = [UNPAID.includes(payout.status), UNPAID.includes(event.data.status)];
-    if (isBack && !wasBack) data.sellers[payout.seller].balance += payout.amount;
-    if (wasBack && !isBack) data.sellers[payout.seller].balance -= payout.amount;
+    if (isBack && !wasBack) giveBack(data, payout, payout.amount);
+    if (wasBack && !isBack) giveBack(data, payout, -payout.amount);
     Object.assign(payout, { status: event.data.status, version: event.data.version });
   });
 }

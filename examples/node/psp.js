@@ -42,6 +42,8 @@ async function create(url, apiKey, key, body) {
   });
   const created = await answer.json();
   if (answer.ok) return created;
+  // An earlier call succeeded, so long ago that the PSP has forgotten its idempotency key. Its webhooks tell the rest.
+  if (answer.status === 409 && created.code === "DUPLICATE_REFERENCE") return created;
   if ([400, 422].includes(answer.status)) throw new Refused(created.code);
   throw new NoAnswer(created.code);
 }

@@ -1,6 +1,6 @@
 import { toMinor, toText } from "./money.js";
 import { applyEvent, paySellers } from "./payments.js";
-import { Store } from "./store.js";
+import { Store, fileOf } from "./store.js";
 import { isAuthentic } from "./webhooks.js";
 
 const MAX_BODY_BYTES = 1024 * 1024;
@@ -10,8 +10,7 @@ const MAX_BODY_BYTES = 1024 * 1024;
  *
  * `env` has PSP_URL, PSP_API_KEY and PSP_WEBHOOK_SECRET; SHOP_FILE is where the data is.
  */
-export function createShop(env) {
-  const store = new Store(env.SHOP_FILE ?? "shop.json");
+export function createShop(env, store = new Store(fileOf(env))) {
   const routes = {
     "POST /sellers": (body) => addSeller(store, JSON.parse(body)),
     "POST /orders": (body) => addOrder(store, JSON.parse(body)),

@@ -1,6 +1,12 @@
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 
 const EMPTY = { sellers: {}, payouts: {}, events: [] };
+
+/** Return where the data is. PSP_RUN_DIR is an empty folder, which `psp explore` gives to each run. */
+export function fileOf(env) {
+  return env.SHOP_FILE ?? join(env.PSP_RUN_DIR ?? ".", "shop.json");
+}
 
 /** The shop's data: one JSON file, which a change replaces as a whole or not at all. */
 export class Store {

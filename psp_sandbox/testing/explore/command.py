@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from psp_sandbox.client import Client
 from psp_sandbox.testing.connections import send
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from psp_sandbox.client.models import NewMerchant
 
 _WORKER: Final = "command"
+_START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.02
 _OUTPUT_BYTES: Final = 2000
 _UNSTABLE: Final = "Its calls or events differ between two runs without faults, so no point has a stable name."
 _NOT_TRIED: Final[Mapping[Kind, str]] = {
@@ -175,7 +179,7 @@ class CommandExplorer:
             subject = Subject(client, key_id, lambda seconds: client.clock.advance(seconds=seconds), client.drain)
             arm(subject, points)
             if self._suite.app is not None:
-                process = _Process(self._suite.app, env)
+                process = _Process(self._suite.app, env, self._suite.webhook_url or self._suite.books_url)
                 closing.callback(process.stop)
                 subject.restart = process.restart
             failure = _run_command(self._suite.tests[test], env, self._suite.timeout)
@@ -211,12 +215,14 @@ class CommandExplorer:
 
 
 class _Process:
-    """The application, which can be killed and started again."""
+    """The application, which can be killed and started again. Each start waits until it listens at `url`."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], url: str | None) -> None:
         self._command = command
         self._env = env
+        self._url = url
         self._process = self._start()
+        self._wait()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         try:
@@ -231,6 +237,24 @@ class _Process:
         """Kill it, as a power cut does, and start it again."""
         self._end(signal.SIGKILL)
         self._process = self._start()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._url is None:
+            return
+        at = urlsplit(self._url)
+        address = (at.hostname or "127.0.0.1", at.port or (443 if at.scheme == "https" else 80))
+        ends = time.monotonic() + _START_SECONDS
+        while not _listens(address):
+            code = self._process.poll()
+            if code is not None:
+                raise CommandError(
+                    f"{shlex.join(self._command)} ended with exit code {code} before it listened at {self._url}."
+                )
+            if time.monotonic() > ends:
+                self.stop()
+                raise CommandError(f"{shlex.join(self._command)} did not listen at {self._url} within {_START_SECONDS:g} s.")
+            time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
         """End it with all its children."""
@@ -245,6 +269,14 @@ class _Process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _run_command(command: Sequence[str], env: Mapping[str, str], timeout: float) -> str | None:

@@ -1,0 +1,78 @@
+"""`psp explore -- COMMAND` explores a suite in any language."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from psp_sandbox.testing.explore.causes import cure
+from psp_sandbox.testing.explore.results import Cause, Verdict
+from psp_sandbox.testing.process import Address, SandboxProcess
+from tests.harness.code_blocks import ROOT
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Address]:
+    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
+    process = SandboxProcess()
+    yield process.start()
+    process.stop()
+
+
+SUITE = """
+import json, os, pathlib, sys, urllib.request
+
+def call(path, body=None):
+    headers = {"X-API-KEY": os.environ["PSP_API_KEY"], "X-IDEMPOTENCY-KEY": "pay", "content-type": "application/json"}
+    request = urllib.request.Request(os.environ["PSP_URL"] + path, body and json.dumps(body).encode(), headers)
+    return json.load(urllib.request.urlopen(request))
+
+books = pathlib.Path(os.environ["PSP_RUN_DIR"], "books.jsonl")
+if sys.argv[1] == "books":
+    print(books.read_text() if books.exists() else "")
+else:
+    row = {"reference": "a", "status": "paid", "amount": "5.00"}
+    books.write_text(json.dumps(row))
+    account = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+    call("/api/v1/payouts", {"merchant_reference": "a", "amount": "5.00", **account})
+"""
+
+
+def run_psp_explore(folder: Path, sandbox: Address, *words: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "suite.py").write_text(SUITE)
+    python = f"{sys.executable} suite.py"
+    books = ("--books", f"{python} books", "--status", "paid=SUCCESS", "--point", "POST /payouts#1:request_lost")
+    command = [sys.executable, "-m", "psp_sandbox", "explore", *books, *words, "--", *python.split(), "pay"]
+    env = {**os.environ, "PSP_URL": sandbox.url, "PSP_ADMIN_KEY": sandbox.admin_key or "", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_suite_that_is_a_command_is_explored_and_its_report_can_be_a_page(tmp_path: Path, sandbox: Address) -> None:
+    done = run_psp_explore(tmp_path, sandbox, "--json", "--report-file", "evidence.html")
+    assert done.returncode == 1, done.stderr
+    (point,) = json.loads(done.stdout)["points"]
+    assert (point["verdict"], point["cause"]) == (Verdict.WRONG, Cause.NO_RETRY), point
+    assert "--point 'POST /payouts#1:request_lost' -- " in point["repeat"]
+    page = (tmp_path / "evidence.html").read_text(encoding="utf-8")
+    assert "1 way tried: " in page
+    assert cure(Cause.NO_RETRY) in page
+
+
+def test_a_report_file_that_cannot_be_written_is_named(tmp_path: Path, sandbox: Address) -> None:
+    (tmp_path / "file").touch()
+    done = run_psp_explore(tmp_path, sandbox, "--report-file", "file/evidence.html")
+    assert done.returncode == 2, done.stderr
+    assert "Cannot write file/evidence.html" in done.stderr
+
+
+def test_an_application_that_does_not_start_is_named_with_its_exit_code(tmp_path: Path, sandbox: Address) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/webhooks"
+    done = run_psp_explore(tmp_path, sandbox, "--app", "sh -c 'exit 3'", "--webhook-url", url)
+    assert done.returncode == 2, done.stderr
+    assert f"sh -c 'exit 3' ended with exit code 3 before it listened at {url}." in done.stderr
