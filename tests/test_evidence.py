@@ -15,7 +15,8 @@ from psp_sandbox.testing.evidence.exploration_page import MAX_FINDINGS, headline
 from psp_sandbox.testing.evidence.render import certification_page, coverage_page, exploration_page, write_exploration
 from psp_sandbox.testing.evidence.text import LIMIT, clean
 from psp_sandbox.testing.evidence.words import CAUSES, KINDS, PLACES, VERDICTS
-from psp_sandbox.testing.explore.results import At, Cause, Difference, Exploration, Kind, Verdict
+from psp_sandbox.testing.explore.results import At, Cause, Difference, Exploration, Kind, TimelineRow, Verdict
+from psp_sandbox.testing.explore.timeline import MAX_ROWS, shortened
 from tests.harness.browser import Browsing, check_page
 from tests.harness.explorations import TESTS, exploration, paid_twice, point
 from tests.harness.plugin import Project
@@ -107,6 +108,15 @@ def test_each_finding_shows_both_timelines_the_cause_the_cure_and_the_line_that_
         assert all(part and part in text for part in shown)
         assert one.repeat.replace('"', "&#34;") in text
     assert ">+1 d<" in text  # the time between the first moment and the last
+
+
+def test_a_long_timeline_keeps_its_beginning_and_its_end_and_says_how_much_is_between() -> None:
+    rows = [TimelineRow(f"2026-03-01T09:{number // 60:02}:{number % 60:02}.000Z", "provider", str(number)) for number in range(90)]
+    assert shortened(rows[:MAX_ROWS]) == tuple(rows[:MAX_ROWS])
+    shown = shortened(rows)
+    assert len(shown) == MAX_ROWS
+    assert (shown[:30], shown[31:]) == (tuple(rows[:30]), tuple(rows[61:]))
+    assert shown[30].text.startswith("… 31 more moments")
 
 
 def test_what_was_not_reached_not_tried_and_left_out_is_on_the_page() -> None:

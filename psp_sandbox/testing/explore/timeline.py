@@ -1,14 +1,14 @@
 """The timeline of a finding: what the application did and what the provider did, in order."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from psp_sandbox.testing.explore.points import FAULT_PREFIXES, rows_of
 from psp_sandbox.testing.explore.results import TimelineRow
 
-_MAX_ROWS: Final = 60
+MAX_ROWS: Final = 60
 _APPLICATION: Final = "application"
 _PROVIDER: Final = "provider"
 _CLOCK: Final = "/sandbox/v1/clock"
@@ -24,11 +24,21 @@ _FAULTS: Final[Mapping[str, str]] = {
 
 
 def timeline_of(bundle: Mapping[str, Any], key_id: str) -> tuple[TimelineRow, ...]:
-    """Return the newest rows that a world bundle shows, at most 60. `key_id` is the application's API key."""
+    """Return what a world bundle shows, as at most 60 rows. `key_id` is the application's API key."""
     calls = list(_timed(bundle))
     number_of = {call["request_id"]: number for number, (_, call) in enumerate(calls)}
     rows = sorted([*_calls(calls, key_id), *_events(bundle, number_of), *_attempts(bundle, number_of)], key=lambda row: row[0])
-    return tuple(row for _, row in rows)[-_MAX_ROWS:]
+    return shortened([row for _, row in rows])
+
+
+def shortened(rows: Sequence[TimelineRow]) -> tuple[TimelineRow, ...]:
+    """Return at most 60 rows: the first ones, where it goes wrong, and the last ones, which show what became of it."""
+    if len(rows) <= MAX_ROWS:
+        return tuple(rows)
+    first, last = rows[: MAX_ROWS // 2], rows[1 - MAX_ROWS // 2 :]
+    left_out = rows[len(first) : -len(last)]
+    gap = TimelineRow(left_out[0].at, left_out[0].side, f"… {len(left_out):,} more moments on both sides, which the world has …")
+    return (*first, gap, *last)
 
 
 Timed = tuple[tuple[datetime, int, int, str], TimelineRow]
@@ -99,7 +109,7 @@ def _events(bundle: Mapping[str, Any], number_of: Mapping[str, int]) -> Iterator
 def _attempts(bundle: Mapping[str, Any], number_of: Mapping[str, int]) -> Iterator[Timed]:
     events = {row["id"]: row for row in rows_of(bundle, "events")}
     of_delivery = {row["id"]: events[row["event_id"]] for row in rows_of(bundle, "webhook_deliveries")}
-    for row in _newest(rows_of(bundle, "webhook_attempts")):
+    for row in rows_of(bundle, "webhook_attempts"):
         event = of_delivery[row["delivery_id"]]
         side, text = _attempt(event["type"], row)
         number = number_of.get(event["request_id"], len(number_of))
@@ -115,7 +125,3 @@ def _attempt(event_type: str, row: Mapping[str, Any]) -> tuple[str, str]:
     twice = " twice" if fault == "duplicate" else ""
     answer = f"answers {row['status']}" if row["status"] else f"does not answer ({row['error']})"
     return _APPLICATION, f"gets {event_type}{twice}, and {answer}"
-
-
-def _newest(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(rows, key=lambda row: str(row["at"]))[-_MAX_ROWS:]
