@@ -111,7 +111,7 @@ def test_each_finding_shows_both_timelines_the_cause_the_cure_and_the_line_that_
 
 
 def test_a_long_timeline_keeps_its_beginning_and_its_end_and_says_how_much_is_between() -> None:
-    rows = [TimelineRow(f"2026-03-01T09:{number // 60:02}:{number % 60:02}.000Z", "provider", str(number)) for number in range(90)]
+    rows = [TimelineRow("2026-03-01T09:00:00.000Z", "provider", str(number)) for number in range(90)]
     assert shortened(rows[:MAX_ROWS]) == tuple(rows[:MAX_ROWS])
     shown = shortened(rows)
     assert len(shown) == MAX_ROWS

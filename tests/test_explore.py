@@ -11,7 +11,7 @@ import pytest
 
 from psp_sandbox.testing.explore.books import BooksError, Paid, Row, differences, read_rows, rows_of_command
 from psp_sandbox.testing.explore.causes import cure, why
-from psp_sandbox.testing.explore.points import Call, Event, Recording, plan
+from psp_sandbox.testing.explore.points import REST, Call, Event, Recording, plan
 from psp_sandbox.testing.explore.results import (
     At,
     Cause,
@@ -352,7 +352,8 @@ def test_points_are_named_by_call_event_or_status_and_its_number() -> None:
 
 
 def test_lost_answers_come_first_then_one_run_of_each_test_in_turn_and_pairs_last() -> None:
-    points = plan(Recording((Call("POST", "/api/v1/payouts"), Call("POST", "/api/v1/users")), (), ()), can_restart=False)
+    calls = (Call("POST", "/api/v1/payouts"), Call("POST", "/api/v1/users"))
+    points = [REST, *plan(Recording(calls, (), ("FAILED",)), can_restart=False)]
     runs = schedule({"a": points, "b": points}, depth=2, seed=1)
     assert [(run.test, run.name.partition("#")[0]) for run in runs[:4]] == [
         ("a", "POST /payouts"), ("a", "POST /users"), ("b", "POST /payouts"), ("b", "POST /users"),
@@ -361,11 +362,10 @@ def test_lost_answers_come_first_then_one_run_of_each_test_in_turn_and_pairs_las
     assert [run.test for run in runs[4:8]] == ["a", "b", "a", "b"]
     pairs = [run for run in runs if len(run.points) == 2]
     assert len(pairs) == 2 * MAX_PAIRS
-    assert all(len({point.place for point in run.points}) == 2 for run in pairs)
+    assert all(len({point.place for point in run.points}) == 2 and REST not in run.points for run in pairs)
+    assert sum(any(point.at is At.STATUS for point in run.points) for run in pairs) >= MAX_PAIRS
     assert runs == schedule({"a": points, "b": points}, depth=2, seed=1)
-    assert [run.name for run in pairs] != [
-        run.name for run in schedule({"a": points, "b": points}, 2, 2) if len(run.points) == 2
-    ]
+    assert pairs != [run for run in schedule({"a": points, "b": points}, depth=2, seed=2) if len(run.points) == 2]
     assert named(points, pairs[0].name) == pairs[0].points
     assert named(points, "POST /payouts#9:answer_lost") is None
 
