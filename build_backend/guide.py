@@ -105,7 +105,14 @@ def _take_in_linked_files(docs: Path) -> None:
 
         text = page.read_text(encoding="utf-8")
         link_out = rf"\]\(({re.escape('../' * depth)}[^)#\s]+)"
-        page.write_text(re.sub(link_out, rewritten, text), encoding="utf-8")
+        page.write_text(with_included_files(re.sub(link_out, rewritten, text)), encoding="utf-8")
+
+
+def with_included_files(text: str) -> str:
+    """Replace each line `--8<-- "FILE"`, with a path in the repository, by the file. Raises OSError if it cannot be read."""
+    return re.sub(
+        r'^--8<-- "([^"\n]+)"$', lambda found: (ROOT / found[1]).read_text(encoding="utf-8").rstrip(), text, flags=re.M
+    )
 
 
 def _write_texts(docs: Path, site: Path) -> None:
