@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from sandbox.server.runtime.open_files import raise_open_file_limit
+from sandbox.unit_of_work import light_merchants
 from tests.harness.console import ConsoleClient
 from tests.harness.own_sandbox import start_sandbox
 from tests.harness.receiver import Receiver
@@ -157,6 +158,12 @@ def receiver() -> Iterator[Receiver]:
     """Yield a webhook receiver on loopback that records every request."""
     with Receiver() as receiver:
         yield receiver
+
+
+@pytest.fixture
+def no_light_merchant_was_found() -> None:
+    """All queues of a process share when one was found, so an earlier test would change how they share work."""
+    light_merchants._last_light[0] = 0.0
 
 
 @pytest.fixture(scope="session")

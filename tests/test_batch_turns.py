@@ -13,7 +13,7 @@ from asyncpg import LockNotAvailableError
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import NO_NEEDS, Command, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
 from sandbox.infrastructure.large_work import LARGE_BATCH
-from sandbox.unit_of_work import light_merchants, lock_turns
+from sandbox.unit_of_work import lock_turns
 from sandbox.unit_of_work.batches import ROUNDS, Batches
 from sandbox.unit_of_work.lock_turns import LockTurns
 from tests.harness.work import request_of
@@ -22,10 +22,7 @@ AT_ONCE = 64
 DONE = CommandResult(200, b"done")
 
 
-@pytest.fixture(autouse=True)
-def no_light_merchant_was_found() -> None:
-    """All queues of a process and of those forked with it share when one was found."""
-    light_merchants._last_light[0] = 0.0
+pytestmark = pytest.mark.usefixtures("no_light_merchant_was_found")
 
 
 @dataclass

@@ -54,7 +54,7 @@ def units() -> list[UnitOfWork]:
 
 
 @pytest.fixture
-async def work(pool: None, units: list[UnitOfWork]) -> AsyncIterator[UnitOfWorkRunner]:
+async def work(pool: None, units: list[UnitOfWork], no_light_merchant_was_found: None) -> AsyncIterator[UnitOfWorkRunner]:
     async def committed(unit: UnitOfWork) -> None:
         units.append(unit)
 
