@@ -116,7 +116,7 @@ def test_a_long_timeline_keeps_its_beginning_and_its_end_and_says_how_much_is_be
     shown = shortened(rows)
     assert len(shown) == MAX_ROWS
     assert (shown[:30], shown[31:]) == (tuple(rows[:30]), tuple(rows[61:]))
-    assert shown[30].text.startswith("… 31 more moments")
+    assert shown[30].text.startswith("… 31 more entries")
 
 
 def test_what_was_not_reached_not_tried_and_left_out_is_on_the_page() -> None:

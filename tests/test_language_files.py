@@ -118,17 +118,24 @@ def test_a_webhook_that_did_not_arrive_is_reported_with_those_that_did(language:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_without_a_sandbox_the_error_says_how_to_get_one(language: Language, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "reason"), [("echo it is broken; exit 1", "it is broken"), ("exec sleep 600", "not ready within")]
+)
+def test_without_a_sandbox_the_error_says_how_to_get_one(language: Language, tmp_path: Path, script: str, reason: str) -> None:
+    """The copied files wait for two minutes, here for one second."""
     project = _project(tmp_path, language, ())
+    copied = (project / language.copied).read_text()
+    assert copied.count("2_400") == 1
+    (project / language.copied).write_text(copied.replace("2_400", "20"))
     (project / language.first).write_text(_first_test(language))
     broken = tmp_path / "bin"
     broken.mkdir()
-    (broken / "psp").write_text("#!/bin/sh\necho it is broken\nexit 1\n")
+    (broken / "psp").write_text(f"#!/bin/sh\n{script}\n")
     (broken / "psp").chmod(0o755)
     code, output = _run(language, project, language.first, path=f"{broken}:{os.environ['PATH']}")
     assert code != 0, output
     assert "put psp on the PATH (pipx install psp-sandbox), or set PSP_URL and PSP_ADMIN_KEY" in output
-    assert "it is broken" in output
+    assert reason in output
 
 
 @pytest.mark.slow
@@ -138,9 +145,13 @@ def test_the_shops_tests_pass(language: Language, tmp_path: Path) -> None:
     assert code == 0, output
 
 
-def test_each_file_is_short_and_the_guide_shows_it_whole() -> None:
+def test_each_file_is_short_starts_psp_alike_and_is_shown_whole_by_the_guide() -> None:
     shown = with_included_files(PAGE.read_text())
+    started = set()
     for path in {f"examples/{one.values[0].name}/{one.values[0].copied}" for one in LANGUAGES}:  # type: ignore[union-attr]  # a Language
         text = (ROOT / path).read_text()
         assert len(text.splitlines()) < 200, path
         assert text.rstrip() in shown, path
+        (script,) = re.findall(r'unset DATABASE_URL.*?rm -rf "\$0"', text, flags=re.DOTALL)
+        started.add(re.sub(r"\n\s*", "\n", script))
+    assert len(started) == 1, started

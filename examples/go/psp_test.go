@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,14 +19,14 @@ import (
 	"time"
 )
 
-// watch runs psp until this process ends, whichever way: then its end of the pipe closes. $0 is a folder for keys and the log.
+// watch runs psp until this process ends, even if it is killed: that closes its end of the pipe. $0 is a folder for keys and the log.
 const watch = `unset DATABASE_URL REDIS_URL; exec 3<&0 > "$0/log" 2>&1
 psp up --ephemeral --no-seed --port 0 --ipn-port 0 --ready-file "$0/ready" < /dev/null & psp=$!
 { cat <&3; kill $psp; } & wait $psp; mv "$0/log" "$0/ended"; cat <&3; rm -rf "$0"`
 
 type object = map[string]any
 
-// PSP is a merchant that only one test has. Its clock is frozen.
+// PSP is a merchant for one test. Its clock is frozen.
 type PSP struct {
 	URL, APIKey, WebhookSecret string // what an application needs
 	t                          *testing.T
@@ -40,10 +39,10 @@ type PSP struct {
 var sandbox struct {
 	sync.Once
 	url, adminKey, problem string
-	pipe                   io.Closer // it closes when this process ends, or nothing refers to it
+	pipe                   io.Closer // it closes when this process ends
 }
 
-// NewPSP returns a merchant with 1000000.00. When the test ends, its ledger and its webhook deliveries are checked.
+// NewPSP creates a merchant with a balance of 1000000.00. When the test ends, its ledger and its webhook deliveries are checked.
 func NewPSP(t *testing.T) *PSP {
 	t.Helper()
 	if sandbox.Do(start); sandbox.problem != "" {
@@ -115,7 +114,7 @@ func (psp *PSP) Call(method, path string, body object, headers ...string) object
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := (&http.Client{Timeout: time.Minute}).Do(request)
 	if err != nil {
 		psp.t.Fatalf("the sandbox does not answer: %v", err)
 	}
@@ -183,16 +182,18 @@ func start() {
 	command := exec.Command("sh", "-c", watch, folder)
 	sandbox.pipe, _ = command.StdinPipe()
 	err := command.Start()
-	for ; err == nil; time.Sleep(50 * time.Millisecond) {
+	for polls := 0; err == nil; polls++ {
 		ready := object{}
-		text, _ := os.ReadFile(folder + "/ready")
-		if json.Unmarshal(text, &ready) == nil {
+		if text, _ := os.ReadFile(folder + "/ready"); json.Unmarshal(text, &ready) == nil {
 			sandbox.url, sandbox.adminKey = ready["api_url"].(string), ready["admin_key"].(string)
 			return
 		}
 		if text, ended := os.ReadFile(folder + "/ended"); ended == nil {
-			err = errors.New(string(text))
+			err = fmt.Errorf("%s", text)
+		} else if polls == 2_400 {
+			err = fmt.Errorf("It was not ready within two minutes.")
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	sandbox.problem = "The sandbox did not start: put psp on the PATH (pipx install psp-sandbox), or set PSP_URL and PSP_ADMIN_KEY.\n" + err.Error()
 }

@@ -31,9 +31,9 @@ import org.junit.jupiter.api.extension.AfterEachCallback;
 import org.junit.jupiter.api.extension.BeforeEachCallback;
 import org.junit.jupiter.api.extension.ExtensionContext;
 
-/** A merchant that only one test has, with a frozen clock: {@code @RegisterExtension final Psp psp = new Psp();} */
+/** A merchant for one test, with a frozen clock: {@code @RegisterExtension final Psp psp = new Psp();} */
 public final class Psp implements BeforeEachCallback, AfterEachCallback {
-    /** Runs psp until this process ends, whichever way: then its end of the pipe closes. $0 is a folder for keys and the log. */
+    /** Runs psp until this process ends, even if it is killed: that closes its end of the pipe. $0 is a folder for keys and the log. */
     private static final String WATCH = """
         unset DATABASE_URL REDIS_URL; exec 3<&0 > "$0/log" 2>&1
         psp up --ephemeral --no-seed --port 0 --ipn-port 0 --ready-file "$0/ready" < /dev/null & psp=$!
@@ -44,7 +44,7 @@ public final class Psp implements BeforeEachCallback, AfterEachCallback {
     private static final Pattern TOKEN = Pattern.compile("\"((?:[^\"\\\\]|\\\\.)*)\"|[\\[\\]{}]|[^\\s\\[\\]{},:\"]+");
     private static final HttpClient CLIENT = HttpClient.newHttpClient();
     private static String sandboxUrl, adminKey;
-    private static Process process; // not to be collected as garbage: that would close the pipe
+    private static Process process; // keeps the pipe open: the garbage collector would close it
 
     /** An application: it gets the headers (names in lower case) and the raw body of each webhook, and returns a status. */
     public interface App { int receive(Map<String, String> headers, byte[] body); }
@@ -57,7 +57,7 @@ public final class Psp implements BeforeEachCallback, AfterEachCallback {
     private final List<Map<String, Object>> events = new CopyOnWriteArrayList<>();
     private final List<String> invalid = new CopyOnWriteArrayList<>();
 
-    /** Makes a merchant with 1000000.00. */
+    /** Creates the merchant, with a balance of 1000000.00. */
     @Override public void beforeEach(ExtensionContext context) throws Exception {
         url = start();
         server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
@@ -73,7 +73,7 @@ public final class Psp implements BeforeEachCallback, AfterEachCallback {
         server.start();
     }
 
-    /** Deletes the merchant. A test that has passed fails, if its books or its webhooks are not in order. */
+    /** Deletes the merchant. Fails a test that has passed if its books or its webhooks are not in order. */
     @Override public void afterEach(ExtensionContext context) {
         if (server == null) return;
         try {
@@ -183,13 +183,13 @@ public final class Psp implements BeforeEachCallback, AfterEachCallback {
 
     private static synchronized String start() throws IOException, InterruptedException {
         if (sandboxUrl != null) return sandboxUrl;
-        Map<String, String> env = System.getenv();
-        adminKey = env.getOrDefault("PSP_ADMIN_KEY", "");
-        if ((sandboxUrl = env.get("PSP_URL")) != null) return sandboxUrl;
+        adminKey = System.getenv().getOrDefault("PSP_ADMIN_KEY", "");
+        if ((sandboxUrl = System.getenv("PSP_URL")) != null) return sandboxUrl;
         Path folder = Files.createTempDirectory("psp-");
         process = new ProcessBuilder("sh", "-c", WATCH, folder.toString()).start();
-        while (!Files.exists(folder.resolve("ready"))) {
+        for (int polls = 0; !Files.exists(folder.resolve("ready")); polls++) {
             if (Files.exists(folder.resolve("ended"))) Assertions.fail(NONE + Files.readString(folder.resolve("ended")));
+            if (polls == 2_400) Assertions.fail(NONE + "It was not ready within two minutes.");
             Thread.sleep(50);
         }
         Map<?, ?> ready = (Map<?, ?>) value(TOKEN.matcher(Files.readString(folder.resolve("ready"))));

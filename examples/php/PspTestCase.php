@@ -27,10 +27,10 @@ abstract class PspTestCase extends TestCase
     }
 }
 
-/** A merchant that only one test has. Its clock is frozen. Webhooks arrive during its calls, because PHP does one thing at a time. */
+/** A merchant for one test. Its clock is frozen. Webhooks arrive during its calls, because PHP does one thing at a time. */
 final class Psp
 {
-    /** Runs psp until this process ends, whichever way: then its end of the pipe closes. $0 is a folder for keys and the log. */
+    /** Runs psp until this process ends, even if it is killed: that closes its end of the pipe. $0 is a folder for keys and the log. */
     private const WATCH = <<<'SH'
         unset DATABASE_URL REDIS_URL; exec 3<&0 > "$0/log" 2>&1
         psp up --ephemeral --no-seed --port 0 --ipn-port 0 --ready-file "$0/ready" < /dev/null & psp=$!
@@ -49,7 +49,7 @@ final class Psp
     private static array $sandbox = [];
     private static $process, $pipes;
 
-    /** Makes a merchant with 1000000.00. */
+    /** Creates the merchant, with a balance of 1000000.00. */
     public function __construct(string $name)
     {
         self::$sandbox = self::$sandbox ?: (getenv("PSP_URL") ? [getenv("PSP_URL"), (string) getenv("PSP_ADMIN_KEY")] : self::start());
@@ -179,8 +179,9 @@ final class Psp
         $folder = sys_get_temp_dir() . "/psp-" . bin2hex(random_bytes(8));
         mkdir($folder, 0700);
         self::$process = proc_open(["sh", "-c", self::WATCH, $folder], [["pipe", "r"]], self::$pipes);
-        while (!is_file("$folder/ready")) {
+        for ($polls = 0; !is_file("$folder/ready"); $polls++) {
             Assert::assertFileDoesNotExist("$folder/ended", self::NONE . @file_get_contents("$folder/ended"));
+            Assert::assertLessThan(2_400, $polls, self::NONE . "It was not ready within two minutes.");
             usleep(50_000);
         }
         $ready = json_decode(file_get_contents("$folder/ready"), true);

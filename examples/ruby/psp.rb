@@ -6,9 +6,9 @@ require "securerandom"
 require "socket"
 require "tmpdir"
 
-# A merchant that only one test has. Its clock is frozen.
+# A merchant for one test. Its clock is frozen.
 class Psp
-  # Runs psp until this process ends, whichever way: then its end of the pipe closes. $0 is a folder for keys and the log.
+  # Runs psp until this process ends, even if it is killed: that closes its end of the pipe. $0 is a folder for keys and the log.
   WATCH = <<~'SH'.freeze
     unset DATABASE_URL REDIS_URL; exec 3<&0 > "$0/log" 2>&1
     psp up --ephemeral --no-seed --port 0 --ipn-port 0 --ready-file "$0/ready" < /dev/null & psp=$!
@@ -28,8 +28,10 @@ class Psp
   def self.start
     folder = Dir.mktmpdir("psp-")
     @pipe = IO.popen(["sh", "-c", WATCH, folder], "w")
+    polls = 0
     until File.exist?("#{folder}/ready")
       raise Failure, NONE + File.read("#{folder}/ended") if File.exist?("#{folder}/ended")
+      raise Failure, NONE + "It was not ready within two minutes." if (polls += 1) > 2_400
 
       sleep 0.05
     end
@@ -42,7 +44,7 @@ class Psp
   # The application: it gets the headers (names in lower case) and the raw body of each webhook, and returns a status.
   attr_writer :app
 
-  # Makes a merchant with 1000000.00.
+  # Creates the merchant, with a balance of 1000000.00.
   def initialize(name)
     @url, @admin_key = Psp.sandbox
     @events = []

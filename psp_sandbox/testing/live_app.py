@@ -226,7 +226,7 @@ class _AsgiDoor:
     async def _answered(self, received: Received, status: int) -> int:
         if self._door.inbox.on_answer is None:
             return self._door.inbox.answered(received, status)
-        # What is called may restart the application by a request to it, so its event loop must not wait for that.
+        # `on_answer` may restart the application by a request to it, so the application's event loop must not wait for it.
         return await asyncio.to_thread(self._door.inbox.answered, received, status)
 
 

@@ -120,7 +120,7 @@ def _of_write(
         if call["idempotency_key"] != hit["idempotency_key"] and _money(call) == _money(hit):
             return Cause.NEW_KEY if _reference(call) == _reference(hit) else Cause.NEW_REFERENCE
     if point.kind is Kind.ANSWER_AFTER_WEBHOOKS:
-        # No answer says that a payout has failed, so who believes it did not wait for the answer.
+        # No answer says that a payout failed, so an application that believes so did not wait for the answer.
         return Cause.GAVE_UP_ON_PAID if any(_is_given_up(one, names) for one in found) else Cause.ANSWER_OVER_WEBHOOK
     of_hit = [one for one in found if one.reference == _reference(hit)] or list(found)
     if any(one.psp_status is None for one in of_hit):

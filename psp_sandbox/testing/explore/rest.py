@@ -85,7 +85,9 @@ def killer(subject: Subject, point: Point) -> Callable[["Received"], bool]:
         subject.has_been_killed = True
         try:
             subject.restart()
-        except Exception as error:  # the user's code may raise anything; here it would only become the application's answer
+        except (
+            Exception
+        ) as error:  # the user's code may raise anything; raised here, it would only become the application's answer
             subject.restart_error = error
         return point.kind is Kind.KILLED_BEFORE_ANSWER
 

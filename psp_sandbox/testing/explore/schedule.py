@@ -46,11 +46,12 @@ def _in_turn(groups: Sequence[Sequence[Run]]) -> Iterator[Run]:
 
 
 def _pairs(test: str, points: Sequence[Point], seed: int) -> list[Run]:
-    # At one place, only the first fault would hit; and a point together with the passing of time is the point alone.
+    # At one place, only the first fault would hit. A pair with the passing of time does the same as its other point.
     found = [Run(test, pair) for pair in combinations(points, 2) if pair[0].place != pair[1].place and REST not in pair]
     draw = random.Random(f"{seed}:{test}")  # noqa: S311 - not a secret
     draw.shuffle(found)
-    # What an operator or the bank does later is in few of the pairs, and meets what a fault has left behind: so it is in half.
+    # A later action of an operator or the bank acts on what a fault has left. Few pairs have one, so half of the places
+    # are for these.
     later = [run for run in found if any(point.at is At.STATUS for point in run.points)][: MAX_PAIRS // 2]
     return [*later, *(run for run in found if run not in later)][:MAX_PAIRS]
 

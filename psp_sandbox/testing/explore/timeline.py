@@ -37,9 +37,7 @@ def shortened(rows: Sequence[TimelineRow]) -> tuple[TimelineRow, ...]:
         return tuple(rows)
     first, last = rows[: MAX_ROWS // 2], rows[1 - MAX_ROWS // 2 :]
     left_out = rows[len(first) : -len(last)]
-    gap = TimelineRow(
-        left_out[0].at, left_out[0].side, f"… {len(left_out):,} more moments on both sides, which the world has …"
-    )
+    gap = TimelineRow(left_out[0].at, left_out[0].side, f"… {len(left_out):,} more entries: the world bundle has them all …")
     return (*first, gap, *last)
 
 
