@@ -23,6 +23,7 @@ from sandbox.worlds.snapshots import store
 from tests.harness import statements
 from tests.harness.parse_trees import Parser, Tree, parse_tree
 from tests.harness.plans import MERCHANT, NOW
+from tests.harness.python_source import parse_python
 from tests.harness.sql_rules import (
     Catalogue,
     Rule,
@@ -224,7 +225,7 @@ def source_files() -> Iterator[tuple[str, ast.Module]]:
     for folder in ("sandbox", "worker", "ipn", "seeds"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             if not {"migrations", "benches"} & set(path.relative_to(ROOT).parts):
-                yield str(path.relative_to(ROOT)), ast.parse(path.read_text("utf-8"))
+                yield str(path.relative_to(ROOT)), parse_python(path)
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -279,9 +280,7 @@ def problems_of_alter(text: str) -> list[str]:
 def test_migrations_alter_tables_in_steps_that_citus_accepts() -> None:
     folder = ROOT / "sandbox" / "infrastructure" / "db" / "migrations"
     found = {path.name: problems_of_alter(path.read_text()) for path in folder.glob("*.sql")}
-    found |= {
-        p.name: [e for text in texts(ast.parse(p.read_text())) for e in problems_of_alter(text)] for p in folder.glob("*.py")
-    }
+    found |= {p.name: [e for text in texts(parse_python(p)) for e in problems_of_alter(text)] for p in folder.glob("*.py")}
     assert found
     assert {name: problems for name, problems in found.items() if problems} == {}
 

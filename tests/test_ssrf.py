@@ -22,6 +22,7 @@ from sandbox.webhooks.outbound.resolver import NameResolver
 from sandbox.webhooks.outbound.sender import WebhookSender
 from sandbox.webhooks.outbound.url_check import url_error
 from tests.harness.names import StubResolver
+from tests.harness.python_source import parse_python
 
 LOOPBACK_SPELLINGS = [
     "127.0.0.1", "127.0.0.1.", "127.1", "127.0.1", "127.255.255.254",
@@ -157,7 +158,7 @@ def test_every_module_of_the_servers_that_makes_outgoing_calls_uses_the_guard() 
     found = set()
     for path in (path for name in ("sandbox", "worker", "ipn") for path in (root / name).rglob("*.py")):
         if not others & {path, *path.parents}:
-            tree = ast.parse(path.read_text())
+            tree = parse_python(path)
             names = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
             names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
             calls = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

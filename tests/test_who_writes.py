@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import statements
+from tests.harness.python_source import parse_python
 
 ROOT = Path(__file__).parent.parent
 UNIT_OF_WORK = ROOT / "sandbox" / "unit_of_work"
@@ -49,7 +50,7 @@ def _is_defined_in(name: str, path: Path) -> bool:
 
 @pytest.mark.parametrize("path", OTHER_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_unit_of_work_opens_write_transactions(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = parse_python(path)
     if path != ROOT / "sandbox" / "infrastructure" / "db" / "engine.py":
         imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
         assert "transaction" not in imported
@@ -59,16 +60,16 @@ def test_only_the_unit_of_work_opens_write_transactions(path: Path) -> None:
 def test_the_checker_finds_a_write_on_a_plain_connection() -> None:
     path = ROOT / "worker" / "sweep.py"
     source = "async def write():\n    async with db_errors_as_503(), connection(id_) as conn:\n        await conn.execute({})\n"
-    assert writes_in(path, ast.parse(source.format("_PURGE"))) == {"_PURGE"}
-    assert writes_in(path, ast.parse(source.format("'DELETE FROM payouts'"))) == {"DELETE FROM payouts"}
-    assert writes_in(path, ast.parse(source.format("_DUE"))) == set()
+    assert writes_in(path, parse_python(source.format("_PURGE"))) == {"_PURGE"}
+    assert writes_in(path, parse_python(source.format("'DELETE FROM payouts'"))) == {"DELETE FROM payouts"}
+    assert writes_in(path, parse_python(source.format("_DUE"))) == set()
 
 
 def test_only_replacing_or_deleting_a_world_has_the_rights_of_the_databases_owner() -> None:
     callers = {
         str(path.relative_to(ROOT))
         for path in OTHER_FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parse_python(path))
         if isinstance(node, ast.keyword) and node.arg == "as_database_owner"
     }
     assert callers == {

@@ -22,8 +22,13 @@ async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_INTERVAL)
     for task in tasks:
-        if not task.cancelled():
-            task.exception()  # otherwise asyncio logs that it was never retrieved
+        retrieve_error(task)
+
+
+def retrieve_error(ended: "asyncio.Future[Any]") -> None:
+    """Keep asyncio from logging the error of a future or task that has ended and whose callers have all gone."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
@@ -40,5 +45,4 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
     finally:
         if not task.done():
             task.cancel()
-            # Retrieve its error. Otherwise asyncio logs that nobody did.
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            task.add_done_callback(retrieve_error)

@@ -32,6 +32,7 @@ from sandbox.domain.unit import Command, CommandResult
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.large_work import LARGE_BATCH, too_many_waiting
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE
+from sandbox.infrastructure.tasks import retrieve_error
 from sandbox.unit_of_work.in_flight import release, reserve
 from sandbox.unit_of_work.light_merchants import Use
 from sandbox.unit_of_work.lock_turns import LockTurns
@@ -133,7 +134,7 @@ class Batches:
         reserve(merchant_id, command.context.key)
         future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
         # Even if the caller is cancelled, the key stays reserved until the batch ends.
-        future.add_done_callback(_retrieve_exception)
+        future.add_done_callback(retrieve_error)
         self._weights[merchant_id] += weight
         self._total_weight += weight
         queued = _QueuedCommand(command, weight, future)
@@ -368,9 +369,3 @@ def _fail(batch: _Batch, error: Exception) -> None:
     for queued in batch:
         if not queued.result.done():
             queued.result.set_exception(error)
-
-
-def _retrieve_exception(future: "asyncio.Future[CommandResult]") -> None:
-    """Keep asyncio from logging the exception of a command whose caller has gone."""
-    if not future.cancelled():
-        future.exception()

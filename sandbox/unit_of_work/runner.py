@@ -16,6 +16,7 @@ from sandbox.domain.scenario_runner import run_due_inline
 from sandbox.domain.unit import Command, CommandResult, RequestContext, UnitOfWork
 from sandbox.infrastructure.db.engine import node_of, shard_of, transaction
 from sandbox.infrastructure.large_work import LARGE_BATCH, compute
+from sandbox.infrastructure.tasks import retrieve_error
 from sandbox.unit_of_work.batches import Batches
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.in_flight import in_flight
@@ -285,6 +286,7 @@ class UnitOfWorkRunner:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(retrieve_error)
         return task
 
 

@@ -15,6 +15,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.harness.python_source import parse_python
+
 ROOT: Final = Path(__file__).parent.parent.parent
 PACKAGES: Final = ("sandbox", "worker", "ipn", "seeds")
 """The sandbox's own packages, which a wheel has in `psp_sandbox/_application`."""
@@ -242,7 +244,7 @@ class _Module(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> _Module:
-    tree = ast.parse(text)
+    tree = parse_python(text)
     type_checking_nodes = {
         id(node)
         for block in ast.walk(tree)

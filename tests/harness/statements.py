@@ -18,6 +18,7 @@ import ipn
 import sandbox
 import worker
 from sandbox.infrastructure.db.engine import ENGINE
+from tests.harness.python_source import parse_python
 
 _SQL = re.compile(r"\s*(SELECT|WITH|INSERT INTO|UPDATE|DELETE FROM|MERGE)\s")
 _QUERY_METHODS = ("select", "objects", "count", "exists", "update", "delete", "raw")
@@ -77,7 +78,7 @@ def queries_elsewhere() -> list[str]:
     """Return the places (`module:line`) that build a Piccolo query outside the functions of `query_builders`."""
     found = []
     for module in modules():
-        tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+        tree = parse_python(Path(module.__file__ or ""))
         in_builders = {
             call
             for node in ast.walk(tree)
@@ -108,7 +109,7 @@ def inline() -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for module in modules():
-        tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+        tree = parse_python(Path(module.__file__ or ""))
         own: dict[str, str] = {}
         for function in ast.walk(tree):
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):

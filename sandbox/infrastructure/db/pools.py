@@ -12,6 +12,7 @@ import asyncpg
 from sandbox.infrastructure.db.distributed.cluster import DISTRIBUTE_LOCK, Cluster, Node, Shard, read_cluster
 from sandbox.infrastructure.db.distributed.node_pool import AllBusyError, Connection, NodePool, Pool, ShardConnection
 from sandbox.infrastructure.db.distributed.shard_schema import NODE_SETTINGS, find_prepared, prepare_shard
+from sandbox.infrastructure.tasks import retrieve_error
 
 CONNECT_SECONDS: Final = 5.0
 SHARED_CONNECTIONS: Final = 2
@@ -144,6 +145,7 @@ class Pools:
         if self._discovery is None or self._discovery.done():
             # One for all callers: on a distributed database, the pool is closed at the end, while others would still connect.
             self._discovery = asyncio.create_task(self._discover())
+            self._discovery.add_done_callback(retrieve_error)
         return await asyncio.shield(self._discovery)
 
     async def _discover(self) -> Cluster | None:

@@ -19,6 +19,7 @@ from sandbox.domain.idempotency import UNFINISHED, checkpoint
 from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.infrastructure.db.engine import RETRYABLE, connection
 from sandbox.infrastructure.db.statements import read_statements
+from sandbox.infrastructure.tasks import retrieve_error
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.worlds.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
@@ -134,6 +135,7 @@ class ClockService:
         task = asyncio.create_task(work)
         self._in_progress.add(task)
         task.add_done_callback(self._in_progress.discard)
+        task.add_done_callback(retrieve_error)
         try:
             return await asyncio.shield(task)
         except RETRYABLE as error:

@@ -11,6 +11,7 @@ from sandbox.http.fault import to_fault
 from sandbox.http.request import Caller
 from sandbox.infrastructure.db.engine import connection, db_errors_as_503, shared_connection
 from sandbox.infrastructure.db.statements import read_statements
+from sandbox.infrastructure.tasks import retrieve_error
 from sandbox.worlds.merchants.api_keys import merchant_of
 
 _TTL_SECONDS: Final = 0.5
@@ -43,6 +44,7 @@ class KeyRing:
             # Concurrent requests with the same key share one look-up.
             task = self._lookups[digest] = asyncio.create_task(self._look_up(digest, merchant_of(api_key)))
             task.add_done_callback(lambda done: self._lookups.get(digest) is done and self._lookups.pop(digest))
+            task.add_done_callback(retrieve_error)
         caller = await asyncio.shield(task)
         if caller is None:
             raise Problem("INVALID_API_KEY")
