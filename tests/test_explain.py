@@ -139,8 +139,8 @@ ENDPOINT = EndpointState("ENABLED", None, "standard", is_relayed=False, rate_lim
 
 def last(**fields: Any) -> LastAttempt:
     values = {
-        "number": 2, "at": AT, "status": 500, "duration": timedelta(seconds=1), "is_postponed": False, "fault_kind": None, "retry_after": None,
-        "signed_at": AT,
+        "number": 2, "at": AT, "status": 500, "duration": timedelta(seconds=1), "is_postponed": False, "fault_kind": None,
+        "retry_after": None, "signed_at": AT,
     }  # fmt: skip
     return LastAttempt(**(values | fields))
 

@@ -77,8 +77,8 @@ def explain_next(delivery: DeliveryState) -> tuple[NextReason, str]:
         )
     if last is not None and is_final(last.status, endpoint.retry_profile) and delivery.status == "FAILED":
         return "FINAL_RESPONSE", (
-            f"There is no further attempt, because the profile `{endpoint.retry_profile}` does not repeat one that was answered "
-            f"with {last.status}. A resend starts the schedule over."
+            f"There is no further attempt, because the profile `{endpoint.retry_profile}` does not repeat one that was "
+            f"answered with {last.status}. A resend starts the schedule over."
         )
     if delivery.status == "FAILED" or due is None:
         total = len(PROFILES[endpoint.retry_profile])

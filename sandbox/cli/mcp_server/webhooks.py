@@ -70,7 +70,8 @@ async def update_webhook_endpoint(
     retry_profile: Annotated[
         RetryProfile | None,
         Field(
-            description="standard retries for 75 hours, fast for half a minute; server_errors as fast, but 3xx and 4xx are final."
+            description="standard retries for 75 hours, fast for half a minute; "
+            "server_errors as fast, but 3xx and 4xx are final."
         ),
     ] = None,
 ) -> Result:
