@@ -19,7 +19,7 @@ print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], s
 endef
 export BUILD_REQUIRES
 
-.PHONY: install dev up docs test test-all lint clean lock
+.PHONY: install dev up docs test test-all containers release lint clean lock
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -54,6 +54,10 @@ $(VENV)/.client: $(wildcard openapi/*.json openapi/*.py) $(VENV)/.installed-dev
 	$(VENV)/bin/python openapi/generate_client.py
 	@touch $@
 
+# The images and compose files in a container engine. Testcontainers' own clean-up needs an image from a registry; `with` cleans up too.
+containers: dev
+	PSP_CONTAINERS=1 TESTCONTAINERS_RYUK_DISABLED=true $(VENV)/bin/pytest -n 0 tests/test_containers_run.py
+
 up: install
 	@PSP_UP_BY_MAKE=1 exec $(VENV)/bin/psp up $(ARGS)
 
@@ -81,6 +85,13 @@ lock:
 		&& $(COMPILE) --upgrade -o requirements.txt pyproject.toml \
 		&& $(COMPILE) --upgrade --extra dev --extra otel --extra mcp --extra freeze --extra testcontainers -c requirements.txt -o requirements-dev.txt pyproject.toml \
 		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
+
+# Build what would be published into dist/, check it and use it; docs/release.md. The tools are in a temporary environment.
+release:
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" \
+		&& "$$tools/bin/pip" install --quiet --no-deps --require-hashes -r requirements-build.txt \
+		&& "$$tools/bin/pip" install --quiet build twine cyclonedx-bom check-wheel-contents \
+		&& "$$tools/bin/python" build_backend/release.py
 
 clean:
 	cd psp_sandbox/client && rm -rf _generated models inputs.py literals.py problems.py
