@@ -15,8 +15,7 @@ import tarfile
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -189,23 +188,17 @@ def use_images() -> None:
         return
     for target, image in IMAGES.items():
         run("docker", "build", *(("--target", target) if target else ()), "--tag", image, ".")
-    with container(IMAGES["all-in-one"]) as started:
+    key = f"SANDBOX_ADMIN_KEY=ak_{os.urandom(16).hex()}"
+    started = run("docker", "run", "--detach", "--env", key, IMAGES["all-in-one"])
+    try:
         end = time.monotonic() + _READY_SECONDS
         while run("docker", "inspect", "--format", "{{.State.Health.Status}}", started) != "healthy":
             if time.monotonic() > end:
                 sys.exit("release: the image for tests does not get healthy.")
             time.sleep(0.5)
-    say(f"images {' and '.join(IMAGES.values())} are built; `make containers` tests them")
-
-
-@contextmanager
-def container(image: str) -> Iterator[str]:
-    """Start a container, yield its id, and remove it."""
-    started = run("docker", "run", "--detach", "--env", f"SANDBOX_ADMIN_KEY=ak_{os.urandom(16).hex()}", image)
-    try:
-        yield started
     finally:
         run("docker", "rm", "--force", started)
+    say(f"images {' and '.join(IMAGES.values())} are built; `make containers` tests them")
 
 
 def run(*command: str, cwd: Path = ROOT, **variables: str) -> str:
