@@ -43,15 +43,12 @@ from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.aggregator.service import AggregatorService
-from sandbox.users.api import UserApi
-from sandbox.users.bulk_credit.api import BulkCreditApi
 from sandbox.users.bulk_credit.service import BulkCreditService
-from sandbox.users.sales.api import SaleApi
 from sandbox.users.sales.service import SalesService
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.users.vendor_feed.api import FeedApi
 from sandbox.users.vendor_feed.service import FeedService
+from sandbox.users.wallets import WalletService
 from sandbox.webhooks.api import DeliveryApi, EndpointApi
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
@@ -142,9 +139,10 @@ def create_app(settings: Settings) -> Application:
             yield
 
     operations = operations_of(
-        UserApi(UserService(work, directory, summaries)),
-        BulkCreditApi(BulkCreditService(work)),
-        SaleApi(SalesService(work)),
+        UserService(work, directory),
+        WalletService(summaries),
+        BulkCreditService(work),
+        SalesService(work),
         PayoutApi(payouts),
         SimulateApi(payouts),
         BalanceService(work),
@@ -162,7 +160,7 @@ def create_app(settings: Settings) -> Application:
         StreamApi(streams, keys),
         AuditApi(),
         OverviewService(),
-        FeedApi(FeedService()),
+        FeedService(),
         AggregatorService(work, box, settings.webhook_allow),
         JournalApi(journal),
         FaultService(work),
