@@ -23,7 +23,6 @@ from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
-from sandbox.payouts.api import PayoutApi
 from sandbox.payouts.balance.service import BalanceService
 from sandbox.payouts.directory.api import DirectoryApi
 from sandbox.payouts.directory.loader import load_directory
@@ -32,7 +31,7 @@ from sandbox.payouts.scenarios.api import ScenarioApi
 from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.payouts.scenarios.service import ScenarioService
 from sandbox.payouts.service import PayoutService
-from sandbox.payouts.simulate_api import SimulateApi
+from sandbox.payouts.simulation import SimulationService
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.server.console.app import Console
 from sandbox.server.docs.api import DocsApi
@@ -49,7 +48,7 @@ from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
 from sandbox.users.wallets import WalletService
-from sandbox.webhooks.api import DeliveryApi, EndpointApi
+from sandbox.webhooks.api import EndpointApi
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.endpoints.secrets import SecretService
@@ -63,10 +62,8 @@ from sandbox.webhooks.receiver_tests.api import ReceiverTestApi
 from sandbox.webhooks.receiver_tests.service import ReceiverTestService
 from sandbox.webhooks.recovery import RecoveryService
 from sandbox.worlds.audit.api import AuditApi
-from sandbox.worlds.bundles.api import BundleApi
 from sandbox.worlds.bundles.service import BundleService
 from sandbox.worlds.clock.advancer import ClockAdvancer
-from sandbox.worlds.clock.api import ClockApi
 from sandbox.worlds.clock.due import DueService
 from sandbox.worlds.clock.service import ClockService
 from sandbox.worlds.merchants.api import KeyApi, MerchantApi
@@ -117,7 +114,6 @@ def create_app(settings: Settings) -> Application:
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payout_reads = PayoutReads()
-    payouts = PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads))
     clock = ClockService(work, advancer, summaries.add_clock_advance)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
 
@@ -143,20 +139,22 @@ def create_app(settings: Settings) -> Application:
         WalletService(summaries),
         BulkCreditService(work),
         SalesService(work),
-        PayoutApi(payouts),
-        SimulateApi(payouts),
+        PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads)),
+        SimulationService(work, payout_reads),
         BalanceService(work),
         DirectoryApi(directory, work),
         EndpointApi(endpoints),
         PreviewService(work),
         RecoveryService(work),
         SecretService(work, box),
-        DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
+        DeliveryService(work),
+        DeliveryExplainer(journal),
         ListenerService(work, box, Relay(box, subscriber, feed.notes, journal)),
         MerchantApi(merchants),
         KeyApi(merchants),
         SettingsApi(SettingsService(work)),
-        ClockApi(clock, DueService(work.catalogue)),
+        clock,
+        DueService(work.catalogue),
         StreamApi(streams, keys),
         AuditApi(),
         OverviewService(),
@@ -167,7 +165,7 @@ def create_app(settings: Settings) -> Application:
         ReceiverTestApi(receiver_tests),
         ScenarioApi(ScenarioService(work, directory)),
         WorldService(work),
-        BundleApi(BundleService(work, box, directory, journal)),
+        BundleService(work, box, directory, journal),
         HealthApi(readiness),
     )
     operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue), GuideApi())

@@ -3,27 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sandbox.domain.fields import EmptyBody, Uuid
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
 from sandbox.http.body_errors import FieldProblem
-from sandbox.http.operation import DATED_PAGE, PAGE, delete, get, parameter, patch, post
-from sandbox.http.paging import Page, selected, window
+from sandbox.http.operation import PAGE, delete, get, patch, post
+from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
-from sandbox.webhooks.deliveries import (
-    STATUSES,
-    Delivery,
-    DeliveryService,
-    DeliveryWithAttempts,
-    Event,
-    EventWithDeliveries,
-)
 from sandbox.webhooks.endpoints.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
 )
 from sandbox.webhooks.endpoints.service import CreatedEndpoint, Endpoint, EndpointService
-from sandbox.webhooks.explain import DeliveryExplainer
-from sandbox.webhooks.explanation import DeliveryExplanation
 
 _PSP_ROUTING: Final = "--events {event_types:list} --filter {filters:filters}"
 _PSP_SETTINGS: Final = (
@@ -111,83 +101,3 @@ class EndpointApi:
     )
     async def delete_webhook_endpoint(self, request: Request, endpoint_id: Uuid) -> CommandResult:
         return await self._endpoints.delete(request.context, endpoint_id)
-
-
-class DeliveryApi:
-    """The operations of events and their deliveries."""
-
-    def __init__(self, deliveries: DeliveryService, explainer: DeliveryExplainer) -> None:
-        self._deliveries = deliveries
-        self._explainer = explainer
-
-    @get(
-        "/api/v1/events",
-        "List events, newest first",
-        {200: list[Event]},
-        query=(
-            *DATED_PAGE,
-            parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
-        ),
-        description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id.",
-        psp="events list --payout {payout_id}",
-        columns="id created_at type payout_id",
-    )
-    async def list_events(self, request: Request) -> Page:
-        return await self._deliveries.events(request.merchant_id, window(request.query), request.query.get("payout_id"))
-
-    @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
-    async def get_event(self, request: Request, event_id: Uuid) -> EventWithDeliveries:
-        return await self._deliveries.event(request.merchant_id, event_id)
-
-    @get(
-        "/api/v1/webhook-deliveries",
-        "List webhook deliveries, newest first",
-        {200: list[Delivery]},
-        query=(
-            *DATED_PAGE,
-            parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
-            parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
-            parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
-        ),
-        psp="deliveries list --endpoint {endpoint_id} --event {event_id}",
-        columns="id created_at event_type endpoint_id status attempt_count next_attempt_at",
-    )
-    async def list_webhook_deliveries(self, request: Request) -> Page:
-        query = request.query
-        statuses = selected(query, "status", STATUSES)
-        return await self._deliveries.list(
-            request.merchant_id, window(query), statuses, query.get("endpoint_id"), query.get("event_id")
-        )
-
-    @get(
-        "/api/v1/webhook-deliveries/{delivery_id}",
-        "Get a delivery and its attempts",
-        {200: DeliveryWithAttempts},
-        description="At most the newest 100 attempts, oldest first.",
-        psp="deliveries get",
-    )
-    async def get_webhook_delivery(self, request: Request, delivery_id: Uuid) -> DeliveryWithAttempts:
-        return await self._deliveries.get(request.merchant_id, delivery_id)
-
-    @get(
-        "/api/v1/webhook-deliveries/{delivery_id}/explain",
-        "Explain a delivery",
-        {200: DeliveryExplanation},
-        description="The path from the API call through the payout's change and its ledger transfer to each attempt, and why "
-        "the next attempt is scheduled when it is. `summary` tells it in sentences.",
-        psp="deliveries explain",
-    )
-    async def explain_webhook_delivery(self, request: Request, delivery_id: Uuid) -> DeliveryExplanation:
-        return await self._explainer.explain(request.merchant_id, delivery_id)
-
-    @post(
-        "/api/v1/webhook-deliveries/{delivery_id}/resend",
-        "Resend a webhook now",
-        {200: Delivery},
-        EmptyBody,
-        errors=("INVALID_STATE",),
-        description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
-        psp="deliveries resend",
-    )
-    async def resend_webhook_delivery(self, request: Request, delivery_id: Uuid) -> CommandResult:
-        return await self._deliveries.resend(request.context, delivery_id)
