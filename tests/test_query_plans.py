@@ -54,7 +54,7 @@ EXEMPT = {
 }
 """Constants that are not tested, and why: the statement may read many rows, or the text is only a part of one."""
 BUILT_AT_RUN_TIME = {
-    "sandbox.worlds.merchants.service.delete": "it deletes a merchant, table by table",
+    "sandbox.worlds.merchants.service.delete_merchant": "it deletes a merchant, table by table",
     "sandbox.worlds.snapshots.store": "it reads all of a merchant's rows, as above",
     "sandbox.worlds.bundles.export.read_world": "an export reads all of a merchant's rows; its plans use statistics",
 }

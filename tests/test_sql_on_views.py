@@ -113,7 +113,7 @@ async def test_a_bulk_credit_file_is_stored(world: World, views: str) -> None:
 async def test_a_merchant_is_deleted(world: World, receiver: Receiver, views: str) -> None:
     fill(world, receiver)
     box, work = SecretBox(bytes(32)), units_of_work()
-    result = await MerchantService(work, box, EndpointService(work, box, ()), "http://ipn.example").delete(
+    result = await MerchantService(work, box, EndpointService(work, box, ()), "http://ipn.example").delete_merchant(
         request_of(""), world.merchant_id
     )
     assert result.status == 204

@@ -66,11 +66,10 @@ from sandbox.worlds.bundles.service import BundleService
 from sandbox.worlds.clock.advancer import ClockAdvancer
 from sandbox.worlds.clock.due import DueService
 from sandbox.worlds.clock.service import ClockService
-from sandbox.worlds.merchants.api import KeyApi, MerchantApi
 from sandbox.worlds.merchants.key_ring import KeyRing
+from sandbox.worlds.merchants.keys import KeyService
 from sandbox.worlds.merchants.service import MerchantService
 from sandbox.worlds.merchants.settings import SettingsService
-from sandbox.worlds.merchants.settings_api import SettingsApi
 from sandbox.worlds.overview.service import OverviewService
 from sandbox.worlds.snapshots.service import WorldService
 from sandbox.worlds.stream.api import StreamApi
@@ -104,7 +103,6 @@ def create_app(settings: Settings) -> Application:
     box = SecretBox(settings.secret_key)
     directory = load_directory()
     endpoints = EndpointService(work, box, settings.webhook_allow)
-    merchants = MerchantService(work, box, endpoints, settings.ipn_url)
     summaries = SummaryCache(settings.redis_url)
     advancer = ClockAdvancer(work)
     feed = LiveFeed(sender)
@@ -150,9 +148,9 @@ def create_app(settings: Settings) -> Application:
         DeliveryService(work),
         DeliveryExplainer(journal),
         ListenerService(work, box, Relay(box, subscriber, feed.notes, journal)),
-        MerchantApi(merchants),
-        KeyApi(merchants),
-        SettingsApi(SettingsService(work)),
+        MerchantService(work, box, endpoints, settings.ipn_url),
+        KeyService(work, box),
+        SettingsService(work),
         clock,
         DueService(work.catalogue),
         StreamApi(streams, keys),
