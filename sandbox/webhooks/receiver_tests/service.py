@@ -30,6 +30,7 @@ from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, conne
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.large_work import Turns
 from sandbox.infrastructure.live_feed import Note
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -288,16 +289,12 @@ class ReceiverTestService:
             update = _update(merchant_id, test_id, _as_json(findings), False, False)
             return bool(await write_rows(merchant_id, lambda _: update.run()))
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
+            _not_saved(test_id).log(error)
             return True  # the next heartbeat saves it
 
     async def _save_end(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> None:
         """Store the end of a test. Raises the last error if PostgreSQL stays unavailable."""
-
-        def log_outage(error: BaseException) -> None:
-            _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
-
-        saving = backoff(_SAVE_SECONDS, _MAX_SAVE_PAUSE, (*CONNECTION_ERRORS, *RETRYABLE), log_outage)
+        saving = backoff(_SAVE_SECONDS, _MAX_SAVE_PAUSE, (*CONNECTION_ERRORS, *RETRYABLE), _not_saved(test_id).log)
         await saving.copy(stop=stop_after_attempt(_SAVE_ATTEMPTS), reraise=True)(
             write_rows, merchant_id, lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run()
         )
@@ -318,6 +315,10 @@ class ReceiverTestService:
             "check": None if finding is None else {"name": finding.name, "outcome": finding.outcome},
         }
         self._on_progress(merchant_id, [Note("receiver_test.progressed", data)])
+
+
+def _not_saved(test_id: str) -> Outage:
+    return Outage("receiver_test_not_saved", test_id=test_id)
 
 
 def _select_one(merchant_id: str, test_id: str) -> First:
