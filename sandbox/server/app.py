@@ -27,7 +27,6 @@ from sandbox.payouts.balance.service import BalanceService
 from sandbox.payouts.directory.api import DirectoryApi
 from sandbox.payouts.directory.loader import load_directory
 from sandbox.payouts.reads import PayoutReads
-from sandbox.payouts.scenarios.api import ScenarioApi
 from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.payouts.scenarios.service import ScenarioService
 from sandbox.payouts.service import PayoutService
@@ -48,7 +47,6 @@ from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
 from sandbox.users.wallets import WalletService
-from sandbox.webhooks.api import EndpointApi
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.endpoints.secrets import SecretService
@@ -58,10 +56,9 @@ from sandbox.webhooks.listeners.relay import Relay
 from sandbox.webhooks.listeners.service import ListenerService
 from sandbox.webhooks.outbound.sender import WebhookSender
 from sandbox.webhooks.preview import PreviewService
-from sandbox.webhooks.receiver_tests.api import ReceiverTestApi
 from sandbox.webhooks.receiver_tests.service import ReceiverTestService
 from sandbox.webhooks.recovery import RecoveryService
-from sandbox.worlds.audit.api import AuditApi
+from sandbox.worlds.audit.service import AuditService
 from sandbox.worlds.bundles.service import BundleService
 from sandbox.worlds.clock.advancer import ClockAdvancer
 from sandbox.worlds.clock.due import DueService
@@ -141,7 +138,7 @@ def create_app(settings: Settings) -> Application:
         SimulationService(work, payout_reads),
         BalanceService(work),
         DirectoryApi(directory, work),
-        EndpointApi(endpoints),
+        endpoints,
         PreviewService(work),
         RecoveryService(work),
         SecretService(work, box),
@@ -154,14 +151,14 @@ def create_app(settings: Settings) -> Application:
         clock,
         DueService(work.catalogue),
         StreamApi(streams, keys),
-        AuditApi(),
+        AuditService(),
         OverviewService(),
         FeedService(),
         AggregatorService(work, box, settings.webhook_allow),
         JournalApi(journal),
         FaultService(work),
-        ReceiverTestApi(receiver_tests),
-        ScenarioApi(ScenarioService(work, directory)),
+        receiver_tests,
+        ScenarioService(work, directory),
         WorldService(work),
         BundleService(work, box, directory, journal),
         HealthApi(readiness),
