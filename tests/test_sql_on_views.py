@@ -92,7 +92,7 @@ async def test_a_world_is_exported_and_imported(stack: Stack, world: World, rece
     journal = Journal(stack.redis_url)
     service = BundleService(units_of_work(), SecretBox(bytes(32)), load_directory(), journal)
     try:
-        bundle = (await service.export_world(world.merchant_id)).body
+        bundle = await service.export(world.merchant_id)
         assert comparable(json.loads(bundle)) == comparable(exported(world))
         with World.create(stack) as target:
             result = await service.import_world(request_of(target.merchant_id), parse_bundle(bundle))
