@@ -95,7 +95,7 @@ async def test_a_world_is_exported_and_imported(stack: Stack, world: World, rece
         bundle = await service.export(world.merchant_id)
         assert comparable(json.loads(bundle)) == comparable(exported(world))
         with World.create(stack) as target:
-            result = await service.replace(request_of(target.merchant_id), parse_bundle(bundle))
+            result = await service.import_world(request_of(target.merchant_id), parse_bundle(bundle))
             assert (result.status, json.loads(result.body)["imported"]) == (200, True)
             assert comparable(exported(target))["tables"] == comparable(exported(world))["tables"]
             target.assert_clean()

@@ -99,6 +99,10 @@ class BundleService:
         psp="world export -",
     )
     async def export_world(self, merchant_id: str) -> Response:
+        """Return the response with the merchant's world. Raises the errors of `export`."""
+        return Response(200, await self.export(merchant_id), MEDIA_TYPE)
+
+    async def export(self, merchant_id: str) -> bytes:
         """Return the merchant's world as a bundle, without keys and secrets.
 
         Raises NOT_FOUND if the merchant was deleted, INVALID_STATE if the world is too large, UNAVAILABLE if a store is down.
@@ -110,7 +114,7 @@ class BundleService:
         bundle = await compute(merchant_id, lambda: encode(to_bundle(exported, calls, datetime.now(UTC))), is_large=True)
         if len(bundle) > MAX_BYTES:
             raise Problem("INVALID_STATE", f"A bundle has at most {MAX_BYTES // 2**20} MB; this merchant has more data.")
-        return Response(200, bundle, MEDIA_TYPE)
+        return bundle
 
     @put(
         "/sandbox/v1/world",
