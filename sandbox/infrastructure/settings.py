@@ -57,6 +57,8 @@ class Settings:
     """The port on which a worker serves its metrics; 0 disables it."""
     exports_traces: bool
     """Whether to export OpenTelemetry spans. OpenTelemetry reads the endpoint and its other settings itself."""
+    dialects: str | None
+    """The folder of dialects of one's own, whose modules are run when a process starts."""
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -87,6 +89,7 @@ class Settings:
             log_format=read.choice("SANDBOX_LOG_FORMAT", "json", ("json", "console")),
             metrics_port=read.integer("SANDBOX_METRICS_PORT", 0, 0, 65535),
             exports_traces=read.exports_traces(),
+            dialects=read.folder("SANDBOX_DIALECTS"),
         )
         if host not in LOOPBACK_HOSTS and settings.admin_key == DEVELOPMENT_ADMIN_KEY:
             raise SettingsError(
@@ -158,6 +161,12 @@ class _Reader:
                     f"{name} must be a comma-separated list of host names such as psp.example or .example, not {item!r}."
                 )
         return names | {urlsplit(url).hostname or "" for url in urls}
+
+    def folder(self, name: str) -> str | None:
+        value = self.env.get(name, "").strip()
+        if value and not os.path.isdir(value):
+            raise SettingsError(f"{name} must be a folder, and {value!r} is none.")
+        return value or None
 
     def exports_traces(self) -> bool:
         name = "OTEL_EXPORTER_OTLP_ENDPOINT"

@@ -35,6 +35,10 @@ from sandbox.payouts.service import PayoutService
 from sandbox.payouts.simulate_api import SimulateApi
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.server.console.app import Console
+from sandbox.server.dialects.dialect import Services, load_dialects
+from sandbox.server.dialects.registration import BUILT_IN
+from sandbox.server.dialects.rendering import EventTranslator
+from sandbox.server.dialects.routing import DialectRouting
 from sandbox.server.docs.api import DocsApi
 from sandbox.server.docs.guide_api import GuideApi
 from sandbox.server.health import HealthApi
@@ -123,6 +127,13 @@ def create_app(settings: Settings) -> Application:
     payouts = PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads))
     clock = ClockService(work, advancer, summaries.add_clock_advance)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
+    dialects = load_dialects(BUILT_IN, settings.dialects)
+    translator = EventTranslator(dialects)
+    secrets, balance, deliveries = SecretService(work, box), BalanceService(work), DeliveryService(work)
+    services = Services(
+        work=work, payouts=payouts, reads=payout_reads, balance=balance, directory=directory, endpoints=endpoints,
+        secrets=secrets, deliveries=deliveries, merchants=merchants,
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -136,7 +147,9 @@ def create_app(settings: Settings) -> Application:
             stack.push_async_callback(clock.close, 5)
             stack.push_async_callback(summaries.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
-            advancer.set_attempts(AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal))
+            advancer.set_attempts(
+                AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal, translator=translator)
+            )
             for part in (sender, subscriber, journal, receiver_tests):
                 part.start()
             yield
@@ -147,14 +160,14 @@ def create_app(settings: Settings) -> Application:
         SaleApi(SalesService(work)),
         PayoutApi(payouts),
         SimulateApi(payouts),
-        BalanceService(work),
+        balance,
         DirectoryApi(directory, work),
         EndpointApi(endpoints),
         PreviewService(work),
         RecoveryService(work),
-        SecretService(work, box),
-        DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
-        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal)),
+        secrets,
+        DeliveryApi(deliveries, DeliveryExplainer(journal)),
+        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, translator)),
         MerchantApi(merchants),
         KeyApi(merchants),
         SettingsApi(SettingsService(work)),
@@ -176,7 +189,8 @@ def create_app(settings: Settings) -> Application:
     console = Console(operations, settings, subscriber)
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
-    litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
-    application = RequestLog(litestar, journal)
+    of_dialects = [operation for dialect in dialects.values() for operation in dialect.operations(services)]
+    litestar = create_litestar([*operations, *of_dialects], middleware, settings.public_url, BODY_LIMIT, lifespan)
+    application = RequestLog(DialectRouting(litestar, dialects), journal)
     console.calls.connect(litestar, application)
     return Application(application, operations, subscriber.begin_closing)

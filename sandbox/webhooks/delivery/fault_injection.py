@@ -18,7 +18,7 @@ from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.webhooks.delivery.outbox import ClaimedDelivery, Exchange
 from sandbox.webhooks.delivery.signer import Signer
 from sandbox.webhooks.outbound.sender import Sender, SendResult
-from sandbox.webhooks.signing.standard_webhooks import NOW_HEADER, SIGNATURE_HEADER
+from sandbox.webhooks.signing.standard_webhooks import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER
 
 _MAX_REORDER_DELAY: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
@@ -121,8 +121,11 @@ class FaultInjectingSender:
         signed_at = int(((at if claimed.endpoint.signing_time == "merchant" else datetime.now(UTC)) - age).timestamp())
         named = signer.sign(claimed.event_id, signed_at, claimed.body)
         of_dialect = None if signer.header == SIGNATURE_HEADER else dict(named)
-        named[NOW_HEADER] = render(at)
-        named[TRACEPARENT_HEADER] = claimed.traceparent
+        if claimed.is_translated:
+            named.pop(ID_HEADER, None)
+        else:
+            named[NOW_HEADER] = render(at)
+            named[TRACEPARENT_HEADER] = claimed.traceparent
         result = await self._sender.send(claimed.endpoint.url, body, named)
         return Exchange(named[signer.header], signed_at, result, request_headers=of_dialect)
 

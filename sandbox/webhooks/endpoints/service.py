@@ -57,6 +57,7 @@ _SHOWN: Final = tuple(
         "id",
         *_SETTINGS,
         "public_key",
+        "wire",
         "relayed",
         "status",
         "disabled_reason",
@@ -90,6 +91,8 @@ class Endpoint(msgspec.Struct, kw_only=True):
     rate_limit: int | None
     max_in_flight: int | None
     description: str
+    wire: dict[str, Any] | None
+    """The dialect that the endpoint was made in, and what was said there without a field of its own; null for most."""
     relayed: bool
     """Whether a listener posts its webhooks (`psp listen`), instead of the sandbox."""
     status: str
@@ -124,18 +127,29 @@ class EndpointService:
         """Return the validation errors in an endpoint's fields that its schema cannot express."""
         return endpoint_errors(fields, self._allowed)
 
-    async def create(self, context: RequestContext, body: CreateEndpointBody) -> CommandResult:
-        """Create an endpoint. Responds with 201, the endpoint and its secret; so does a replay. Raises VALIDATION_ERROR."""
+    async def create(
+        self, context: RequestContext, body: CreateEndpointBody, wire: Mapping[str, Any] | None = None
+    ) -> CommandResult:
+        """Create an endpoint, in a dialect if `wire` names one.
+
+        Responds with 201, the endpoint and its secret; so does a replay. Raises VALIDATION_ERROR.
+        """
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            created = await self.create_in(conn, unit, body)
+            created = await self.create_in(conn, unit, body, wire=wire)
             return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{created.id}")
 
         return await run_sealed(self._work, self._box, context, action)
 
     async def create_in(
-        self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, body: CreateEndpointBody, *, relayed: bool = False
+        self,
+        conn: "PoolConnectionProxy[Any]",
+        unit: UnitOfWork,
+        body: CreateEndpointBody,
+        *,
+        relayed: bool = False,
+        wire: Mapping[str, Any] | None = None,
     ) -> CreatedEndpoint:
         """Create an endpoint with a new secret in the caller's transaction. Raises the errors of `insert`."""
         # The first endpoint uses the webhook secret that was returned when the merchant was created.
@@ -145,9 +159,17 @@ class EndpointService:
             if merchant_secret is None or not shares_secrets(body.signing, "v1")
             else self._box.open(merchant_secret, f"{unit.merchant_id}/webhook")
         )
-        return _with_secret(await self.insert(unit, body, secret, relayed=relayed), secret)
+        return _with_secret(await self.insert(unit, body, secret, relayed=relayed, wire=wire), secret)
 
-    async def insert(self, unit: UnitOfWork, body: CreateEndpointBody, secret: str, *, relayed: bool = False) -> Endpoint:
+    async def insert(
+        self,
+        unit: UnitOfWork,
+        body: CreateEndpointBody,
+        secret: str,
+        *,
+        relayed: bool = False,
+        wire: Mapping[str, Any] | None = None,
+    ) -> Endpoint:
         """Insert an endpoint in the caller's transaction, which must hold the merchant's lock. `secret` signs its webhooks.
 
         Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has MAX_ENDPOINTS endpoints
@@ -168,6 +190,7 @@ class EndpointService:
             **_columns(body),
             **secret_columns(self._box, unit.merchant_id, endpoint_id, secret),
             status="ENABLED",
+            wire=_wire_text(wire),
             relayed=relayed or None,
             created_at=unit.now,
             updated_at=unit.now,
@@ -192,8 +215,9 @@ class EndpointService:
         context: RequestContext,
         endpoint_id: str,
         body: ChangeEndpointBody,
+        wire: Mapping[str, Any] | None = None,
     ) -> CommandResult:
-        """Change the fields that the body contains. Responds with 200 and the endpoint.
+        """Change the fields that the body contains, and `wire` if it is given. Responds with 200 and the endpoint.
 
         Returns NOT_FOUND, stored under the key, for an unknown id, and raises it for an id that is not a UUID. Raises
         VALIDATION_ERROR.
@@ -201,18 +225,25 @@ class EndpointService:
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            return CommandResult(200, msgspec.json.encode(await self.change_in(conn, unit, endpoint_id, body)))
+            return CommandResult(200, msgspec.json.encode(await self.change_in(conn, unit, endpoint_id, body, wire)))
 
         return await self._work.run(context, action)
 
     async def change_in(
-        self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint_id: str, body: ChangeEndpointBody
+        self,
+        conn: "PoolConnectionProxy[Any]",
+        unit: UnitOfWork,
+        endpoint_id: str,
+        body: ChangeEndpointBody,
+        wire: Mapping[str, Any] | None = None,
     ) -> Endpoint:
         """Change an endpoint in the caller's transaction, which must hold the merchant's lock. Raises NOT_FOUND."""
         before = await find_endpoint(unit.merchant_id, endpoint_id)
         # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
         after = _changed(before, body)
         values = _columns(after)
+        if wire is not None:
+            values["wire"] = _wire_text(wire)
         if body.status is not UNSET:  # otherwise a worker may be disabling it at this moment, without the merchant's lock
             values |= _status_columns(before, after, unit.now)
             unit.effects.add(Effect.WORK_DUE)  # so that workers stop sending to it, or continue
@@ -332,6 +363,10 @@ def _columns(settings: CreateEndpointBody | Endpoint) -> dict[Any, Any]:
     }
 
 
+def _wire_text(wire: Mapping[str, Any] | None) -> str | None:
+    return None if wire is None else msgspec.json.encode(wire).decode()
+
+
 def _status_columns(before: Endpoint, after: Endpoint, now: datetime) -> dict[Any, Any]:
     values: dict[Any, Any] = {"status": after.status, "disabled_reason": after.disabled_reason}
     if after.status != before.status:
@@ -353,6 +388,7 @@ def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
         "filters": from_text(record["filters"]),
         "history": history_from_text(record["status_history"]),
         "custom_signing": None if custom is None else decode_custom(custom),
+        "wire": None if record["wire"] is None else msgspec.json.decode(record["wire"]),
         "signing_time": record["signing_time"] or "host",
         "relayed": bool(record["relayed"]),
         "failing_since": None if failing_since is None else render(failing_since),
