@@ -1,16 +1,18 @@
 """Create, read and list payouts, and change their state."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 
 from sandbox.domain.clock import render
-from sandbox.domain.enumerations import PayoutStatus
+from sandbox.domain.enumerations import DestType, PayoutStatus
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Id, one_of
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.payout import COLUMNS, Payout, metadata_pair_id, to_payout
 from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, NewPayout, TransitionPayout
+from sandbox.domain.payout_states import STATUSES
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.body import decode, decode_items
@@ -115,6 +117,13 @@ class PayoutService:
         if found is None:
             raise _not_found(payout_id)
         return found
+
+    async def find(self, merchant_id: str, reference: str) -> Payout | None:
+        """Return the payout with this merchant reference, if there is one."""
+        arguments = (reference, STATUSES, get_args(DestType), MAX_ID, MIN_ID, None, "{}")
+        async with connection(merchant_id) as conn:
+            record = await conn.fetchrow(BY_REFERENCE, merchant_id, *arguments)
+        return None if record is None else to_payout(record)
 
     async def simulate(
         self,

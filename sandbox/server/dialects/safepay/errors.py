@@ -1,4 +1,4 @@
-"""Errors as Safepay writes them: enveloped for 401 and 500, flat for all others. Pure."""
+"""Errors as Safepay writes them: enveloped for 401 and 500, flat for all others."""
 
 from typing import Final
 

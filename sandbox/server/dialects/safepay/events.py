@@ -1,4 +1,4 @@
-"""Webhooks as Safepay writes them. Pure."""
+"""Webhooks as Safepay writes them."""
 
 from typing import Any, Final
 

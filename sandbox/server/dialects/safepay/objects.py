@@ -1,4 +1,4 @@
-"""A payout and what belongs to it, as Safepay writes them. Pure."""
+"""A payout and what belongs to it, as Safepay writes them."""
 
 import base64
 from collections.abc import Sequence

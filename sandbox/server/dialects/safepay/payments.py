@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from sandbox.domain.errors import Problem, invalid_fields
-from sandbox.domain.ids import MAX_ID, MIN_ID, first_id_at
+from sandbox.domain.ids import MAX_ID, first_id_at
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_commands import NewPayout, create
@@ -17,7 +17,6 @@ from sandbox.domain.payout_states import STATUSES as NATIVE_STATUSES
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.domain.unit import CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.http.operation import parameter
-from sandbox.http.paging import DEFAULT_LIMIT, PageWindow
 from sandbox.http.request import Request
 from sandbox.payouts.directory.banks_and_wallets import Directory
 from sandbox.payouts.history import HistoryEntry, read_histories, read_numbered_page
@@ -115,7 +114,9 @@ class PaymentApi:
         if result.status != 409:
             return result
         # The reference is unique for ever, which native keys are not. The answer is the payment as it is now.
-        (made,) = await self._by_request_id(request.merchant_id, body.request_id)
+        made = await self._services.payouts.find(request.merchant_id, body.request_id)
+        if made is None:
+            return result
         if (made.amount, creditor_iban(self._directory, made)) != (new.amount, new.account_number):
             raise Problem("IDEMPOTENCY_KEY_REUSED", "idempotency error")
         return Envelope(await self._payment(request.merchant_id, made))
@@ -198,20 +199,12 @@ class PaymentApi:
             raise Problem("NOT_FOUND")
         return found
 
-    async def _by_request_id(self, merchant_id: str, request_id: str) -> list[Payout]:
-        whole = PageWindow(DEFAULT_LIMIT, MAX_ID, MIN_ID)
-        found = await self._services.payouts.list(
-            merchant_id, whole, NATIVE_STATUSES, ("BANK", "WALLET"), {"merchant_reference": request_id}
-        )
-        payouts: list[Payout] = found.data
-        return payouts
-
     async def _named(self, merchant_id: str, query: Mapping[str, str]) -> list[Payout] | None:
         """Return the payouts that a filter names, of which there is at most one; None if no filter does."""
         ids = {_id_of(merchant_id, name, query[name]) for name in (*_REFERENCES, "payment_id") if query.get(name)}
         if query.get("request_id"):
-            found = await self._by_request_id(merchant_id, query["request_id"])
-            return [p for p in found if ids <= {p.id}]
+            found = await self._services.payouts.find(merchant_id, query["request_id"])
+            return [found] if found is not None and ids <= {found.id} else []
         if not ids:
             return None
         if len(ids) > 1 or None in ids:
