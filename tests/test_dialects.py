@@ -1,7 +1,6 @@
 """A dialect of one's own is a file in a folder, and what the pages say of dialects is what the code has."""
 
 import base64
-import hashlib
 import hmac
 from pathlib import Path
 from typing import Any
