@@ -36,6 +36,7 @@ from sandbox.payouts.simulate_api import SimulateApi
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.server.console.app import Console
 from sandbox.server.dialects.dialect import Services, load_dialects
+from sandbox.server.dialects.openapi import DialectDocs
 from sandbox.server.dialects.registration import BUILT_IN
 from sandbox.server.dialects.rendering import EventTranslator
 from sandbox.server.dialects.routing import DialectRouting
@@ -190,6 +191,7 @@ def create_app(settings: Settings) -> Application:
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
     of_dialects = [operation for dialect in dialects.values() for operation in dialect.operations(services)]
+    of_dialects += operations_of(DialectDocs(dialects, of_dialects, settings.public_url))
     litestar = create_litestar([*operations, *of_dialects], middleware, settings.public_url, BODY_LIMIT, lifespan)
     application = RequestLog(DialectRouting(litestar, dialects), journal)
     console.calls.connect(litestar, application)
