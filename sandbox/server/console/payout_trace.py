@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sandbox.domain.ledger import AVAILABLE, LOCKED, SETTLEMENT
 from sandbox.domain.payout_states import TRANSITIONS
-from sandbox.server.console.rendering import moment, money, tone
+from sandbox.server.console.texts import moment, money, tone
 from sandbox.server.console.trace import Bar, Lane, Mark, Moment, Trace, draw
 
 MAX_ENDPOINTS: Final = 6
