@@ -10,7 +10,7 @@ from sandbox.http.operation import Operation
 from sandbox.http.request import Request
 from sandbox.payouts.requests import CreatePayoutBody
 from sandbox.server.dialects.dialect import Dialect, PayoutEvent, Refusal, Services
-from sandbox.webhooks.endpoints.requests import CreateEndpointBody
+from sandbox.webhooks.endpoints.requests import DialectEndpoint
 from sandbox.webhooks.signing.dialects import CustomSigning
 
 NAME = "mybank"
@@ -54,7 +54,7 @@ class Transfers:
         wanted = CreatePayoutBody(
             merchant_reference=body.ref, amount=amount, dest_type="BANK", bank_code="HBL", account_number=body.account
         )
-        result = await self.services.payouts.create(request.context, wanted)
+        result = await self.services.payouts.create_payout(request, wanted)
         return result if result.status >= 400 else await self.find(request, body.ref)
 
     @operation("GET", "/transfers/{ref}", "Get a transfer", Transfer)
@@ -63,14 +63,14 @@ class Transfers:
 
     @operation("POST", "/hooks", "Have events sent to a URL", dict[str, str], Hook)
     async def hook(self, request: Request, body: Hook) -> CommandResult | dict[str, str]:
-        wanted = CreateEndpointBody(url=body.url, event_types=["payout.*"], signing="custom", custom_signing=SIGNING)
-        result = await self.services.endpoints.create(request.context, wanted, {"dialect": NAME})
+        wanted = DialectEndpoint(url=body.url, signing="custom", custom_signing=SIGNING, wire={"dialect": NAME})
+        result = await self.services.endpoints.create_webhook_endpoint(request.context, wanted)
         if result.status >= 400:
             return result
         return {"secret": msgspec.json.decode(result.body)["secret"]}
 
     async def find(self, request: Request, ref: str) -> Transfer:
-        found = await self.services.payouts.find(request.merchant_id, ref)
+        found = await self.services.reads.find(request.merchant_id, ref)
         if found is None:
             raise Problem("NOT_FOUND")
         return transfer(found)

@@ -24,7 +24,7 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints.secrets import SecretService
 from sandbox.webhooks.endpoints.service import EndpointService
-from sandbox.worlds.merchants.service import MerchantService
+from sandbox.worlds.merchants.keys import KeyService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Services:
     endpoints: EndpointService
     secrets: SecretService
     deliveries: DeliveryService
-    merchants: MerchantService
+    keys: KeyService
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,17 @@ import msgspec
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.fields import Name
-from sandbox.domain.ids import MAX_ID
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.redaction import Secret
 from sandbox.domain.unit import CommandResult
+from sandbox.http.paging import PageWindow
 from sandbox.http.request import Request
 from sandbox.server.dialects.dialect import Services
 from sandbox.server.dialects.safepay.declared import PAGE, operation, part_of
 from sandbox.server.dialects.safepay.ids import native, number, prefixed
 from sandbox.server.dialects.safepay.objects import Envelope, aggregator_of, seconds
-from sandbox.worlds.merchants.service import ApiKey, NewApiKey
+from sandbox.worlds.merchants.keys import MAX_KEYS, ApiKey, CreateKeyBody, NewApiKey
 
-_MAX_KEYS: Final = 1000
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -54,7 +54,7 @@ class KeyApi:
     """The operations on keys. They need an admin key."""
 
     def __init__(self, services: Services) -> None:
-        self._merchants = services.merchants
+        self._keys = services.keys
 
     @operation("POST", "/keys", "Create a key", Key, KeyBody, access="admin")
     async def create_key(self, request: Request, aggregator_id: str, body: KeyBody) -> CommandResult:
@@ -65,7 +65,7 @@ class KeyApi:
     @operation("GET", "/keys", "List keys, newest first", Keys, query=PAGE, access="admin")
     async def list_keys(self, request: Request, aggregator_id: str) -> Envelope[Keys]:
         limit, offset = part_of(request.query)
-        found = await self._merchants.list_keys(request.merchant_id, MAX_ID, _MAX_KEYS)
+        found = await self._all(request)
         shown = [_key(request.merchant_id, key.id, key.name) for key in found[offset : offset + limit]]
         return Envelope(Keys(shown, len(found)))
 
@@ -92,23 +92,26 @@ class KeyApi:
         revoked = await self._revoke(request, found) if created.status == 200 else created
         return created if revoked.status == 200 else revoked
 
+    async def _all(self, request: Request) -> list[ApiKey]:
+        found: list[ApiKey] = (await self._keys.list_keys(request.merchant_id, PageWindow(MAX_KEYS, MAX_ID, MIN_ID))).data
+        return found
+
     async def _find(self, request: Request, token: str) -> ApiKey:
         key_id = native("ak", token)
-        keys = await self._merchants.list_keys(request.merchant_id, MAX_ID, _MAX_KEYS)
-        found = next((key for key in keys if key.id == key_id), None)
+        found = next((key for key in await self._all(request) if key.id == key_id), None)
         if found is None:
             raise Problem("NOT_FOUND")
         return found
 
     async def _create(self, request: Request, name: str) -> CommandResult:
-        result = await self._merchants.create_key(request.context, "admin", name)
+        result = await self._keys.create_key(request.context, CreateKeyBody(role="admin", name=name))
         if result.status >= 400:
             return result
         created = msgspec.json.decode(result.body, type=NewApiKey)
         return CommandResult(200, _encode(Envelope(_key(request.merchant_id, created.id, name, secret=created.api_key))))
 
     async def _revoke(self, request: Request, key: ApiKey) -> CommandResult:
-        result = await self._merchants.revoke_key(request.context, key.id)
+        result = await self._keys.delete_key(request.context, key.id)
         if result.status >= 400:
             return result
         return CommandResult(200, _encode(Envelope(_key(request.merchant_id, key.id, key.name, is_active=False))))

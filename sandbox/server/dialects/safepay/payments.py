@@ -114,7 +114,7 @@ class PaymentApi:
         if result.status != 409:
             return result
         # The reference is unique for ever, which native keys are not. The answer is the payment as it is now.
-        made = await self._services.payouts.find(request.merchant_id, body.request_id)
+        made = await self._services.reads.find(request.merchant_id, body.request_id)
         if made is None:
             return result
         if (made.amount, creditor_iban(self._directory, made)) != (new.amount, new.account_number):
@@ -203,7 +203,7 @@ class PaymentApi:
         """Return the payouts that a filter names, of which there is at most one; None if no filter does."""
         ids = {_id_of(merchant_id, name, query[name]) for name in (*_REFERENCES, "payment_id") if query.get(name)}
         if query.get("request_id"):
-            found = await self._services.payouts.find(merchant_id, query["request_id"])
+            found = await self._services.reads.find(merchant_id, query["request_id"])
             return [found] if found is not None and ids <= {found.id} else []
         if not ids:
             return None

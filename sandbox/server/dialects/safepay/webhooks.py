@@ -27,9 +27,10 @@ from sandbox.server.dialects.safepay.mapping import MAPPING
 from sandbox.server.dialects.safepay.objects import Envelope, aggregator_of, seconds
 from sandbox.webhooks.deliveries import STATUSES, Delivery, DeliveryWithAttempts
 from sandbox.webhooks.delivery.retry_schedule import SERVER_ERRORS
-from sandbox.webhooks.endpoints.requests import ChangeEndpointBody, CreateEndpointBody
+from sandbox.webhooks.endpoints.requests import ChangeEndpointBody, DialectChange, DialectEndpoint
+from sandbox.webhooks.endpoints.rows import CreatedEndpoint, Endpoint
 from sandbox.webhooks.endpoints.secrets import RotatedSecret, RotateSecretBody
-from sandbox.webhooks.endpoints.service import MAX_ENDPOINTS, CreatedEndpoint, Endpoint
+from sandbox.webhooks.endpoints.service import MAX_ENDPOINTS
 
 _encode: Final = msgspec.json.Encoder().encode
 _KNOWN: Final = (*MAPPING.documented["events"], *MAPPING.documented["other_events"])
@@ -140,33 +141,35 @@ class WebhookApi:
     @operation("POST", "/webhooks", "Create an endpoint", NewWebhook, CreateWebhookBody)
     async def create_webhook(self, request: Request, aggregator_id: str, body: CreateWebhookBody) -> CommandResult:
         _require_known(body.event_types)
-        wanted = CreateEndpointBody(
+        wanted = DialectEndpoint(
             url=body.url,
             description=body.description,
             event_types=_native_types(body.event_types),
             signing=NAME,
             retry_profile=SERVER_ERRORS,
+            wire={
+                "dialect": NAME,
+                "event_types": body.event_types,
+                "event_amount": body.sandbox_event_amount,
+                "secret_version": 1,
+            },
         )
-        wire = {
-            "dialect": NAME,
-            "event_types": body.event_types,
-            "event_amount": body.sandbox_event_amount,
-            "secret_version": 1,
-        }
-        result = await self._endpoints.create(request.context, wanted, wire)
+        result = await self._endpoints.create_webhook_endpoint(request.context, wanted)
         if result.status >= 400:
             return result
         created: Endpoint = msgspec.json.decode(result.body, type=CreatedEndpoint)
         secret = created.secret if isinstance(created, CreatedEndpoint) else None
         if not body.enabled:
-            result = await self._endpoints.change(request.context, created.id, ChangeEndpointBody(status="DISABLED"))
+            result = await self._endpoints.change_webhook_endpoint(
+                request.context, created.id, ChangeEndpointBody(status="DISABLED")
+            )
             created = msgspec.json.decode(result.body, type=Endpoint)
         return _ok(NewWebhook(_webhook(request.merchant_id, created), _shown(secret)))
 
     @operation("GET", "/webhooks", "List endpoints, newest first", Webhooks, query=PAGE)
     async def list_webhooks(self, request: Request, aggregator_id: str) -> Envelope[Webhooks]:
         limit, offset = part_of(request.query)
-        page = await self._endpoints.list(request.merchant_id, PageWindow(MAX_ENDPOINTS, MAX_ID, MIN_ID))
+        page = await self._endpoints.list_webhook_endpoints(request.merchant_id, PageWindow(MAX_ENDPOINTS, MAX_ID, MIN_ID))
         found = [_webhook(request.merchant_id, endpoint) for endpoint in page.data if _is_ours(endpoint)]
         return Envelope(Webhooks(found[offset : offset + limit], str(len(found))))
 
@@ -180,7 +183,7 @@ class WebhookApi:
     ) -> CommandResult:
         found = await self._find(request, webhook_id)
         wire = dict(found.wire or {})
-        change = ChangeEndpointBody(url=body.url, description=body.description)
+        change = DialectChange(url=body.url, description=body.description, wire=wire)
         if body.event_types is not UNSET:
             _require_known(body.event_types)
             wire["event_types"], change.event_types = body.event_types, _native_types(body.event_types)
@@ -188,7 +191,7 @@ class WebhookApi:
             wire["event_amount"] = body.sandbox_event_amount
         if body.enabled is not UNSET:
             change.status = "ENABLED" if body.enabled else "DISABLED"
-        result = await self._endpoints.change(request.context, found.id, change, wire)
+        result = await self._endpoints.change_webhook_endpoint(request.context, found.id, change)
         if result.status >= 400:
             return result
         return _ok(WebhookOnly(_webhook(request.merchant_id, msgspec.json.decode(result.body, type=Endpoint))))
@@ -196,7 +199,7 @@ class WebhookApi:
     @operation("DELETE", "/webhooks/{webhook_id}", "Delete an endpoint", WebhookOnly)
     async def delete_webhook(self, request: Request, aggregator_id: str, webhook_id: str) -> CommandResult:
         found = await self._find(request, webhook_id)
-        result = await self._endpoints.delete(request.context, found.id)
+        result = await self._endpoints.delete_webhook_endpoint(request.context, found.id)
         return result if result.status >= 400 else _ok(WebhookOnly(_webhook(request.merchant_id, found)))
 
     @operation("PUT", "/webhooks/{webhook_id}/rotate", "Replace an endpoint's secret", RotatedWebhook)
@@ -208,7 +211,7 @@ class WebhookApi:
         rotated = msgspec.json.decode(result.body, type=RotatedSecret)
         wire = dict(found.wire or {})
         wire |= {"secret_version": wire.get("secret_version", 1) + 1, "secret_rotated_at": rotated.previous_expires_at}
-        result = await self._endpoints.change(request.context, found.id, ChangeEndpointBody(), wire)
+        result = await self._endpoints.change_webhook_endpoint(request.context, found.id, DialectChange(wire=wire))
         if result.status >= 400:
             return result
         shown = _webhook(request.merchant_id, msgspec.json.decode(result.body, type=Endpoint))
@@ -239,11 +242,11 @@ class WebhookApi:
         endpoint, id_ = await self._find(request, webhook_id), native("whd", delivery_id)
         if id_ is None:
             raise Problem("NOT_FOUND")
-        found = await self._deliveries.get(merchant_id, id_)
+        found = await self._deliveries.get_webhook_delivery(merchant_id, id_)
         if found.endpoint_id != endpoint.id:
             raise Problem("NOT_FOUND")
         shown = await self._delivery(merchant_id, found)
-        event = await self._deliveries.event(merchant_id, found.event_id)
+        event = await self._deliveries.get_event(merchant_id, found.event_id)
         payout = msgspec.json.decode(event.data, type=Payout)
         described = await payout_event(merchant_id, event.id, event.type, event.timestamp, payout, endpoint.wire or {})
         shown.payload_json = encode_event(described).decode()
@@ -251,7 +254,7 @@ class WebhookApi:
 
     async def _find(self, request: Request, token: str) -> Endpoint:
         endpoint_id = native("wh", token)
-        found = None if endpoint_id is None else await self._endpoints.get(request.merchant_id, endpoint_id)
+        found = None if endpoint_id is None else await self._endpoints.get_webhook_endpoint(request.merchant_id, endpoint_id)
         if found is None or not _is_ours(found):
             raise Problem("NOT_FOUND")
         return found
@@ -259,15 +262,15 @@ class WebhookApi:
     async def _all_deliveries(self, merchant_id: str, endpoint_id: str, query: Mapping[str, str]) -> Sequence[Delivery]:
         """Return the endpoint's deliveries that pass the filters, at most MAX_NUMBERED, read by cursor."""
         statuses = [name for name in STATUSES if query.get("status", MAPPING.deliveries[name]) == MAPPING.deliveries[name]]
-        event_id, before, found = None, MAX_ID, list[Delivery]()
+        wanted = {"status": ",".join(statuses), "endpoint_id": endpoint_id}
+        before, found = MAX_ID, list[Delivery]()
         if query.get("event_id"):
             event_id = native("txnlog", query["event_id"])
             if event_id is None:
                 return []
+            wanted["event_id"] = event_id
         while len(found) < MAX_NUMBERED:
-            page = await self._deliveries.list(
-                merchant_id, PageWindow(MAX_LIMIT, before, MIN_ID), statuses, endpoint_id, event_id
-            )
+            page = await self._deliveries.list_webhook_deliveries(merchant_id, PageWindow(MAX_LIMIT, before, MIN_ID), wanted)
             found += [one for one in page.data if _passes(one, query)]
             if not page.has_more:
                 break
@@ -277,7 +280,11 @@ class WebhookApi:
     async def _delivery(self, merchant_id: str, one: Delivery) -> WireDelivery:
         error, has_ended = "", one.status == "SUCCEEDED"
         if not has_ended and one.attempt_count:
-            detail = one if isinstance(one, DeliveryWithAttempts) else await self._deliveries.get(merchant_id, one.id)
+            detail = (
+                one
+                if isinstance(one, DeliveryWithAttempts)
+                else await self._deliveries.get_webhook_delivery(merchant_id, one.id)
+            )
             last = detail.attempts[-1]
             error = f"status {last.status}" if last.status is not None else last.error or ""
         return WireDelivery(
