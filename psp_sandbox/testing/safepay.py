@@ -1,11 +1,9 @@
 """What an adapter of Safepay Raast needs to use the merchant of a test: `psp.safepay`."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from psp_sandbox.testing.options import UsageError
-
-if TYPE_CHECKING:
-    from psp_sandbox.testing.world import World
 
 _KEY_HEADER = "X-SFPY-AGGREGATOR-SECRET-KEY"
 
@@ -13,13 +11,14 @@ _KEY_HEADER = "X-SFPY-AGGREGATOR-SECRET-KEY"
 class Safepay:
     """The settings of an adapter. Payouts that it makes are the merchant's, so `psp.payout` and `psp.advance` work on them."""
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
+    def __init__(self, url: str, merchant_id: str, api_key: str, request: Callable[..., Any]) -> None:
+        """`request` sends a request to the sandbox, and raises an error unless the response is a success."""
+        self._request = request
         self._secret: str | None = None
-        self.url = f"{world.url}/raastwire"
+        self.url = f"{url}/raastwire"
         """The base URL, which ends before `/v1`."""
-        self.key = world.api_key
-        self.aggregator_id = f"agg_{world.merchant_id}"
+        self.key = api_key
+        self.aggregator_id = f"agg_{merchant_id}"
 
     def subscribe(self, url: str, *event_types: str) -> str:
         """Have events sent to a URL, by default all of payments, and return the secret that signs them.
@@ -28,7 +27,7 @@ class Safepay:
         """
         body = {"url": url, "event_types": event_types or ("payment.*",)}
         path = f"/raastwire/v1/aggregators/{self.aggregator_id}/webhooks"
-        made: Any = self._world.request("POST", path, body, headers={_KEY_HEADER: self.key}).json()
+        made = self._request("POST", path, body, headers={_KEY_HEADER: self.key}).json()
         self._secret = str(made["data"]["secret"])
         return self._secret
 
