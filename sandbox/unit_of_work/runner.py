@@ -111,10 +111,10 @@ class UnitOfWorkRunner:
                 run_due_inline(unit)
                 if before_write is not None:
                     await before_write(conn, units)
-                await write(conn, units)
+                await self.notifier.notify_before_commit(unit)
+                await write(conn, units, commit=after_write is None)
                 if after_write is not None:
                     await after_write(conn, decided)
-                await self.notifier.notify_before_commit(unit)
         except NothingToDoError as nothing:
             return cast(T, nothing.result)
         await self.notifier.notify_after_commit(unit)
@@ -138,9 +138,9 @@ class UnitOfWorkRunner:
                 run_due_inline(unit)
             if before_write is not None:
                 await before_write(conn, units)
-            await write(conn, units)
             for unit in units:
                 await self.notifier.notify_before_commit(unit)
+            await write(conn, units, commit=True)
         for unit in units:
             await self.notifier.notify_after_commit(unit)
         export_spans(units, started)
