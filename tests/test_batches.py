@@ -359,6 +359,8 @@ async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool
 
     locked, *others = worlds
     merchants = [world.merchant_id for world in worlds]
+    async with locked_elsewhere(stack, worlds):
+        assert await take_due_steps_together(units_of_work(), merchants) == {}
     async with locked_elsewhere(stack, [locked]):
         more = await take_due_steps_together(units_of_work(committed), merchants)
     assert more == {world.merchant_id: False for world in others}

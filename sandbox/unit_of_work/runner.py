@@ -133,6 +133,8 @@ class UnitOfWorkRunner:
         started = time.perf_counter()
         async with transaction(wanted[0].merchant_id, LOCK_TURN) as conn:
             units = await claim(conn, self.catalogue, wanted, wait=False)
+            if not units:
+                return {}
             decided = {unit.merchant_id: decide(unit) for unit in units}
             for unit in units:
                 run_due_inline(unit)
