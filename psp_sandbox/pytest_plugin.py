@@ -77,6 +77,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and the report if it is wanted."""
     config.addinivalue_line("markers", _MARK)
+    report_file = config.getoption("--psp-report-file")
+    if report_file:
+        from psp_sandbox.installed import why_no_report
+
+        reason = why_no_report(report_file)
+        if reason is not None:  # said before the tests run, not after an exploration of ten minutes
+            raise pytest.UsageError(f"--psp-report-file {report_file}: {reason}")
     if config.getoption("--psp-explore") or config.getoption("--psp-explore-list") or config.getoption("--psp-point"):
         from psp_sandbox.testing.explore.plugin import Explorer
 
