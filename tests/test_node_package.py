@@ -272,8 +272,8 @@ def test_tests_in_jest_have_a_merchant_too_and_report_failures(node: Node, tmp_p
 @pytest.mark.parametrize(
     ("program", "about", "script"),
     [
-        ("uvx", "uvx --from psp-sandbox psp", 'test "$1 $2 $3" = "--from psp-sandbox psp"; shift 3'),
-        ("pipx", "pipx run --spec psp-sandbox psp", 'test "$1 $2 $3 $4" = "run --spec psp-sandbox psp"; shift 4'),
+        ("uvx", "uvx --from psp-sandbox[server] psp", 'test "$1 $2 $3" = "--from psp-sandbox[server] psp"; shift 3'),
+        ("pipx", "pipx run --spec psp-sandbox[server] psp", 'test "$1 $2 $3 $4" = "run --spec psp-sandbox[server] psp"; shift 4'),
         (
             "docker",
             "docker run psp-sandbox:all-in-one",
@@ -305,7 +305,7 @@ def test_without_any_way_to_start_a_sandbox_the_error_says_how_to_get_one(node: 
     output = tested.stdout + tested.stderr
     assert tested.returncode == 1
     assert "neither psp nor uvx nor pipx is on the PATH" in output
-    assert "pipx install psp-sandbox" in output
+    assert "pipx install 'psp-sandbox[server]'" in output
     assert "set PSP_URL and PSP_ADMIN_KEY" in output
 
 
