@@ -12,7 +12,7 @@ from piccolo.engine.postgres import PostgresEngine
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.infrastructure.db.connector import roll_back
 from sandbox.infrastructure.db.distributed.cluster import Shard
-from sandbox.infrastructure.db.joined_messages import is_open, send_with_next_statement
+from sandbox.infrastructure.db.joined_messages import is_open
 from sandbox.infrastructure.db.pools import Pools
 
 T = TypeVar("T")
