@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from litestar import Litestar
 from litestar.types import ASGIApp
 
+from psp_sandbox.testing.one_clock.clock_file import ClockFile
 from sandbox.http.faults.injection import inject_before
 from sandbox.http.faults.service import FaultService
 from sandbox.http.journal.api import JournalApi
@@ -38,6 +39,7 @@ from sandbox.server.console.app import Console
 from sandbox.server.docs.api import DocsApi
 from sandbox.server.docs.guide_api import GuideApi
 from sandbox.server.health import HealthApi
+from sandbox.server.one_clock import OneClock
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
@@ -55,6 +57,7 @@ from sandbox.users.vendor_feed.service import FeedService
 from sandbox.webhooks.api import DeliveryApi, EndpointApi
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.receiver_time import receiver_time
 from sandbox.webhooks.endpoints.secrets import SecretService
 from sandbox.webhooks.endpoints.service import EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
@@ -122,6 +125,7 @@ def create_app(settings: Settings) -> Application:
     payout_reads = PayoutReads()
     payouts = PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads))
     clock = ClockService(work, advancer, summaries.add_clock_advance)
+    receivers = receiver_time(settings.clock_file)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
 
     @asynccontextmanager
@@ -136,7 +140,9 @@ def create_app(settings: Settings) -> Application:
             stack.push_async_callback(clock.close, 5)
             stack.push_async_callback(summaries.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
-            advancer.set_attempts(AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal))
+            advancer.set_attempts(
+                AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal, receiver_time=receivers)
+            )
             for part in (sender, subscriber, journal, receiver_tests):
                 part.start()
             yield
@@ -154,7 +160,7 @@ def create_app(settings: Settings) -> Application:
         RecoveryService(work),
         SecretService(work, box),
         DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
-        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal)),
+        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers)),
         MerchantApi(merchants),
         KeyApi(merchants),
         SettingsApi(SettingsService(work)),
@@ -177,6 +183,8 @@ def create_app(settings: Settings) -> Application:
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
     litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
-    application = RequestLog(litestar, journal)
+    application: ASGIApp = RequestLog(litestar, journal)
+    if settings.clock_file is not None:
+        application = advancer.companions = OneClock(ClockFile(settings.clock_file), application)
     console.calls.connect(litestar, application)
     return Application(application, operations, subscriber.begin_closing)
