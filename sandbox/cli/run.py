@@ -100,13 +100,13 @@ def _one_clock(command: list[str]) -> Iterator[Callable[["Ready"], Mapping[str, 
     """Yield what returns the variables that let the command follow the merchant's clock. Raises OneClockError."""
     from psp_sandbox.client import Client
     from psp_sandbox.testing.one_clock.clock_file import ClockFile
-    from psp_sandbox.testing.one_clock.library import build, environment, require_following
+    from psp_sandbox.testing.one_clock.library import SANDBOX_VARIABLE, build, environment, require_following
 
     require_following(command[0])
     with tempfile.TemporaryDirectory(prefix="psp-one-clock-") as folder:
         library = build(Path(folder))
         clock = ClockFile.create(Path(folder) / "clock")
-        os.environ["SANDBOX_CLOCK_FILE"] = str(clock.path)
+        os.environ[SANDBOX_VARIABLE] = str(clock.path)
 
         def follow(ready: "Ready") -> Mapping[str, str]:
             assert ready.keys.merchant_id is not None

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from psp_sandbox.testing.one_clock.library import SANDBOX_VARIABLE
 from sandbox.domain.redaction import register_secret
 
 DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
@@ -89,7 +90,7 @@ class Settings:
             log_level=read.choice("SANDBOX_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("SANDBOX_LOG_FORMAT", "json", ("json", "console")),
             metrics_port=read.integer("SANDBOX_METRICS_PORT", 0, 0, 65535),
-            clock_file=Path(path) if (path := read.env.get("SANDBOX_CLOCK_FILE")) else None,
+            clock_file=Path(path) if (path := read.env.get(SANDBOX_VARIABLE)) else None,
             exports_traces=read.exports_traces(),
         )
         if host not in LOOPBACK_HOSTS and settings.admin_key == DEVELOPMENT_ADMIN_KEY:

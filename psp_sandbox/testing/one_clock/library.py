@@ -20,6 +20,8 @@ _DYNAMIC_LINKER: Final = 3
 _MAX_SCRIPTS: Final = 4
 VARIABLE: Final = "PSP_CLOCK_FILE"
 """The variable that names the clock file to an application's processes."""
+SANDBOX_VARIABLE: Final = "SANDBOX_CLOCK_FILE"
+"""The variable that names it to the sandbox's own processes, which do not follow."""
 
 
 class OneClockError(Exception):
