@@ -136,7 +136,7 @@ async def test_a_statement_that_fails_is_not_committed_and_the_next_transaction_
 
 async def test_nothing_is_decided_if_begin_was_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The merchant's lock ends with its statement then, so two decisions could use the same balance."""
-    monkeypatch.setattr(engine, "send_with_next_statement", lambda *_: None)
+    monkeypatch.setattr(pools, "send_with_next_statement", lambda *_: None)
     with pytest.raises(RuntimeError, match="outside a transaction"):
         async with transaction(world.merchant_id) as conn:
             await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
