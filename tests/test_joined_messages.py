@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.infrastructure.db import engine
+from sandbox.infrastructure.db import pools
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
 from sandbox.infrastructure.db.joined_messages import commit_joined
 from sandbox.payouts.scenarios.builtin import load_catalogue
