@@ -24,7 +24,6 @@ from tests.harness.imports import (
     layers_needed,
     read_sources,
     relative_imports,
-    report,
     slice_arrows,
     upward_imports,
 )
@@ -39,7 +38,6 @@ def imports() -> set[Import]:
 
 
 def test_imports_only_go_down() -> None:
-    print(f"\n{report(SOURCES)}")  # noqa: T201  # shown by `pytest -s`
     assert upward_imports(imports()) == set()
 
 
