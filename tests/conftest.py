@@ -50,7 +50,7 @@ _SLOWEST_FILES = (
     "test_bench.py",
     "test_package.py",
     "test_console_pages.py",
-    "test_aggregator.py",
+    "test_aggregator_api.py",
     "test_citus_tour.py",
     "test_docs_pages.py",
     "test_shop.py",
