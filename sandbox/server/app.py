@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from litestar import Litestar
 from litestar.types import ASGIApp
 
+from psp_sandbox.testing.one_clock.clock_file import ClockFile
 from sandbox.http.faults.injection import inject_before
 from sandbox.http.faults.service import FaultService
 from sandbox.http.journal.api import JournalApi
@@ -41,6 +42,7 @@ from sandbox.server.dialects.routing import DialectRouting
 from sandbox.server.docs.api import DocsApi
 from sandbox.server.docs.guide_api import GuideApi
 from sandbox.server.health import HealthApi
+from sandbox.server.one_clock import OneClock
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
@@ -54,6 +56,7 @@ from sandbox.users.vendor_feed.service import FeedService
 from sandbox.users.wallets import WalletService
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.receiver_time import receiver_time
 from sandbox.webhooks.endpoints.secrets import SecretService
 from sandbox.webhooks.endpoints.service import EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
@@ -115,6 +118,7 @@ def create_app(settings: Settings) -> Application:
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payout_reads = PayoutReads()
     clock = ClockService(work, advancer, summaries.add_clock_advance)
+    receivers = receiver_time(settings.clock_file)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
     dialects = load_dialects(BUILT_IN, settings.dialects)
     translator = EventTranslator(dialects)
@@ -143,7 +147,14 @@ def create_app(settings: Settings) -> Application:
             stack.push_async_callback(summaries.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
             advancer.set_attempts(
-                AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal, translator=translator)
+                AttemptRunner(
+                    webhook_sender,
+                    box,
+                    on_recorded=feed.notes,
+                    journal=journal,
+                    receiver_time=receivers,
+                    translator=translator,
+                )
             )
             for part in (sender, subscriber, journal, receiver_tests):
                 part.start()
@@ -164,7 +175,7 @@ def create_app(settings: Settings) -> Application:
         services.secrets,
         services.deliveries,
         DeliveryExplainer(journal),
-        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, translator)),
+        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers, translator)),
         MerchantService(work, box, endpoints, settings.ipn_url),
         services.keys,
         SettingsService(work),
@@ -190,6 +201,8 @@ def create_app(settings: Settings) -> Application:
     of_dialects = [operation for dialect in dialects.values() for operation in dialect.operations(services)]
     of_dialects += operations_of(DialectDocs(dialects, of_dialects, settings.public_url))
     litestar = create_litestar([*operations, *of_dialects], middleware, settings.public_url, BODY_LIMIT, lifespan)
-    application = RequestLog(DialectRouting(litestar, dialects), journal)
+    application: ASGIApp = RequestLog(DialectRouting(litestar, dialects), journal)
+    if settings.clock_file is not None:
+        application = advancer.companions = OneClock(ClockFile(settings.clock_file), application)
     console.calls.connect(litestar, application)
     return Application(application, operations, subscriber.begin_closing)

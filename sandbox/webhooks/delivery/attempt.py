@@ -35,6 +35,7 @@ from sandbox.webhooks.delivery.outbox import (
     record_attempts,
     release_claims,
 )
+from sandbox.webhooks.delivery.receiver_time import ReceiverTime, hosts_time
 from sandbox.webhooks.delivery.retry_schedule import classify_response, is_final, next_attempt, slows_down
 from sandbox.webhooks.delivery.signer import SignerCache
 from sandbox.webhooks.delivery.start_times import StartTimes
@@ -97,9 +98,10 @@ class AttemptRunner:
         wake_later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
         on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
         journal: Journal | None = None,
+        receiver_time: ReceiverTime = hosts_time,
         translator: Translator | None = None,
     ) -> None:
-        self._sender = FaultInjectingSender(sender, journal)
+        self._sender = FaultInjectingSender(sender, journal, receiver_time)
         self._translator = translator
         self._signers = SignerCache(box)
         self._wake_later = wake_later
