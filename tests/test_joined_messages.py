@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.infrastructure.db import engine
+from sandbox.infrastructure.db import pools
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
 from sandbox.infrastructure.db.joined_messages import commit_joined
 from sandbox.payouts.scenarios.builtin import load_catalogue
@@ -136,7 +136,7 @@ async def test_a_statement_that_fails_is_not_committed_and_the_next_transaction_
 
 async def test_nothing_is_decided_if_begin_was_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The merchant's lock ends with its statement then, so two decisions could use the same balance."""
-    monkeypatch.setattr(engine, "send_with_next_statement", lambda *_: None)
+    monkeypatch.setattr(pools, "send_with_next_statement", lambda *_: None)
     with pytest.raises(RuntimeError, match="outside a transaction"):
         async with transaction(world.merchant_id) as conn:
             await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])

@@ -23,11 +23,12 @@ from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.infrastructure.live_feed import Note
 from sandbox.infrastructure.metrics import DELIVERY_SECONDS
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.webhooks.delivery.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.delivery.fault_injection import FaultInjectingSender
 from sandbox.webhooks.delivery.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
-from sandbox.webhooks.delivery.retry_schedule import classify_response, next_attempt, slows_down
+from sandbox.webhooks.delivery.retry_schedule import classify_response, is_final, next_attempt, slows_down
 from sandbox.webhooks.delivery.signer import SignerCache
 from sandbox.webhooks.delivery.start_times import StartTimes
 from sandbox.webhooks.outbound.sender import TIMEOUT, Sender, SendResult
@@ -199,12 +200,9 @@ class AttemptRunner:
 
     async def record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
         """Write up to MAX_RECORDED_ATTEMPTS attempts with their deliveries' new statuses. Retry until PostgreSQL accepts."""
-
-        def log_retry(error: BaseException) -> None:
-            _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])
-
+        outage = Outage("record_failed", merchant_id=merchant_id)
         try:
-            await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), log_retry)(record_attempts, merchant_id, results)
+            await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), outage.log)(record_attempts, merchant_id, results)
         except Exception:
             # Do not end the caller's loop. The leases expire, and the webhooks are delivered again, which is allowed.
             _log.exception("record_refused", merchant_id=merchant_id)
@@ -220,7 +218,8 @@ class AttemptRunner:
         if sent.not_before is not None:
             return self._postpone(merchant_id, claimed, at, sent)
         result = sent.result
-        outcome = classify_response(result.status) if result.error is None or result.status == 410 else "failed"
+        profile = claimed.endpoint.retry_profile
+        outcome = classify_response(result.status, profile) if result.error is None or result.status == 410 else "failed"
         _seconds(outcome).observe(result.duration_ms / 1000)
         wall_now = datetime.now(UTC)
         due: datetime | None = None
@@ -236,7 +235,8 @@ class AttemptRunner:
                 seconds = retry_after.total_seconds() if retry_after is not None else _SLOW_DOWN_SECONDS
                 self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(seconds, 60.0))
             now = claimed.clock.now(wall_now)
-            due = next_attempt(claimed.endpoint.retry_profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)
+            if not is_final(result.status, profile):
+                due = next_attempt(profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)
             status = "FAILED" if due is None else "PENDING"
             if due is not None and claimed.clock.frozen_at is None:
                 self._wake_later(merchant_id, (due - now).total_seconds())
