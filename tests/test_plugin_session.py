@@ -85,7 +85,9 @@ WAITS = """
     def test_waits(psp):
         psp.pays("success")
         pathlib.Path("waiting").touch()
-        time.sleep(1000)
+        while True:
+            # Not one long sleep: it would not end if the signal came just before Python begins to sleep.
+            time.sleep(0.1)
 """
 
 
