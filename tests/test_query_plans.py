@@ -48,7 +48,7 @@ EXEMPT = {
     "sandbox.infrastructure.db.copy_target._FIND": "it reads the catalogue too",
     "sandbox.users.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, only when there are new ones",
     "sandbox.users.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, on request",
-    "sandbox.worlds.snapshots.service._count": "it counts the snapshots, of which there are few",
+    "sandbox.worlds.snapshots.service._COUNT": "it counts the snapshots, of which there are few",
     "ipn.callback._FIND": "it is the template of two statements, which are tested",
     "ipn.callback._FIND_OF_MERCHANT": "it is the template of two statements, which are tested",
 }
@@ -97,6 +97,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.payouts.balance.service._HISTORY_BY_PAYOUT": (MERCHANT, list(MOVEMENTS)),
     "sandbox.users.bulk_credit.process._WRITE": (MERCHANT, A, "COMPLETED", 0, 0, 0),
     "sandbox.users.bulk_credit.process._WRITE_ROWS": (MERCHANT, A, 20, 20 * BATCH, TO_CREDIT),
+    "sandbox.users.bulk_credit.service._COUNT": (MERCHANT, A, 20, 0, 0),
     "sandbox.users.bulk_credit.service._ITEMS[False]": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.users.bulk_credit.service._ITEMS[True]": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.users.vendor_feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
