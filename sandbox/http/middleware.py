@@ -30,8 +30,8 @@ Handler = Callable[[Request], Awaitable[Any]]
 Middleware = Callable[[Operation, Handler], Handler]
 
 REFUSAL_SECONDS: Final = 0.1
-KEY_CHECK_SECONDS: Final = 0.25
-"""Interval between checks of the key of a request that is held. Keys are cached for half a second, so what a revoked key waits
+KEY_CHECK_SECONDS: Final = 0.2
+"""Interval between checks of the key of a request that is held. Keys are cached for 0.75 seconds, so what a revoked key waits
 for ends within a second."""
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 
