@@ -82,8 +82,8 @@ test-all: lint docs
 lock:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
 		&& $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && PATH="$$tools/bin:$$PATH" \
-		&& $(COMPILE) --upgrade -o requirements.txt pyproject.toml \
-		&& $(COMPILE) --upgrade --extra dev --extra otel --extra mcp --extra freeze --extra testcontainers -c requirements.txt -o requirements-dev.txt pyproject.toml \
+		&& $(COMPILE) --upgrade --extra server -o requirements.txt pyproject.toml \
+		&& $(COMPILE) --upgrade --extra server --extra dev --extra otel --extra mcp --extra freeze --extra testcontainers -c requirements.txt -o requirements-dev.txt pyproject.toml \
 		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
 
 # Build what would be published into dist/, check it and use it; docs/release.md. The tools are in a temporary environment.
