@@ -330,6 +330,7 @@ function move(step) {
 const keys = {
   "?": () => document.getElementById("keys").showModal(),
   "/": () => (document.querySelector("main input[type=search]") || document.querySelector("main input:not([type=hidden])"))?.focus(),
+  f: () => document.getElementById("find")?.focus(),
   n: () => document.querySelector("[data-new]")?.click(),
   j: () => move(1),
   k: () => move(-1),
