@@ -54,7 +54,8 @@ class Recording:
         """Return a script for a POSIX shell with curl and jq. The key is in PSP_API_KEY."""
         lines = [
             "#!/bin/sh",
-            f"# Needs curl and jq, and in PSP_API_KEY the key of a new merchant: psp merchants create mine --opening-balance {BALANCE}",
+            "# Needs curl and jq, and in PSP_API_KEY the key of a new merchant:",
+            f"# psp merchants create mine --opening-balance {BALANCE}",
             "set -eu",
             f"url={shlex.quote(url.rstrip('/'))}",
             "call() {",
