@@ -160,7 +160,7 @@ function debounce(run, milliseconds) {
 
 const search = debounce((form) => {
   const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
-  const url = form.action.split("?")[0] + (query.size ? `?${query}` : "");
+  const url = form.action.split(/[?#]/)[0] + (query.size ? `?${query}` : "");
   history.replaceState(null, "", url);
   load(url);
 }, 200);
