@@ -156,8 +156,7 @@ class Console:
     async def _show(self, page: Page, request: Request, merchant_id: str, path_parameters: Mapping[str, str]) -> Response:
         try:
             visitor = await self._visitor(request, merchant_id)
-            # A page that fetches itself again does not replace the bar, which names the others.
-            others = [] if request.header("x-live") else await self._sessions.merchants(request, besides=merchant_id)
+            others = await self._sessions.merchants(request) if page.audience == "anyone" else []
         except _FAILURES as error:
             return await self._failure(request, error)
         if page.audience == "anyone":

@@ -52,13 +52,9 @@ class Sessions:
         found = self._read(request, "")
         return found if found is not None and not found.subject else _new_session()
 
-    async def merchants(self, request: Request, besides: str = "") -> list[Visitor]:
-        """Return the browser's valid sessions, of merchants in the order of their names, then the operator's.
-
-        `besides` is the id of a merchant that is left out.
-        """
-        sessions = [session for session in self._of_merchants(request) if session.merchant_id != besides]
-        found = [visitor for session in sessions if (visitor := await visitor_of(session))]
+    async def merchants(self, request: Request) -> list[Visitor]:
+        """Return the browser's valid sessions, of merchants in the order of their names, then the operator's."""
+        found = [visitor for session in self._of_merchants(request) if (visitor := await visitor_of(session))]
         found.sort(key=lambda visitor: (visitor.merchant_name.casefold(), visitor.session.merchant_id))
         operator = self._read(request, OPERATOR)
         visitor = await visitor_of(operator.within("")) if operator is not None and operator.is_operator else None

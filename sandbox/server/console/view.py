@@ -63,7 +63,7 @@ class View:
     commands: list[ShellCommands] = field(default_factory=list)
     """The commands that show what the page shows."""
     others: Sequence[Visitor] = ()
-    """The sessions that the browser has, besides the page's own."""
+    """On the sign-in page: the sessions that the browser has."""
 
     @property
     def session(self) -> Session:
@@ -94,11 +94,6 @@ class View:
     def home(self) -> str:
         """The path of the merchant's first page, with which the paths of all its pages begin."""
         return home_of(self.merchant_id)
-
-    @property
-    def switches(self) -> list[tuple[str, str]]:
-        """The other merchants that the browser is signed in to: the path of each one's first page, and its name."""
-        return [(home_of(one.session.merchant_id), one.merchant_name) for one in self.others if one.session.merchant_id]
 
     @property
     def url(self) -> str:
