@@ -167,6 +167,14 @@ def test_an_endpoint_that_has_not_got_an_event_is_ill() -> None:
     assert (lanes["shop.example/0"].summary, lanes["shop.example/0"].tone) == ("has not got payout.failed", "bad")
 
 
+def test_a_trace_says_which_webhooks_it_leaves_out() -> None:
+    found = known(changes=3)
+    found.changes[0]["deliveries"] = None  # type: ignore[index]  # the rows are dictionaries
+    assert [one.lane.summary for one in payout_trace(found).lanes if one.lane.key == "events"] == [
+        "3; below, webhooks of the last 2"
+    ]
+
+
 def test_a_large_trace_is_small() -> None:
     """300 attempts and 40 events, with the length of real paths."""
     templates = create_templates("x")

@@ -46,7 +46,7 @@ def payout_trace(known: Known) -> Trace:
             Lane("requests", "Your requests", "requests", _requests_summary(known.requests), _worst(requests)),
             status_lane,
             *_accounts(money_bars),
-            Lane("events", "Events", "events", f"{len(known.changes)} sent, in order"),
+            Lane("events", "Events", "events", _events_summary(known.changes)),
             *lanes,
         ],
         [
@@ -110,7 +110,7 @@ def _requests(known: Known, orders: Sequence[Moment]) -> list[Mark]:
 
 def _requests_summary(requests: Sequence[Row]) -> str:
     refused = sum(request["status"] >= 400 for request in requests)
-    return f"{len(requests)} in the journal{f', {refused} refused' if refused else ''}"
+    return f"{len(requests) or 'none'} in the journal{f', {refused} refused' if refused else ''}"
 
 
 # ---------------------------------------------------------------------------------------------------- status and money
@@ -169,6 +169,11 @@ def _events(changes: Sequence[Row], orders: Sequence[Moment]) -> list[Mark]:
         Mark("events", at, f"{change['event_type']}, {moment(at)}", f"/webhooks/events/{change['event_id']}", order=order)
         for change, (at, order) in zip(changes, orders, strict=True)
     ]
+
+
+def _events_summary(changes: Sequence[Row]) -> str:
+    drawn = sum(change["deliveries"] is not None for change in changes)
+    return f"{len(changes)} sent" if drawn == len(changes) else f"{len(changes)}; below, webhooks of the last {drawn}"
 
 
 def _webhooks(known: Known, orders: Sequence[Moment]) -> tuple[list[Mark], list[Lane]]:
