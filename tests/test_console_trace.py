@@ -246,11 +246,11 @@ def test_an_endpoint_shows_how_it_does(world: World, receiver: Receiver, browsin
     world.post("/api/v1/payouts", world.payout_body("0001"))
     world.post("/sandbox/v1/drain")
     page = browsing.open(f"/console/webhooks/{endpoint}", world.api_key)
-    assert "0 of 3" in page.locator("#endpoint-health").inner_text()
+    assert "0 of 3" in page.locator("#endpoint-tiles").inner_text()
     assert page.locator("#endpoint-trace .mark.bad").count() == 3
     for width in WIDTHS.values():
         page.set_viewport_size({"width": width, "height": 900})
         check_accessibility(page)
         check_width(page)
-    page.locator("#endpoint-health a").click()
+    page.locator("#endpoint-tiles a").click()
     page.wait_for_url("**/webhooks/deliveries/*")
