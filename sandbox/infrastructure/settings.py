@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from psp_sandbox.testing.one_clock.library import SANDBOX_VARIABLE
 from sandbox.domain.redaction import register_secret
 
 DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
@@ -55,8 +57,12 @@ class Settings:
     log_format: str
     metrics_port: int
     """The port on which a worker serves its metrics; 0 disables it."""
+    clock_file: Path | None
+    """The clocks of an application that follows a merchant's clock. Set by `psp run --one-clock` alone."""
     exports_traces: bool
     """Whether to export OpenTelemetry spans. OpenTelemetry reads the endpoint and its other settings itself."""
+    dialects: str | None
+    """The folder of dialects of one's own, whose modules are run when a process starts."""
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -86,7 +92,9 @@ class Settings:
             log_level=read.choice("SANDBOX_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("SANDBOX_LOG_FORMAT", "json", ("json", "console")),
             metrics_port=read.integer("SANDBOX_METRICS_PORT", 0, 0, 65535),
+            clock_file=Path(path) if (path := read.env.get(SANDBOX_VARIABLE)) else None,
             exports_traces=read.exports_traces(),
+            dialects=read.folder("SANDBOX_DIALECTS"),
         )
         if host not in LOOPBACK_HOSTS and settings.admin_key == DEVELOPMENT_ADMIN_KEY:
             raise SettingsError(
@@ -158,6 +166,12 @@ class _Reader:
                     f"{name} must be a comma-separated list of host names such as psp.example or .example, not {item!r}."
                 )
         return names | {urlsplit(url).hostname or "" for url in urls}
+
+    def folder(self, name: str) -> str | None:
+        value = self.env.get(name, "").strip()
+        if value and not os.path.isdir(value):
+            raise SettingsError(f"{name} must be a folder, and {value!r} is none.")
+        return value or None
 
     def exports_traces(self) -> bool:
         name = "OTEL_EXPORTER_OTLP_ENDPOINT"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from litestar import Litestar
 from litestar.types import ASGIApp
 
+from psp_sandbox.testing.one_clock.clock_file import ClockFile
 from sandbox.http.faults.injection import inject_before
 from sandbox.http.faults.service import FaultService
 from sandbox.http.journal.api import JournalApi
@@ -33,9 +34,15 @@ from sandbox.payouts.service import PayoutService
 from sandbox.payouts.simulation import SimulationService
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.server.console.app import Console
+from sandbox.server.dialects.dialect import Services, load_dialects
+from sandbox.server.dialects.openapi import DialectDocs
+from sandbox.server.dialects.registration import BUILT_IN
+from sandbox.server.dialects.rendering import EventTranslator
+from sandbox.server.dialects.routing import DialectRouting
 from sandbox.server.docs.api import DocsApi
 from sandbox.server.docs.guide_api import GuideApi
 from sandbox.server.health import HealthApi
+from sandbox.server.one_clock import OneClock
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
@@ -49,6 +56,7 @@ from sandbox.users.vendor_feed.service import FeedService
 from sandbox.users.wallets import WalletService
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.receiver_time import receiver_time
 from sandbox.webhooks.endpoints.secrets import SecretService
 from sandbox.webhooks.endpoints.service import EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
@@ -110,7 +118,21 @@ def create_app(settings: Settings) -> Application:
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payout_reads = PayoutReads()
     clock = ClockService(work, advancer, summaries.add_clock_advance)
+    receivers = receiver_time(settings.clock_file)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
+    dialects = load_dialects(BUILT_IN, settings.dialects)
+    translator = EventTranslator(dialects)
+    services = Services(
+        work=work,
+        payouts=PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads)),
+        reads=payout_reads,
+        balance=BalanceService(work),
+        directory=directory,
+        endpoints=endpoints,
+        secrets=SecretService(work, box),
+        deliveries=DeliveryService(work),
+        keys=KeyService(work, box),
+    )
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -124,7 +146,16 @@ def create_app(settings: Settings) -> Application:
             stack.push_async_callback(clock.close, 5)
             stack.push_async_callback(summaries.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
-            advancer.set_attempts(AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal))
+            advancer.set_attempts(
+                AttemptRunner(
+                    webhook_sender,
+                    box,
+                    on_recorded=feed.notes,
+                    journal=journal,
+                    receiver_time=receivers,
+                    translator=translator,
+                )
+            )
             for part in (sender, subscriber, journal, receiver_tests):
                 part.start()
             yield
@@ -134,19 +165,19 @@ def create_app(settings: Settings) -> Application:
         WalletService(summaries),
         BulkCreditService(work),
         SalesService(work),
-        PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads)),
+        services.payouts,
         SimulationService(work, payout_reads),
-        BalanceService(work),
+        services.balance,
         DirectoryApi(directory, work),
         endpoints,
         PreviewService(work),
         RecoveryService(work),
-        SecretService(work, box),
-        DeliveryService(work),
+        services.secrets,
+        services.deliveries,
         DeliveryExplainer(journal),
-        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal)),
+        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers, translator)),
         MerchantService(work, box, endpoints, settings.ipn_url),
-        KeyService(work, box),
+        services.keys,
         SettingsService(work),
         clock,
         DueService(work.catalogue),
@@ -167,7 +198,11 @@ def create_app(settings: Settings) -> Application:
     console = Console(operations, settings, subscriber)
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
-    litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
-    application = RequestLog(litestar, journal)
+    of_dialects = [operation for dialect in dialects.values() for operation in dialect.operations(services)]
+    of_dialects += operations_of(DialectDocs(dialects, of_dialects, settings.public_url))
+    litestar = create_litestar([*operations, *of_dialects], middleware, settings.public_url, BODY_LIMIT, lifespan)
+    application: ASGIApp = RequestLog(DialectRouting(litestar, dialects), journal)
+    if settings.clock_file is not None:
+        application = advancer.companions = OneClock(ClockFile(settings.clock_file), application)
     console.calls.connect(litestar, application)
     return Application(application, operations, subscriber.begin_closing)
