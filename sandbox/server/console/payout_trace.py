@@ -62,6 +62,22 @@ def payout_trace(known: Known) -> Trace:
     )
 
 
+def payouts_trace(payouts: Sequence[Row], timelines: Sequence[Sequence[Row]], now: str) -> Trace:
+    """Return the drawing of several payouts, each with its timeline: a lane for each."""
+    lanes, marks, bars = [], [], []
+    for payout, changes in zip(payouts, timelines, strict=True):
+        key, href = payout["id"], f"/payouts/{payout['id']}"
+        found, orders = tone(payout["status"]), _orders(changes)
+        name = payout["merchant_reference"][:_NAME_LENGTH]
+        lanes.append(Lane(key, name, "changes", _status(payout), found, href, payout["merchant_reference"]))
+        ends: list[Moment | None] = [*orders[1:], None]
+        for change, at, end in zip(changes, orders, ends, strict=True):
+            text = f"{payout['merchant_reference']}: {change['to']}, {moment(at[0])}"
+            marks.append(Mark(key, at[0], text, href, tone(change["to"]), at[1]))
+            bars.append(Bar(key, at, end, tone(change["to"])))
+    return draw(lanes, marks, bars, now)
+
+
 def _orders(changes: Sequence[Row]) -> list[Moment]:
     """Return the moment of each change: its time, and its place among the changes of that time."""
     found: list[Moment] = []
