@@ -44,22 +44,28 @@ _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDire
 _STACK_VARIABLE = "PSP_TEST_STACK"
 _DATABASE_VARIABLE = "PSP_TEST_DATABASE_URL"
 _SLOWEST_FILES = (
+    "test_contract.py",
     "test_listen_interrupted.py",
     "test_docs_code.py",
-    "test_contract.py",
-    "test_citus_tour.py",
-    "test_stateful_merchants.py",
-    "test_aggregator.py",
     "test_bench.py",
-    "test_console_pages.py",
-    "test_docs_pages.py",
     "test_package.py",
+    "test_console_pages.py",
+    "test_aggregator_api.py",
+    "test_citus_tour.py",
+    "test_docs_pages.py",
+    "test_shop.py",
     "test_crashes.py",
+    "test_explore.py",
+    "test_receiver_checks.py",
+    "test_stateful_merchants.py",
     "test_runtime.py",
     "test_console_merchants.py",
-    "test_shop.py",
     "test_faults.py",
-    "test_clock.py",
+    "test_console_payouts.py",
+    "test_world_to_test.py",
+    "test_world_replay.py",
+    "test_certify.py",
+    "test_world_bundle_fuzz.py",
 )
 """They run first, so that none of them runs alone at the end."""
 
@@ -95,6 +101,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(str(error), returncode=1)
     session.config.stash[_STACK] = (process, folder)
     os.environ[_STACK_VARIABLE] = json.dumps(asdict(stack))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of pytest processes for `-n auto`: two for each core, because tests wait half of their time."""
+    return min(2 * (os.cpu_count() or 1), 8)
 
 
 class _Scheduling(LoadFileScheduling):

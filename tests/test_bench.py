@@ -222,6 +222,7 @@ def test_lone_measures_few_requests_at_a_time_a_test_and_memory(stack: tuple[Sta
     assert found["memory_mb"]["after_10000_payouts"] > 0
 
 
+@pytest.mark.slow
 def test_reads_measures_payout_reads_and_balance_reads(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "reads", "--seconds", "1", "--rounds", "1", "--connections", "4")
     reads = ("payout", "balance")

@@ -1,8 +1,5 @@
 """The commands that control a running sandbox: their effects, output and exit codes."""
 
-import json
-from pathlib import Path
-
 import pytest
 import typer
 
@@ -15,19 +12,6 @@ from tests.test_users import DESTINATION, make_user
 
 PENDING = DESTINATION | {"account_number": "12345678900004"}
 REFUSED = DESTINATION | {"account_number": "12345678900003"}
-
-
-def test_snapshots_can_be_created_listed_restored_and_deleted(world: World) -> None:
-    assert "No results" in run(world, "snapshots", "list").output
-    snapshot = run_json(world, "snapshots", "create", "before")
-    world.create_payout()
-    assert "1000000.00 PKR" in run(world, "reset").output
-    assert world.get("/api/v1/payouts").json()["data"] == []
-    assert run_json(world, "snapshots", "restore", snapshot["id"])["rows"] == snapshot["rows"]
-    assert run_json(world, "snapshots", "list")["data"] == [snapshot]
-    assert snapshot["id"] in run(world, "snapshots", "delete", snapshot["id"]).output
-    assert run(world, "snapshots", "restore", snapshot["id"]).exit_code == 1
-    assert run(world, "snapshots", "delete", snapshot["id"]).exit_code == 1
 
 
 def test_the_clock_can_be_shown_frozen_advanced_and_resumed(world: World) -> None:
@@ -88,49 +72,6 @@ def test_events_can_be_listed_and_resent(world: World, receiver: Receiver) -> No
     assert run(world, "events", "resend", event["id"]).exit_code == 1
 
 
-def test_scenarios_can_be_added_listed_explained_and_deleted(world: World, tmp_path: Path) -> None:
-    rule = tmp_path / "rule.json"
-    steps = [{"to": "PROCESSING"}, {"to": "SUCCESS", "after": 9}]
-    rule.write_text(json.dumps({"name": "slow_bank", "match": {"suffix": "7777"}, "steps": steps}))
-    created = run_json(world, "scenarios", "add", str(rule))
-    assert "slow_bank" in run(world, "scenarios", "list").output
-    explained = run_json(world, "scenarios", "explain", "5", "12345678907777")
-    assert (explained["scenario"], explained["source"], explained["rule_id"]) == ("slow_bank", "own", created["id"])
-    assert run(world, "scenarios", "delete", created["id"]).exit_code == 0
-    assert run_json(world, "scenarios", "explain", "5", "12345678907777")["source"] == "builtin"
-    assert run(world, "scenarios", "delete", created["id"]).exit_code == 1
-
-
-def test_faults_can_be_added_listed_and_deleted(world: World) -> None:
-    created = run_json(
-        world, "faults", "add", "api", "error", "--set", "status=503", "--match", "path=/api/v1/balance", "--count", "2"
-    )
-    assert (created["kind"], created["remaining"]) == ("error", 2)
-    assert created["id"] in run(world, "faults", "list").output
-    assert run(world, "faults", "delete", created["id"]).exit_code == 0
-    assert "No faults." in run(world, "faults", "list").output
-    assert run(world, "faults", "add", "api", "explosion").exit_code == 2
-    assert run(world, "faults", "add", "api", "drop").exit_code == 1
-    assert run(world, "faults", "add", "api", "error", "--set", "status").exit_code == 2
-
-
-def test_a_users_transactions_can_be_recorded_and_payouts_requested_and_decided(world: World) -> None:
-    user = make_user(world, destination=PENDING)
-    assert user in run(world, "users", "list").output
-    run_json(world, "users", "record", user, "earned", "100.00")
-    run_json(world, "users", "record", user, "spent", "10.00", "--reference", "coffee")
-    assert run(world, "users", "request", user, "90.01").exit_code == 1
-    first, second = (run_json(world, "users", "request", user, "40.00")["id"] for _ in range(2))
-    assert run_json(world, "payouts", "requests")["data"] == [{"user_id": user, "total_requested": "80.00"}]
-    assert run_json(world, "payouts", "approve", first)["status"] == "PENDING"
-    assert run_json(world, "payouts", "reject", second)["status"] == "REJECTED"
-    assert run(world, "payouts", "approve", second).exit_code == 1
-    assert run_json(world, "users", "summary", user)["payout_approved"] == "40.00"
-    assert "payout_approved" in run(world, "users", "summary", user).output
-    assert run_json(world, "payouts", "cancel", first)["status"] == "CANCELLED"
-    world.assert_clean()
-
-
 def test_a_user_can_be_created_changed_and_traced(world: World) -> None:
     user = run_json(world, "users", "create", "Ayesha Khan", "--external-id", "ayesha", "--account", REFUSED["account_number"])[
         "id"
@@ -150,34 +91,6 @@ def test_a_user_can_be_created_changed_and_traced(world: World) -> None:
     assert run(world, "users", "transactions", user, "--type", "GIFT").exit_code == 2
     assert [e["reason"] for e in run_json(world, "users", "history", user, "--payout-id", payout)["data"]] == ["WALLET_PAYOUT"]
     assert "WALLET_EARN" in run(world, "users", "history", user).output
-
-
-def test_settings_can_be_shown_and_set(world: World) -> None:
-    assert "100000.00" in run(world, "settings", "show").output
-    changed = run_json(world, "settings", "set", "--approvals-expire-after", "60", "--review-threshold", "none")
-    assert changed == run_json(world, "settings", "show")
-    assert (changed["approvals_expire_after"], changed["review_threshold"]) == (60, None)
-    changed = run_json(world, "settings", "set", "--default-scenario", "PENDING", "--rate-limit", "5000")
-    assert (changed["default_scenario"], changed["rate_limit"]) == ("PENDING", 5000)
-    assert run_json(world, "settings", "set", "--approvals-expire-after", "none")["approvals_expire_after"] is None
-    assert run(world, "settings", "set").exit_code == 2
-    assert run(world, "settings", "set", "--rate-limit", "many").exit_code == 2
-    assert run(world, "settings", "set", "--review-threshold", "0").exit_code == 1
-
-
-def test_sales_can_be_created_reconciled_and_paid(world: World) -> None:
-    run_json(world, "clock", "freeze")  # the scheduled runs skip frozen worlds
-    user = make_user(world)
-    sales = [run_json(world, "sales", "create", user, "Khaadi", "40.00")["id"] for _ in range(3)]
-    assert run_json(world, "sales", "run", "advance") == {"paid": 3, "failed": 0, "total_amount": "12.00"}
-    declined, *approved = sales
-    assert run(world, "sales", "reconcile").exit_code == 2
-    found = run_json(world, "sales", "reconcile", "--decline", declined, *(f"--approve={sale}" for sale in approved))
-    assert found["reconciled"] == 3
-    assert run(world, "sales", "reconcile", "--approve", declined).exit_code == 1
-    assert "3 sales were paid, 68.00 in total" in run(world, "sales", "run", "final").output
-    assert {sale["final_amount"] for sale in run_json(world, "sales", "list")["data"]} == {"-4.00", "36.00"}
-    assert declined in run(world, "sales", "list", "--status", "DECLINED").output
 
 
 def test_a_sales_run_with_a_failed_payment_exits_with_1(world: World) -> None:

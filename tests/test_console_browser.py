@@ -1,14 +1,13 @@
 """The console in a browser: signing in, keys, live updates; and the tests' own watch over pages."""
 
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.harness.browser import Browsing, check_accessibility, check_page
+from tests.harness.loopback import LoopbackServer, QuietHandler
 from tests.harness.waiting import until
 from tests.harness.world import World
 
@@ -36,7 +35,7 @@ _PAGES = {
 def server() -> Iterator[str]:
     """Yield the URL of a server of tiny pages."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             if self.path == _LOST:
                 return
@@ -47,14 +46,8 @@ def server() -> Iterator[str]:
             head = '<!doctype html><html lang="en"><title>T</title><link rel="icon" href="data:,"><main>'
             self.wfile.write(f"{head}{_PAGES.get(self.path, '')}</main></html>".encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{found.server_port}"
-    found.shutdown()
-    found.server_close()
+    with LoopbackServer(Handler) as found:
+        yield found.url
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from tests.harness.world import Stack, World
 
 NAMES = ("Alpha", "Beta", "Gamma")
 PAGES = ("", "/payouts", "/ledger", "/webhooks", "/users", "/world", "/world/settings", "/requests")
-VISITS = 50
 
 
 @pytest.fixture
@@ -67,8 +66,9 @@ def check(page: Page, worlds: list[World], world: World) -> None:
         assert (other.merchant_id in content) == (other is world), page.url
 
 
-def test_no_tab_shows_or_touches_another_merchant(worlds: list[World], browsing: Browsing) -> None:
-    """About fifty visits in tabs of one browser, in a random order that repeats."""
+@pytest.mark.parametrize("visits", [16, pytest.param(50, marks=pytest.mark.slow)])
+def test_no_tab_shows_or_touches_another_merchant(worlds: list[World], browsing: Browsing, visits: int) -> None:
+    """Visits of all kinds in tabs of one browser, in a random order that repeats."""
     chance = random.Random(20)
     first = browsing.open("/console")
     tabs = {world.merchant_id: [first.context.new_page()] for world in worlds}
@@ -77,7 +77,7 @@ def test_no_tab_shows_or_touches_another_merchant(worlds: list[World], browsing:
         sign_in(tabs[world.merchant_id][0], world)
     # A browser has six connections to a host, and each tab that is visible, as all are here, keeps one for live updates.
     tabs[worlds[0].merchant_id].append(tabs[worlds[0].merchant_id][0].context.new_page())
-    for _ in range(VISITS):
+    for _ in range(visits):
         world = chance.choice(worlds)
         page = chance.choice(tabs[world.merchant_id])
         before = frozen(worlds)

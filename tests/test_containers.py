@@ -1,10 +1,8 @@
 """Checks on the Dockerfile and the compose files that need no container engine."""
 
-import http.server
 import re
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 import yaml
 
 from sandbox.server import readiness
+from tests.harness.loopback import LoopbackServer, QuietHandler
 
 ROOT = Path(__file__).parent.parent
 HEALTH_CHECK = ROOT / "docker" / "alive"
@@ -136,20 +135,13 @@ def test_the_image_installs_by_hash_and_contains_the_source_once() -> None:
 def server() -> Iterator[int]:
     """Yield the port of a server that responds with 200 to /health and with 503 to other paths."""
 
-    class HealthHandler(http.server.BaseHTTPRequestHandler):
+    class HealthHandler(QuietHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/health" else 503)
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), HealthHandler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with LoopbackServer(HealthHandler) as server:
         yield server.server_port
-        server.shutdown()
-        thread.join()
 
 
 def is_alive(port: int, path: str) -> bool:

@@ -157,15 +157,9 @@ def test_a_fault_can_hit_the_calls_of_one_key_only(world: World) -> None:
     assert refused.status_code == 400
 
 
-def test_only_matching_requests_are_hit(world: World) -> None:
-    create_fault(world, "api", "error", status=500, match={"method": "POST", "path": "/api/v1/pay*", "reference": "doom"})
-    assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="harmless")).status_code == 201
-    assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="a doomed one")).status_code == 500
+def test_only_requests_that_match_method_path_and_reference_are_hit(world: World) -> None:
+    create_fault(world, "api", "error", status=500, match={"method": "POST", "path": "/api/v1/pay*", "reference": "bad-*-end"})
     assert world.get("/api/v1/payouts").status_code == 200
-
-
-def test_a_reference_is_matched_by_a_substring_pattern(world: World) -> None:
-    create_fault(world, "api", "error", status=500, match={"reference": "bad-*-end"})
     for reference, status in (("bad-1-end", 500), ("a bad--end of it", 500), ("bad-1", 201), ("end bad-", 201)):
         assert world.post("/api/v1/payouts", world.payout_body(merchant_reference=reference)).status_code == status, reference
     batch = [world.payout_body(merchant_reference=reference) for reference in ("good", "bad-2-end")]
@@ -183,16 +177,6 @@ def test_the_count_of_a_fault_holds_across_all_processes(world: World) -> None:
         statuses = list(pool.map(get_balance_status, range(64)))
     assert sorted(statuses) == [200] * 61 + [500] * 3
     assert hits(world, created) == (3, 0)
-
-
-def test_the_same_seed_hits_the_same_requests(world: World) -> None:
-    statuses = []
-    for _ in range(2):
-        created = create_fault(world, "api", "error", status=500, probability=0.5, seed=42)
-        statuses.append([world.get("/api/v1/balance").status_code for _ in range(24)])
-        world.client.delete(f"{FAULTS}/{created['id']}")
-    assert statuses[0] == statuses[1]
-    assert set(statuses[0]) == {200, 500}
 
 
 def test_a_fault_ends_when_it_expires_in_the_merchants_time_or_is_deleted(world: World) -> None:
@@ -273,14 +257,6 @@ def test_a_dropped_delivery_counts_as_failed_and_its_retry_arrives(world: World,
     attempts = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
     assert [attempt["error"] for attempt in attempts] == ["fault: dropped", None]
     assert [refusal_reason(received, secret) for received in receiver.received] == [None]
-
-
-def test_a_duplicated_delivery_arrives_twice_with_the_same_id(world: World, receiver: Receiver) -> None:
-    create_endpoint(world, receiver)
-    create_fault(world, "webhooks", "duplicate", count=1)
-    world.create_payout("0004")
-    until(lambda: len(receiver.received) == 2)
-    assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
 
 
 def test_a_delivery_is_delayed_once_in_the_merchants_time(world: World, receiver: Receiver) -> None:
@@ -375,7 +351,7 @@ def test_only_matching_deliveries_are_hit(world: World, receiver: Receiver) -> N
     assert unaffected["id"] != other["id"]
 
 
-def test_a_fault_hits_the_very_next_delivery(world: World, receiver: Receiver) -> None:
+def test_a_fault_hits_the_very_next_delivery_and_a_duplicate_has_the_same_id(world: World, receiver: Receiver) -> None:
     create_endpoint(world, receiver, event_types=["payout.created"])
     world.client.post("/sandbox/v1/clock/freeze", json={})
     for number in range(1, 4):
@@ -385,6 +361,7 @@ def test_a_fault_hits_the_very_next_delivery(world: World, receiver: Receiver) -
         world.create_payout("0004")
         assert world.client.post("/sandbox/v1/drain").json()["drained"]
         assert (hits(world, created), len(receiver.received)) == ((1, 0), 3 * number)
+    assert len({received.headers["webhook-id"] for received in receiver.received}) == 6
 
 
 def test_the_same_deliveries_are_hit_in_two_worlds_with_the_same_seed(stack: Stack, receiver: Receiver) -> None:

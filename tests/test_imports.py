@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 from typing import Final
 
 import pytest
@@ -23,18 +24,21 @@ from tests.harness.imports import (
     layers_needed,
     read_sources,
     relative_imports,
-    report,
     slice_arrows,
     upward_imports,
 )
 
 SOURCES: Final = read_sources()
-IMPORTS: Final = internal_imports(SOURCES)
+
+
+@cache
+def imports() -> set[Import]:
+    """Return all imports. Every process of a run collects this file; only one has to read the sources."""
+    return internal_imports(SOURCES)
 
 
 def test_imports_only_go_down() -> None:
-    print(f"\n{report(SOURCES)}")  # noqa: T201  # shown by `pytest -s`
-    assert upward_imports(IMPORTS) == set()
+    assert upward_imports(imports()) == set()
 
 
 def test_every_folder_is_in_one_layer() -> None:
@@ -43,22 +47,22 @@ def test_every_folder_is_in_one_layer() -> None:
 
 
 def test_no_more_layers_are_declared_than_the_imports_need() -> None:
-    assert layers_needed(folder_arrows(IMPORTS)) == len(LAYERS)
+    assert layers_needed(folder_arrows(imports())) == len(LAYERS)
 
 
 @pytest.mark.parametrize("folder", SLICED)
 def test_the_slices_of_a_folder_have_no_cycles_and_are_at_most_four_deep(folder: str) -> None:
-    arrows = slice_arrows(IMPORTS, folder)
+    arrows = slice_arrows(imports(), folder)
     assert cycles(arrows) == []
     assert 2 <= layers_needed(arrows) <= 4
 
 
 def test_folders_have_no_import_cycles() -> None:
-    assert cycles(folder_arrows(IMPORTS)) == []
+    assert cycles(folder_arrows(imports())) == []
 
 
 def test_files_have_no_import_cycles_not_even_for_types() -> None:
-    assert cycles((one.importer, one.imported) for one in IMPORTS) == []
+    assert cycles((one.importer, one.imported) for one in imports()) == []
 
 
 @pytest.mark.parametrize("folder", TOP_LEVEL)
@@ -71,7 +75,7 @@ def test_there_are_no_relative_imports_but_in_examples_which_users_copy() -> Non
 
 
 def test_only_the_server_imports_apis_of_other_folders() -> None:
-    assert api_imports(IMPORTS) == set()
+    assert api_imports(imports()) == set()
 
 
 def test_pure_modules_import_no_io_clock_or_randomness() -> None:
@@ -80,9 +84,9 @@ def test_pure_modules_import_no_io_clock_or_randomness() -> None:
 
 
 def test_what_runs_in_the_user_s_process_imports_none_of_the_sandbox_s_packages() -> None:
-    imports = [one for one in IMPORTS if one.importer.startswith("psp_sandbox.")]
-    assert len(imports) > 100
-    assert {folder_of(one.imported) for one in imports} == {"psp_sandbox"}
+    found = [one for one in imports() if one.importer.startswith("psp_sandbox.")]
+    assert len(found) > 100
+    assert {folder_of(one.imported) for one in found} == {"psp_sandbox"}
 
 
 def test_only_two_files_write_accounts_and_transfers() -> None:

@@ -2,33 +2,23 @@
 
 import asyncio
 import json
-import os
 import re
 import socket
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-import httpx2
 import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.types import TextContent, Tool
 
 from sandbox.cli.mcp_server import results, wording
 from sandbox.cli.mcp_server.access import Access, Keys
 from sandbox.cli.mcp_server.server import TOOLS, create_server
 from sandbox.domain.errors import CODES
+from tests.harness.agent import Agent, agent_with
 from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
-from tests.harness.supervised import end
-from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
 PAGE = Path(__file__).parent.parent / "docs/mcp.md"
@@ -37,86 +27,6 @@ SECRET = re.compile(r"sk_\w|whsec_\w|ak_\w")
 """What every key and secret of the sandbox begins with."""
 
 HTTP_TERMS: Final = re.compile(r"[Hh]eader|X-[A-Z]\w|\b(?:GET|POST|PATCH|PUT|DELETE) |/(?:api|sandbox)/v1|new idempotency key")
-
-
-@dataclass
-class Agent:
-    """An agent that calls tools. `seen` is everything it was told."""
-
-    client: Client
-    seen: list[str] = field(default_factory=list)
-
-    async def __call__(self, name: str, /, **arguments: Any) -> dict[str, Any]:
-        """Call a tool, and return its data. Fails if the tool reports an error."""
-        result = await self._call(name, arguments)
-        assert not result.is_error, result
-        assert isinstance(result.structured_content, dict)
-        return result.structured_content
-
-    async def refused(self, name: str, /, **arguments: Any) -> str:
-        """Call a tool that must report an error with advice, and return the error's code."""
-        result = await self._call(name, arguments)
-        assert result.is_error, result
-        if result.structured_content is None:
-            # The protocol's library refuses the call itself.
-            return self.seen[-1]
-        error = result.structured_content["error"]
-        assert error["detail"] in self.seen[-1]
-        assert error["what_to_do"] in self.seen[-1]
-        code: str = error["code"]
-        return code
-
-    async def tools(self) -> dict[str, Tool]:
-        """Return the tools by name."""
-        return {tool.name: tool for tool in (await self.client.list_tools()).tools}
-
-    async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
-        result = await self.client.call_tool(name, arguments)
-        texts = [content.text for content in result.content if isinstance(content, TextContent)]
-        assert texts
-        assert texts[0]
-        self.seen += [json.dumps(result.structured_content), *texts]
-        return result
-
-
-@asynccontextmanager
-async def agent_with(stack: Stack, keys: Keys, folder: Path | None = None) -> AsyncIterator[Agent]:
-    """Yield an agent of a server in this process that has these keys and writes to this folder, as over stdio."""
-    async with Client(create_server(Access(stack.api_url, keys, folder), keys)) as client:
-        yield Agent(client)
-
-
-@asynccontextmanager
-async def agent_over_http(url: str, mode: str = "auto", **headers: str) -> AsyncIterator[Agent]:
-    """Yield an agent of the server at this URL that sends these headers."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with (
-        httpx2.AsyncClient(headers=named, timeout=60) as http,
-        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
-    ):
-        yield Agent(client)
-
-
-@pytest.fixture(scope="module")
-def http_url(stack: Stack) -> Iterator[str]:
-    """Yield the URL of a server over HTTP, whose own environment has keys that no client may use."""
-    environment = {**os.environ, "PSP_URL": stack.api_url, "PSP_API_KEY": stack.api_key, "PSP_ADMIN_KEY": stack.admin_key}
-    process = subprocess.Popen([*PSP, "--http", "0", "--json"], env=environment, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        url: str = json.loads(process.stdout.readline())["url"]
-        until(lambda: _is_open(url), 60)
-        yield url
-    finally:
-        end(process)
-        assert process.stdout is not None
-        process.stdout.close()
-    assert process.returncode == 0
-
-
-def _is_open(url: str) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", httpx.URL(url).port or 0)) == 0
 
 
 async def test_a_whole_story_over_standard_input_and_output(stack: Stack, receiver: Receiver, tmp_path: Path) -> None:
@@ -207,83 +117,6 @@ async def _calls(agent: Agent, world: str, fault: str) -> list[dict[str, Any]]:
             return items
         await asyncio.sleep(0.1)
     raise AssertionError("the journal does not show the call")
-
-
-async def test_a_member_key_gets_the_apis_refusal(stack: Stack, world: World) -> None:
-    member = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
-    async with agent_with(stack, Keys(member)) as agent:
-        payout = (await agent("create_payout", amount="5.00", requires_approval=True))["payout"]
-        assert payout["status"] == "REQUESTED"
-        assert await agent.refused("simulate_payout", payout_id=payout["id"], status="PENDING") == "FORBIDDEN"
-    assert world.payout(payout["id"])["status"] == "REQUESTED"
-    async with agent_with(stack, Keys(world.api_key)) as admin:
-        assert (await admin("simulate_payout", payout_id=payout["id"], status="PENDING"))["payout"]["status"] == "PENDING"
-
-
-async def test_without_an_admin_key_there_are_no_worlds(stack: Stack, world: World) -> None:
-    async with agent_with(stack, Keys(world.api_key)) as agent:
-        tools = await agent.tools()
-        assert not {"create_world", "list_worlds", "delete_world"} & set(tools)
-        assert all("world" not in tool.input_schema["properties"] for tool in tools.values())
-        assert "Unknown tool" in await agent.refused("create_world")
-        assert await agent.refused("get_status", world=stack.merchant_id) == "INVALID_ARGUMENTS"
-
-
-async def test_a_key_finds_only_its_own_merchant(stack: Stack, world: World) -> None:
-    with World.create(stack) as other:
-        payout = world.create_payout()["id"]
-        async with agent_with(stack, Keys(other.api_key)) as agent:
-            assert await agent.refused("get_payout", payout_id=payout) == "NOT_FOUND"
-            assert await agent.refused("simulate_payout", payout_id=payout, status="CANCELLED") == "NOT_FOUND"
-            assert (await agent("list_payouts"))["items"] == []
-        async with agent_with(stack, Keys(world.api_key)) as agent:
-            assert (await agent("get_payout", payout_id=payout))["payout"]["id"] == payout
-
-
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_over_http_each_client_has_the_rights_of_its_own_headers(http_url: str, stack: Stack, mode: str) -> None:
-    with World.create(stack) as first, World.create(stack, opening_balance="7.00") as second:
-        payout = second.create_payout(amount="5.00")["id"]
-        async with (
-            agent_over_http(http_url, mode, Authorization=f"Bearer {first.api_key}") as bearer,
-            agent_over_http(http_url, mode, X_API_KEY=second.api_key) as header,
-            agent_over_http(http_url, mode) as nobody,
-            agent_over_http(http_url, mode, X_API_KEY="sk_wrong") as wrong,
-        ):
-            for _ in range(2):
-                assert await bearer.refused("get_payout", payout_id=payout) == "NOT_FOUND"
-                assert (await header("get_payout", payout_id=payout))["payout"]["id"] == payout
-                assert await nobody.refused("get_status") == "MISSING_API_KEY"
-                assert await nobody.refused("create_world") == "MISSING_ADMIN_KEY"
-                assert await header.refused("list_worlds") == "MISSING_ADMIN_KEY"
-                assert await wrong.refused("get_status") == "INVALID_API_KEY"
-            # Files would be the server's, not the client's.
-            assert "export_world" not in await bearer.tools()
-            for agent in (bearer, header, nobody, wrong):
-                assert not [text for text in agent.seen if SECRET.search(text)]
-
-
-async def test_over_http_a_world_belongs_to_the_admin_key_that_created_it(http_url: str, stack: Stack, world: World) -> None:
-    async with (
-        agent_over_http(http_url, X_ADMIN_KEY=stack.admin_key) as creator,
-        agent_over_http(http_url, X_ADMIN_KEY="guess", X_API_KEY=world.api_key) as guesser,
-        agent_over_http(http_url, X_API_KEY=world.api_key) as merchant,
-    ):
-        created = (await creator("create_world", opening_balance="3.00"))["world"]
-        assert (await creator("get_status", world=created))["balance"]["available_balance"] == "3.00"
-        assert await guesser.refused("get_status", world=created) == "UNKNOWN_WORLD"
-        assert await merchant.refused("get_status", world=created) == "UNKNOWN_WORLD"
-        assert await guesser.refused("create_world") == "INVALID_API_KEY"
-        assert await guesser.refused("delete_world", world=created) == "INVALID_API_KEY"
-        await creator("delete_world", world=created)
-
-
-def test_over_http_other_hosts_and_origins_are_refused(http_url: str) -> None:
-    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-    headers = {"Accept": "application/json, text/event-stream"}
-    assert httpx.post(http_url, json=ping, headers=headers).status_code < 400
-    assert httpx.post(http_url, json=ping, headers=headers | {"Host": "evil.example"}).status_code == 403
-    assert httpx.post(http_url, json=ping, headers=headers | {"Origin": "http://evil.example"}).status_code == 403
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def test_the_interface_of_an_application_is_recognized(target: Any, interface: s
 def test_an_application_that_the_test_starts_itself_gets_the_plugins_webhooks(psp: World) -> None:
     shop = Shop(psp.url, psp.api_key, psp.webhook_secret)
     with make_server("127.0.0.1", 0, shop.wsgi()) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             psp.forward_webhooks(f"http://127.0.0.1:{server.server_port}/webhooks")

@@ -97,6 +97,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.payouts.balance.service._HISTORY_BY_PAYOUT": (MERCHANT, list(MOVEMENTS)),
     "sandbox.users.bulk_credit.process._WRITE": (MERCHANT, A, "COMPLETED", 0, 0, 0),
     "sandbox.users.bulk_credit.process._WRITE_ROWS": (MERCHANT, A, 20, 20 * BATCH, TO_CREDIT),
+    "sandbox.users.bulk_credit.service._COUNT": (MERCHANT, A, 20, 0, 0),
     "sandbox.users.bulk_credit.service._ITEMS[False]": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.users.bulk_credit.service._ITEMS[True]": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.users.vendor_feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),

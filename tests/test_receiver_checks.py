@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +30,7 @@ from sandbox.webhooks.receiver_tests.judges import Limits
 from sandbox.webhooks.receiver_tests.results import StoredFinding, shown
 from sandbox.webhooks.receiver_tests.runner import ReceiverRun, Target
 from sandbox.webhooks.signing import dialects, standard_webhooks
+from tests.harness.loopback import LoopbackServer, QuietHandler
 
 ROOT = Path(__file__).parent.parent
 SECRET = standard_webhooks.new_secret(bytes(range(32)))
@@ -67,7 +67,7 @@ def served(receiver: Receiver) -> Iterator[Server]:
 def answering(respond: Respond) -> Iterator[str]:
     """Serve a function from (method, headers, body) to (status, headers, body). Yield the URL."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -83,20 +83,8 @@ def answering(respond: Respond) -> Iterator[str]:
 
         do_GET = do_POST
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    class Threads(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Ignore a client that does not wait for an answer."""
-
-    with Threads(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with LoopbackServer(Handler) as server:
+        yield f"{server.url}/"
 
 
 async def findings(sender: WebhookSender, target: Target, limits: Limits = DEFAULTS) -> dict[str, StoredFinding]:

@@ -34,7 +34,8 @@ INVALID = load("invalid")
 
 def accepts(vector: dict[str, Any], now: int) -> bool:
     """Verify a vector as its receiver would. Uses none of the sandbox's code."""
-    headers, body, signing = vector["headers"], vector["body"].encode(), vector["signing"]
+    headers = {name.lower(): value for name, value in vector["headers"].items()}
+    body, signing = vector["body"].encode(), vector["signing"]
     texts = [secret.encode() for secret in vector.get("secrets", ())]
     stamp, given, algorithm = "", [], "sha256"
     if signing in ("v1", "v1a"):
@@ -47,13 +48,13 @@ def accepts(vector: dict[str, Any], now: int) -> bool:
         given = [base64.b64decode(one[len(start) :]) for one in signatures if one.startswith(start)]
         keys = [base64.b64decode(text[6:]) for text in texts if signing == "v1"]
     elif signing == "stripe":
-        items = [tuple(item.split("=", 1)) for item in headers.get("Stripe-Signature", "").split(",") if "=" in item]
+        items = [tuple(item.split("=", 1)) for item in headers.get("stripe-signature", "").split(",") if "=" in item]
         stamp = dict(items).get("t", "")
         given = [bytes.fromhex(value) for name, value in items if name == "v1"]
         content, keys = f"{stamp}.".encode() + body, texts
     elif signing == "github":
         stamp = str(now)
-        kind, _, text = headers.get("X-Hub-Signature-256", "").partition("=")
+        kind, _, text = headers.get("x-hub-signature-256", "").partition("=")
         given = [bytes.fromhex(text)] if kind == "sha256" else []
         content, keys = body, texts
     else:
@@ -61,10 +62,12 @@ def accepts(vector: dict[str, Any], now: int) -> bool:
         algorithm = settings["algorithm"]
         # The sandbox's "{timestamp}" in a prefix becomes a group of this pattern.
         pattern = re.escape(settings.get("prefix", "")).replace(r"\{timestamp\}", r"(?P<t>\d+)") + r"(?P<signature>\S+)"
-        found = re.fullmatch(pattern, headers.get(settings["header"], ""))
+        found = re.fullmatch(pattern, headers.get(settings["header"].lower(), ""))
         if found is None:
             return False
-        stamp = found.groupdict().get("t") or headers.get(settings.get("timestamp_header", "webhook-timestamp"), str(now))
+        stamp = found.groupdict().get("t") or headers.get(
+            settings.get("timestamp_header", "webhook-timestamp").lower(), str(now)
+        )
         template = settings["template"].replace("{timestamp}", stamp).replace("{id}", headers["webhook-id"])
         content = template.encode().replace(b"{body}", body)
         decode = bytes.fromhex if settings["encoding"] == "hex" else base64.b64decode

@@ -1,11 +1,9 @@
 """With OTEL_EXPORTER_OTLP_ENDPOINT, one trace holds the request, the unit of work, the payout's changes and the attempts."""
 
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from sandbox.domain import trace
 from sandbox.infrastructure import settings
 from sandbox.infrastructure.settings import Settings, SettingsError
+from tests.harness.loopback import LoopbackServer, QuietHandler
 from tests.harness.own_sandbox import own_sandbox
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -34,7 +33,7 @@ class Collector:
         """The name of the process that exported each span, and the span."""
         spans = self.spans
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
                 request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
                 for resource_spans in request.resource_spans:
@@ -45,11 +44,7 @@ class Collector:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server = LoopbackServer(Handler)
 
     def trace(self, traceparent: str) -> list[tuple[str, Any]]:
         return [(p, span) for p, span in list(self.spans) if span.trace_id.hex() == trace.trace_id(traceparent)]
@@ -59,9 +54,8 @@ class Collector:
 def collector() -> Iterator[Collector]:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs the extra psp-sandbox[otel]")
     collector = Collector()
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
+    with collector.server:
+        yield collector
 
 
 @pytest.fixture(scope="module")

@@ -42,10 +42,9 @@ async def test_cookies_are_not_stored_and_proxies_are_not_used(monkeypatch: pyte
 
 @pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
-    async with serving(responding_with(OK)) as target, sending() as sender:
+    async with serving(responding_with(OK)) as target:
         location = f"HTTP/1.1 {status} Moved\r\nLocation: {target.url}\r\nContent-Length: 0\r\n\r\n".encode()
-        async with serving(responding_with(location)) as peer:
-            result = await sender.send(peer.url, b"{}", {})
+        result = await send_once(responding_with(location))
     assert (result.status, result.error) == (status, "redirect not followed")
     assert target.connections == 0
 

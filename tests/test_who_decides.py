@@ -76,13 +76,6 @@ def test_an_ipn_cannot_change_a_payout_awaiting_a_decision(world: World, status:
     world.assert_clean()
 
 
-def test_an_ipn_with_the_current_status_returns_200_and_changes_nothing(world: World) -> None:
-    payout_id = create_waiting_payout(world, "IN_REVIEW")
-    before = timeline(world, payout_id)
-    assert send(world, {"payout_id": payout_id, "status": "IN_REVIEW"}).json()["status"] == "IN_REVIEW"
-    assert timeline(world, payout_id) == before
-
-
 def test_the_timeline_names_the_key_and_the_request_of_each_change(world: World, member: httpx.Client) -> None:
     admin_id, member_id = (
         next(key["id"] for key in world.get("/sandbox/v1/keys").json()["data"] if key["role"] == role)

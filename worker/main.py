@@ -40,6 +40,7 @@ from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.delivery.deliverer import Deliverer
+from sandbox.webhooks.delivery.receiver_time import receiver_time
 from sandbox.webhooks.outbound.sender import WebhookSender
 from worker.aggregate import AggregateLoop
 from worker.credit import create_bulk_credit_tasks
@@ -109,7 +110,9 @@ async def run_worker(settings: Settings) -> None:
     journal = Journal(settings.redis_url, live_feed.notes)
     journal.start()
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
-    deliverer = Deliverer(AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal))
+    deliverer = Deliverer(
+        AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal, receiver_time(settings.clock_file))
+    )
     step_runner = PayoutStepRunner(runner, deliverer, settings.merchants_per_transaction)
     bulk_credit_tasks = create_bulk_credit_tasks(runner, live_feed.notes)
     summaries = SummaryCache(settings.redis_url)

@@ -204,7 +204,7 @@ def impurities(sources: Mapping[str, str]) -> list[str]:
         while pending:
             module = pending.popleft()
             if module in sources:
-                found |= {f"{paths[module]}: {impurity}" for impurity in _parsed(sources[module]).impurities}
+                found |= {f"{paths[module]}: {impurity}" for impurity in _impurities(sources[module])}
             for further in sorted(graph[module] - paths.keys()):
                 paths[further] = f"{paths[module]} → {further}"
                 pending.append(further)
@@ -239,7 +239,8 @@ class _Module(NamedTuple):
     imports: tuple[tuple[str, bool], ...]
     """(Dotted name, whether it is imported at run time) for each import."""
     is_relative: bool
-    impurities: tuple[str, ...]
+    names: Mapping[str, str]
+    """Local name → what it was imported from."""
 
 
 @lru_cache(maxsize=1024)
@@ -263,11 +264,16 @@ def _parsed(text: str) -> _Module:
             continue
         imports += [(name, id(node) not in type_checking_nodes) for name, _ in found]
         names |= {local: name for name, local in found}
-    return _Module(ast.get_docstring(tree) or "", tuple(imports), is_relative, tuple(_impurities(tree, imports, names)))
+    return _Module(ast.get_docstring(tree) or "", tuple(imports), is_relative, names)
 
 
-def _impurities(tree: ast.AST, imports: Iterable[tuple[str, bool]], names: Mapping[str, str]) -> Iterator[str]:
-    for name, at_run_time in imports:
+@lru_cache(maxsize=1024)
+def _impurities(text: str) -> list[str]:
+    return list(_find_impurities(parse_python(text), _parsed(text)))
+
+
+def _find_impurities(tree: ast.AST, module: _Module) -> Iterator[str]:
+    for name, at_run_time in module.imports:
         is_ours = name.partition(".")[0] in TOP_LEVEL
         if at_run_time and not is_ours and not any(prefix in PURE_LIBRARIES for prefix in _prefixes(name)):
             yield f"imports {name}"
@@ -276,7 +282,7 @@ def _impurities(tree: ast.AST, imports: Iterable[tuple[str, bool]], names: Mappi
             yield f"is asynchronous in line {node.lineno}"
         elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
             first, dot, rest = ast.unparse(node).partition(".")
-            name = names.get(first, first) + dot + rest
+            name = module.names.get(first, first) + dot + rest
             is_method = isinstance(node, ast.Attribute) and node.attr in _IMPURE_METHODS
             if name in _IMPURE_NAMES or is_method:
                 yield f"uses {name} in line {node.lineno}"

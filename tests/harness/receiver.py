@@ -2,15 +2,13 @@
 
 import json
 import ssl
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 
 from standardwebhooks import Webhook
 
+from tests.harness.loopback import LoopbackServer, QuietHandler
 from tests.harness.waiting import until
 
 
@@ -43,7 +41,7 @@ class Receiver:
         self.respond: Callable[[Received], tuple[int, dict[str, str], bytes]] = lambda _: (200, {}, b"")
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
@@ -58,20 +56,12 @@ class Receiver:
                 self.end_headers()
                 self.wfile.write(response)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._server = LoopbackServer(Handler)
 
     @property
     def url(self) -> str:
         """The URL of the endpoint."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/webhooks"
+        return f"{self._server.url}/webhooks"
 
     def wrap(self, context: ssl.SSLContext) -> None:
         """Accept TLS connections only, with the certificate of this server context, from now on."""
@@ -88,9 +78,8 @@ class Receiver:
         return self.events(payout_id)
 
     def __enter__(self) -> "Receiver":
-        self._thread.start()
+        self._server.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def __exit__(self, *_: object) -> None:
+        self._server.__exit__()

@@ -5,10 +5,10 @@ import threading
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.harness.loopback import LoopbackServer, QuietHandler
 
 Fault = Literal["slow", "500", "429", "repeat", "break off", "short", "not json", "redirect", "huge", "drop"]
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ class Vendor:
         self.released = threading.Event()
         vendor = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
@@ -57,22 +57,12 @@ class Vendor:
                 self.wfile.write(body[: len(body) // 2] if fault == "break off" else body)
                 self.close_connection = True
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                pass  # the client has timed out and closed the connection
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._server = LoopbackServer(Handler)
 
     @property
     def url(self) -> str:
         """The URL of the transaction feed."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/vendor/v1/transactions"
+        return f"{self._server.url}/vendor/v1/transactions"
 
     def page(self, query: dict[str, str], fault: Fault | None) -> bytes:
         """Return the page as JSON, or the body that the fault produces instead."""
@@ -95,10 +85,9 @@ class Vendor:
         return json.dumps({"items": items, "meta": {**meta, "currentPage": number}}).encode()
 
     def __enter__(self) -> "Vendor":
-        self._thread.start()
+        self._server.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.__exit__()
