@@ -139,6 +139,9 @@ def test_endpoints_and_deliveries_are_listed_changed_and_deleted(world: World, r
     one = safepay.get(f"/webhooks/{token}/deliveries/{listed[0]['token']}")
     received = next(r for r in receiver.received if "x-sfpy-event-id" in r.headers)
     assert one["payload_json"].encode() == received.body
+    (attempt,) = world.get(f"/api/v1/webhook-deliveries/{one['token'].removeprefix('whd_')}").json()["attempts"]
+    assert attempt["request"]["body"].encode() == received.body
+    assert {name.lower(): value for name, value in attempt["request"]["headers"].items()}.items() <= received.headers.items()
     assert one["event_id"] == made["txn_logs"][0]["token"]
     assert safepay.get(f"/webhooks/{token}/deliveries", event_id=one["event_id"])["count"] == "1"
     assert safepay.get(f"/webhooks/{token}/deliveries", type="payment.settled")["count"] == "0"
