@@ -100,7 +100,7 @@ publish:
 	@grep -q "$$(git rev-parse HEAD)" dist/provenance.json || { echo "dist/ is of another commit: make release" >&2; exit 1; }
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet twine \
 		&& "$$tools/bin/twine" upload dist/*.whl dist/*.tar.gz
-	npm publish dist/*.tgz
+	npm publish ./dist/*.tgz
 	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && for tag in "$$version" "$$version-all-in-one"; do \
 		docker tag "psp-sandbox:$$tag" "$(REGISTRY)/psp-sandbox:$$tag" && docker push "$(REGISTRY)/psp-sandbox:$$tag" || exit 1; done \
 		&& git tag "v$$version" && cp dist/CHANGELOG.md .
