@@ -234,6 +234,16 @@ def test_calls_are_in_the_journal_without_the_key(world: World, safepay: Safepay
     assert world.api_key not in json.dumps(entry)
 
 
+def test_secrets_are_shown_once_and_never_in_the_journal(world: World, safepay: Safepay) -> None:
+    made = safepay.post("/webhooks", {"url": "http://127.0.0.1:9/", "event_types": ["payment.*"]})
+    rotated = safepay.put(f"/webhooks/{made['endpoint']['token']}/rotate")
+    key = safepay.post("/keys", {"is_active": True, "name": "second"})
+    secrets = [made["secret"], rotated["secret"], key["secret"]]
+    calls = until(lambda: found if (found := world.get("/sandbox/v1/requests").text).count('"POST"') >= 2 else None)
+    shown = calls + json.dumps([safepay.get("/webhooks"), safepay.get("/keys")]) + world.get("/api/v1/webhook-endpoints").text
+    assert [secret for secret in secrets if secret in shown] == []
+
+
 def test_a_rate_limit_of_the_merchant_applies(world: World, safepay: Safepay) -> None:
     world.patch("/sandbox/v1/settings", {"rate_limit": 1})
     refused = until(lambda: found if (found := safepay.call("GET", "/payments")).status_code == 429 else None)
