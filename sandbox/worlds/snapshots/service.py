@@ -19,7 +19,8 @@ from sandbox.payouts.balance.service import Balance, read_balance
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import Action, UnitOfWorkRunner
 from sandbox.worlds.clock.lease import clock_lease
-from sandbox.worlds.merchants.service import new_id, open_world
+from sandbox.worlds.merchants.keys import new_id
+from sandbox.worlds.merchants.service import open_world
 from sandbox.worlds.snapshots.store import MAX_SNAPSHOT_ROWS, count_rows, empty_world, restore_world, take_snapshot
 from sandbox.worlds.snapshots.tables import Snapshots
 
