@@ -48,7 +48,7 @@ EXEMPT = {
     "sandbox.infrastructure.db.copy_target._FIND": "it reads the catalogue too",
     "sandbox.users.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, only when there are new ones",
     "sandbox.users.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, on request",
-    "sandbox.worlds.snapshots.service._count": "it counts the snapshots, of which there are few",
+    "sandbox.worlds.snapshots.service._COUNT": "it counts the snapshots, of which there are few",
     "ipn.callback._FIND": "it is the template of two statements, which are tested",
     "ipn.callback._FIND_OF_MERCHANT": "it is the template of two statements, which are tested",
 }
