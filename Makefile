@@ -19,7 +19,7 @@ print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], s
 endef
 export BUILD_REQUIRES
 
-.PHONY: install dev up docs test test-all lint clean lock
+.PHONY: install dev up docs test test-all containers release publish lint clean lock
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -54,6 +54,10 @@ $(VENV)/.client: $(wildcard openapi/*.json openapi/*.py) $(VENV)/.installed-dev
 	$(VENV)/bin/python openapi/generate_client.py
 	@touch $@
 
+# The images and compose files in a container engine. Testcontainers' own clean-up needs an image from a registry; `with` cleans up too.
+containers: dev
+	PSP_CONTAINERS=1 TESTCONTAINERS_RYUK_DISABLED=true $(VENV)/bin/pytest -n 0 tests/test_containers_run.py
+
 up: install
 	@PSP_UP_BY_MAKE=1 exec $(VENV)/bin/psp up $(ARGS)
 
@@ -78,9 +82,28 @@ test-all: lint docs
 lock:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
 		&& $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && PATH="$$tools/bin:$$PATH" \
-		&& $(COMPILE) --upgrade -o requirements.txt pyproject.toml \
-		&& $(COMPILE) --upgrade --extra dev --extra otel --extra mcp --extra freeze --extra testcontainers -c requirements.txt -o requirements-dev.txt pyproject.toml \
+		&& $(COMPILE) --upgrade --extra server -o requirements.txt pyproject.toml \
+		&& $(COMPILE) --upgrade --extra server --extra dev --extra otel --extra mcp --extra freeze --extra testcontainers -c requirements.txt -o requirements-dev.txt pyproject.toml \
 		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
+
+# Build what would be published into dist/, check it and use it; docs/release.md. The tools are in a temporary environment.
+release:
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" \
+		&& "$$tools/bin/pip" install --quiet --no-deps --require-hashes -r requirements-build.txt \
+		&& "$$tools/bin/pip" install --quiet build twine cyclonedx-bom check-wheel-contents \
+		&& "$$tools/bin/python" build_backend/release.py
+
+# Publish what `make release` has built. REGISTRY is where images go, such as ghcr.io/your-org. TWINE_, npm's and Docker's settings apply.
+publish:
+	@test -n "$(REGISTRY)" || { echo "Name where images go: make publish REGISTRY=ghcr.io/your-org" >&2; exit 1; }
+	cd dist && sha256sum --check --quiet SHA256SUMS
+	@grep -q "$$(git rev-parse HEAD)" dist/provenance.json || { echo "dist/ is of another commit: make release" >&2; exit 1; }
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet twine \
+		&& "$$tools/bin/twine" upload dist/*.whl dist/*.tar.gz
+	npm publish dist/*.tgz
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && for tag in "$$version" "$$version-all-in-one"; do \
+		docker tag "psp-sandbox:$$tag" "$(REGISTRY)/psp-sandbox:$$tag" && docker push "$(REGISTRY)/psp-sandbox:$$tag" || exit 1; done \
+		&& git tag "v$$version" && cp dist/CHANGELOG.md .
 
 clean:
 	cd psp_sandbox/client && rm -rf _generated models inputs.py literals.py problems.py

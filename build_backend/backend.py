@@ -1,7 +1,11 @@
 """The build backend: setuptools, which first writes the client's generated files and the guide into the folder."""
 
+import gzip
+import io
+import os
 import subprocess
 import sys
+import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,22 @@ def build_editable(wheel_directory: str, config_settings: Any = None, metadata_d
 
 
 def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
-    """Build a source archive that contains the whole client."""
+    """Build a source archive that contains the whole client. With SOURCE_DATE_EPOCH, the same sources give the same bytes."""
     _generate_client()
-    return str(build_meta.build_sdist(sdist_directory, config_settings))
+    name = str(build_meta.build_sdist(sdist_directory, config_settings))
+    if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
+        _fix(Path(sdist_directory, name), int(epoch))
+    return name
+
+
+def _fix(archive: Path, epoch: int) -> None:
+    """Sort the members of an archive, and give them and the archive one time, one owner and the usual modes."""
+    with tarfile.open(archive) as old:
+        members = [(one, old.extractfile(one)) for one in sorted(old.getmembers(), key=lambda one: one.name)]
+        fixed = io.BytesIO()
+        with tarfile.open(fileobj=fixed, mode="w", format=tarfile.PAX_FORMAT) as new:
+            for one, content in members:
+                one.mtime, one.uid, one.gid, one.uname, one.gname, one.pax_headers = epoch, 0, 0, "", "", {}
+                one.mode = 0o755 if one.isdir() or one.mode & 0o100 else 0o644
+                new.addfile(one, content)
+    archive.write_bytes(gzip.compress(fixed.getvalue(), mtime=epoch))

@@ -40,6 +40,8 @@ def build(site: Path = SITE) -> Path:
             path = built / unused
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         _write_texts(work / "docs", built)
+        requests = (ROOT / "openapi" / "generate_http.py", built / "psp-sandbox.http")
+        subprocess.run([sys.executable, *map(str, requests)], cwd=work, check=True)  # noqa: S603 -- our own file
         site.parent.mkdir(parents=True, exist_ok=True)
         if site.exists():
             site.rename(work / "old")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from psp_sandbox.testing.coverage_report import CoverageReport
     from psp_sandbox.testing.explore.plugin import Explorer
     from psp_sandbox.testing.live_app import StartApp
+    from psp_sandbox.testing.live_process import StartProcess
     from psp_sandbox.testing.process import Address
     from psp_sandbox.testing.sandbox import Sandbox
     from psp_sandbox.testing.share import Share
@@ -77,6 +78,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and the report if it is wanted."""
     config.addinivalue_line("markers", _MARK)
+    report_file = config.getoption("--psp-report-file")
+    if report_file:
+        from psp_sandbox.installed import why_no_report
+
+        reason = why_no_report(report_file)
+        if reason is not None:  # said before the tests run, not after an exploration of ten minutes
+            raise pytest.UsageError(f"--psp-report-file {report_file}: {reason}")
     if config.getoption("--psp-explore") or config.getoption("--psp-explore-list") or config.getoption("--psp-point"):
         from psp_sandbox.testing.explore.plugin import Explorer
 
@@ -216,6 +224,12 @@ def _collect_evidence(item: pytest.Item, world: "World") -> None:
 def live_app(psp: "World") -> "StartApp":
     """Start the application under test: `live_app(create_app)`. See `World.live_app`."""
     return psp.live_app
+
+
+@pytest.fixture
+def live_process(psp: "World") -> "StartProcess":
+    """Start the application under test as a process: `live_process(["node", "app.js"])`. See `World.live_process`."""
+    return psp.live_process
 
 
 @pytest.hookimpl(wrapper=True)

@@ -49,9 +49,20 @@ class PspSandboxContainer(DockerContainer):
 
     def start(self) -> Self:
         """Start the container and wait until the sandbox is ready. Raises TimeoutError, or RuntimeError if it is unhealthy."""
-        for name in ("_ready", "client"):  # of an earlier start
-            self.__dict__.pop(name, None)
+        self._forget()
         return super().start()
+
+    def stop(self, *arguments: Any, **keywords: Any) -> None:
+        """Close the client, and remove the container. The arguments are those of DockerContainer."""
+        self._forget()
+        super().stop(*arguments, **keywords)
+
+    def _forget(self) -> None:
+        """Forget the keys of an earlier start, and close the client, whose connections lead to that container."""
+        self.__dict__.pop("_ready", None)
+        client: Client | None = self.__dict__.pop("client", None)
+        if client is not None:
+            client.close()
 
     @property
     def url(self) -> str:

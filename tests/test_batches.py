@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from asyncpg import NotNullViolationError
@@ -17,7 +18,7 @@ from sandbox.domain.payout_commands import CreatePayout, NewPayout
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
 from sandbox.infrastructure.db.engine import connection, transaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.payouts.steps import take_due_steps_together
+from sandbox.payouts.steps import take_due_steps, take_due_steps_together
 from sandbox.unit_of_work.batches import CONTENDED_LIMIT
 from sandbox.unit_of_work.lock_turns import PLACES
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -27,6 +28,7 @@ from tests.harness.locks import locked_elsewhere
 from tests.harness.raw_server import sending
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
+from worker import payout_steps
 from worker.payout_steps import MAX_SOLO_MERCHANTS as MAX_SOLO_WORKER_MERCHANTS
 from worker.payout_steps import PayoutStepRunner
 
@@ -310,6 +312,43 @@ async def test_a_worker_runs_the_steps_of_each_merchant_that_is_not_locked(
         await runner.stop(10)
 
 
+@pytest.mark.parametrize(("later", "expected"), [(-1, [[0], [1]]), (0, [[0], [0, 1]]), (1, [[0], [0, 1]])])
+async def test_a_wake_up_for_steps_that_a_transaction_has_found_causes_no_other(
+    pool: None, worlds: list[World], monkeypatch: pytest.MonkeyPatch, later: int, expected: list[list[int]]
+) -> None:
+    """The wake-up arrives while the transaction runs. It follows an earlier unit, or one that may be later."""
+    await asyncio.to_thread(make_due, worlds[:2])
+    merchants = [world.merchant_id for world in worlds[:2]]
+    claimed: list[list[int]] = []
+    done = asyncio.Event()
+
+    async def alone(work: UnitOfWorkRunner, merchant_id: str, **options: Any) -> bool:
+        claimed.append([merchants.index(merchant_id)])
+        return await take_due_steps(work, merchant_id, **options)
+
+    async def together(work: UnitOfWorkRunner, woken: Sequence[str], *options: Any) -> dict[str, bool]:
+        claimed.append(sorted(map(merchants.index, woken)))
+        return await take_due_steps_together(work, woken, *options)
+
+    async def committed(unit: UnitOfWork) -> None:
+        if unit.merchant_id == merchants[1]:
+            done.set()
+        elif len(claimed) == 1:
+            runner.wake(merchants[0], unit.ids.first + later)
+            runner.wake(merchants[1])
+
+    monkeypatch.setattr(payout_steps, "take_due_steps", alone)
+    monkeypatch.setattr(payout_steps, "take_due_steps_together", together)
+    async with asyncio.timeout(60), sending(1) as sender:
+        work = units_of_work(committed)
+        runner = PayoutStepRunner(work, Deliverer(AttemptRunner(sender, SecretBox(bytes(32)))))
+        work.notifier.after_commit.append(runner.committed)
+        runner.wake(merchants[0])
+        await done.wait()
+        await runner.stop(10)
+    assert claimed == expected
+
+
 async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool: None, worlds: list[World]) -> None:
     """A merchant that is locked elsewhere is left out."""
     await asyncio.to_thread(make_due, worlds)
@@ -320,6 +359,8 @@ async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool
 
     locked, *others = worlds
     merchants = [world.merchant_id for world in worlds]
+    async with locked_elsewhere(stack, worlds):
+        assert await take_due_steps_together(units_of_work(), merchants) == {}
     async with locked_elsewhere(stack, [locked]):
         more = await take_due_steps_together(units_of_work(committed), merchants)
     assert more == {world.merchant_id: False for world in others}

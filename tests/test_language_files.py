@@ -134,7 +134,7 @@ def test_without_a_sandbox_the_error_says_how_to_get_one(language: Language, tmp
     (broken / "psp").chmod(0o755)
     code, output = _run(language, project, language.first, path=f"{broken}:{os.environ['PATH']}")
     assert code != 0, output
-    assert "put psp on the PATH (pipx install psp-sandbox), or set PSP_URL and PSP_ADMIN_KEY" in output
+    assert "put psp on the PATH (pipx install 'psp-sandbox[server]'), or set PSP_URL and PSP_ADMIN_KEY" in output
     assert reason in output
 
 

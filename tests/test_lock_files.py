@@ -57,7 +57,8 @@ def test_lock_files_pin_every_dependency(python: str, system: str, machine: str)
     assert pins.items() >= runtime.items(), "both files must pin the same versions"
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needs = {"psp-sandbox": [*project["dependencies"], *project["optional-dependencies"]["dev"]]}
+    extras_of = project["optional-dependencies"]
+    needs = {"psp-sandbox": [*project["dependencies"], *extras_of["server"], *extras_of["dev"]]}
     for name in pins:
         with contextlib.suppress(PackageNotFoundError):  # not installed: needed on other platforms only
             needs[name] = requires(name) or []

@@ -29,6 +29,7 @@ SHOP: Final = ROOT / "examples/node"
 _BUILT: Final = ("node_modules", "dist", "generated", ".psp-failures")
 _NO_REGISTRY: Final = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH|ERR_SOCKET_TIMEOUT")
 _SECONDS: Final = 600
+SERVER: Final = "psp-sandbox[server]"
 _STARTED: Final = re.compile(r"PSP Sandbox: (http://\S+) runs until these tests end, started by (.*)\.")
 
 Replacement = tuple[str, str, str]
@@ -272,8 +273,8 @@ def test_tests_in_jest_have_a_merchant_too_and_report_failures(node: Node, tmp_p
 @pytest.mark.parametrize(
     ("program", "about", "script"),
     [
-        ("uvx", "uvx --from psp-sandbox psp", 'test "$1 $2 $3" = "--from psp-sandbox psp"; shift 3'),
-        ("pipx", "pipx run --spec psp-sandbox psp", 'test "$1 $2 $3 $4" = "run --spec psp-sandbox psp"; shift 4'),
+        ("uvx", f"uvx --from {SERVER} psp", f'test "$1 $2 $3" = "--from {SERVER} psp"; shift 3'),
+        ("pipx", f"pipx run --spec {SERVER} psp", f'test "$1 $2 $3 $4" = "run --spec {SERVER} psp"; shift 4'),
         (
             "docker",
             "docker run psp-sandbox:all-in-one",
@@ -305,7 +306,7 @@ def test_without_any_way_to_start_a_sandbox_the_error_says_how_to_get_one(node: 
     output = tested.stdout + tested.stderr
     assert tested.returncode == 1
     assert "neither psp nor uvx nor pipx is on the PATH" in output
-    assert "pipx install psp-sandbox" in output
+    assert f"pipx install '{SERVER}'" in output
     assert "set PSP_URL and PSP_ADMIN_KEY" in output
 
 

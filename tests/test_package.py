@@ -27,6 +27,9 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 NO_REGISTRY = "connection broken by"
 """What pip prints when a registry does not respond."""
 
+CONFLICTING = ("redis>=6", "cryptography<46", "structlog<26", "rich<14", "litestar<2.20")
+"""Requirements that the sandbox itself cannot be installed beside."""
+OF_HTTPX = {"anyio", "certifi", "h11", "httpcore", "httpx", "idna", "typing_extensions"}
 OF_EXTRAS = {"mcp", "opentelemetry", "pytest", "testcontainers", "time_machine"}
 """Modules of optional requirements, and pytest, which a project has itself."""
 IMPORT_ALL = """
@@ -147,6 +150,22 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.fixture(scope="module")
+def thin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of an environment in which somebody has installed psp-sandbox without the extra server."""
+    python = create_environment(tmp_path_factory.mktemp("thin") / "venv")
+    install(python, wheel)
+    install_pytest(python)
+    return python
+
+
+def install_pytest(python: Path) -> None:
+    """Install pytest as the lock file has it."""
+    pins = python.parent.parent / "pytest.txt"
+    pins.write_text("".join(re.findall(PYTEST_PINS, (ROOT / "requirements-dev.txt").read_text())))
+    install(python, "--require-hashes", "-r", pins)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a project with packages of the same names as the sandbox's own. Each fails when it is imported."""
@@ -172,17 +191,22 @@ def test_the_wheel_has_one_top_level_package_with_all_files_but_tests_and_benchm
     assert f"psp_sandbox-{VERSION}.dist-info/licenses/LICENSE" in names
 
 
-def test_every_module_can_be_imported_without_the_extras(python: Path, names: set[str], project: Path) -> None:
+def test_every_module_can_be_imported_without_the_other_extras(python: Path, names: set[str], project: Path) -> None:
     run([sys.executable, "-m", "pip", "--python", python, "check"], project)
+    modules = modules_of(names)
+    assert "sandbox.server.serve" in modules
+    missing = set(json.loads(run([python, "-c", IMPORT_ALL], project, json.dumps(modules), PYTHONPATH=".")))
+    assert missing <= OF_EXTRAS
+
+
+def modules_of(names: set[str]) -> list[str]:
+    """Return the modules of the wheel, by the names with which they are imported."""
     paths = [
         Path(name.removeprefix(f"{APPLICATION}/")).with_suffix("")
         for name in names
         if name.endswith(".py") and GUIDE not in name
     ]
-    modules = sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
-    assert "sandbox.server.serve" in modules
-    missing = set(json.loads(run([python, "-c", IMPORT_ALL], project, json.dumps(modules), PYTHONPATH=".")))
-    assert missing <= OF_EXTRAS
+    return sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
 
 
 def test_psp_runs_in_the_project(python: Path, project: Path) -> None:
@@ -227,8 +251,73 @@ def test_the_commands_of_the_containers_run_the_sandbox_s_modules(python: Path, 
 
 
 def test_a_test_of_five_lines_passes(python: Path, project: Path) -> None:
-    pins = re.findall(PYTEST_PINS, (ROOT / "requirements-dev.txt").read_text())
-    (project / "pytest.txt").write_text("".join(pins))
-    install(python, "--require-hashes", "-r", project / "pytest.txt")
+    install_pytest(python)
     (project / "test_payouts.py").write_text(FIVE_LINES)
     assert "1 passed" in run([python.parent / "pytest", "-p", "no:cacheprovider"], project, PYTHONPATH=".")
+
+
+def test_without_the_server_there_is_httpx_and_every_module_of_the_client_and_plugin(
+    thin: Path, names: set[str], project: Path
+) -> None:
+    listed = json.loads(run([sys.executable, "-m", "pip", "--python", thin, "list", "--format", "json"], project))
+    found = {one["name"].replace("-", "_").lower() for one in listed}
+    assert found - OF_HTTPX == {"psp_sandbox", "iniconfig", "packaging", "pluggy", "pygments", "pytest"}
+    modules = [name for name in modules_of(names) if name.startswith("psp_sandbox")]
+    assert "psp_sandbox.testing.evidence.render" in modules
+    missing = set(json.loads(run([thin, "-c", IMPORT_ALL], project, json.dumps(modules), PYTHONPATH=".")))
+    assert missing <= OF_EXTRAS
+
+
+def test_without_the_server_psp_says_in_one_line_how_to_install_it(thin: Path, project: Path) -> None:
+    for command in ([thin.parent / "psp", "--version"], [thin, "-m", "psp_sandbox", "up"]):
+        refused = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert re.fullmatch(r"psp: .* Run: pip install 'psp-sandbox\[server\]'\n", refused.stderr)
+
+
+def test_the_plugin_without_the_server_uses_a_sandbox_that_runs_elsewhere(thin: Path, python: Path, project: Path) -> None:
+    (project / "test_payouts.py").write_text(FIVE_LINES)
+    tested = [thin.parent / "pytest", "-p", "no:cacheprovider", "--psp-report-file=report.md"]
+    assert "1 passed" in run([python.parent / "psp", "run", "--ephemeral", "--", *tested], project, PYTHONPATH=".")
+    assert "RETURNED" in (project / "report.md").read_text()
+
+
+WITH_SERVER = "psp-sandbox[server]"
+WAYS = {
+    "psp": 'exec "$PSP" "$@"',
+    # Unlike pipx, uvx stays between the plugin and the sandbox.
+    "uvx": f'test "$1 $2 $3" = "--from {WITH_SERVER}=={VERSION} psp"; shift 3; trap \'kill $!\' TERM; "$PSP" "$@" & wait; wait',
+    "pipx": f'test "$1 $2 $3 $4" = "run --spec {WITH_SERVER}=={VERSION} psp"; shift 4; exec "$PSP" "$@"',
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_plugin_without_the_server_starts_a_sandbox_from_an_environment_of_its_own(
+    thin: Path, python: Path, project: Path, way: str
+) -> None:
+    (project / "test_payouts.py").write_text(FIVE_LINES)
+    programs = project / "programs"
+    programs.mkdir()
+    (programs / way).write_text(f"#!/bin/sh\n{WAYS[way]}\n")
+    (programs / way).chmod(0o755)
+    variables = {"PATH": f"{thin.parent}:{programs}:/usr/bin:/bin", "PSP": str(python.parent / "psp"), "PYTHONPATH": "."}
+    assert "1 passed" in run([thin.parent / "pytest", "-p", "no:cacheprovider"], project, **variables)
+
+
+def test_the_plugin_without_any_sandbox_says_how_to_get_one(thin: Path, project: Path) -> None:
+    (project / "test_payouts.py").write_text(FIVE_LINES)
+    command = [thin.parent / "pytest", "-p", "no:cacheprovider"]
+    env = clean_environment() | {"PATH": f"{thin.parent}:/bin", "PYTHONPATH": "."}
+    tested = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    assert tested.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "pip install 'psp-sandbox[server]'" in tested.stdout
+    assert "set PSP_URL and PSP_ADMIN_KEY" in tested.stdout
+    page = subprocess.run(
+        [*command, "--psp-report-file=page.html"], cwd=project, env=env, capture_output=True, text=True, check=False
+    )
+    assert page.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "pip install 'psp-sandbox[report]'" in page.stderr
+
+
+def test_the_package_can_be_installed_beside_what_the_server_conflicts_with(wheel: Path, tmp_path: Path) -> None:
+    install(create_environment(tmp_path / "venv"), wheel, *CONFLICTING)

@@ -211,25 +211,3 @@ def test_the_image_for_tests_is_what_the_container_class_expects() -> None:
     assert psp[-2:] == [">", "/dev/null"], "standard output would show the keys in the container's log"
     assert f"test -f {containers.READY_FILE} && alive {containers.API_PORT} /health" in image
     assert "ENV SANDBOX_ADMIN_KEY" not in image
-
-
-def docker() -> str | None:
-    """Return why no container can be started; None if one can."""
-    containers = pytest.importorskip("psp_sandbox.testcontainers")
-    if shutil.which("docker") is None:
-        return "no docker command"
-    inspected = subprocess.run(["docker", "image", "inspect", containers.IMAGE], capture_output=True, text=True, check=False)
-    return inspected.stderr.strip() or None
-
-
-@pytest.mark.slow
-def test_a_container_serves_the_sandbox() -> None:
-    if (reason := docker()) is not None:
-        pytest.skip(f"needs Docker and the image of `docker build --target all-in-one`: {reason}")
-    from psp_sandbox.testcontainers import PspSandboxContainer
-
-    with PspSandboxContainer() as psp:
-        headers = {"X-API-KEY": psp.variables["PSP_API_KEY"]}
-        balance = httpx.get(f"{psp.url}/api/v1/balance", headers=headers).raise_for_status().json()
-        assert balance["available_balance"] == "1000000.00"
-        assert psp.client.balance.get().available_balance == 1_000_000

@@ -147,7 +147,8 @@ def test_a_sandbox_that_does_not_start_says_why(project: Project, runs: list[Run
     assert run.process.wait(60) == pytest.ExitCode.TESTS_FAILED
     output = run.output()
     assert "1 passed, 2 errors" in output
-    assert "The sandbox did not start. It printed:" in output
+    assert "The sandbox did not start." in output
+    assert "-m psp_sandbox` printed:" in output
     assert "SANDBOX_ADMIN_KEY" in output
 
 

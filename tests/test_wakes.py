@@ -1,6 +1,7 @@
 """A wake-up starts work soon. One message has many wake-ups, and a lost one only delays the work until the next sweep."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -41,12 +42,12 @@ async def length_of_list(redis: RedisConnection) -> int:
 
 
 async def test_wake_ups_that_come_together_are_one_message(stack: Stack) -> None:
-    expected = {(kind, f"merchant-{number}") for number in range(50) for kind in (STEPS, DELIVERIES)}
+    expected = {(kind, f"merchant-{number}", number) for number in range(50) for kind in (STEPS, DELIVERIES)}
     async with redis_of(stack) as (sender, redis):
         waker = Waker(sender)
         for _ in range(3):
-            for kind, merchant_id in sorted(expected):
-                waker.wake(kind, merchant_id)
+            for wake_up in sorted(expected):
+                waker.wake(*wake_up)
         sender.start()
         taken = await take_wake_ups(redis)
         assert (set(taken), len(taken), await length_of_list(redis)) == (expected, 100, 0)
@@ -57,26 +58,40 @@ async def test_a_wake_up_after_a_message_was_taken_is_another_message(stack: Sta
         waker = Waker(sender)
         sender.start()
         for number in range(3):
-            waker.wake(STEPS, f"merchant-{number}")
-            assert await take_wake_ups(redis) == [(STEPS, f"merchant-{number}")]
+            waker.wake(STEPS, f"merchant-{number}", number)
+            assert await take_wake_ups(redis) == [(STEPS, f"merchant-{number}", number)]
+
+
+async def test_wake_ups_arrive_again_after_the_connection_was_lost(stack: Stack) -> None:
+    async with asyncio.timeout(60), redis_of(stack) as (sender, redis):
+        waker = Waker(sender)
+        sender.start()
+        waker.wake(STEPS, "before", 0)
+        assert await take_wake_ups(redis) == [(STEPS, "before", 0)]
+        own, clients = await redis.execute([("CLIENT", "ID"), ("CLIENT", "LIST")], 60)
+        (sending,) = {int(id_) for id_ in re.findall(r"^id=(\d+) .* db=7 ", clients.decode(), re.MULTILINE)} - {own}
+        await redis.execute([("CLIENT", "KILL", "ID", sending)], 60)
+        while not await length_of_list(redis):  # those sent before the loss was noticed are lost
+            waker.wake(STEPS, "after", 0)
+            await asyncio.sleep(0.01)
 
 
 async def test_wake_ups_that_no_worker_takes_are_limited_and_the_newest_stay(stack: Stack) -> None:
     async with redis_of(stack) as (sender, redis):
         waker = Waker(sender)
         for number in range(2_000):
-            waker.wake(STEPS, f"merchant-{number}")
+            waker.wake(STEPS, f"merchant-{number}", number)
             await redis.execute(sender.take_commands(), 60)
         assert await length_of_list(redis) <= 1_500
         (newest,) = await redis.execute([("LINDEX", "psp:wake-ups", -1)], 60)
-        assert newest == b"steps:merchant-1999"
+        assert newest == b"steps:merchant-1999:1999"
 
 
 async def test_wake_ups_that_cannot_be_sent_are_limited(stack: Stack) -> None:
     async with redis_of(stack) as (sender, redis):
         waker = Waker(sender)
         for number in range(20_000):
-            waker.wake(STEPS, f"merchant-{number}")
+            waker.wake(STEPS, f"merchant-{number}", number)
         await redis.execute(sender.take_commands(), 60)
         assert await length_of_list(redis) == 100  # each of a hundred wake-ups
 

@@ -40,6 +40,7 @@ from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.delivery.deliverer import Deliverer
+from sandbox.webhooks.delivery.receiver_time import receiver_time
 from sandbox.webhooks.outbound.sender import WebhookSender
 from worker.aggregate import AggregateLoop
 from worker.credit import create_bulk_credit_tasks
@@ -51,8 +52,8 @@ from worker.sweep import sweep_forever
 _HEARTBEAT_SECONDS: Final = 1.0
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 8.0
-WakeHandlers = Mapping[str, Callable[[str], None]]
-"""For each kind of work, the function that wakes a merchant for it. Called in this order."""
+WakeHandlers = Mapping[str, Callable[[str, int], None]]
+"""For each kind of work, the function that wakes a merchant for it, with the wake-up's position. Called in this order."""
 _log = structlog.get_logger()
 
 
@@ -74,11 +75,11 @@ async def listen_forever(redis_url: str, wake_handlers: WakeHandlers) -> None:
         await redis.close()
 
 
-def _call(wake_handlers: WakeHandlers, wake_ups: Sequence[tuple[str, str]]) -> None:
+def _call(wake_handlers: WakeHandlers, wake_ups: Sequence[tuple[str, str, int]]) -> None:
     for kind, handler in wake_handlers.items():
-        for woken_kind, merchant_id in wake_ups:
+        for woken_kind, merchant_id, position in wake_ups:
             if woken_kind == kind:
-                handler(merchant_id)
+                handler(merchant_id, position)
 
 
 async def _report_alive_forever(redis_url: str) -> None:
@@ -109,7 +110,9 @@ async def run_worker(settings: Settings) -> None:
     journal = Journal(settings.redis_url, live_feed.notes)
     journal.start()
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
-    deliverer = Deliverer(AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal))
+    deliverer = Deliverer(
+        AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal, receiver_time(settings.clock_file))
+    )
     step_runner = PayoutStepRunner(runner, deliverer, settings.merchants_per_transaction)
     bulk_credit_tasks = create_bulk_credit_tasks(runner, live_feed.notes)
     summaries = SummaryCache(settings.redis_url)
@@ -118,7 +121,11 @@ async def run_worker(settings: Settings) -> None:
     vendors = HttpVendor(settings.webhook_allow)
     aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors), live_feed.notes)
     # Steps come before deliveries, so that a transaction that runs a merchant's steps also claims its due deliveries.
-    wake_handlers = {STEPS: step_runner.wake, DELIVERIES: step_runner.wake_deliveries, CREDITS: bulk_credit_tasks.wake}
+    wake_handlers: WakeHandlers = {
+        STEPS: step_runner.wake,
+        DELIVERIES: lambda merchant_id, _: step_runner.wake_deliveries(merchant_id),
+        CREDITS: lambda merchant_id, _: bulk_credit_tasks.wake(merchant_id),
+    }
 
     def wake_all(merchant_id: str) -> None:
         step_runner.wake(merchant_id)

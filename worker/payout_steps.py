@@ -1,13 +1,14 @@
 """Run the due payout steps of woken merchants, and start delivering the webhooks that they cause."""
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable, Iterable
 from itertools import islice
 from typing import Final
 
 import structlog
 from asyncpg import LockNotAvailableError
 
+from sandbox.domain.errors import Problem
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.db.distributed.placement import shard_of
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
@@ -19,6 +20,10 @@ from worker.merchant_tasks import MerchantTasks
 MAX_SOLO_MERCHANTS: Final = 4
 """Maximum number of single-merchant transactions running at the same time. Each needs a connection."""
 _MAX_TIMERS: Final = 10_000
+_LONE_LOCK_SECONDS: Final = 0.05
+"""How long a round for a single merchant waits for its lock, which is usually held for the merchant's next request."""
+_LATEST: Final = 2**32
+"""The position of wake-ups that do not say which unit they follow. It is higher than any unit's."""
 _log = structlog.get_logger()
 
 
@@ -61,7 +66,8 @@ class PayoutStepRunner:
     """Runs the due steps of woken merchants, now or at a given time.
 
     Merchants that are woken while a transaction runs share the next one. A merchant that is locked elsewhere, or whose round
-    fails, gets a transaction of its own, which waits for its lock.
+    fails, gets a transaction of its own, which waits for its lock. A wake-up for work that the running transaction has found
+    under the merchant's lock causes no further one.
     """
 
     def __init__(self, work: UnitOfWorkRunner, deliverer: Deliverer, merchants_at_once: int = 64) -> None:
@@ -71,21 +77,22 @@ class PayoutStepRunner:
         self._merchants_at_once = merchants_at_once
         self._alone = MerchantTasks("steps", MAX_SOLO_MERCHANTS, self._run_alone)
         self._timers = MerchantTimers(self.wake)
-        self._woken: dict[Hashable, dict[str, None]] = {}
-        """By shard, the merchants that wait for a round, in the order of their turns. An entry is there while its task runs."""
+        self._woken: dict[Hashable, dict[str, int]] = {}
+        """By shard, the merchants that wait for a round, in the order of their turns, with the position of the latest wake-up.
+        An entry is there while its task runs."""
         self._deliveries_woken: set[str] = set()
         """Merchants with due deliveries, for which the next round must wake the deliverer if it cannot claim them all."""
         self._rounds: set[asyncio.Task[None]] = set()
 
-    def wake(self, merchant_id: str) -> None:
-        """Look for due steps of the merchant."""
+    def wake(self, merchant_id: str, position: int = _LATEST) -> None:
+        """Look for due steps of the merchant. `position`: see `Waker.wake`."""
         if self._alone.stopping:
             return
         shard = shard_of(merchant_id)
         if shard in self._woken:
-            self._woken[shard][merchant_id] = None
+            self._woken[shard][merchant_id] = max(position, self._woken[shard].get(merchant_id, 0))
             return
-        self._woken[shard] = {merchant_id: None}
+        self._woken[shard] = {merchant_id: position}
         task = asyncio.create_task(self._run_rounds(shard))
         self._rounds.add(task)
         task.add_done_callback(self._rounds.discard)
@@ -98,11 +105,17 @@ class PayoutStepRunner:
             self._deliverer.wake(merchant_id)
 
     async def committed(self, unit: UnitOfWork) -> None:
-        """Follow up on a committed unit: have its unleased webhooks claimed, and set a timer for its next due step."""
+        """Follow up on a committed unit: have its unleased webhooks claimed, and set a timer for its next due step.
+
+        If it has run the merchant's due steps, forget the wake-ups for them.
+        """
         if self._deliverer.may_send_now(unit.merchant_id, unit.deliveries):
             self._deliverer.wake(unit.merchant_id)
         if unit.next_due is not None:
             self._timers.later(unit.merchant_id, (unit.next_due - unit.now).total_seconds())
+        woken = self._woken.get(shard_of(unit.merchant_id), {})
+        if unit.due and not unit.more_due and woken.get(unit.merchant_id, _LATEST) < unit.ids.first:
+            del woken[unit.merchant_id]
 
     async def stop(self, seconds: float) -> None:
         """Cancel the timers, start no more batches, and wait up to `seconds` for the running ones to commit."""
@@ -117,7 +130,9 @@ class PayoutStepRunner:
     async def _run_alone(self, merchant_id: str) -> bool:
         try:
             with self._deliverer.leasing() as deliveries:
-                return await take_due_steps(self._work, merchant_id, before_write=deliveries)
+                more = await take_due_steps(self._work, merchant_id, before_write=deliveries)
+            self._wake_deliverer([merchant_id], deliveries.complete)
+            return more
         except LockNotAvailableError:  # outside the `with`, which releases what the failed transaction reserved
             return True
 
@@ -135,20 +150,36 @@ class PayoutStepRunner:
 
     async def _run_round(self, merchants: list[str]) -> None:
         more: dict[str, bool] = {}
-        with_deliveries = self._deliveries_woken.intersection(merchants)
-        self._deliveries_woken -= with_deliveries
+        complete: set[str] = set()
         try:
             with self._deliverer.leasing() as deliveries:
-                more = await take_due_steps_together(self._work, merchants, deliveries)
-            with_deliveries -= deliveries.complete
+                if len(merchants) == 1:
+                    more[merchants[0]] = await take_due_steps(
+                        self._work, merchants[0], before_write=deliveries, lock_timeout=_LONE_LOCK_SECONDS
+                    )
+                else:
+                    more = await take_due_steps_together(self._work, merchants, deliveries)
+            complete = deliveries.complete
+        except (LockNotAvailableError, Problem):
+            pass  # locked or deleted: transactions of their own find out which
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("steps_interrupted", merchants=len(merchants), error=repr(error)[:300])
         except Exception:
             _log.exception("round_failed", merchants=len(merchants))
-        for merchant_id in with_deliveries:
-            self._deliverer.wake(merchant_id)
+        self._wake_deliverer(merchants, complete)
         for merchant_id in merchants:
             if merchant_id not in more:
                 self._alone.wake(merchant_id)
             elif more[merchant_id] and not self._alone.stopping:
                 self.wake(merchant_id)
+
+    def _wake_deliverer(self, merchants: Iterable[str], complete: Container[str]) -> None:
+        """After a transaction, have the due deliveries of its merchants claimed, except where it has claimed them all.
+
+        Merchants that were woken again since it claimed wait for their next transaction.
+        """
+        for merchant_id in self._deliveries_woken.intersection(merchants):
+            if merchant_id not in self._woken.get(shard_of(merchant_id), ()):
+                self._deliveries_woken.remove(merchant_id)
+                if merchant_id not in complete:
+                    self._deliverer.wake(merchant_id)

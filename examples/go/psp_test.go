@@ -195,5 +195,5 @@ func start() {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	sandbox.problem = "The sandbox did not start: put psp on the PATH (pipx install psp-sandbox), or set PSP_URL and PSP_ADMIN_KEY.\n" + err.Error()
+	sandbox.problem = "The sandbox did not start: put psp on the PATH (pipx install 'psp-sandbox[server]'), or set PSP_URL and PSP_ADMIN_KEY.\n" + err.Error()
 }

@@ -40,7 +40,7 @@ public final class Psp implements BeforeEachCallback, AfterEachCallback {
         { cat <&3; kill $psp; } & wait $psp; mv "$0/log" "$0/ended"; cat <&3; rm -rf "$0"
         """;
     private static final String NONE =
-        "The sandbox did not start: put psp on the PATH (pipx install psp-sandbox), or set PSP_URL and PSP_ADMIN_KEY.\n";
+        "The sandbox did not start: put psp on the PATH (pipx install 'psp-sandbox[server]'), or set PSP_URL and PSP_ADMIN_KEY.\n";
     private static final Pattern TOKEN = Pattern.compile("\"((?:[^\"\\\\]|\\\\.)*)\"|[\\[\\]{}]|[^\\s\\[\\]{},:\"]+");
     private static final HttpClient CLIENT = HttpClient.newHttpClient();
     private static String sandboxUrl, adminKey;

@@ -36,7 +36,7 @@ final class Psp
         psp up --ephemeral --no-seed --port 0 --ipn-port 0 --ready-file "$0/ready" < /dev/null & psp=$!
         { cat <&3; kill $psp; } & wait $psp; mv "$0/log" "$0/ended"; cat <&3; rm -rf "$0"
         SH;
-    private const NONE = "The sandbox did not start: put psp on the PATH (pipx install psp-sandbox), or set PSP_URL and PSP_ADMIN_KEY.\n";
+    private const NONE = "The sandbox did not start: put psp on the PATH (pipx install 'psp-sandbox[server]'), or set PSP_URL and PSP_ADMIN_KEY.\n";
     private const SECONDS = 60;
 
     /** What an application needs. */

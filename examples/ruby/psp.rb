@@ -14,7 +14,7 @@ class Psp
     psp up --ephemeral --no-seed --port 0 --ipn-port 0 --ready-file "$0/ready" < /dev/null & psp=$!
     { cat <&3; kill $psp; } & wait $psp; mv "$0/log" "$0/ended"; cat <&3; rm -rf "$0"
   SH
-  NONE = "The sandbox did not start: put psp on the PATH (pipx install psp-sandbox), or set PSP_URL and PSP_ADMIN_KEY.\n".freeze
+  NONE = "The sandbox did not start: put psp on the PATH (pipx install 'psp-sandbox[server]'), or set PSP_URL and PSP_ADMIN_KEY.\n".freeze
   MOST_BYTES = 1 << 20
 
   # What went wrong in a test. minitest reports its own class as a failure, and any other as an error.

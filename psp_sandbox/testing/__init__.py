@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psp_sandbox.testing.faults import Fault
     from psp_sandbox.testing.live_app import AppError, LiveApp, StartApp
+    from psp_sandbox.testing.live_process import LiveProcess, StartProcess
     from psp_sandbox.testing.options import UsageError
     from psp_sandbox.testing.results import Balance
     from psp_sandbox.testing.sandbox import Sandbox
@@ -12,12 +13,13 @@ if TYPE_CHECKING:
     from psp_sandbox.testing.world import World
 
 __all__ = [
-    "AppError", "Balance", "Fault", "LiveApp", "Received", "Sandbox", "StartApp", "UsageError", "Webhook", "Webhooks", "World",
+    "AppError", "Balance", "Fault", "LiveApp", "LiveProcess", "Received", "Sandbox", "StartApp", "StartProcess", "UsageError",
+    "Webhook", "Webhooks", "World",
 ]  # fmt: skip
 _MODULES = {
-    "Fault": "faults", "AppError": "live_app", "LiveApp": "live_app", "StartApp": "live_app", "UsageError": "options",
-    "Balance": "results", "Sandbox": "sandbox", "Received": "webhooks", "Webhook": "webhooks", "Webhooks": "webhooks",
-    "World": "world",
+    "Fault": "faults", "AppError": "live_app", "LiveApp": "live_app", "StartApp": "live_app", "LiveProcess": "live_process",
+    "StartProcess": "live_process", "UsageError": "options", "Balance": "results", "Sandbox": "sandbox",
+    "Received": "webhooks", "Webhook": "webhooks", "Webhooks": "webhooks", "World": "world",
 }  # fmt: skip
 
 

@@ -234,8 +234,10 @@ class _AsgiServer:
     """uvicorn in a thread."""
 
     def __init__(self, app: Any, server_socket: socket.socket, door: Door) -> None:
-        import uvicorn
-
+        try:
+            import uvicorn
+        except ImportError:
+            raise AppError("an ASGI application needs a server: pip install uvicorn") from None
         config = uvicorn.Config(
             _AsgiDoor(app, door), interface="asgi3", loop="asyncio", log_config=None, log_level="warning", access_log=False,
             timeout_graceful_shutdown=int(_STOP_SECONDS), ws="none",

@@ -3,16 +3,27 @@
 import contextlib
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from dataclasses import dataclass
 from typing import IO, Final
+
+from psp_sandbox.installed import SERVER, missing_for_server, server_of_this_version
 
 PARENT_PID: Final = "SANDBOX_PARENT_PID"
 """The variable that tells the sandbox which process it must not outlive, also if that process ignores SIGHUP (nohup)."""
 _STOP_SECONDS: Final = 60.0
 _OUTPUT_BYTES: Final = 6000
+_UP: Final = ("up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--no-seed", "--json")
+_HOW: Final = f"""Do one of these:
+  - install it here: pip install '{SERVER}'
+  - install it in an environment of its own: pipx install '{SERVER}' (or: uv tool install '{SERVER}')
+  - install uv or pipx, with which this plugin runs it without an installation
+  - start one yourself, with psp up or in a container, and set PSP_URL and PSP_ADMIN_KEY"""
 # The sandbox uses its own stores. The project under test may have a database of its own in these variables.
 _NOT_OURS: Final = ("DATABASE_URL", "REDIS_URL")
 
@@ -39,12 +50,11 @@ class SandboxProcess:
         """Start it and wait until it is ready. Raises StartError."""
         env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
         env[PARENT_PID] = str(os.getpid())
-        # -P: the current directory may contain a folder named `sandbox` or `worker`.
-        command = [sys.executable, "-P", "-m", "psp_sandbox", "up", "--ephemeral", "--port", "0", "--ipn-port", "0"]
+        way = find_psp()
         # An unnamed file: if this process is killed, no file is left over.
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(  # noqa: S603 (a fixed command, no shell)
-                [*command, "--no-seed", "--json"],
+                [*way, *_UP],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -60,7 +70,7 @@ class SandboxProcess:
                 return Address(ready["api_url"], ready["admin_key"])
             except ValueError:
                 self.stop()
-                raise StartError(f"The sandbox did not start. It printed:\n\n{_read_end(log)}") from None
+                raise StartError(f"The sandbox did not start. `{shlex.join(way)}` printed:\n\n{_read_end(log)}") from None
             except BaseException:  # Ctrl-C too
                 self.stop()
                 raise
@@ -80,6 +90,29 @@ class SandboxProcess:
         finally:
             if process.stdout is not None:
                 process.stdout.close()
+
+
+def find_psp() -> list[str]:
+    """Return the command that is `psp`, from the first place that has a sandbox. Raises StartError, which says how to get one.
+
+    The places are this environment, the PATH, and then what uvx or pipx installs for one run, in this package's version.
+    """
+    if not missing_for_server():
+        # -P: the current directory may contain a folder named `sandbox` or `worker`.
+        return [sys.executable, "-P", "-m", "psp_sandbox"]
+    # The `psp` of this environment is the one that has no sandbox.
+    own = os.path.realpath(sysconfig.get_path("scripts"))
+    others = [folder for folder in os.get_exec_path() if os.path.realpath(folder) != own]
+    if (psp := shutil.which("psp", path=os.pathsep.join(others))) is not None:
+        return [psp]
+    if (uvx := shutil.which("uvx")) is not None:
+        return [uvx, "--from", server_of_this_version(), "psp"]
+    if (pipx := shutil.which("pipx")) is not None:
+        return [pipx, "run", "--spec", server_of_this_version(), "psp"]
+    raise StartError(
+        f"There is no sandbox, and no way to start one: {SERVER} is not installed here, and the PATH has no other psp, "
+        f"no uvx and no pipx. {_HOW}"
+    )
 
 
 def _read_end(log: IO[bytes]) -> str:

@@ -12,6 +12,7 @@ from psp_sandbox.testing.checks import describe_delivery
 from psp_sandbox.testing.options import wire_time
 
 if TYPE_CHECKING:
+    from psp_sandbox.testing.live_process import LiveProcess
     from psp_sandbox.testing.world import World
 
 _MAX_PAYOUTS: Final = 10
@@ -20,6 +21,8 @@ _MAX_DELIVERIES: Final = 30
 _MAX_DETAILS: Final = 10
 _MAX_EVENTS: Final = 100
 """Several endpoints can get the same event, so there are at most as many events as deliveries; repeated ones may be older."""
+_MAX_OUTPUT: Final = 50
+"""Lines of an application's output."""
 _MAX_LINE: Final = 300
 _OWN_CALLS: Final = re.compile(
     r"(GET|POST|DELETE) /sandbox/v1/(audit|drain|faults|catalogue|clock)\b|GET /api/v1/webhook-deliveries\b"
@@ -48,9 +51,15 @@ def evidence(world: "World", folder: Path, node_id: str) -> list[Section]:
         ("API calls (the host's time)", calls),
         ("payouts (the merchant's time)", _read(_payouts, world)),
         ("webhook deliveries (the merchant's time)", _read(_deliveries, world)),
+        *((f"output of {_output_of(one)}", one.output.splitlines()[-_MAX_OUTPUT:]) for one in world.processes),
         ("world", [saved]),
     ]
     return [(f"PSP Sandbox: {title}", _redact(world, "\n".join(map(_cut, lines or ["(none)"])))) for title, lines in parts]
+
+
+def _output_of(process: "LiveProcess") -> str:
+    """Return the command, and how it ended if it has ended."""
+    return process.name if process.exit_code is None else f"{process.name} (ended with exit code {process.exit_code})"
 
 
 def _read(read: "Callable[[World], list[str]]", world: "World") -> list[str]:
@@ -148,6 +157,7 @@ def _cut(line: str) -> str:
 
 
 def _redact(world: "World", text: str) -> str:
-    for secret in (world.api_key, world.webhook_secret, world.ipn_secret):
+    of_processes = (one.webhook_secret for one in world.processes)
+    for secret in (world.api_key, world.webhook_secret, world.ipn_secret, *filter(None, of_processes)):
         text = text.replace(secret, "***")
     return text

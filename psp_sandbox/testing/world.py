@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from psp_sandbox.client import AsyncClient, Client
 from psp_sandbox.client.models import ClockRun, Drained, ExamplePayout, Payout
+from psp_sandbox.testing.apps import Apps
 from psp_sandbox.testing.connections import send, short_lived
 from psp_sandbox.testing.faults import SPOILING_KINDS, Fault, fault_body
-from psp_sandbox.testing.live_app import AppError, Door, Interface, LiveApp, bind, create, interface_of, serve
+from psp_sandbox.testing.live_app import Interface, LiveApp
+from psp_sandbox.testing.live_process import START_SECONDS, LiveProcess
 from psp_sandbox.testing.options import Options, UsageError, read_amount, read_time, wire_time
 from psp_sandbox.testing.process_clock import ProcessClock
 from psp_sandbox.testing.results import Balance, seconds_of
@@ -43,7 +45,6 @@ class World:
         self._inbox = Inbox()
         self._seen: set[str] = set()
         self._cleanups = contextlib.ExitStack()
-        self._apps: list[LiveApp] = []
         self._frozen = options.frozen
         self.faults: list[Fault] = []
         """The faults of this test that have ended."""
@@ -60,6 +61,8 @@ class World:
         self.ipn_secret = created.ipn_secret
         self._client: Client | None = None
         self._mailbox.secret = self.webhook_secret
+        self._apps = Apps(self, self._own_url, self._mailbox)
+        self._cleanups.callback(self._apps.close)
 
     @property
     def name(self) -> str:
@@ -220,6 +223,11 @@ class World:
         return clock
 
     @property
+    def is_process_frozen(self) -> bool:
+        """Whether the clock of this process is frozen with the merchant's."""
+        return self._process_clock.is_frozen
+
+    @property
     def now(self) -> datetime:
         """The merchant's time."""
         return self.client.clock.get().now
@@ -279,76 +287,38 @@ class World:
         webhook endpoint, such as `{"event_types": ["*"]}`. Raises AppError.
         """
         __tracebackhide__ = True
-        if not path.startswith("/"):
-            raise UsageError(f"path={path!r} must begin with /")
-        server_socket = bind()
-        try:
-            port = server_socket.getsockname()[1]
-            url = f"http://127.0.0.1:{port}"
-            fields = {"signing_time": "merchant"} if self._process_clock.is_frozen else {}
-            endpoint_id, secret = self._endpoint(f"{url}{path}", {**fields, **(endpoint or {})})
-            env = {**self.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port)}
-            self._set_environment(env)
-            app = target
-            if interface_of(target) is None and interface is None:
-                offered = {
-                    "psp": self, "psp_url": self.url, "api_key": self.api_key, "webhook_secret": secret, "port": port,
-                    "url": url, "webhook_url": f"{url}{path}",
-                }  # fmt: skip
-                app = create(target, offered, env, arguments)
-            elif arguments:
-                raise AppError(
-                    f"{target!r} is an application, not a function that returns one: it takes no {', '.join(arguments)}."
-                )
-            is_checked = (endpoint or {}).get("signing", "v1") == "v1"
-            server = serve(app, interface, server_socket, Door(self._inbox, path, secret if is_checked else None))
-        except BaseException:
-            server_socket.close()
-            raise
-        live = LiveApp(app, url, port, f"{url}{path}", secret, endpoint_id, server)
-        self._cleanups.callback(live.stop)
-        self._apps.append(live)
-        return live
+        return self._apps.run(target, path, interface, endpoint or {}, arguments)
+
+    def live_process(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        /,
+        *,
+        path: str = "/webhooks",
+        ready: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        timeout: float = START_SECONDS,
+        endpoint: Mapping[str, Any] | None = None,
+    ) -> LiveProcess:
+        """Run a command as a process until the test ends, with a webhook endpoint that leads to its `path`.
+
+        `command` is a list such as `["node", "app.js"]`, in which `{port}` becomes its port. Its environment is this process's,
+        with the variables of `psp.env`, PORT and `env`. It is ready when it listens at that port of 127.0.0.1 or, with `ready`,
+        when it answers that path well; `timeout` is in seconds. `cwd` is its folder, `endpoint` has further fields of the
+        webhook endpoint. Raises UsageError, and AppError with what the application has printed.
+        """
+        __tracebackhide__ = True
+        return self._apps.start(command, path, ready, env or {}, cwd, timeout, endpoint or {})
 
     def forward_webhooks(self, url: str) -> None:
         """Pass the webhooks that arrive at the plugin's endpoint on to an application that the test has started itself.
 
         They arrive unchanged and signed with `webhook_secret`, and the sandbox gets the answer, or 502 after 15 s without one.
-        Raises UsageError if `url` is not a URL, and after `live_app`, whose application has taken the endpoint over.
+        Raises UsageError if `url` is not a URL, and after `live_app` or `live_process`, whose application has
+        taken the endpoint over.
         """
-        if self._apps:
-            raise UsageError("psp.forward_webhooks is for an application that live_app does not run. Use one of the two.")
-        if not url.startswith(("http://", "https://")):
-            raise UsageError(f"{url!r} is not a URL such as http://127.0.0.1:3000/webhooks")
-        self._mailbox.forward_to = url
-
-    def _endpoint(self, url: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-        """Make the webhook endpoint of an application, and return its id and secret.
-
-        The first application takes over the endpoint of the plugin's own receiver, so that every event still has one delivery.
-        """
-        endpoints = self.client.webhook_endpoints
-        own = [] if self._apps else [one.id for one in endpoints.list(limit=_LIST_LIMIT) if one.url == self._own_url]
-        if own and "signing" not in fields:
-            endpoints.change(own[0], url=url, **fields)
-            return own[0], self.webhook_secret
-        for one in own:
-            endpoints.delete(one)
-        created = endpoints.create(url=url, **fields)
-        return created.id, created.secret or ""
-
-    def _set_environment(self, env: Mapping[str, str]) -> None:
-        before = {name: os.environ.get(name) for name in env}
-
-        def restore() -> None:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-
-        self._cleanups.callback(restore)
-        os.environ.update(env)
+        self._apps.forward(url)
 
     # The end of the test.
 
@@ -358,6 +328,11 @@ class World:
         return self._inbox
 
     @property
+    def sandbox(self) -> Sandbox:
+        """The session's sandbox."""
+        return self._sandbox
+
+    @property
     def uses_own_sandbox(self) -> bool:
         """Whether the plugin has started the sandbox, so that it runs on this host."""
         return self._sandbox.is_ours
@@ -365,7 +340,12 @@ class World:
     @property
     def has_app(self) -> bool:
         """Whether the test ran an application, or passes its webhooks on to one."""
-        return bool(self._apps) or self._mailbox.forward_to is not None
+        return self._apps.any
+
+    @property
+    def processes(self) -> Sequence[LiveProcess]:
+        """The applications that run as processes, in order of their start."""
+        return self._apps.processes
 
     @property
     def may_get_invalid_webhooks(self) -> bool:

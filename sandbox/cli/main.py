@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "up": ("up", "up"),
     "run": ("run", "run"),
     "down": ("down", "down"),
+    "new": ("new", "new"),
     "doctor": ("doctor", "doctor"),
     "distribute": ("distribute", "distribute"),
     "overview": ("overview", "overview"),

@@ -44,15 +44,16 @@ def first_id_at(milliseconds: int) -> str:
 class IdSource:
     """Generates the ids of one unit of work, in ascending order.
 
-    `milliseconds` is the merchant's time, `counter` is the first number that the unit has reserved, and `random_bits` returns
-    random bits (derived from the seed for a seeded merchant).
+    `milliseconds` is the merchant's time, `counter` is the first number that the unit has reserved (later also `first`), and
+    `random_bits` returns random bits (derived from the seed for a seeded merchant).
     """
 
-    __slots__ = ("_bits", "_counter", "_milliseconds")
+    __slots__ = ("_bits", "_counter", "_milliseconds", "first")
 
     def __init__(self, milliseconds: int, counter: int, random_bits: Callable[[int], int]) -> None:
         self._milliseconds = milliseconds
         self._counter = counter
+        self.first = counter
         self._bits = random_bits
 
     def begin_at(self, milliseconds: int) -> None:

@@ -1,7 +1,8 @@
 """Send several commands to Redis in one message, and in the background what may be lost."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from redis.asyncio import ConnectionPool
@@ -14,9 +15,11 @@ from sandbox.infrastructure.tasks import end_tasks
 Command = tuple[str | bytes | int, ...]
 TakeCommands = Callable[[], Sequence[Command]]
 """Returns the commands of one source that are to be sent now, and forgets them."""
+_NO_REPLIES: Final[Command] = ("CLIENT", "REPLY", "OFF")
+"""Waiting for replies would cost the sender as much as sending. In each message, because the connection may be a new one."""
 _CONNECT_SECONDS: Final = 2.0
 _SEND_SECONDS: Final = 2.0
-"""Time limit for one message and its replies. A Redis that hangs would block the sender forever."""
+"""Time limit for one message. A Redis that hangs would block the sender forever."""
 _PAUSE_SECONDS: Final = 0.2
 """Pause after an error."""
 
@@ -33,23 +36,35 @@ class RedisConnection:
 
         Raises REDIS_ERRORS, among them TimeoutError after `seconds`. If Redis refuses a command, the others are still executed.
         """
-        connection = self._connection
         replies: list[Any] = []
         refused: ResponseError | None = None
-        try:
-            async with asyncio.timeout(seconds):
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-                for _ in commands:
-                    try:
-                        replies.append(await connection.read_response())
-                    except ResponseError as error:
-                        refused = error
-        except BaseException:
-            await self.close()  # replies may still arrive, and must not be taken for those of later commands
-            raise
+        async with self._sent(commands, seconds):
+            for _ in commands:
+                try:
+                    replies.append(await self._connection.read_response())
+                except ResponseError as error:
+                    refused = error
         if refused is not None:
             raise refused
         return replies
+
+    async def send(self, commands: Sequence[Command], seconds: float) -> None:
+        """Send the commands in one message. Redis sends no replies, so it is not known whether it executes them.
+
+        Raises REDIS_ERRORS. Afterwards `execute` must not be called.
+        """
+        async with self._sent([_NO_REPLIES, *commands], seconds):
+            pass
+
+    @asynccontextmanager
+    async def _sent(self, commands: Sequence[Command], seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+                yield
+        except BaseException:
+            await self.close()  # replies may still arrive, and must not be taken for those of later commands
+            raise
 
     async def close(self) -> None:
         """Disconnect. The next use connects again."""
@@ -59,7 +74,7 @@ class RedisConnection:
 class RedisSender:
     """Sends the commands of its sources in the background. Never fails and never blocks its callers.
 
-    While one message is on its way, the next one collects. What cannot be sent is lost.
+    What cannot be sent is lost.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -74,7 +89,7 @@ class RedisSender:
         self._sources.append(take)
 
     def send_soon(self) -> None:
-        """Ask the sources for their commands in the next iteration of the event loop, or when the current message is sent."""
+        """Ask the sources for their commands in the next iteration of the event loop."""
         self._has_commands.set()
 
     def take_commands(self) -> list[Command]:
@@ -99,7 +114,7 @@ class RedisSender:
             if not commands:
                 continue
             try:
-                await self._connection.execute(commands, _SEND_SECONDS)
+                await self._connection.send(commands, _SEND_SECONDS)
                 self._outage.ended()
             except REDIS_ERRORS as error:
                 self._outage.log_once(error)

@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from psp_sandbox.testing.one_clock.library import SANDBOX_VARIABLE
 from sandbox.domain.redaction import register_secret
 
 DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
@@ -55,6 +57,8 @@ class Settings:
     log_format: str
     metrics_port: int
     """The port on which a worker serves its metrics; 0 disables it."""
+    clock_file: Path | None
+    """The clocks of an application that follows a merchant's clock. Set by `psp run --one-clock` alone."""
     exports_traces: bool
     """Whether to export OpenTelemetry spans. OpenTelemetry reads the endpoint and its other settings itself."""
 
@@ -86,6 +90,7 @@ class Settings:
             log_level=read.choice("SANDBOX_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("SANDBOX_LOG_FORMAT", "json", ("json", "console")),
             metrics_port=read.integer("SANDBOX_METRICS_PORT", 0, 0, 65535),
+            clock_file=Path(path) if (path := read.env.get(SANDBOX_VARIABLE)) else None,
             exports_traces=read.exports_traces(),
         )
         if host not in LOOPBACK_HOSTS and settings.admin_key == DEVELOPMENT_ADMIN_KEY:

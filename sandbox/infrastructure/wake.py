@@ -29,15 +29,15 @@ _WORK_DUE_EFFECTS: Final = {Effect.WORK_DUE, Effect.WORLD_RESTORED}
 _BULK_CREDIT_EFFECTS: Final = {Effect.BULK_CREDIT_PENDING, Effect.WORLD_RESTORED}
 
 
-async def take_wake_ups(redis: RedisConnection) -> Sequence[tuple[str, str]]:
-    """Wait up to 5 seconds for items, and return the kind of work and the merchant of their wake-ups. Raises REDIS_ERRORS.
+async def take_wake_ups(redis: RedisConnection) -> Sequence[tuple[str, str, int]]:
+    """Wait up to 5 seconds for items, and return the kind, merchant and position of their wake-ups. Raises REDIS_ERRORS.
 
-    Needs Redis 7, the first one with BLMPOP.
+    See `Waker.wake` for the position. Needs Redis 7, the first one with BLMPOP.
     """
     take: Command = ("BLMPOP", _BLOCK_SECONDS, 1, _LIST, "LEFT", "COUNT", _ITEMS_AT_ONCE)
     (found,) = await redis.execute([take], _BLOCK_SECONDS + 2.0)
     wake_ups = [] if found is None else b" ".join(found[1]).decode().split()
-    return [(kind, merchant_id) for kind, _, merchant_id in (wake_up.partition(":") for wake_up in wake_ups)]
+    return [(kind, merchant_id, int(position)) for kind, merchant_id, position in (text.split(":") for text in wake_ups)]
 
 
 class Waker:
@@ -45,7 +45,7 @@ class Waker:
 
     def __init__(self, sender: RedisSender) -> None:
         self._sender = sender
-        self._wake_ups: dict[str, None] = {}
+        self._wake_ups: dict[tuple[str, str], int] = {}
         self._untrimmed = 0
         """Items added since the list was last trimmed."""
         sender.add_source(self._take)
@@ -55,22 +55,26 @@ class Waker:
         due, makes_work_due = unit.next_due, bool(unit.effects & _WORK_DUE_EFFECTS)
         if not unit.suppress_wakeups:
             if makes_work_due or (due is not None and due <= unit.now):
-                self.wake(STEPS, unit.merchant_id)
+                self.wake(STEPS, unit.merchant_id, unit.ids.first)
             if makes_work_due or any(delivery.enabled for delivery in unit.deliveries):
-                self.wake(DELIVERIES, unit.merchant_id)
+                self.wake(DELIVERIES, unit.merchant_id, unit.ids.first)
         if unit.effects & _BULK_CREDIT_EFFECTS:
-            self.wake(CREDITS, unit.merchant_id)
+            self.wake(CREDITS, unit.merchant_id, unit.ids.first)
 
-    def wake(self, kind: str, merchant_id: str) -> None:
-        """Wake a worker for a kind of the merchant's work: STEPS, DELIVERIES or CREDITS that are due."""
+    def wake(self, kind: str, merchant_id: str, position: int) -> None:
+        """Wake a worker for a kind of the merchant's work: STEPS, DELIVERIES or CREDITS that are due.
+
+        `position` is that of the unit that left the work. A later unit has seen the work, and has a higher one.
+        """
         if len(self._wake_ups) < _MAX_WAKE_UPS:
-            self._wake_ups[f"{kind}:{merchant_id}"] = None
+            self._wake_ups[kind, merchant_id] = position
             self._sender.send_soon()
 
     def _take(self) -> list[Command]:
         if not self._wake_ups:
             return []
-        wake_ups, self._wake_ups = [*self._wake_ups], {}
+        wake_ups = [f"{kind}:{merchant_id}:{position}" for (kind, merchant_id), position in self._wake_ups.items()]
+        self._wake_ups.clear()
         starts = range(0, len(wake_ups), _WAKE_UPS_PER_ITEM)
         items = [" ".join(wake_ups[start : start + _WAKE_UPS_PER_ITEM]) for start in starts]
         commands: list[Command] = [("RPUSH", _LIST, *items)]

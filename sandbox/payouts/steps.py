@@ -22,13 +22,17 @@ _MIN_SHARE: Final = 16
 
 
 async def take_due_steps(
-    work: UnitOfWorkRunner, merchant_id: str, limit: int = _WORKER_BATCH, before_write: BeforeWrite | None = None
+    work: UnitOfWorkRunner,
+    merchant_id: str,
+    limit: int = _WORKER_BATCH,
+    before_write: BeforeWrite | None = None,
+    lock_timeout: float = LOCK_TURN,
 ) -> bool:
     """Run the steps that are due now, for at most `limit` payouts. Return whether more may be due.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time, and the next one no longer finds
     these steps due. Raises NOT_FOUND if the merchant was deleted, or asyncpg's errors, among them LockNotAvailableError if it
-    waits for a lock for more than LOCK_TURN seconds. If it raises, nothing was written.
+    waits for a lock for more than `lock_timeout` seconds. If it raises, nothing was written.
     """
 
     async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
@@ -38,7 +42,7 @@ async def take_due_steps(
         return take_claimed_steps(unit)
 
     request = ClaimRequest(merchant_id, limit, due_limit=limit)
-    return await work.run_transaction(request, decide, before_write=before_write, lock_timeout=LOCK_TURN)
+    return await work.run_transaction(request, decide, before_write=before_write, lock_timeout=lock_timeout)
 
 
 async def take_due_steps_together(

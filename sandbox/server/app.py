@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from litestar import Litestar
 from litestar.types import ASGIApp
 
+from psp_sandbox.testing.one_clock.clock_file import ClockFile
 from sandbox.http.faults.injection import inject_before
 from sandbox.http.faults.service import FaultService
 from sandbox.http.journal.api import JournalApi
@@ -36,6 +37,7 @@ from sandbox.server.console.app import Console
 from sandbox.server.docs.api import DocsApi
 from sandbox.server.docs.guide_api import GuideApi
 from sandbox.server.health import HealthApi
+from sandbox.server.one_clock import OneClock
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
@@ -49,6 +51,7 @@ from sandbox.users.vendor_feed.service import FeedService
 from sandbox.users.wallets import WalletService
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.receiver_time import receiver_time
 from sandbox.webhooks.endpoints.secrets import SecretService
 from sandbox.webhooks.endpoints.service import EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
@@ -110,6 +113,7 @@ def create_app(settings: Settings) -> Application:
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payout_reads = PayoutReads()
     clock = ClockService(work, advancer, summaries.add_clock_advance)
+    receivers = receiver_time(settings.clock_file)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
 
     @asynccontextmanager
@@ -124,7 +128,9 @@ def create_app(settings: Settings) -> Application:
             stack.push_async_callback(clock.close, 5)
             stack.push_async_callback(summaries.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
-            advancer.set_attempts(AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal))
+            advancer.set_attempts(
+                AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal, receiver_time=receivers)
+            )
             for part in (sender, subscriber, journal, receiver_tests):
                 part.start()
             yield
@@ -144,7 +150,7 @@ def create_app(settings: Settings) -> Application:
         SecretService(work, box),
         DeliveryService(work),
         DeliveryExplainer(journal),
-        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal)),
+        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers)),
         MerchantService(work, box, endpoints, settings.ipn_url),
         KeyService(work, box),
         SettingsService(work),
@@ -168,6 +174,8 @@ def create_app(settings: Settings) -> Application:
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
     litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
-    application = RequestLog(litestar, journal)
+    application: ASGIApp = RequestLog(litestar, journal)
+    if settings.clock_file is not None:
+        application = advancer.companions = OneClock(ClockFile(settings.clock_file), application)
     console.calls.connect(litestar, application)
     return Application(application, operations, subscriber.begin_closing)

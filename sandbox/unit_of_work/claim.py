@@ -96,7 +96,7 @@ async def _call(conn: "PoolConnectionProxy[Any]", claims: Sequence[ClaimRequest]
             [request.due_limit for request in claims],
         )
     if not conn.is_in_transaction():
-        # The locks are gone already. Stop before anything is decided: asyncpg did not pass on the BEGIN (pipelined_begin.py).
+        # The locks are gone already. Stop before anything is decided: asyncpg did not pass on the BEGIN (joined_messages.py).
         raise RuntimeError("a merchant was claimed outside a transaction")
     return found
 

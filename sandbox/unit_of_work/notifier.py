@@ -17,7 +17,7 @@ class Notifier:
 
     def __init__(self) -> None:
         self.before_commit: list[Hook] = []
-        """Called after a unit is written and before its COMMIT, under the merchant's lock. An error rolls the unit back.
+        """Called before a unit is written and committed, under the merchant's lock. An error rolls the unit back.
 
         Only for caches that must be invalidated before anyone can see the commit.
         """

@@ -112,10 +112,10 @@ class UnitOfWorkRunner:
                 run_due_inline(unit)
                 if before_write is not None:
                     await before_write(conn, units)
-                await write(conn, units)
+                await self.notifier.notify_before_commit(unit)
+                await write(conn, units, commit=after_write is None)
                 if after_write is not None:
                     await after_write(conn, decided)
-                await self.notifier.notify_before_commit(unit)
         except NothingToDoError as nothing:
             return cast(T, nothing.result)
         await self.notifier.notify_after_commit(unit)
@@ -134,14 +134,16 @@ class UnitOfWorkRunner:
         started = time.perf_counter()
         async with transaction(wanted[0].merchant_id, LOCK_TURN) as conn:
             units = await claim(conn, self.catalogue, wanted, wait=False)
+            if not units:
+                return {}
             decided = {unit.merchant_id: decide(unit) for unit in units}
             for unit in units:
                 run_due_inline(unit)
             if before_write is not None:
                 await before_write(conn, units)
-            await write(conn, units)
             for unit in units:
                 await self.notifier.notify_before_commit(unit)
+            await write(conn, units, commit=True)
         for unit in units:
             await self.notifier.notify_after_commit(unit)
         export_spans(units, started)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,7 @@ import msgspec
 from sandbox.domain.ledger import Posted
 from sandbox.domain.payout import PayoutRow, metadata_pair_id
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.joined_messages import commit_joined
 from sandbox.infrastructure.db.rows import as_json
 from sandbox.infrastructure.large_work import compute
 
@@ -21,8 +23,8 @@ _LARGE_WRITE: Final = 300
 _RowBuilder = Callable[[UnitOfWork], Iterable[object]]
 
 
-async def write(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -> None:
-    """Write everything the units decided, in the transaction that claimed them.
+async def write(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork], *, commit: bool = False) -> None:
+    """Write everything the units decided, in the transaction that claimed them. Also `commit` it, if anything is to be written.
 
     Raises RuntimeError outside a transaction, asyncpg.CheckViolationError for a balance that the account does not allow, and
     asyncpg's other errors.
@@ -38,7 +40,8 @@ async def write(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -
     is_large = sum(len(unit.events) for unit in units) > _LARGE_WRITE
     rows = await compute(units[0].merchant_id, build_rows, is_large=is_large)
     if any(part is not None for part in rows):
-        await conn.execute(_WRITE, [unit.merchant_id for unit in units], [unit.now for unit in units], *rows, bodies)
+        with commit_joined(conn) if commit else nullcontext():
+            await conn.execute(_WRITE, [unit.merchant_id for unit in units], [unit.now for unit in units], *rows, bodies)
 
 
 def _rows_per_unit(units: Sequence[UnitOfWork], build: _RowBuilder) -> list[str] | None:

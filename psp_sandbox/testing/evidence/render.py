@@ -5,9 +5,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import jinja2
-from markupsafe import Markup
-
 from psp_sandbox.testing.evidence.exploration_page import BAR_WIDTH, CELL, MAX_ROWS, page_of
 from psp_sandbox.testing.evidence.junit import junit
 from psp_sandbox.testing.evidence.markdown import markdown
@@ -15,16 +12,20 @@ from psp_sandbox.testing.evidence.text import clean
 from psp_sandbox.testing.explore.results import Exploration
 
 if TYPE_CHECKING:
+    import jinja2
+
     from psp_sandbox.testing.coverage import Coverage
 
 
 def _shown(value: Any) -> Any:
-    """Clean every text that a template shows. What a macro returns is cleaned already."""
-    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Clean every text that a template shows. What a macro returns is markup, and cleaned already."""
+    return clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment() -> "jinja2.Environment":
+    import jinja2  # an extra, which only pages need
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("psp_sandbox.testing.evidence"),
         autoescape=True,

@@ -17,7 +17,9 @@ VERDICTS: Final = {
     Verdict.UNSETTLED: Words("unsettled", "Something still moves, or is not acknowledged, long after everything could settle."),
     Verdict.REFUSED: Words("refused loudly", "The test failed, so somebody notices; both books agree, so no money is wrong."),
     Verdict.RIGHT: Words("right", "The test passed, and both books agree."),
-    Verdict.NOT_REACHED: Words("not reached", "The test did not come to this place, because something else changed its way."),
+    Verdict.NOT_REACHED: Words(
+        "not reached", "The test did not come to this place, or the application could not restart there."
+    ),
 }
 """Worst first."""
 

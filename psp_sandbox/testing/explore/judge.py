@@ -18,7 +18,8 @@ class Evidence:
 
     failure: str | None
     """Why the test failed, in one line; None if it passed."""
-    is_reached: bool
+    missed: str | None
+    """Why what was to happen at the points did not happen; None if it did."""
     differences: tuple[Difference, ...]
     unsettled: tuple[str, ...]
     paid: Decimal
@@ -37,8 +38,8 @@ def judge(evidence: Evidence, baseline: Evidence | None) -> tuple[Verdict, str |
     """Return the verdict and its reason. Without a `baseline`, the run itself is the baseline."""
     if evidence.problem is not None:
         return Verdict.UNSETTLED, evidence.problem
-    if not evidence.is_reached:
-        return Verdict.NOT_REACHED, "The run did not come to this point."
+    if evidence.missed is not None:
+        return Verdict.NOT_REACHED, evidence.missed
     if evidence.differences:
         return Verdict.WRONG, _sentence(evidence.differences)
     new = [one for one in evidence.unsettled if baseline is None or one not in baseline.unsettled]

@@ -57,8 +57,8 @@ class Subject:
 class Rested:
     """The world at rest."""
 
-    is_reached: bool
-    """Whether what was to happen at the points did happen."""
+    missed: str | None
+    """Why what was to happen at the points did not happen; None if it did."""
     payouts: tuple[Paid, ...]
     unsettled: tuple[str, ...]
     """What still moves or was never acknowledged, one sentence each."""
@@ -85,9 +85,7 @@ def killer(subject: Subject, point: Point) -> Callable[["Received"], bool]:
         subject.has_been_killed = True
         try:
             subject.restart()
-        except (
-            Exception
-        ) as error:  # the user's code may raise anything; raised here, it would only become the application's answer
+        except Exception as error:  # the user's code may raise anything; raised here, it would only become an answer
             subject.restart_error = error
         return point.kind is Kind.KILLED_BEFORE_ANSWER
 
@@ -97,11 +95,9 @@ def killer(subject: Subject, point: Point) -> Callable[["Received"], bool]:
 def come_to_rest(subject: Subject, points: Sequence[Point]) -> Rested:
     """Do what the points ask for when a test ends, end all faults, restart the application, and let HOURS pass.
 
-    Raises PspError, and what `restart` has raised.
+    Raises PspError, and what this restart raises.
     """
     subject.drain()
-    if subject.restart_error is not None:
-        raise subject.restart_error
     kinds = {point.kind for point in points}
     reached = _first_faults_hit(subject, points)
     left = HOURS * 3600
@@ -120,7 +116,14 @@ def come_to_rest(subject: Subject, points: Sequence[Point]) -> Rested:
         _recover(subject)
     subject.drain()
     payouts = tuple(provider_rows(subject.client))
-    return Rested(reached, payouts, (*_moving(payouts), *_unacknowledged(subject)))
+    return Rested(_why_missed(subject, reached), payouts, (*_moving(payouts), *_unacknowledged(subject)))
+
+
+def _why_missed(subject: Subject, reached: bool) -> str | None:
+    if subject.restart_error is not None:
+        error = subject.restart_error
+        return f"The application could start again later, but not there: {type(error).__name__}: {error}"[:300]
+    return None if reached else "The run did not come to this point."
 
 
 def _first_faults_hit(subject: Subject, points: Sequence[Point]) -> bool:

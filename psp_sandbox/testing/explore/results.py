@@ -61,7 +61,7 @@ class Verdict(StrEnum):
     UNSETTLED = "unsettled"
     """Something still moves, or is not acknowledged, after everything had time to settle."""
     NOT_REACHED = "not_reached"
-    """The test did not come to the point."""
+    """The test did not come to the point, or the application could not be restarted there."""
 
 
 class Cause(StrEnum):

@@ -50,7 +50,7 @@ def conclude(trial: Trial, subject: Subject, failure: str | None) -> tuple[Point
         found = _differences(trial, subject, rested.payouts)
         evidence = _evidence(trial, rested, found, failure)
     except Exception as error:  # the user's books and restart may raise anything
-        evidence = Evidence(failure, True, (), (), paid_in(()), trial.read_books is not None, _problem(error))
+        evidence = Evidence(failure, None, (), (), paid_in(()), trial.read_books is not None, _problem(error))
     result = judge(evidence, trial.baseline)
     if result[0] in (Verdict.WRONG, Verdict.UNSETTLED):
         return _explained(trial, subject, evidence, result, fault_ids), evidence
@@ -80,10 +80,8 @@ def _differences(trial: Trial, subject: Subject, payouts: Sequence[Paid]) -> tup
 
 
 def _evidence(trial: Trial, rested: Rested, found: tuple[Difference, ...], failure: str | None) -> Evidence:
-    evidence = Evidence(
-        failure, rested.is_reached, found, rested.unsettled, paid_in(rested.payouts), trial.read_books is not None
-    )
-    if found or not rested.is_reached:
+    evidence = Evidence(failure, rested.missed, found, rested.unsettled, paid_in(rested.payouts), trial.read_books is not None)
+    if found or rested.missed is not None:
         return evidence
     return replace(evidence, differences=total_difference(evidence, trial.baseline, trial.points))
 
@@ -142,4 +140,4 @@ def evidence_to_json(evidence: Evidence) -> Mapping[str, Any]:
 
 def evidence_from_json(stored: Mapping[str, Any]) -> Evidence:
     """Return a baseline's evidence from the JSON of `evidence_to_json`."""
-    return Evidence(None, True, (), tuple(stored["unsettled"]), Decimal(stored["paid"]), stored["has_books"])
+    return Evidence(None, None, (), tuple(stored["unsettled"]), Decimal(stored["paid"]), stored["has_books"])

@@ -12,6 +12,7 @@ from piccolo.engine.postgres import PostgresEngine
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.infrastructure.db.connector import roll_back
 from sandbox.infrastructure.db.distributed.cluster import Shard
+from sandbox.infrastructure.db.joined_messages import is_open
 from sandbox.infrastructure.db.pools import Pools
 
 T = TypeVar("T")
@@ -244,7 +245,8 @@ async def transaction(
         try:
             with _bind_piccolo(conn, conn):
                 yield conn
-            await conn.execute("COMMIT")
+            if is_open(conn):  # otherwise a COMMIT has been sent with the last statement
+                await conn.execute("COMMIT")
         except BaseException:
             await roll_back(conn)
             raise

@@ -10,7 +10,7 @@ from sandbox.infrastructure.db.connector import CONNECT_SECONDS, Connection, Con
 from sandbox.infrastructure.db.distributed.cluster import DISTRIBUTE_LOCK, Shard, read_cluster
 from sandbox.infrastructure.db.distributed.cluster_pools import ClusterPools
 from sandbox.infrastructure.db.distributed.node_pool import NodePool
-from sandbox.infrastructure.db.pipelined_begin import send_with_next_statement
+from sandbox.infrastructure.db.joined_messages import send_with_next_statement
 from sandbox.infrastructure.tasks import retrieve_error
 
 

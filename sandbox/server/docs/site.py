@@ -21,7 +21,7 @@ _MEDIA_TYPES: Final = {
     ".mjs": "text/javascript",
     ".png": "image/png",
     ".svg": "image/svg+xml",
-    **dict.fromkeys((".go", ".java", ".php", ".py", ".rb", ".sh", ".toml", ".txt", ".yaml", ".yml"), "text/plain"),
+    **dict.fromkeys((".go", ".http", ".java", ".php", ".py", ".rb", ".sh", ".toml", ".txt", ".yaml", ".yml"), "text/plain"),
 }
 _INLINE_SCRIPT: Final = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 # The theme's search dialog adds a <style> element to the page.

@@ -125,6 +125,10 @@ class Postgres:
     def argv(self) -> list[str]:
         """Return the server's command. It stays in the foreground and logs to standard error."""
         settings = dict(_SETTINGS, unix_socket_directories=str(self.socket_dir))
+        if self.ephemeral:
+            # Only a crash of the machine could lose a commit, and nothing reads an ephemeral database after that. A killed
+            # server loses nothing: what it has written is in the kernel's cache. Waiting for the disk takes most of a commit.
+            settings["fsync"] = "off"
         if _has_lz4(self._binaries):
             settings["wal_compression"] = "lz4"
         argv = [str(self._binaries / "postgres"), "-D", str(self.data)]

@@ -18,8 +18,8 @@ class Signals:
     """Lets a loop wait for signals. Use it as a context manager in the main thread.
 
     If SIGHUP is ignored at the start (nohup), the run outlives its terminal and its parent. A program that must not leave a
-    sandbox behind passes its own pid in SANDBOX_PARENT_PID: then the run ends with it even so, and even if it has already
-    ended.
+    sandbox behind passes its own pid in SANDBOX_PARENT_PID: then the run ends with it even so, even if it has already ended or
+    if another program, such as uvx, stands between the two.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,8 @@ class Signals:
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         parent = os.environ.pop(_PARENT_PID, "")
-        self._parent = int(parent) if parent.isdigit() else os.getppid()
+        self._parent = os.getppid()
+        self._owner = int(parent) if parent.isdigit() else self._parent
         self._outlive = not parent and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._before: dict[signal.Signals, object] = {}
         self._wakeup_before = -1
@@ -107,4 +108,16 @@ class Signals:
         return taken
 
     def _parent_has_ended(self) -> bool:
-        return not self._outlive and os.getppid() != self._parent
+        if self._outlive:
+            return False
+        return os.getppid() != self._parent or (self._owner != self._parent and not _is_alive(self._owner))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is another user's, so it exists
+    return True

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sandbox.server.runtime.ready import Ready
 from sandbox.server.runtime.run_directories import StartError
@@ -27,8 +27,10 @@ class UserCommandError(StartError):
 class UserCommand:
     """One command. It runs in this process group, so it can use the terminal."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], environment: Callable[[Ready], Mapping[str, str]] | None = None) -> None:
+        """`environment` returns further variables for the command."""
         self._argv = list(argv)
+        self._environment = environment or (lambda ready: {})
         self._process: subprocess.Popen[bytes] | None = None
         self._kill_at: float | None = None
 
@@ -38,7 +40,7 @@ class UserCommand:
             # Let the command inherit the descriptors that our caller opened for it, such as make's jobserver. Our own are not
             # inheritable.
             self._process = subprocess.Popen(  # noqa: S603 (the user's own command, no shell)
-                self._argv, env=dict(os.environ) | environment_for(ready), close_fds=False
+                self._argv, env={**os.environ, **environment_for(ready), **self._environment(ready)}, close_fds=False
             )
         except FileNotFoundError as error:
             raise UserCommandError(f"{self._argv[0]}: command not found", NOT_FOUND) from error

@@ -28,6 +28,7 @@ from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.webhooks.delivery.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.delivery.fault_injection import FaultInjectingSender
 from sandbox.webhooks.delivery.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
+from sandbox.webhooks.delivery.receiver_time import ReceiverTime, hosts_time
 from sandbox.webhooks.delivery.retry_schedule import classify_response, is_final, next_attempt, slows_down
 from sandbox.webhooks.delivery.signer import SignerCache
 from sandbox.webhooks.delivery.start_times import StartTimes
@@ -79,8 +80,9 @@ class AttemptRunner:
         wake_later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
         on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
         journal: Journal | None = None,
+        receiver_time: ReceiverTime = hosts_time,
     ) -> None:
-        self._sender = FaultInjectingSender(sender, journal)
+        self._sender = FaultInjectingSender(sender, journal, receiver_time)
         self._signers = SignerCache(box)
         self._wake_later = wake_later
         # Bound once. Otherwise structlog would bind a logger for each line.

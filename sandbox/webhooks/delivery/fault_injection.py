@@ -16,6 +16,7 @@ from sandbox.http.faults.hits import first_hit
 from sandbox.http.journal.journal import Entry, Journal, RedactionRules
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.webhooks.delivery.outbox import ClaimedDelivery, Exchange
+from sandbox.webhooks.delivery.receiver_time import ReceiverTime, hosts_time
 from sandbox.webhooks.delivery.signer import Signer
 from sandbox.webhooks.outbound.sender import Sender, SendResult
 from sandbox.webhooks.signing.standard_webhooks import NOW_HEADER, SIGNATURE_HEADER
@@ -27,9 +28,10 @@ _log = structlog.get_logger()
 class FaultInjectingSender:
     """Signs and sends webhooks, applying the merchant's faults."""
 
-    def __init__(self, sender: Sender, journal: Journal | None = None) -> None:
+    def __init__(self, sender: Sender, journal: Journal | None = None, receiver_time: ReceiverTime = hosts_time) -> None:
         """`journal` records each fault that hits."""
         self._sender = sender
+        self._receiver_time = receiver_time
         self._journal = journal
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # By merchant too: endpoint ids are unique only within a merchant, and worlds with the same seed share them.
@@ -43,7 +45,7 @@ class FaultInjectingSender:
             _log.warning("faults_unknown", merchant_id=merchant_id, error=repr(error)[:300])
             hit = None
         if hit is None:
-            sent = await self._sign_and_send(claimed, claimed.body, at, signer)
+            sent = await self._sign_and_send(merchant_id, claimed, claimed.body, at, signer)
         else:
             sent = msgspec.structs.replace(
                 await self._send_with_fault(hit.fault, merchant_id, claimed, at, signer), fault=hit.fault
@@ -104,21 +106,28 @@ class FaultInjectingSender:
             return Exchange("", None, SendResult(None, {}, "", error, 0, error_class="FAULT"), until)
         age = timedelta(0)
         if fault.kind == "duplicate":
-            await self._sign_and_send(claimed, claimed.body, at, signer)
+            await self._sign_and_send(merchant_id, claimed, claimed.body, at, signer)
         elif fault.kind == "reorder":
             await self._hold_back((merchant_id, claimed.endpoint_id))
         elif fault.kind == "stale_timestamp":
             age = timedelta(seconds=float(fault.parameters["seconds"]))
         elif fault.kind == "wrong_key":
             signer = signer.with_wrong_secrets()
-        return await self._sign_and_send(claimed, damaged_body(fault.kind, claimed.body), at, signer, age)
+        return await self._sign_and_send(merchant_id, claimed, damaged_body(fault.kind, claimed.body), at, signer, age)
 
     async def _sign_and_send(
-        self, claimed: ClaimedDelivery, body: bytes, at: datetime, signer: Signer, age: timedelta = timedelta(0)
+        self,
+        merchant_id: str,
+        claimed: ClaimedDelivery,
+        body: bytes,
+        at: datetime,
+        signer: Signer,
+        age: timedelta = timedelta(0),
     ) -> Exchange:
         """Sign the delivery's own body, but send `body`. `age` makes the timestamp that much older."""
-        # With the host's time, every library can verify the webhook, whatever the merchant's clock says.
-        signed_at = int(((at if claimed.endpoint.signing_time == "merchant" else datetime.now(UTC)) - age).timestamp())
+        # With the receiver's time, every library can verify the webhook, whatever the merchant's clock says.
+        time = at if claimed.endpoint.signing_time == "merchant" else self._receiver_time(merchant_id)
+        signed_at = int((time - age).timestamp())
         named = signer.sign(claimed.event_id, signed_at, claimed.body)
         of_dialect = None if signer.header == SIGNATURE_HEADER else dict(named)
         named[NOW_HEADER] = render(at)

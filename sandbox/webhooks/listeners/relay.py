@@ -34,6 +34,7 @@ from sandbox.webhooks.delivery.outbox import (
     record_in_transaction,
     release_claims,
 )
+from sandbox.webhooks.delivery.receiver_time import ReceiverTime, hosts_time
 from sandbox.webhooks.listeners.claims import claim_now
 from sandbox.webhooks.listeners.leases import Lease, open_lease, seal_lease
 from sandbox.webhooks.listeners.requests import ResultBody
@@ -133,10 +134,13 @@ class Relay:
         subscriber: LiveSubscriber,
         on_recorded: Callable[[str, Sequence[Note]], None],
         journal: Journal | None = None,
+        receiver_time: ReceiverTime = hosts_time,
     ) -> None:
         self._box = box
         self._subscriber = subscriber
-        self._attempts = AttemptRunner(_CapturingSender(), box, on_recorded=on_recorded, journal=journal)
+        self._attempts = AttemptRunner(
+            _CapturingSender(), box, on_recorded=on_recorded, journal=journal, receiver_time=receiver_time
+        )
         self._waiting: Counter[str] = Counter()
 
     async def claim(

@@ -9,10 +9,11 @@ clock stays at the last instant. The next run continues from there, and repeats 
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import msgspec
 
@@ -120,11 +121,29 @@ class _Instant:
         return not self.unit.more_due and len(self.paid) < CHUNK
 
 
+class Companion(Protocol):
+    """An application whose clocks move together with the merchant's clock."""
+
+    def next_stop(self) -> datetime:
+        """Return the next time at which the application has something to do, or the end of the move."""
+
+    async def reach(self, moment: datetime) -> None:
+        """Move its clocks to a time, and wait until it has done what was due."""
+
+
+class Companions(Protocol):
+    """Knows which merchants' clocks an application follows."""
+
+    def move(self, merchant_id: str, target: datetime) -> AbstractAsyncContextManager[Companion | None]:
+        """Yield what moves together with a merchant's clock to a time, if there is anything. Raises INVALID_STATE."""
+
+
 class ClockAdvancer:
     """Advances merchants' clocks and runs the work that falls due."""
 
     def __init__(self, work: UnitOfWorkRunner, seconds: float = MAX_SECONDS, steps: int = MAX_STEPS) -> None:
         self._work = work
+        self.companions: Companions | None = None
         self._seconds = seconds
         self._max_steps = steps
         self._attempts: AttemptRunner | None = None
@@ -143,18 +162,30 @@ class ClockAdvancer:
         """Advance the merchant's clock to `target`, running due work. Without a target, run only the work due now.
 
         Work due at or before `since` runs, but is neither counted nor listed: workers may have started it already. Raises
-        NOT_FOUND if the merchant was deleted, and asyncpg's errors. After an error, the clock is at the last committed instant.
+        NOT_FOUND if the merchant was deleted, INVALID_STATE if a companion does not follow, and asyncpg's errors. After an
+        error, the clock is at the last committed instant.
         """
+        if target is None or self.companions is None:
+            return await self._run(merchant_id, target, since, None)
+        async with self.companions.move(merchant_id, target) as companion:
+            return await self._run(merchant_id, target, since, companion)
+
+    async def _run(
+        self, merchant_id: str, target: datetime | None, since: datetime | None, companion: Companion | None
+    ) -> AdvanceResult:
         deadline = time.monotonic() + self._seconds
         result = AdvanceResult(datetime.now(UTC), RUNNING)
         delay = 0.002
         while True:
-            instant = await self._run_instant(merchant_id, target)
+            stop = target if companion is None else companion.next_stop()
+            instant = await self._run_instant(merchant_id, stop)
             result.now, result.clock = instant.unit.now, instant.unit.clock
             record_scheduled(merchant_id, "clock", instant.paid)
             if since is None or result.now > since:
                 result.add(_steps(instant.unit))
                 result.add([_payment(instant.unit, attempt) for attempt in instant.paid])
+            if companion is not None:  # before the webhooks are sent, because it compares their time with its own
+                await companion.reach(result.now)
             if instant.claimed:
                 sending = asyncio.create_task(self._send(merchant_id, instant.claimed))
                 self._sending.add(sending)
@@ -164,9 +195,9 @@ class ClockAdvancer:
                     result.stopped_because = "a webhook endpoint has not responded yet"
                     return result
                 result.add([_attempt(attempt) for attempt in sending.result() if since is None or attempt.at > since])
-            if instant.is_last:
+            if instant.is_last and stop == target:
                 return result
-            if instant.has_steps or instant.paid or instant.claimed:
+            if instant.is_last or instant.has_steps or instant.paid or instant.claimed:
                 delay = 0.002
             else:
                 # A worker is sending the deliveries that are due at this instant. Wait for it.

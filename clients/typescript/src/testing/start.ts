@@ -9,6 +9,8 @@ import { isMainThread } from "node:worker_threads";
 import { PspError } from "../errors.js";
 
 const PACKAGE = "psp-sandbox";
+/** The Python package of that name has the sandbox itself as an extra. */
+const SERVER = `${PACKAGE}[server]`;
 const IMAGE = "psp-sandbox:all-in-one";
 const ENGINES = ["docker", "podman"];
 /** The first start by `uvx` or `pipx` downloads packages. */
@@ -29,7 +31,7 @@ const WATCH = `
   wait $command
   kill -0 $owner 2> /dev/null || rm -rf "$folder"`;
 const HOW = `Do one of these:
-  - install it: pipx install ${PACKAGE} (or: uv tool install ${PACKAGE}) puts psp on the PATH
+  - install it: pipx install '${SERVER}' (or: uv tool install '${SERVER}') puts psp on the PATH
   - install uv or pipx, which run it without an installation
   - build the image: docker build --target all-in-one -t ${IMAGE} . in a clone of the sandbox
   - start one yourself, with psp up or in a container, and set PSP_URL and PSP_ADMIN_KEY`;
@@ -154,8 +156,8 @@ async function chooseWay(readyFile: string): Promise<Way> {
   const direct = [...UP, "--port", "0", "--ipn-port", "0", "--ready-file", readyFile];
   const [psp, uvx, pipx] = ["psp", "uvx", "pipx"].map(onPath);
   if (psp) return { about: `${psp} (psp on the PATH)`, command: [psp, ...direct] };
-  if (uvx) return { about: `uvx --from ${PACKAGE} psp`, command: [uvx, "--from", PACKAGE, "psp", ...direct] };
-  if (pipx) return { about: `pipx run --spec ${PACKAGE} psp`, command: [pipx, "run", "--spec", PACKAGE, "psp", ...direct] };
+  if (uvx) return { about: `uvx --from ${SERVER} psp`, command: [uvx, "--from", SERVER, "psp", ...direct] };
+  if (pipx) return { about: `pipx run --spec ${SERVER} psp`, command: [pipx, "run", "--spec", SERVER, "psp", ...direct] };
   for (const engine of ENGINES) {
     const program = onPath(engine);
     if (program && run(program, ["image", "inspect", IMAGE]).status === 0) return inContainer(program, engine);

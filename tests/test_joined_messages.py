@@ -1,4 +1,4 @@
-"""BEGIN travels with a transaction's first statement, whose reply stays its own, whatever kind of statement it is."""
+"""BEGIN travels with a transaction's first statement, and COMMIT with its last one; their replies stay their own."""
 
 import asyncio
 import io
@@ -8,8 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.infrastructure.db import engine
+from sandbox.infrastructure.db import pools
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
+from sandbox.infrastructure.db.joined_messages import commit_joined
 from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.claim import ClaimRequest, claim
 from tests.harness.world import Stack, World
@@ -107,9 +108,35 @@ async def test_a_first_statement_on_a_lost_connection_is_an_outage(stack: Stack)
         assert await conn.fetchval("SELECT pg_backend_pid()") != pid
 
 
+async def _run_and_commit(statement: str, argument: object) -> None:
+    async with transaction(OWNER, 0.25) as conn:
+        with commit_joined(conn):
+            await conn.execute(statement, argument)
+        assert not conn.is_in_transaction()
+
+
+async def test_a_commit_that_travels_with_a_statement_commits_it() -> None:
+    for number in range(3):  # the first time, asyncpg prepares the statement
+        await _run_and_commit("SELECT set_config('application_name', $1, false)", str(number))
+        async with transaction(OWNER) as conn:
+            assert await conn.fetchval("SELECT current_setting('application_name')") == str(number)
+
+
+async def test_a_statement_that_fails_is_not_committed_and_the_next_transaction_gets_no_commit() -> None:
+    for _ in range(2):
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await _run_and_commit("SELECT set_config('application_name', 'lost', false), 1 / $1::int", 0)
+        with pytest.raises(asyncpg.DataError):  # asyncpg refuses the argument, and sends nothing
+            await _run_and_commit("SELECT $1::int", "text")
+        async with transaction(OWNER) as conn:
+            assert await conn.fetchval("SELECT current_setting('application_name')") != "lost"
+            await conn.execute("SELECT $1::int", 1)
+            assert conn.is_in_transaction()
+
+
 async def test_nothing_is_decided_if_begin_was_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The merchant's lock ends with its statement then, so two decisions could use the same balance."""
-    monkeypatch.setattr(engine, "send_with_next_statement", lambda *_: None)
+    monkeypatch.setattr(pools, "send_with_next_statement", lambda *_: None)
     with pytest.raises(RuntimeError, match="outside a transaction"):
         async with transaction(world.merchant_id) as conn:
             await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])

@@ -1,0 +1,204 @@
+"""The applications of one test, and the webhook endpoints that lead to them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Final, Protocol
+
+from psp_sandbox.client import Client
+from psp_sandbox.testing.live_app import AppError, Door, Interface, LiveApp, bind, create, interface_of, serve
+from psp_sandbox.testing.live_process import LiveProcess, free_port
+from psp_sandbox.testing.options import UsageError
+from psp_sandbox.testing.receiver import Mailbox
+from psp_sandbox.testing.sandbox import Sandbox
+from psp_sandbox.testing.webhooks import Inbox
+
+_LIST_LIMIT: Final = 100
+
+
+class Merchant(Protocol):
+    """What applications need of a test's merchant."""
+
+    url: str
+    api_key: str
+    webhook_secret: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables that an application needs."""
+
+    @property
+    def client(self) -> Client:
+        """A client with the merchant's key."""
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The session's sandbox."""
+
+    @property
+    def received(self) -> Inbox:
+        """Where everything that arrives is recorded."""
+
+    @property
+    def is_process_frozen(self) -> bool:
+        """Whether the clock of this process is frozen with the merchant's."""
+
+
+class Apps:
+    """Starts the applications of a test, and stops them when it ends.
+
+    The first application takes over the endpoint of the plugin's own receiver, so that every event still has one delivery.
+    """
+
+    def __init__(self, world: Merchant, url: str, mailbox: Mailbox) -> None:
+        self._world = world
+        self._own_url = url
+        self._mailbox = mailbox
+        self._cleanups = ExitStack()
+        self._apps: list[LiveApp] = []
+        self.processes: list[LiveProcess] = []
+
+    @property
+    def any(self) -> bool:
+        """Whether the test ran an application, or passes its webhooks on to one."""
+        return bool(self._apps or self.processes) or self._mailbox.forward_to is not None
+
+    def run(
+        self,
+        target: Any,
+        path: str,
+        interface: Interface | None,
+        endpoint: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+    ) -> LiveApp:
+        """Run an application in a thread of this process. See `World.live_app`."""
+        _check_path(path)
+        world = self._world
+        server_socket = bind()
+        try:
+            port = server_socket.getsockname()[1]
+            url = f"http://127.0.0.1:{port}"
+            endpoint_id, secret = self._lead_to(f"{url}{path}", endpoint)
+            env = {**world.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port)}
+            self._set_environment(env)
+            app = target
+            if interface_of(target) is None and interface is None:
+                offered = {
+                    "psp": world, "psp_url": world.url, "api_key": world.api_key, "webhook_secret": secret, "port": port,
+                    "url": url, "webhook_url": f"{url}{path}",
+                }  # fmt: skip
+                app = create(target, offered, env, arguments)
+            elif arguments:
+                raise AppError(
+                    f"{target!r} is an application, not a function that returns one: it takes no {', '.join(arguments)}."
+                )
+            server = serve(app, interface, server_socket, Door(world.received, path, secret if _is_checked(endpoint) else None))
+        except BaseException:
+            server_socket.close()
+            raise
+        live = LiveApp(app, url, port, f"{url}{path}", secret, endpoint_id, server)
+        self._cleanups.callback(live.stop)
+        self._apps.append(live)
+        return live
+
+    def start(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        path: str,
+        ready: str | None,
+        env: Mapping[str, str],
+        cwd: str | os.PathLike[str] | None,
+        timeout: float,
+        endpoint: Mapping[str, Any],
+    ) -> LiveProcess:
+        """Run an application as a process. See `World.live_process`."""
+        _check_path(path)
+        if isinstance(command, str) or not command:
+            raise UsageError(f'live_process takes a list, such as ["node", "app.js"], not {command!r}')
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        endpoint_id, secret = self._pass_on_to(f"{url}{path}", endpoint)
+        given = {**os.environ, **self._world.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port), **env}
+        words = tuple(os.fspath(word).replace("{port}", str(port)) for word in command)
+        live = LiveProcess(words, url, port, f"{url}{path}", secret, endpoint_id, given, cwd, ready, timeout)
+        self._cleanups.callback(live.close)
+        self.processes.append(live)
+        live.start()
+        return live
+
+    def forward(self, url: str) -> None:
+        """Pass the webhooks of the plugin's own endpoint on. See `World.forward_webhooks`."""
+        if self._apps or self.processes:
+            raise UsageError("psp.forward_webhooks is for an application that the plugin does not run. Use one of the two.")
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"{url!r} is not a URL such as http://127.0.0.1:3000/webhooks")
+        self._mailbox.forward_to = url
+
+    def _lead_to(self, url: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+        """Make a webhook endpoint that sends to a URL, and return its id and secret."""
+        world = self._world
+        fields = {**({"signing_time": "merchant"} if world.is_process_frozen else {}), **fields}
+        endpoints = world.client.webhook_endpoints
+        own = self._take_over()
+        if own and "signing" not in fields:
+            endpoints.change(own[0], url=url, **fields)
+            return own[0], world.webhook_secret
+        for one in own:
+            endpoints.delete(one)
+        created = endpoints.create(url=url, **fields)
+        return created.id, created.secret or ""
+
+    def _pass_on_to(self, url: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+        """Pass the webhooks of an endpoint on to a URL, and return its id and secret.
+
+        The application is another process, so they can only be recorded before it gets them.
+        """
+        world = self._world
+        own = self._take_over()
+        if own and "signing" not in fields:
+            if fields:
+                world.client.webhook_endpoints.change(own[0], **fields)
+            self._mailbox.forward_to = url
+            return own[0], world.webhook_secret
+        for one in own:
+            world.client.webhook_endpoints.delete(one)
+        receiver_url, mailbox = world.sandbox.receiver.open(world.received)
+        self._cleanups.callback(world.sandbox.receiver.close_path, receiver_url)
+        mailbox.forward_to = url
+        created = world.client.webhook_endpoints.create(url=receiver_url, **fields)
+        mailbox.secret = created.secret if _is_checked(fields) else None
+        return created.id, created.secret or ""
+
+    def _take_over(self) -> list[str]:
+        """Return the id of the plugin's own endpoint if no application has it yet."""
+        if self._apps or self.processes:
+            return []
+        endpoints = self._world.client.webhook_endpoints.list(limit=_LIST_LIMIT)
+        return [one.id for one in endpoints if one.url == self._own_url]
+
+    def _set_environment(self, env: Mapping[str, str]) -> None:
+        before = {name: os.environ.get(name) for name in env}
+
+        def restore() -> None:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+        self._cleanups.callback(restore)
+        os.environ.update(env)
+
+    def close(self) -> None:
+        """Stop the applications."""
+        self._cleanups.close()
+
+
+def _check_path(path: str) -> None:
+    if not path.startswith("/"):
+        raise UsageError(f"path={path!r} must begin with /")
+
+
+def _is_checked(endpoint: Mapping[str, Any]) -> bool:
+    """Whether the plugin can verify the endpoint's signatures."""
+    return bool(endpoint.get("signing", "v1") == "v1")

@@ -1,0 +1,100 @@
+"""The file that the processes of an application share: how far their clocks are from the host's, and what they wait for.
+
+`one_clock.c` has the same layout.
+"""
+
+import mmap
+import struct
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_OFFSETS: Final = struct.Struct("=qq")
+_IS_MOVING: Final = struct.Struct("=i")
+_MERCHANT: Final = struct.Struct("=44s")
+_PROCESSES: Final = struct.Struct("=1024i")
+_WAIT: Final = struct.Struct("=iiqq")
+_MERCHANT_AT: Final = _OFFSETS.size + _IS_MOVING.size
+_PROCESSES_AT: Final = _MERCHANT_AT + _MERCHANT.size
+_WAITS_AT: Final = _PROCESSES_AT + _PROCESSES.size
+_SIZE: Final = _WAITS_AT + 1024 * _WAIT.size
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Wait(NamedTuple):
+    """A thread that waits, until a time at most."""
+
+    process: int
+    left: timedelta
+    """Zero or less if it is over."""
+    length: timedelta
+
+
+class ClockFile:
+    """The clocks of an application, as one process moves them and many read them."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("r+b") as file:
+            self._shared = mmap.mmap(file.fileno(), _SIZE)
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> "ClockFile":
+        """Create a file whose clocks are the host's."""
+        path.write_bytes(bytes(_SIZE))
+        return cls(path)
+
+    @property
+    def merchant_id(self) -> str:
+        """The merchant whose clock is followed; empty before `follow`."""
+        return bytes(_MERCHANT.unpack_from(self._shared, _MERCHANT_AT)[0]).rstrip(b"\0").decode()
+
+    def follow(self, merchant_id: str, now: datetime) -> None:
+        """Follow a merchant's clock, which shows `now`. The wall clock may go back, the monotonic clock never does."""
+        _MERCHANT.pack_into(self._shared, _MERCHANT_AT, merchant_id.encode())
+        self._move(now - self.now)
+
+    @property
+    def now(self) -> datetime:
+        """The time of the application's wall clock."""
+        wall, _ = _OFFSETS.unpack_from(self._shared)
+        return _EPOCH + timedelta(microseconds=(time.time_ns() + wall) // 1000)
+
+    def move_to(self, moment: datetime) -> None:
+        """Move both clocks on to a time. Has no effect if it is past."""
+        distance = moment - self.now
+        if distance > timedelta(0):
+            self._move(distance)
+
+    def _move(self, distance: timedelta) -> None:
+        wall, monotonic = _OFFSETS.unpack_from(self._shared)
+        moved = distance // timedelta(microseconds=1) * 1000
+        _OFFSETS.pack_into(self._shared, 0, wall + moved, monotonic + max(moved, 0))
+
+    def set_moving(self, is_moving: bool) -> None:
+        """Let waits look at the clocks more often while these move."""
+        _IS_MOVING.pack_into(self._shared, _OFFSETS.size, is_moving)
+
+    @property
+    def processes(self) -> set[int]:
+        """The processes that have followed the clocks; some may have ended."""
+        return set(_PROCESSES.unpack_from(self._shared, _PROCESSES_AT)) - {0}
+
+    def waits(self) -> Iterator[Wait]:
+        """Yield the waits that have a time limit."""
+        _, offset = _OFFSETS.unpack_from(self._shared)
+        now = time.monotonic_ns() + offset
+        for thread, process, end, length in _WAIT.iter_unpack(self._shared[_WAITS_AT:_SIZE]):
+            if thread and end:
+                yield Wait(process, timedelta(microseconds=(end - now) // 1000), timedelta(microseconds=length // 1000))
+
+    def forget(self, process: int) -> None:
+        """Remove what a process that was killed has left."""
+        for at in range(_PROCESSES_AT, _WAITS_AT, 4):
+            if _IS_MOVING.unpack_from(self._shared, at)[0] == process:
+                _IS_MOVING.pack_into(self._shared, at, 0)
+        for at in range(_WAITS_AT, _SIZE, _WAIT.size):
+            if _WAIT.unpack_from(self._shared, at)[1] == process:
+                _WAIT.pack_into(self._shared, at, 0, 0, 0, 0)

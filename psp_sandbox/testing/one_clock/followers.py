@@ -1,0 +1,125 @@
+"""Move an application's clocks, and wait until all of its processes have done what was due."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from psp_sandbox.testing.one_clock.clock_file import ClockFile
+from psp_sandbox.testing.one_clock.library import VARIABLE, OneClockError, why_not
+
+_PROC: Final = Path("/proc")
+_START_SECONDS: Final = 2.0
+_QUIET_SAMPLES: Final = 4
+_QUIET_SAMPLES_BETWEEN: Final = 2
+"""The same after a step that no long wait has ended."""
+_PAUSE_SECONDS: Final = 0.002
+_MAX_STEP_SECONDS: Final = 2.0
+"""How long one step waits for an application that does not come to rest."""
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_MAX_STEPS: Final = 1500
+"""25 hours in steps of a minute."""
+_BUDGET_SECONDS: Final = 8.0
+"""How long all steps of a move may take in real time. If they take longer, they become larger."""
+_RUNS: Final = frozenset({"R", "D"})
+
+
+class Move:
+    """One move of an application's clocks to a later time, in steps: each ends when the next of its waits does.
+
+    Waits that are shorter than a 1500th of the way are no reason for a step, because a short interval would take forever. But
+    they may be those of an event loop, which waits for its next timer only. So while there are any, steps are that short.
+    """
+
+    def __init__(self, clock: ClockFile, target: datetime, is_busy: Callable[[], bool] = lambda: False) -> None:
+        self._clock = clock
+        self._target = target
+        self._is_busy = is_busy
+        self._shortest = (target - clock.now) / _MAX_STEPS
+        self._steps = 0
+        self._began = time.monotonic()
+
+    def next_stop(self) -> datetime:
+        """Return the next time at which the application has something to do, or the target."""
+        now = self._clock.now
+        shortest = self._shortest_now(now)
+        waits = [wait for wait in self._clock.waits() if _lives(wait.process)]
+        ends = [max(wait.left, _MILLISECOND if wait.length > shortest else shortest) for wait in waits]
+        return min([self._target, *(now + left for left in ends)])
+
+    def _shortest_now(self, now: datetime) -> timedelta:
+        spent = time.monotonic() - self._began
+        affordable = (_BUDGET_SECONDS - spent) * self._steps / max(spent, 0.001)
+        is_late = self._steps > 20
+        return max(self._shortest, (self._target - now) / max(affordable, 1.0)) if is_late else self._shortest
+
+    def reach(self, moment: datetime) -> None:
+        """Move the clocks to a time, and wait until the application is at rest: no wait is over, and no thread runs."""
+        self._steps += 1
+        distance = moment - self._clock.now
+        is_awaited = any(wait.left <= distance for wait in self._clock.waits() if wait.length > self._shortest)
+        samples = _QUIET_SAMPLES if is_awaited or moment >= self._target else _QUIET_SAMPLES_BETWEEN
+        self._clock.move_to(moment)
+        ends, quiet = time.monotonic() + _MAX_STEP_SECONDS, 0
+        while quiet < samples and time.monotonic() < ends:
+            time.sleep(_PAUSE_SECONDS)
+            quiet = 0 if self._is_busy() or self._has_due_wait() or self._runs() else quiet + 1
+
+    def _has_due_wait(self) -> bool:
+        return any(wait.left <= timedelta(0) and _lives(wait.process) for wait in self._clock.waits())
+
+    def _runs(self) -> bool:
+        return any(_state(thread) in _RUNS for process in self._clock.processes for thread in _threads(process))
+
+
+def require_all_following(clock: ClockFile) -> None:
+    """Forget the processes that have ended, and raise OneClockError if one that lives does not follow the clock."""
+    for process in clock.processes:
+        if not _lives(process):
+            clock.forget(process)
+    ends = time.monotonic() + _START_SECONDS
+    while True:
+        living = _with_variable(f"{VARIABLE}={clock.path}".encode())
+        reasons = {process: why_not(program) for process, program in living.items()}
+        late = living.keys() - clock.processes
+        for process, program in living.items():
+            reason = reasons[process] or ("the library is not preloaded into it" if process in late else None)
+            # A process that has just started has not loaded the library yet.
+            if reason is not None and (process not in late or time.monotonic() > ends):
+                raise OneClockError(f"{program} (process {process}) does not follow the merchant's clock: {reason}.")
+        if not late:
+            return
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _with_variable(variable: bytes) -> dict[int, Path]:
+    """Return the processes that have a variable in their environment, with their programs."""
+    found = {}
+    for folder in _PROC.iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+                if variable in (folder / "environ").read_bytes().split(b"\0") and _lives(int(folder.name)):
+                    found[int(folder.name)] = Path(os.readlink(folder / "exe"))
+    return found
+
+
+def _lives(process: int) -> bool:
+    return _state(_PROC / str(process)) not in ("", "Z", "X")
+
+
+def _threads(process: int) -> list[Path]:
+    try:
+        return list((_PROC / str(process) / "task").iterdir())
+    except OSError:
+        return []
+
+
+def _state(folder: Path) -> str:
+    """Return the state of a process or thread: a letter, or nothing if it has ended."""
+    try:
+        return (folder / "stat").read_text("utf-8", "replace").rpartition(") ")[2][:1]
+    except OSError:
+        return ""

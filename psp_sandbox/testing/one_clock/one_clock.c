@@ -1,0 +1,325 @@
+/* Preloaded into the application: its clocks are the host's plus two offsets, which are in a shared file.
+ *
+ * A wait that has a time limit is made in short slices. So it ends as soon as the clocks have moved past its end, also if they
+ * move while it waits. The file lists the ends of all waits, so that whoever moves the clocks can stop at each.
+ * `clock_file.py` has the same layout.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECOND 1000000000LL
+#define MILLISECOND 1000000LL
+#define IDLE_SLICE (10 * MILLISECOND)
+#define MOVING_SLICE (2 * MILLISECOND)
+#define PROCESSES 1024
+#define WAITS 1024
+/* A time of the monotonic clock is smaller, one of the wall clock larger: which clock a condition variable has is not known. */
+#define WALL_TIMES (1000000000LL * SECOND)
+
+struct wait { int32_t thread, process; int64_t end, length; };
+struct clocks {
+    int64_t wall, monotonic; /* offsets, in nanoseconds */
+    int32_t is_moving;
+    char merchant[44];
+    int32_t processes[PROCESSES];
+    struct wait waits[WAITS];
+};
+static struct clocks *clocks;
+
+#define REAL(name) \
+    static __typeof__(&name) real; \
+    if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+
+static int64_t nanoseconds(const struct timespec *at) { return at->tv_sec * SECOND + at->tv_nsec; }
+static struct timespec timespec_of(int64_t at) { return (struct timespec){at / SECOND, at % SECOND}; }
+
+static int real_clock(clockid_t clock, struct timespec *now) {
+    REAL(clock_gettime);
+    return real(clock, now);
+}
+
+static int64_t offset_of(clockid_t clock) {
+    if (!clocks) return 0;
+    switch (clock) {
+    case CLOCK_REALTIME: case CLOCK_REALTIME_COARSE: case CLOCK_TAI:
+        return __atomic_load_n(&clocks->wall, __ATOMIC_ACQUIRE);
+    case CLOCK_MONOTONIC: case CLOCK_MONOTONIC_RAW: case CLOCK_MONOTONIC_COARSE: case CLOCK_BOOTTIME:
+        return __atomic_load_n(&clocks->monotonic, __ATOMIC_ACQUIRE);
+    default: return 0; /* CPU time */
+    }
+}
+
+static int64_t now_of(clockid_t clock) {
+    struct timespec now;
+    real_clock(clock, &now);
+    return nanoseconds(&now) + offset_of(clock);
+}
+
+static void add_process(void) {
+    int32_t process = getpid();
+    for (int i = 0; clocks && i < PROCESSES; i++) {
+        int32_t free = 0;
+        if (__atomic_compare_exchange_n(&clocks->processes[i], &free, process, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return;
+    }
+}
+
+__attribute__((constructor)) static void start(void) {
+    const char *path = getenv("PSP_CLOCK_FILE");
+    int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (file < 0) return;
+    void *shared = mmap(NULL, sizeof *clocks, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (shared == MAP_FAILED) return;
+    clocks = shared;
+    add_process();
+    pthread_atfork(NULL, NULL, add_process);
+}
+
+/* Reading the clocks. */
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int failed = real_clock(clock, now);
+    if (!failed) *now = timespec_of(nanoseconds(now) + offset_of(clock));
+    return failed;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    (void)zone;
+    int64_t at = now_of(CLOCK_REALTIME);
+    *now = (struct timeval){at / SECOND, at % SECOND / 1000};
+    return 0;
+}
+
+time_t time(time_t *now) {
+    time_t at = now_of(CLOCK_REALTIME) / SECOND;
+    if (now) *now = at;
+    return at;
+}
+
+int timespec_get(struct timespec *now, int base) {
+    return base == TIME_UTC && !clock_gettime(CLOCK_REALTIME, now) ? base : 0;
+}
+
+/* Waiting. */
+
+struct waiting { int64_t end; struct wait *listed; };
+
+static struct waiting begin(int64_t length) {
+    struct waiting self = {now_of(CLOCK_MONOTONIC) + length, NULL};
+    int32_t thread = syscall(SYS_gettid);
+    for (int i = 0; clocks && length > IDLE_SLICE && i < WAITS; i++) {
+        struct wait *wait = &clocks->waits[(thread + i) % WAITS];
+        int32_t free = 0;
+        if (__atomic_compare_exchange_n(&wait->thread, &free, thread, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            wait->process = getpid();
+            wait->length = length;
+            __atomic_store_n(&wait->end, self.end, __ATOMIC_RELEASE);
+            self.listed = wait;
+            break;
+        }
+    }
+    return self;
+}
+
+static int64_t left(const struct waiting *self) { return self->end - now_of(CLOCK_MONOTONIC); }
+
+static int64_t slice(const struct waiting *self) {
+    int64_t rest = left(self);
+    int64_t longest = clocks && __atomic_load_n(&clocks->is_moving, __ATOMIC_ACQUIRE) ? MOVING_SLICE : IDLE_SLICE;
+    return rest < 0 ? 0 : rest < longest ? rest : longest;
+}
+
+static void end(const struct waiting *self) {
+    if (!self->listed) return;
+    __atomic_store_n(&self->listed->end, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&self->listed->thread, 0, __ATOMIC_RELEASE);
+}
+
+/* Make a wait in slices: `call` waits for `part` nanoseconds, and `again` says whether nothing has happened. */
+#define IN_SLICES(length, call, again) \
+    struct waiting self = begin(length); \
+    do { \
+        int64_t part = slice(&self); \
+        result = (call); \
+    } while ((again) && left(&self) > 0); \
+    int saved = errno; \
+    end(&self); \
+    errno = saved
+
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *request, struct timespec *rest) {
+    REAL(clock_nanosleep);
+    int is_absolute = flags & TIMER_ABSTIME, result;
+    if (!clocks || (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC && clock != CLOCK_BOOTTIME)
+        || request->tv_nsec < 0 || request->tv_nsec >= SECOND)
+        return real(clock, flags, request, rest);
+    struct timespec one;
+    IN_SLICES(nanoseconds(request) - (is_absolute ? now_of(clock) : 0),
+              (one = timespec_of(part), real(CLOCK_MONOTONIC, 0, &one, NULL)), result == 0);
+    if (result == EINTR && rest && !is_absolute) *rest = timespec_of(left(&self) > 0 ? left(&self) : 0);
+    return result;
+}
+
+int nanosleep(const struct timespec *request, struct timespec *rest) {
+    int error = clock_nanosleep(CLOCK_MONOTONIC, 0, request, rest);
+    if (error) errno = error;
+    return error ? -1 : 0;
+}
+
+int usleep(useconds_t microseconds) {
+    struct timespec request = timespec_of(microseconds * 1000LL);
+    return nanosleep(&request, NULL);
+}
+
+unsigned int sleep(unsigned int seconds) {
+    struct timespec request = {seconds, 0}, rest = {0, 0};
+    return nanosleep(&request, &rest) ? rest.tv_sec + (rest.tv_nsec > 0) : 0;
+}
+
+/* A program that waits for the answer on one connection limits real time: the other side answers in real time. */
+static int is_connection(int file) {
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    int saved = errno, found = getpeername(file, (struct sockaddr *)&peer, &size) == 0;
+    errno = saved;
+    return found;
+}
+
+static int milliseconds(int64_t part) { return (part + MILLISECOND - 1) / MILLISECOND; }
+
+int poll(struct pollfd *files, nfds_t count, int limit) {
+    REAL(poll);
+    int result;
+    if (!clocks || limit <= 0 || (count == 1 && is_connection(files[0].fd))) return real(files, count, limit);
+    IN_SLICES(limit * MILLISECOND, real(files, count, milliseconds(part)), result == 0);
+    return result;
+}
+
+int ppoll(struct pollfd *files, nfds_t count, const struct timespec *limit, const sigset_t *mask) {
+    REAL(ppoll);
+    int result;
+    if (!clocks || !limit || nanoseconds(limit) == 0 || (count == 1 && is_connection(files[0].fd)))
+        return real(files, count, limit, mask);
+    struct timespec one;
+    IN_SLICES(nanoseconds(limit), (one = timespec_of(part), real(files, count, &one, mask)), result == 0);
+    return result;
+}
+
+static int in_slices_of_select(int count, fd_set *sets[3], int64_t length, const sigset_t *mask) {
+    REAL(pselect);
+    fd_set wanted[3];
+    int result;
+    for (int i = 0; i < 3; i++) if (sets[i]) wanted[i] = *sets[i];
+    struct timespec one;
+    IN_SLICES(length, ({
+        for (int i = 0; i < 3; i++) if (sets[i]) *sets[i] = wanted[i];
+        one = timespec_of(part);
+        real(count, sets[0], sets[1], sets[2], &one, mask);
+    }), result == 0);
+    return result;
+}
+
+int select(int count, fd_set *restrict reads, fd_set *restrict writes, fd_set *restrict errors, struct timeval *restrict limit) {
+    REAL(select);
+    if (!clocks || !limit || (limit->tv_sec == 0 && limit->tv_usec == 0)) return real(count, reads, writes, errors, limit);
+    fd_set *sets[3] = {reads, writes, errors};
+    return in_slices_of_select(count, sets, limit->tv_sec * SECOND + limit->tv_usec * 1000LL, NULL);
+}
+
+int pselect(int count, fd_set *restrict reads, fd_set *restrict writes, fd_set *restrict errors,
+            const struct timespec *restrict limit, const sigset_t *restrict mask) {
+    REAL(pselect);
+    if (!clocks || !limit || nanoseconds(limit) == 0) return real(count, reads, writes, errors, limit, mask);
+    fd_set *sets[3] = {reads, writes, errors};
+    return in_slices_of_select(count, sets, nanoseconds(limit), mask);
+}
+
+int epoll_pwait(int epoll, struct epoll_event *events, int count, int limit, const sigset_t *mask) {
+    REAL(epoll_pwait);
+    int result;
+    if (!clocks || limit <= 0) return real(epoll, events, count, limit, mask);
+    IN_SLICES(limit * MILLISECOND, real(epoll, events, count, milliseconds(part), mask), result == 0);
+    return result;
+}
+
+int epoll_wait(int epoll, struct epoll_event *events, int count, int limit) {
+    return epoll_pwait(epoll, events, count, limit, NULL);
+}
+
+int epoll_pwait2(int epoll, struct epoll_event *events, int count, const struct timespec *limit, const sigset_t *mask) {
+    int64_t rest = limit ? milliseconds(nanoseconds(limit)) : -1;
+    return epoll_pwait(epoll, events, count, rest > INT32_MAX ? INT32_MAX : (int)rest, mask);
+}
+
+static struct timespec real_end(clockid_t clock, int64_t part) {
+    struct timespec now;
+    real_clock(clock, &now);
+    return timespec_of(nanoseconds(&now) + part);
+}
+
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex, const struct timespec *restrict at) {
+    static __typeof__(&pthread_cond_timedwait) real;
+    if (!real) real = (__typeof__(real))dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+    if (!real) real = (__typeof__(real))dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+    if (!clocks) return real(condition, mutex, at);
+    clockid_t clock = nanoseconds(at) > WALL_TIMES ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+    struct timespec one;
+    int result;
+    IN_SLICES(nanoseconds(at) - now_of(clock), (one = real_end(clock, part), real(condition, mutex, &one)), result == ETIMEDOUT);
+    return result;
+}
+
+int pthread_cond_clockwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex, clockid_t clock,
+                           const struct timespec *restrict at) {
+    REAL(pthread_cond_clockwait);
+    struct timespec one;
+    int result;
+    IN_SLICES(nanoseconds(at) - now_of(clock), (one = real_end(clock, part), real(condition, mutex, clock, &one)),
+              result == ETIMEDOUT);
+    return result;
+}
+
+int sem_clockwait(sem_t *restrict semaphore, clockid_t clock, const struct timespec *restrict at) {
+    REAL(sem_clockwait);
+    struct timespec one;
+    int result;
+    IN_SLICES(nanoseconds(at) - now_of(clock), (one = real_end(clock, part), real(semaphore, clock, &one)),
+              result == -1 && errno == ETIMEDOUT);
+    return result;
+}
+
+int sem_timedwait(sem_t *restrict semaphore, const struct timespec *restrict at) {
+    return sem_clockwait(semaphore, CLOCK_REALTIME, at);
+}
+
+/* An absolute time is one of the moved clocks; the kernel needs the host's. These waits do not end early. */
+
+int timerfd_settime(int file, int flags, const struct itimerspec *set, struct itimerspec *old) {
+    REAL(timerfd_settime);
+    struct itimerspec host = *set;
+    int64_t at = nanoseconds(&set->it_value);
+    if ((flags & TFD_TIMER_ABSTIME) && at)
+        host.it_value = timespec_of(at - offset_of(at > WALL_TIMES ? CLOCK_REALTIME : CLOCK_MONOTONIC));
+    return real(file, flags, &host, old);
+}
+
+int pthread_mutex_timedlock(pthread_mutex_t *restrict mutex, const struct timespec *restrict at) {
+    REAL(pthread_mutex_timedlock);
+    struct timespec host = timespec_of(nanoseconds(at) - offset_of(CLOCK_REALTIME));
+    return real(mutex, &host);
+}

@@ -1,0 +1,264 @@
+"""An application's clocks follow the merchant's clock, and its timers fire in order. Skipped without a C compiler."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psp_sandbox.testing.one_clock.clock_file import ClockFile
+from psp_sandbox.testing.one_clock.followers import Move, require_all_following
+from psp_sandbox.testing.one_clock.library import VARIABLE, OneClockError, build, environment, require_following, why_not
+from tests.harness.supervised import environment as clean_environment
+from tests.harness.supervised import wait_for
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="one clock works on Linux only"),
+    pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="one clock needs a C compiler"),
+]
+
+SWEEP = timedelta(hours=25)
+TIMERS = {
+    "asyncio": [sys.executable, "-c", """
+import asyncio, time
+async def main():
+    print("began", time.time(), time.monotonic(), flush=True)
+    asyncio.get_running_loop().call_later(25 * 3600, lambda: print("swept", time.time(), time.monotonic(), flush=True))
+    while True:
+        await asyncio.sleep(3600)
+        print("ticked", time.time(), time.monotonic(), flush=True)
+asyncio.run(main())
+"""],
+    "threads": [sys.executable, "-c", """
+import threading, time
+def say(word): print(word, time.time(), time.monotonic(), flush=True)
+def tick():
+    while not threading.Event().wait(3600): say("ticked")
+say("began")
+threading.Thread(target=tick, daemon=True).start()
+time.sleep(25 * 3600)
+say("swept")
+time.sleep(1e6)
+"""],
+    "node": ["node", "-e", """
+const say = word => console.log(word, Date.now() / 1000, performance.now() / 1000);
+say("began");
+setTimeout(() => say("swept"), 25 * 3600e3);
+setInterval(() => say("ticked"), 3600e3);
+"""],
+}  # fmt: skip
+
+
+class Clocks:
+    """A clock file, and the processes that follow it."""
+
+    def __init__(self, folder: Path, closing: ExitStack) -> None:
+        self.file = ClockFile.create(folder / "clock")
+        self.library = build(folder)
+        self._closing = closing
+
+    def start(self, *command: str, **env: str) -> "subprocess.Popen[str]":
+        """Start a process that follows, unless `env` says otherwise. It ends with the test."""
+        variables = {**os.environ, **environment(self.library, self.file.path), **env}
+        process = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._closing.enter_context(process)
+        self._closing.callback(process.kill)
+        return process
+
+    def advance(self, distance: timedelta) -> list[datetime]:
+        """Move the clocks, and return the time after each step."""
+        self.file.set_moving(True)
+        target, stops = self.file.now + distance, []
+        move = Move(self.file, target)
+        while not stops or stops[-1] < target:
+            stops.append(move.next_stop())
+            move.reach(stops[-1])
+        return stops
+
+
+@pytest.fixture
+def clocks(tmp_path: Path) -> Iterator[Clocks]:
+    """Clocks of this test's own."""
+    with ExitStack() as closing:
+        yield Clocks(tmp_path, closing)
+
+
+def read(process: "subprocess.Popen[str]") -> tuple[str, float, float]:
+    """Read a line: a word, the wall clock and the monotonic clock."""
+    assert process.stdout is not None
+    word, wall, monotonic = process.stdout.readline().split()
+    return word, float(wall), float(monotonic)
+
+
+@pytest.mark.parametrize("kind", TIMERS)
+def test_timers_that_began_before_a_move_fire_in_order_at_their_times(clocks: Clocks, kind: str) -> None:
+    if shutil.which(TIMERS[kind][0]) is None:
+        pytest.skip(f"{kind} is not installed")
+    process = clocks.start(*TIMERS[kind])
+    _, wall, monotonic = read(process)
+    threads = 2 if kind == "threads" else 1
+    wait_for(lambda: sum(wait.length > timedelta(minutes=30) for wait in clocks.file.waits()) == threads, "the timers to begin")
+    clocks.advance(SWEEP + timedelta(minutes=10))
+    lines = [read(process) for _ in range(26)]
+    assert sorted(word for word, _, _ in lines[:-2]) == ["ticked"] * 24
+    assert sorted(word for word, _, _ in lines[-2:]) == ["swept", "ticked"]
+    for number, (_, then, _) in enumerate(lines[:-1], 1):
+        assert abs(then - wall - 3600 * number) < 120, "each fires at its hour, or within the shortest step and a real delay"
+    assert all(abs((then - wall) - (passed - monotonic)) < 1 for _, then, passed in lines), "both clocks move alike"
+
+
+def test_a_process_has_the_time_of_the_clock_file_from_its_first_moment(clocks: Clocks) -> None:
+    clocks.file.follow("m", datetime(2031, 5, 1, tzinfo=UTC))
+    process = clocks.start("date", "-u", "+%Y-%m-%d x 0")
+    assert process.communicate()[0] == "2031-05-01 x 0\n"
+
+
+def test_the_monotonic_clock_never_goes_back(clocks: Clocks) -> None:
+    program = "import time; [print('at', time.time(), time.monotonic(), flush=True) for _ in iter(input, 'end')]"
+    process = clocks.start(sys.executable, "-c", program)
+    assert process.stdin is not None
+    found = []
+    for year in (2031, 2020, 2025):
+        clocks.file.follow("m", datetime(year, 1, 1, tzinfo=UTC))
+        process.stdin.write("next\n")
+        process.stdin.flush()
+        found.append(read(process))
+    assert [datetime.fromtimestamp(wall, UTC).year for _, wall, _ in found] == [2031, 2020, 2025]
+    assert found[0][2] <= found[1][2] <= found[2][2]
+
+
+def test_an_answer_on_a_connection_has_its_time_limit_in_real_time(clocks: Clocks) -> None:
+    """A client that waits for an answer would otherwise time out at each move."""
+    program = (
+        "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 600); print(s.recv(9).decode())"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        process = clocks.start(sys.executable, "-c", program, str(server.getsockname()[1]))
+        connection, _ = server.accept()
+        with connection:
+            clocks.advance(timedelta(hours=25))
+            connection.sendall(b"an answer")
+            assert process.communicate()[0] == "an answer\n"
+
+
+def test_a_step_waits_for_the_work_that_a_timer_starts(clocks: Clocks) -> None:
+    program = """
+import time
+print("began 0 0", flush=True)
+time.sleep(3600)
+until = time.thread_time() + 0.2
+while time.thread_time() < until: pass
+print("worked", time.time(), 0, flush=True)
+time.sleep(1e6)
+"""
+    process = clocks.start(sys.executable, "-c", program)
+    read(process)
+    wait_for(lambda: bool(list(clocks.file.waits())), "the wait to begin")
+    end = clocks.file.now + timedelta(minutes=61)
+    clocks.advance(timedelta(hours=2))
+    assert read(process)[1] < end.timestamp(), "the clock did not move on while the timer's work was in progress"
+
+
+def test_a_process_that_does_not_follow_is_an_error(clocks: Clocks) -> None:
+    follower = clocks.start(sys.executable, "-c", "print('began 0 0', flush=True); input()")
+    read(follower)
+    require_all_following(clocks.file)
+    other = clocks.start(sys.executable, "-c", "print('began 0 0', flush=True); input()", LD_PRELOAD="")
+    read(other)
+    with pytest.raises(OneClockError, match=rf"process {other.pid}\) does not follow .*not preloaded"):
+        require_all_following(clocks.file)
+    other.kill()
+    other.wait()
+    require_all_following(clocks.file)
+
+
+def test_programs_that_cannot_follow_are_refused_before_they_start(tmp_path: Path) -> None:
+    python = Path(sys.executable).resolve()
+    assert why_not(python) is None
+    go = tmp_path / "go"
+    go.write_bytes(python.read_bytes() + b"\xff Go buildinf:")
+    static = tmp_path / "static"
+    static.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(100))
+    script = tmp_path / "script"
+    script.write_text(f"#!{static}\n")
+    for path in (go, static, script):
+        path.chmod(0o755)
+    for path, reason in ((go, "written in Go"), (static, "linked statically"), (script, "linked statically")):
+        with pytest.raises(OneClockError, match=reason):
+            require_following(str(path))
+
+
+APPLICATION = """
+import http.server, json, os, subprocess, sys, threading, time, urllib.request
+def call(path, body=None):
+    headers = {"X-API-KEY": os.environ["PSP_API_KEY"], "X-IDEMPOTENCY-KEY": str(time.time())}
+    headers["content-type"] = "application/json"
+    request = urllib.request.Request(os.environ["PSP_URL"] + path, None if body is None else json.dumps(body).encode(), headers)
+    return json.load(urllib.request.urlopen(request, timeout=30))
+def sweep():
+    time.sleep(25 * 3600)
+    call("/api/v1/payouts", {"merchant_reference": "swept", "amount": "5.00", "dest_type": "BANK", "bank_code": "HBL",
+                             "account_number": "12345678900001"})
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        event = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        ages.append(abs(time.time() - float(self.headers["webhook-timestamp"])))
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+ages = []
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+call("/api/v1/webhook-endpoints", {"url": f"http://127.0.0.1:{server.server_address[1]}/"})
+threading.Thread(target=sweep, daemon=True).start()
+call("/sandbox/v1/clock/advance", {"seconds": 25 * 3600 + 60})
+now = call("/sandbox/v1/clock")["now"]
+call("/sandbox/v1/drain", {})
+print(json.dumps({"now": now, "own": time.time(), "ages": ages,
+                  "references": [p["merchant_reference"] for p in call("/api/v1/payouts")["data"]]}))
+other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, "LD_PRELOAD": ""})
+try:
+    call("/sandbox/v1/clock/advance", {"seconds": 60})
+except urllib.error.HTTPError as error:
+    print(error.code, json.load(error)["detail"])
+other.kill()
+"""
+
+
+@pytest.mark.slow
+def test_an_advance_moves_the_application_too_and_webhooks_are_signed_with_its_time(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APPLICATION)
+    command = [sys.executable, "-P", "-m", "sandbox.cli.entry", "run", "--ephemeral", "--one-clock", "--"]
+    done = subprocess.run(
+        [*command, sys.executable, "app.py"], cwd=tmp_path, env=clean_environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    found: dict[str, Any] = json.loads(first)
+    assert "swept" in found["references"]
+    assert abs(datetime.fromisoformat(found["now"]).timestamp() - found["own"]) < 1
+    assert found["ages"]
+    assert max(found["ages"]) <= 1.5, "timestamps are in whole seconds"
+    assert second.startswith("409 ")
+    assert "does not follow the merchant's clock" in second
+
+
+def test_a_program_that_cannot_follow_ends_the_run_before_it_starts(tmp_path: Path) -> None:
+    program = tmp_path / "static"
+    program.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(100))
+    program.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "sandbox.cli.entry", "run", "--one-clock", "--", str(program)],
+        env=clean_environment() | {VARIABLE: ""}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (126, "")
+    assert "linked statically" in done.stderr
