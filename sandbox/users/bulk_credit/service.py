@@ -7,11 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from piccolo.columns import Column
-from piccolo.query.methods.select import First, Select
-from piccolo.query.methods.update import Update
 
-from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
+from sandbox.domain.bulk_credit import COLUMNS, ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Uuid
 from sandbox.domain.idempotency import lookup
@@ -25,7 +22,6 @@ from sandbox.infrastructure.large_work import Turns, compute
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.bulk_credit.csv_rows import INVALID, Row, read_rows
-from sandbox.users.bulk_credit.tables import BulkCredits
 from sandbox.users.bulk_credit.upload import MAX_FORM_SIZE, Upload, UploadForm, receive_file
 
 if TYPE_CHECKING:
@@ -36,7 +32,12 @@ _LINES_PER_PART: Final = 500
 _CONCURRENT_FILES: Final = 2
 """Maximum number of files that a process stores at the same time. Each needs a connection and, for a million rows, 100 MB."""
 
-_SQL: Final = read_statements(__name__)
+_SQL: Final = read_statements(__name__, columns=COLUMNS)
+_GET: Final = _SQL["get"]
+_LIST: Final = _SQL["list"]
+_INSERT: Final = _SQL["insert"]
+_COUNT: Final = _SQL["count"]
+_RETRY: Final = _SQL["retry"]
 _ITEMS: Final = {False: _SQL["all_items"], True: _SQL["duplicates"]}
 """The statement for rows of a file, by whether only duplicates are listed."""
 _RETRY_ITEMS: Final = _SQL["retry_items"]
@@ -112,7 +113,7 @@ class BulkCreditService:
         activity_id = body.activity_id
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await _select_one(unit.merchant_id, activity_id)
+            record = await conn.fetchrow(_GET, unit.merchant_id, activity_id)
             if record is None:
                 raise _not_found(activity_id)
             if record["status"] in (UPLOADED, PROCESSING):
@@ -120,7 +121,7 @@ class BulkCreditService:
             if not record["failed"]:
                 raise Problem("NOT_RETRYABLE", f"The activity is {record['status']} and has no failed rows.")
             await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
-            await _retry(unit.merchant_id, activity_id, unit.now)
+            await conn.execute(_RETRY, unit.merchant_id, activity_id, unit.now)
             unit.effects.add(Effect.BULK_CREDIT_PENDING)
             return CommandResult(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
 
@@ -135,8 +136,8 @@ class BulkCreditService:
     )
     async def list_bulk_credits(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of bulk credits with their current counts, newest first."""
-        async with connection(merchant_id):
-            records = await _select_page(merchant_id, window.before, window.since, window.limit + 1)
+        async with connection(merchant_id) as conn:
+            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
         found = [to_activity(record) for record in records]
         return page(found, window.limit, [activity.activity_id for activity in found])
 
@@ -148,8 +149,8 @@ class BulkCreditService:
     )
     async def get_bulk_credit(self, merchant_id: str, activity_id: Uuid) -> Activity:
         """Return a bulk credit with its current counts. Raises NOT_FOUND."""
-        async with connection(merchant_id):
-            record = await _select_one(merchant_id, activity_id)
+        async with connection(merchant_id) as conn:
+            record = await conn.fetchrow(_GET, merchant_id, activity_id)
         if record is None:
             raise _not_found(activity_id)
         return to_activity(record)
@@ -206,7 +207,7 @@ class BulkCreditService:
             if counts:  # the transaction is retried: start over
                 upload.file.seek(0)
                 counts.clear()
-            await BulkCredits.insert(_new_bulk_credit(context, activity_id, now))
+            await conn.execute(_INSERT, context.merchant_id, activity_id, context.request_id, context.traceparent, now)
             table, schema = await copy_target(conn, "bulk_credit_items")
             # COPY as text, which the driver sends unchanged. Encoding records would take longer than everything else.
             await conn.copy_to_table(
@@ -216,7 +217,7 @@ class BulkCreditService:
                 columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error", "same_as_line"],
                 timeout=_COPY_SECONDS,
             )
-            await _count(context.merchant_id, activity_id, counts)
+            await conn.execute(_COUNT, context.merchant_id, activity_id, counts["total"], counts[INVALID], counts["duplicates"])
 
         async def accept(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             unit.effects.add(Effect.BULK_CREDIT_PENDING)
@@ -224,49 +225,6 @@ class BulkCreditService:
             return CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
 
         return await self._work.run_with_reserved_key(context, accept, prepare=copy)
-
-
-def _select_one(merchant_id: str, activity_id: str) -> First:
-    return BulkCredits.select().where(BulkCredits.merchant_id == merchant_id, BulkCredits.id == activity_id).first()
-
-
-def _select_page(merchant_id: str, before: str, since: str, limit: int) -> Select[BulkCredits]:
-    b = BulkCredits
-    found = b.select().where(b.merchant_id == merchant_id, b.id < before, b.id >= since)
-    return found.order_by(b.id, ascending=False).limit(limit)
-
-
-def _retry(merchant_id: str, activity_id: str, now: datetime) -> Update[BulkCredits]:
-    b = BulkCredits
-    values: dict[Column | str, Any] = {b.status: PROCESSING, b.failed: 0, b.completed_at: None, b.updated_at: now}
-    return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
-
-
-def _count(merchant_id: str, activity_id: str, counts: Mapping[str, int]) -> Update[BulkCredits]:
-    b = BulkCredits
-    values: dict[Column | str, Any] = {
-        b.total: counts["total"],
-        b.invalid: counts[INVALID],
-        b.duplicates: counts["duplicates"],
-    }
-    return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
-
-
-def _new_bulk_credit(context: RequestContext, activity_id: str, now: datetime) -> BulkCredits:
-    return BulkCredits(
-        merchant_id=context.merchant_id,
-        id=activity_id,
-        status=UPLOADED,
-        total=0,
-        invalid=0,
-        duplicates=0,
-        succeeded=0,
-        failed=0,
-        request_id=context.request_id,
-        traceparent=context.traceparent,
-        created_at=now,
-        updated_at=now,
-    )
 
 
 def line_to_cursor(line: int) -> str:
