@@ -67,7 +67,6 @@ def test_an_injected_error_is_sent_before_the_request_has_any_effect(
     first = world.post("/api/v1/payouts", body, key=key)
     assert (first.status_code, first.json()["code"], first.headers.get("retry-after")) == (status, code, retry_after)
     assert first.headers["content-type"] == "application/problem+json"
-    # Only a validation error lists errors.
     assert ("errors" in first.json()) == (code == "VALIDATION_ERROR")
     # The request had no effect, so its repeat under the same key is not a replay.
     second = world.post("/api/v1/payouts", body, key=key)
@@ -336,7 +335,7 @@ def test_a_reordered_delivery_arrives(world: World, receiver: Receiver) -> None:
 
 
 def test_only_matching_deliveries_are_hit(world: World, receiver: Receiver) -> None:
-    unaffected = create_endpoint(world, receiver, event_types=["payout.*"])
+    create_endpoint(world, receiver, event_types=["payout.*"])
     with Receiver() as other_receiver:
         other = create_endpoint(world, other_receiver)
         match = {"event_type": "payout.c*", "endpoint_id": other["id"]}
@@ -347,7 +346,6 @@ def test_only_matching_deliveries_are_hit(world: World, receiver: Receiver) -> N
             lambda: world.get("/api/v1/webhook-deliveries", endpoint_id=other["id"]).json()["data"][0]["attempt_count"]
         )
         assert (found >= 1, other_receiver.received) == (True, [])
-    assert unaffected["id"] != other["id"]
 
 
 def test_a_fault_hits_the_very_next_delivery_and_a_duplicate_has_the_same_id(world: World, receiver: Receiver) -> None:
