@@ -46,10 +46,13 @@ def _fields(operation: Json, components: Json) -> Json:
     }
     content = operation.get("requestBody", {}).get("content", {})
     body = _plain(content.get("application/json", {}).get("schema", {}), components)
-    required = body.get("required", ())
-    return fields | {
-        name: _field(schema, components, "body", name in required) for name, schema in body.get("properties", {}).items()
-    }
+    # A body of several forms, such as payouts to banks and to wallets, has the fields of all.
+    forms = [_plain(form, components) for form in body.get("oneOf", [body])]
+    for form in forms:
+        for name, schema in form.get("properties", {}).items():
+            is_required = all(name in other.get("required", ()) for other in forms)
+            fields[name] = _field(schema, components, "body", is_required)
+    return fields
 
 
 def _field(schema: Json, components: Json, place: str, is_required: bool) -> Json:

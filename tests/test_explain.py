@@ -1,5 +1,6 @@
 """`GET /webhook-deliveries/{id}/explain` leads from the API call to each attempt, and says why the next one is due then."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -138,8 +139,8 @@ ENDPOINT = EndpointState("ENABLED", None, "standard", is_relayed=False, rate_lim
 
 def last(**fields: Any) -> LastAttempt:
     values = {
-        "number": 2, "at": AT, "duration": timedelta(seconds=1), "is_postponed": False, "fault_kind": None, "retry_after": None,
-        "signed_at": AT,
+        "number": 2, "at": AT, "status": 500, "duration": timedelta(seconds=1), "is_postponed": False, "fault_kind": None,
+        "retry_after": None, "signed_at": AT,
     }  # fmt: skip
     return LastAttempt(**(values | fields))
 
@@ -164,6 +165,11 @@ def state(**fields: Any) -> DeliveryState:
         (state(earlier_event="e (payout.created)"), "SCHEDULE"),
         (state(status="SUCCEEDED", due=None), "SUCCEEDED"),
         (state(status="FAILED", due=None), "EXHAUSTED"),
+        (state(status="FAILED", due=None, endpoint=replace(ENDPOINT, retry_profile="server_errors")), "EXHAUSTED"),
+        (
+            state(status="FAILED", due=None, endpoint=replace(ENDPOINT, retry_profile="server_errors"), last=last(status=404)),
+            "FINAL_RESPONSE",
+        ),
         (state(status="FAILED", due=None, endpoint=None), "ENDPOINT_DELETED"),
         (state(status="PAUSED", due=None), "PAUSED"),
         (state(last=last(is_postponed=True, fault_kind="delay")), "FAULT"),

@@ -115,6 +115,20 @@ def test_a_broken_response_is_replayed_and_the_payout_exists_once(world: World, 
     assert hits(world, created) == (1, 0)
 
 
+def test_a_gateway_can_lose_the_answer_of_a_request_that_had_its_effect(world: World) -> None:
+    created = create_fault(world, "api", "error", status=502, when="after_effect", count=1, match={"method": "POST"})
+    assert created["parameters"] == {"status": 502, "when": "after_effect"}
+    body, key = world.payout_body("0004"), str(uuid.uuid4())
+    lost = world.post("/api/v1/payouts", body, key=key)
+    assert (lost.status_code, lost.headers["content-type"]) == (502, "text/html")
+    assert "<h1>502</h1>" in lost.text
+    assert lost.headers["x-request-id"]
+    assert not {"location", "idempotent-replayed"} & {*lost.headers}
+    again = world.post("/api/v1/payouts", body, key=key)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+    assert hits(world, created) == (1, 0)
+
+
 def test_a_connection_can_be_lost_before_the_request_has_an_effect(world: World) -> None:
     created = create_fault(world, "api", "connection_reset", when="before_effect", count=1, match={"method": "POST"})
     assert created["parameters"] == {"when": "before_effect"}

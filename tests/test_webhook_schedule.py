@@ -10,6 +10,7 @@ from sandbox.http.retry_after import RETRY_AFTER_LIMIT, parse_retry_after
 from sandbox.webhooks.delivery.retry_schedule import (
     PROFILES,
     classify_response,
+    is_final,
     next_attempt,
     slows_down,
 )
@@ -135,6 +136,9 @@ def test_any_retry_after_is_parsed_without_an_error_and_within_its_bounds(value:
 )
 def test_only_2xx_succeeds_and_410_means_the_endpoint_is_gone(status: int | None, outcome: str) -> None:
     assert classify_response(status) == outcome
+    assert classify_response(status, "server_errors") == outcome.replace("gone", "failed")
+    assert is_final(status, "server_errors") is (status is not None and 300 <= status <= 499)
+    assert not is_final(status, "fast")
 
 
 def test_only_429_and_gateway_errors_slow_an_endpoint_down() -> None:

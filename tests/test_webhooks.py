@@ -231,6 +231,20 @@ def test_a_delivery_fails_after_its_last_attempt_and_can_be_resent(world: World,
     assert (resent["id"], resent["attempt_count"]) == (failed["id"], 7)
 
 
+@pytest.mark.parametrize("status", [302, 410, 429])
+def test_with_the_profile_server_errors_a_3xx_or_4xx_ends_the_delivery_and_the_endpoint_stays_enabled(
+    world: World, receiver: Receiver, status: int
+) -> None:
+    receiver.respond = lambda _: (status, {}, b"")
+    created = endpoint(world, receiver.url, event_types=["payout.created"], retry_profile="server_errors")
+    world.create_payout("0004")
+    (failed,) = until(lambda: deliveries(world, status="FAILED"))
+    assert (failed["attempt_count"], failed["next_attempt_at"]) == (1, None)
+    assert world.get(f"/api/v1/webhook-endpoints/{created['id']}").json()["status"] == "ENABLED"
+    explained = world.get(f"/api/v1/webhook-deliveries/{failed['id']}/explain").json()
+    assert explained["next_attempt"]["reason"] == "FINAL_RESPONSE"
+
+
 def test_a_410_disables_the_endpoint_and_later_deliveries_are_paused(world: World, receiver: Receiver) -> None:
     receiver.respond = lambda _: (410, {}, b"")
     created = endpoint(world, receiver.url, event_types=["payout.created"])

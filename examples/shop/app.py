@@ -42,10 +42,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     """Create the shop. It first finishes what a crash interrupted: payouts without an answer, and stored webhooks."""
     given = settings or Settings()
     store = Store(given.database, given.lock_seconds)
-    payments = Payments(store, Psp(given.psp_url, given.api_key, given.retry_pause))
+    psp = Psp(given.psp_url, given.api_key, given.retry_pause)
+    payments = Payments(store, psp)
     payments.process_events()
     payments.send_unsent()
     app = Flask(__name__)
+    app.extensions["psp"] = psp
 
     @app.post("/sellers")
     def add_seller() -> Answer:

@@ -31,6 +31,10 @@ class Psp:
         self._http = httpx.Client(base_url=url, headers={"X-API-KEY": api_key}, timeout=10)
         self._pause = pause
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def create(self, payout: sqlite3.Row) -> dict[str, Any]:
         """Create a payout, or find the one that an earlier call created. Return it as the PSP has it.
 

@@ -3,18 +3,47 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
+from psp_sandbox.client import Client
 from psp_sandbox.testing.live_app import AppError, Door, Interface, LiveApp, bind, create, interface_of, serve
 from psp_sandbox.testing.live_process import LiveProcess, free_port
 from psp_sandbox.testing.options import UsageError
 from psp_sandbox.testing.receiver import Mailbox, listening_address
-from psp_sandbox.testing.recording import Start
-
-if TYPE_CHECKING:
-    from psp_sandbox.testing.world import World
+from psp_sandbox.testing.recording import Recording, Start
+from psp_sandbox.testing.sandbox import Sandbox
+from psp_sandbox.testing.webhooks import Inbox
 
 _LIST_LIMIT: Final = 100
+
+
+class Merchant(Protocol):
+    """What applications need of a test's merchant."""
+
+    url: str
+    api_key: str
+    webhook_secret: str
+    recording: Recording
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables that an application needs."""
+
+    @property
+    def client(self) -> Client:
+        """A client with the merchant's key."""
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The session's sandbox."""
+
+    @property
+    def received(self) -> Inbox:
+        """Where everything that arrives is recorded."""
+
+    @property
+    def is_process_frozen(self) -> bool:
+        """Whether the clock of this process is frozen with the merchant's."""
 
 
 class Apps:
@@ -23,7 +52,7 @@ class Apps:
     The first application takes over the endpoint of the plugin's own receiver, so that every event still has one delivery.
     """
 
-    def __init__(self, world: "World", url: str, mailbox: Mailbox) -> None:
+    def __init__(self, world: Merchant, url: str, mailbox: Mailbox) -> None:
         self._world = world
         self._own_url = url
         self._mailbox = mailbox

@@ -64,7 +64,10 @@ def listening_address(host: str) -> str:
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Listens on loopback, or where a sandbox elsewhere reaches it by the name `host`. It answers 410 if the test is over, and otherwise as the test's mailbox says."""
+    """Listens on loopback, or where a sandbox elsewhere reaches it by the name `host`.
+
+    It answers 410 if the test is over, and otherwise as the test's mailbox says.
+    """
 
     daemon_threads = True
     block_on_close = False

@@ -2,18 +2,20 @@
 
 `operations.json` is written from the OpenAPI document when the package is installed (`openapi/cli_operations.py`). An operation
 whose command is not in a module of this folder gets one here: its arguments and options are those of the operation's line
-(`sandbox/http/psp_line.py`), with the types, choices, limits and descriptions of the API's parameters and fields.
+(`sandbox/http/psp_line.py`), with the types, choices, limits and descriptions of the API's parameters and fields. A command of
+a module can take the options that it does not name from there too.
 """
 
 import inspect
 import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
+from typer.models import OptionInfo
 
 from sandbox.cli.app import App, Shown
 from sandbox.cli.client import Client, Output, as_fields, as_table, with_client, with_operator
@@ -77,6 +79,40 @@ def command_of(*words: str, shown: Shown | None = None) -> Callable[..., None]:
     command.__name__ = words[-1].replace("-", "_")
     command.__doc__ = _escaped(f"{operation['help']} {shown.help if shown is not None else ''}".strip())
     return (with_operator if operation["is_operators"] else with_client)(command)
+
+
+def with_options_of(*words: str) -> Callable[[Callable[..., Output]], Callable[..., Output]]:
+    """Return a decorator that adds the options of the operation with these words to a command that has only some of them.
+
+    The command gets the values of those that were given as `rest`, as fields of the body.
+    """
+    operation = operations()[words]
+
+    def decorate(function: Callable[..., Output]) -> Callable[..., Output]:
+        own = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "rest"]
+        flags = set().union(*map(_flags, own))
+        slots = {
+            _name_of(slot): slot
+            for slot in PspLine(operation["line"]).slots
+            if slot.flag and slot.flag not in flags and _field(operation, slot)["in"] == "body"
+        }
+
+        @wraps(function)
+        def command(client: Client, **arguments: Any) -> Output:
+            given = {name: arguments.pop(name) for name in slots}
+            return function(client, **arguments, rest=_parts(operation, slots, given)["body"])
+
+        added = [_parameter(name, slot, _field(operation, slot)) for name, slot in slots.items()]
+        command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # functions accept any attribute
+        return command
+
+    return decorate
+
+
+def _flags(parameter: inspect.Parameter) -> set[str]:
+    """Return the names of an option, of which typer's marker has the first where a default can be."""
+    options = [marker for marker in getattr(parameter.annotation, "__metadata__", ()) if isinstance(marker, OptionInfo)]
+    return {str(flag) for option in options for flag in (option.default, *(option.param_decls or ()))}
 
 
 def _call(client: Client, operation: Json, slots: Mapping[str, Slot], arguments: Json) -> Any:

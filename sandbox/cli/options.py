@@ -11,9 +11,6 @@ from sandbox.domain.enumerations import Method
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="The maximum number of results.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the previous page.")]
 OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.")]
-MetadataPairs = Annotated[
-    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A metadata entry. Can be repeated.")
-]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 

@@ -8,18 +8,10 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
+from sandbox.cli.derived import with_options_of
 from sandbox.cli.failures import not_met
 from sandbox.cli.files import batch_output, read_items
-from sandbox.cli.options import (
-    Bank,
-    MetadataPairs,
-    ScenarioName,
-    Wallet,
-    destination,
-    given,
-    multi_choice_option,
-    pairs,
-)
+from sandbox.cli.options import Bank, ScenarioName, Wallet, destination, multi_choice_option
 from sandbox.cli.references import PayoutId
 from sandbox.domain.enumerations import PayoutStatus
 
@@ -30,6 +22,7 @@ _Key = Annotated[str | None, typer.Option("--idempotency-key", help="Default: a 
 
 @app.command("create")
 @with_client
+@with_options_of("payouts", "create")
 def create(
     client: Client,
     amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")],
@@ -37,21 +30,17 @@ def create(
     bank: Bank = None,
     wallet: Wallet = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Your own reference. Default: a random one.")] = None,
-    title: Annotated[str | None, typer.Option("--title", help="The account's title.")] = None,
-    metadata: MetadataPairs = None,
-    requires_approval: Annotated[
-        bool, typer.Option("--requires-approval", help="Hold the payout until it is approved.")
-    ] = False,
     scenario: ScenarioName = None,
     key: _Key = None,
+    *,
+    rest: dict[str, Any],
 ) -> Output:
     """Create a payout, to HBL unless --bank or --wallet is given."""
     body = {
         "merchant_reference": reference or f"cli-{uuid.uuid4()}",
         "amount": amount,
-        "requires_approval": requires_approval,
         **(destination(account, bank, wallet) or {}),
-        **given(account_title=title, metadata=pairs("--metadata", metadata) or None),
+        **rest,
     }
     payout = client.post(_PATH, body, key=key, headers=_header(scenario))
     return Output(payout, _line(payout))

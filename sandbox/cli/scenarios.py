@@ -1,15 +1,13 @@
 """`psp scenarios`: list and explain scenarios, and add your own."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
-from sandbox.cli.files import read_json
-from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, destination, given, pairs
-from sandbox.cli.references import USER
+from sandbox.cli.derived import with_options_of
+from sandbox.cli.options import Bank, ScenarioName, Wallet, destination, given
 
 app = App("Scenarios that payouts follow: the built-in ones and your own.")
 _PATH = "/sandbox/v1/scenarios"
@@ -17,6 +15,7 @@ _PATH = "/sandbox/v1/scenarios"
 
 @app.command("explain")
 @with_client
+@with_options_of("scenarios", "explain")
 def explain(
     client: Client,
     amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")],
@@ -25,22 +24,16 @@ def explain(
     wallet: Wallet = None,
     reference: Annotated[str, typer.Option("--reference", help="The payout's reference.")] = "explain",
     scenario: ScenarioName = None,
-    user_id: Annotated[
-        str | None, typer.Option("--user-id", help="The id or external_id of the user of the payout."), USER
-    ] = None,
-    metadata: MetadataPairs = None,
-    rule: Annotated[
-        Path | None,
-        typer.Option("--rule", help="A JSON file with a scenario to try as if you had added it.", dir_okay=False, exists=True),
-    ] = None,
+    *,
+    rest: dict[str, Any],
 ) -> Output:
     """Explain which scenario a payout would follow, with its steps and their times. Creates nothing."""
     body = {
         "merchant_reference": reference,
         "amount": amount,
         **(destination(account, bank, wallet) or {}),
-        **given(scenario_header=scenario, user_id=user_id, metadata=pairs("--metadata", metadata) or None),
-        **given(rule=None if rule is None else read_json(rule)),
+        **given(scenario_header=scenario),
+        **rest,
     }
     found = client.post(f"{_PATH}/explain", body)
     lines = [f"{found['scenario']} ({found['source']}), by {', '.join(found['matched_by']) or 'the default'}"]

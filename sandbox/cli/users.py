@@ -11,6 +11,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
+from sandbox.cli.derived import with_options_of
 from sandbox.cli.failures import refused
 from sandbox.cli.files import batch_output, read_items
 from sandbox.cli.options import Bank, Wallet, destination, given
@@ -19,7 +20,6 @@ from sandbox.cli.references import UserId
 app = App("Users with wallets.")
 _PATH = "/api/v1/users"
 _Amount = Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]
-_ExternalId = Annotated[str | None, typer.Option("--external-id", help="Your own id for the user.")]
 _Account = Annotated[str | None, typer.Option("--account", help="The account number for the user's payouts.")]
 _USERS_PER_REQUEST: Final = 1000
 _FIRST: Final = ("Ayesha", "Bilal", "Danish", "Fatima", "Hamza", "Iqra", "Junaid", "Maryam", "Omar", "Sana", "Usman", "Zainab")
@@ -28,18 +28,19 @@ _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik
 
 @app.command("create")
 @with_client
+@with_options_of("users", "create")
 def create(
     client: Client,
     name: Annotated[str, typer.Argument(help="The user's name.")],
-    external_id: _ExternalId = None,
-    vendor_user_id: Annotated[str | None, typer.Option("--vendor-user-id", help="The user's id at the vendor.")] = None,
     account: _Account = None,
     bank: Bank = None,
     wallet: Wallet = None,
+    *,
+    rest: dict[str, Any],
 ) -> Output:
     """Create a user with a wallet."""
     where = destination(account, bank, wallet)
-    body = given(name=name, external_id=external_id, vendor_user_id=vendor_user_id, destination=where)
+    body = {"name": name, **given(destination=where), **rest}
     return _output(client.post(_PATH, body))
 
 
@@ -60,17 +61,18 @@ def batch(
 
 @app.command("change")
 @with_client
+@with_options_of("users", "change")
 def change(
     client: Client,
     user_id: UserId,
-    name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
-    external_id: _ExternalId = None,
     account: _Account = None,
     bank: Bank = None,
     wallet: Wallet = None,
+    *,
+    rest: dict[str, Any],
 ) -> Output:
     """Change a user. Omitted options leave their fields unchanged. Payouts already requested keep their destination."""
-    body = given(name=name, external_id=external_id, destination=destination(account, bank, wallet))
+    body = given(destination=destination(account, bank, wallet)) | rest
     if not body:
         raise typer.BadParameter("Give at least one of --name, --external-id and --account.")
     return _output(client.write("PATCH", f"{_PATH}/{user_id}", body))

@@ -42,7 +42,7 @@ ERROR_CLASSES: Final = (
 """For the API's documentation."""
 NextReason = Literal[
     "FIRST", "SCHEDULE", "RETRY_AFTER", "FAULT", "RESENT", "EARLIER_EVENT", "CHANGED", "PAUSED", "SUCCEEDED", "EXHAUSTED",
-    "ENDPOINT_DELETED",
+    "FINAL_RESPONSE", "ENDPOINT_DELETED",
 ]  # fmt: skip
 """Why a delivery's next attempt is scheduled when it is, or why there is none."""
 HoldReason = Literal[
@@ -52,7 +52,7 @@ HoldReason = Literal[
 EndpointStatus = Literal["ENABLED", "DISABLED"]
 Signing = Literal["v1", "v1a", "stripe", "github", "custom"]
 SigningTime = Literal["host", "merchant"]
-RetryProfile = Literal["standard", "fast"]
+RetryProfile = Literal["standard", "fast", "server_errors"]
 Role = Literal["admin", "member"]
 DefaultScenario = Literal["SUCCESS", "PENDING", "FAILED"]
 FaultTarget = Literal["api", "webhooks"]

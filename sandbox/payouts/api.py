@@ -89,7 +89,7 @@ class PayoutApi:
         psp=either(
             "payouts create {amount} {account_number}",
             *PSP_DESTINATIONS,
-            rest=PSP_PAYOUT + " --title {account_title} --requires-approval {requires_approval:flag} --scenario {scenario}",
+            rest=PSP_PAYOUT + " --scenario {scenario}",
         ),
     )
     async def create_payout(self, request: Request, body: CreatePayoutBody) -> CommandResult:

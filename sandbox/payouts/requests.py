@@ -7,7 +7,7 @@ import msgspec
 
 from sandbox.domain.enumerations import DestType
 from sandbox.domain.errors import invalid_fields
-from sandbox.domain.fields import Amount, Text64, Text140, Text500
+from sandbox.domain.fields import Amount, Text64, Text140, Text500, about
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_commands import NewPayout
 from sandbox.http.body_errors import FieldProblem
@@ -29,9 +29,9 @@ class CreatePayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     bank_code: Code | None = None
     wallet_code: Code | None = None
     account_number: AccountNumber
-    account_title: Text140 | None = None
-    metadata: Metadata | None = None
-    requires_approval: bool = False
+    account_title: Annotated[Text140 | None, about("The account's title.")] = None
+    metadata: Annotated[Metadata | None, about("Your own data on the payout.")] = None
+    requires_approval: Annotated[bool, about("Hold the payout until it is approved.")] = False
 
 
 class CreatePayoutsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -1,11 +1,14 @@
-"""Write the application's OpenAPI document to a file: `python -m sandbox.server.export_openapi openapi/openapi.json`."""
+"""Write the application's OpenAPI document: `python -m sandbox.server.export_openapi [FILE]`, by default the committed file."""
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from sandbox.infrastructure.settings import Settings
 from sandbox.server.app import create_app
 from sandbox.server.docs.openapi import DEFAULT_URL, build, encode
+
+_COMMITTED: Final = Path(__file__).parent.parent.parent / "openapi" / "openapi.json"
 
 
 def export(path: Path) -> None:
@@ -22,6 +25,4 @@ def export(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m sandbox.server.export_openapi FILE")
-    export(Path(sys.argv[1]))
+    export(Path(sys.argv[1]) if len(sys.argv) > 1 else _COMMITTED)

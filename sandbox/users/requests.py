@@ -41,16 +41,16 @@ class CreateUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /users`. `vendor_user_id` is the user's id in the vendor feed; it defaults to the user's id."""
 
     name: Name
-    external_id: Text64 | None = None
-    vendor_user_id: VendorUserId | None = None
+    external_id: Annotated[Text64 | None, about("Your own id for the user.")] = None
+    vendor_user_id: Annotated[VendorUserId | None, about("The user's id at the vendor.")] = None
     destination: DestinationBody | None = None
 
 
 class ChangeUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `PATCH /users/{user_id}`. Omitted fields keep their value; null removes it."""
 
-    name: Name | UnsetType = UNSET
-    external_id: Text64 | UnsetType | None = UNSET
+    name: Annotated[Name | UnsetType, about("A new name.")] = UNSET
+    external_id: Annotated[Text64 | UnsetType | None, about("Your own id for the user.")] = UNSET
     destination: DestinationBody | UnsetType | None = UNSET
 
 

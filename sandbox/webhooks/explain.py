@@ -198,6 +198,7 @@ def _last(record: Mapping[str, Any]) -> LastAttempt:
     return LastAttempt(
         number=record["attempt"],
         at=record["at"],
+        status=record["status"],
         duration=timedelta(milliseconds=record["duration_ms"]),
         is_postponed=not record["is_sent"] and record["fault_kind"] in _POSTPONING,
         fault_kind=record["fault_kind"],

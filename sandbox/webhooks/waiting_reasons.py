@@ -7,7 +7,7 @@ from typing import Final
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.enumerations import HoldReason, NextReason
 from sandbox.http.retry_after import parse_retry_after
-from sandbox.webhooks.delivery.retry_schedule import PROFILES, next_attempt
+from sandbox.webhooks.delivery.retry_schedule import PROFILES, is_final, next_attempt
 
 _DECIDE_TIME: Final = timedelta(seconds=3)
 """Maximum time between the end of a call and the decision when to try again. A fault can hold a call back for a second."""
@@ -20,6 +20,7 @@ class LastAttempt:
 
     number: int
     at: datetime
+    status: int | None
     duration: timedelta
     is_postponed: bool
     """Whether a fault postponed it, so that nothing was sent."""
@@ -73,6 +74,11 @@ def explain_next(delivery: DeliveryState) -> tuple[NextReason, str]:
         return "PAUSED", (
             "The event happened while the endpoint was disabled, so no attempt is scheduled. The event is kept: enable the "
             "endpoint, then resend or recover it."
+        )
+    if last is not None and is_final(last.status, endpoint.retry_profile) and delivery.status == "FAILED":
+        return "FINAL_RESPONSE", (
+            f"There is no further attempt, because the profile `{endpoint.retry_profile}` does not repeat one that was "
+            f"answered with {last.status}. A resend starts the schedule over."
         )
     if delivery.status == "FAILED" or due is None:
         total = len(PROFILES[endpoint.retry_profile])

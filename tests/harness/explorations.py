@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from psp_sandbox.testing.explore.points import OF_WRITES
 from psp_sandbox.testing.explore.results import (
     At,
     Cause,
@@ -17,10 +18,7 @@ from psp_sandbox.testing.explore.results import (
 )  # fmt: skip
 
 KINDS: Final = {
-    At.WRITE: (
-        Kind.REQUEST_LOST, Kind.ANSWER_LOST, Kind.ANSWER_AFTER_WEBHOOKS, Kind.HALF_ANSWER, Kind.UNAVAILABLE, Kind.RATE_LIMITED,
-        Kind.KEY_EXPIRED,
-    ),
+    At.WRITE: (Kind.REQUEST_LOST, *(kind for kind in OF_WRITES if kind is not Kind.REQUEST_LOST)),
     At.READ: (Kind.REQUEST_LOST, Kind.UNAVAILABLE, Kind.RATE_LIMITED),
     At.EVENT: (Kind.TWICE, Kind.LATE, Kind.OUT_OF_ORDER, Kind.ONLY_RECOVERED, Kind.FORGED),
     At.STATUS: (Kind.REINITIATED_TWICE, Kind.CANCELLED, Kind.RETURNED),

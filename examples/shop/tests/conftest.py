@@ -1,6 +1,6 @@
 """The shop, running against a sandbox."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class Shop:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.app = create_app(settings)
+        self._started = [self.app]
         self._orders = 0
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -33,6 +34,12 @@ class Shop:
     def restart(self, **changed: Any) -> None:
         """Start the shop again, with the same database."""
         self.app = create_app(replace(self.settings, **changed))
+        self._started.append(self.app)
+
+    def close(self) -> None:
+        """Close the connections of all processes of the shop."""
+        for app in self._started:
+            app.extensions["psp"].close()
 
     def add_seller(self, seller: str, suffix: str = "0001") -> None:
         """Add a seller. The last digits of the account choose what becomes of payouts."""
@@ -56,7 +63,7 @@ class Shop:
 
 
 @pytest.fixture
-def shop(live_app: StartApp, tmp_path: Path) -> Shop:
+def shop(live_app: StartApp, tmp_path: Path) -> Iterator[Shop]:
     """Return the running shop. The sandbox sends its webhooks to it."""
 
     def create(env: Mapping[str, str]) -> Shop:
@@ -66,7 +73,8 @@ def shop(live_app: StartApp, tmp_path: Path) -> Shop:
     live = live_app(create, path="/webhooks/psp")
     shop: Shop = live.app
     shop.endpoint_id, shop.http = live.endpoint_id, live.client
-    return shop
+    yield shop
+    shop.close()
 
 
 @pytest.fixture

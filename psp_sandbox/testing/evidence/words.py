@@ -35,6 +35,7 @@ KINDS: Final = {
     Kind.ANSWER_LOST: Words("Answer lost", "The request took effect, and the connection broke before the answer."),
     Kind.ANSWER_AFTER_WEBHOOKS: Words("Answer after its webhooks", "The webhooks were faster than the answer."),
     Kind.HALF_ANSWER: Words("Half an answer", "The request took effect, and the answer broke off in the middle."),
+    Kind.GATEWAY_ERROR: Words("502 after it", "The request took effect, and a gateway answered 502 in place of the provider."),
     Kind.UNAVAILABLE: Words("503", "The provider was unavailable for a moment."),
     Kind.RATE_LIMITED: Words("429", "The provider asked to try again later."),
     Kind.KEY_EXPIRED: Words("Key expired", "No answer for a day; the retry comes after the idempotency key has expired."),

@@ -18,8 +18,8 @@ DAY_HOURS: Final = 25
 """After this many hours, an idempotency key has expired."""
 
 OF_WRITES: Final = (
-    Kind.ANSWER_LOST, Kind.REQUEST_LOST, Kind.ANSWER_AFTER_WEBHOOKS, Kind.HALF_ANSWER, Kind.UNAVAILABLE, Kind.RATE_LIMITED,
-    Kind.KEY_EXPIRED,
+    Kind.ANSWER_LOST, Kind.REQUEST_LOST, Kind.ANSWER_AFTER_WEBHOOKS, Kind.HALF_ANSWER, Kind.GATEWAY_ERROR, Kind.UNAVAILABLE,
+    Kind.RATE_LIMITED, Kind.KEY_EXPIRED,
 )  # fmt: skip
 OF_READS: Final = (Kind.ANSWER_LOST, Kind.UNAVAILABLE, Kind.RATE_LIMITED)
 OF_EVENTS: Final = (Kind.TWICE, Kind.LATE, Kind.OUT_OF_ORDER, Kind.ONLY_RECOVERED, Kind.FORGED)
@@ -212,6 +212,7 @@ _OF_CALLS: Final[Mapping[Kind, dict[str, Any]]] = {
     Kind.ANSWER_LOST: {"kind": "connection_reset", "count": 1},
     Kind.ANSWER_AFTER_WEBHOOKS: {"kind": "slow_after_commit", "milliseconds": _SLOW_MS, "count": 1},
     Kind.HALF_ANSWER: {"kind": "truncated_body", "count": 1},
+    Kind.GATEWAY_ERROR: {"kind": "error", "status": 502, "when": "after_effect", "count": 1},
     Kind.UNAVAILABLE: {"kind": "error", "status": 503, "count": 1},
     Kind.RATE_LIMITED: {"kind": "rate_limit", "retry_after": 1, "count": 1},
     Kind.KEY_EXPIRED: {"kind": "connection_reset"},

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     ANSWER_LOST = "answer_lost"
     ANSWER_AFTER_WEBHOOKS = "answer_after_webhooks"
     HALF_ANSWER = "half_answer"
+    GATEWAY_ERROR = "gateway_error"
     UNAVAILABLE = "unavailable"
     RATE_LIMITED = "rate_limited"
     KEY_EXPIRED = "key_expired"

@@ -26,7 +26,11 @@ async def create_webhook_endpoint(
     ] = "v1",
     ordered: Annotated[bool, Field(description="A failing delivery holds back later events of the same payout.")] = False,
     retry_profile: Annotated[
-        RetryProfile, Field(description="standard retries for 75 hours, as real providers do; fast for half a minute.")
+        RetryProfile,
+        Field(
+            description="standard retries for 75 hours, as real providers do; fast for half a minute; server_errors as fast, "
+            "but 3xx and 4xx are final."
+        ),
     ] = "standard",
     show_secret: Annotated[
         bool, Field(description="Return the signing secret. Ask for it only if you must put it into the receiver.")
@@ -64,7 +68,11 @@ async def update_webhook_endpoint(
         bool | None, Field(description="Whether a failing delivery holds back later events of the same payout.")
     ] = None,
     retry_profile: Annotated[
-        RetryProfile | None, Field(description="standard retries for 75 hours, fast for half a minute.")
+        RetryProfile | None,
+        Field(
+            description="standard retries for 75 hours, fast for half a minute; "
+            "server_errors as fast, but 3xx and 4xx are final."
+        ),
     ] = None,
 ) -> Result:
     """Change a webhook endpoint, or disable or enable it. Omitted fields and the secret stay unchanged."""

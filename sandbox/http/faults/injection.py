@@ -1,7 +1,7 @@
 """Inject faults into API requests: delay the response, replace it with an error, truncate it or drop it.
 
-A fault that responds instead of the API does so before the request is executed. A fault that damages the response does so
-after the commit; a lost connection can also come before the request is executed. So no fault can corrupt the ledger.
+A fault takes effect either before the request is executed, in its place, or on the response, after the commit. So no fault can
+corrupt the ledger.
 """
 
 import asyncio
@@ -59,8 +59,13 @@ async def inject_before(request: Request) -> None:
     request.fault = hit
     if hit.fault.kind == "latency":
         await asyncio.sleep(hit.fault.milliseconds(hit.counter) / 1000)
-    elif hit.fault.kind not in _AFTER_COMMIT or hit.fault.parameters.get("when") == "before_effect":
+    elif not _is_after_effect(hit.fault):
         raise _problem(hit)  # `inject_response` resets the connection instead of sending it, if that is the fault
+
+
+def _is_after_effect(fault: Fault) -> bool:
+    by_kind = "after_effect" if fault.kind in _AFTER_COMMIT else "before_effect"
+    return fault.parameters.get("when", by_kind) == "after_effect"
 
 
 def _has_reference(body: bytes, pattern: str) -> bool:
@@ -110,12 +115,26 @@ async def inject_response(hit: InjectedFault, message: Any, receive: Receive, se
             await _wait_for_disconnect(receive)
         return
     body = message.get("body", b"")
+    if kind == "error" and _is_after_effect(hit.fault):
+        if is_start or not message.get("more_body"):
+            await send(_as_gateway(message, int(hit.fault.parameters["status"])))
+        return
     if kind == "truncated_body" and body and transport is not None:
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         transport.close()
         await _wait_for_disconnect(receive)
         return
     await send(message)
+
+
+def _as_gateway(message: Any, status: int) -> Any:
+    """Return what a gateway sends in place of the start or the end of a response."""
+    page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>\n".encode()
+    if message["type"] != "http.response.start":
+        return {**message, "body": page}
+    headers = [(b"content-type", b"text/html"), (b"content-length", b"%d" % len(page))]
+    kept = [header for header in message["headers"] if header[0] == b"x-request-id"]
+    return {**message, "status": status, "headers": headers + kept}
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -108,12 +108,14 @@ class LatencyFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="lat
 class ErrorFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="error"):
     """Responds with this status and the nearest code, without executing the request.
 
+    With `after_effect`, it executes the request, and then responds like a gateway that has lost the answer: with an HTML page.
     402 gets INSUFFICIENT_BALANCE, 410 NOT_FOUND, 412 INVALID_STATE, 414 and 431 PAYLOAD_TOO_LARGE, 423 and 425
     IDEMPOTENCY_KEY_IN_FLIGHT, 428 MISSING_IDEMPOTENCY_KEY, 451 FORBIDDEN. A status that this API does not use, such as 418 or
     502, gets UNAVAILABLE.
     """
 
     status: Status
+    when: Literal["before_effect", "after_effect"] | UnsetType = UNSET
 
 
 class RateLimitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="rate_limit"):
@@ -195,7 +197,7 @@ def match_of(body: FaultBody) -> dict[str, str]:
 
 def parameters_of(body: FaultBody) -> dict[str, float | str]:
     """Return the parameters of a fault's kind. Whole numbers become int, whether written 60 or 60.0."""
-    own = {name: value for name, value in msgspec.structs.asdict(body).items() if name not in COMMON}
+    own = {name: value for name, value in msgspec.structs.asdict(body).items() if name not in COMMON and value is not UNSET}
     return {name: int(value) if isinstance(value, float) and value == int(value) else value for name, value in own.items()}
 
 

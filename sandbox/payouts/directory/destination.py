@@ -27,7 +27,7 @@ AccountNumber = Annotated[
 PSP_DESTINATIONS: Final = ("--bank! {bank_code} dest_type=BANK", "--wallet! {wallet_code} dest_type=WALLET")
 """How `psp` commands write a destination, by its type (`psp_line.py`)."""
 PSP_PAYOUT: Final = (
-    "--reference! {merchant_reference} --metadata {metadata:pairs} metadata?={} requires_approval?=false currency?=PKR"
+    "--reference! {merchant_reference} --metadata {metadata:pairs} metadata?={} --title {account_title} currency?=PKR"
 )
 """How `psp` commands write the rest of a payout."""
 

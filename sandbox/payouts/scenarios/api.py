@@ -132,7 +132,7 @@ class ScenarioApi:
         psp=either(
             "scenarios explain {amount} {account_number}",
             *PSP_DESTINATIONS,
-            rest=f"{PSP_PAYOUT} account_title?=null --scenario {{scenario_header}} --rule {{rule:file=scenario.json}}",
+            rest=f"{PSP_PAYOUT} --scenario {{scenario_header}} --rule {{rule:file=scenario.json}}",
         ),
     )
     async def explain_scenario(self, request: Request, body: ExplainBody) -> CommandResult:

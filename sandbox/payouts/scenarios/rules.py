@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.domain.errors import Problem, invalid_fields
-from sandbox.domain.fields import Amount, FailureCode, Probability, Text64, Text500, Uuid
+from sandbox.domain.fields import Amount, FailureCode, Probability, Text64, Text500, Uuid, about
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_states import FAILED, PENDING, PROCESSING, RETURNED, SUCCESS, TRANSITIONS
 from sandbox.domain.scenario_engine import can_follow
@@ -94,9 +94,9 @@ class ExplainBody(CreatePayoutBody, forbid_unknown_fields=True, kw_only=True):
     `position`, which is the last by default.
     """
 
-    user_id: Uuid | UnsetType = UNSET
+    user_id: Annotated[Uuid | UnsetType, about("The user of the payout.")] = UNSET
     scenario_header: HeaderValue | UnsetType = UNSET
-    rule: RuleBody | UnsetType = UNSET
+    rule: Annotated[RuleBody | UnsetType, about("A scenario to try as if you had added it.")] = UNSET
 
 
 def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.webhooks.delivery.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.delivery.fault_injection import FaultInjectingSender
 from sandbox.webhooks.delivery.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
-from sandbox.webhooks.delivery.retry_schedule import classify_response, next_attempt, slows_down
+from sandbox.webhooks.delivery.retry_schedule import classify_response, is_final, next_attempt, slows_down
 from sandbox.webhooks.delivery.signer import SignerCache
 from sandbox.webhooks.delivery.start_times import StartTimes
 from sandbox.webhooks.outbound.sender import TIMEOUT, Sender, SendResult
@@ -220,7 +220,8 @@ class AttemptRunner:
         if sent.not_before is not None:
             return self._postpone(merchant_id, claimed, at, sent)
         result = sent.result
-        outcome = classify_response(result.status) if result.error is None or result.status == 410 else "failed"
+        profile = claimed.endpoint.retry_profile
+        outcome = classify_response(result.status, profile) if result.error is None or result.status == 410 else "failed"
         _seconds(outcome).observe(result.duration_ms / 1000)
         wall_now = datetime.now(UTC)
         due: datetime | None = None
@@ -236,7 +237,8 @@ class AttemptRunner:
                 seconds = retry_after.total_seconds() if retry_after is not None else _SLOW_DOWN_SECONDS
                 self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(seconds, 60.0))
             now = claimed.clock.now(wall_now)
-            due = next_attempt(claimed.endpoint.retry_profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)
+            if not is_final(result.status, profile):
+                due = next_attempt(profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)
             status = "FAILED" if due is None else "PENDING"
             if due is not None and claimed.clock.frozen_at is None:
                 self._wake_later(merchant_id, (due - now).total_seconds())

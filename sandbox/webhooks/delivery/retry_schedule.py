@@ -16,6 +16,10 @@ Outcome = Literal["succeeded", "failed", "gone"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
+SERVER_ERRORS = "server_errors"
+"""The profile whose endpoints get no second attempt after a 3xx or 4xx, and stay enabled after a 410."""
+_FAST = tuple(timedelta(seconds=seconds) for seconds in (0, 1, 2, 4, 8, 16))
+
 PROFILES: Mapping[str, tuple[timedelta, ...]] = MappingProxyType(
     {
         "standard": (
@@ -30,7 +34,8 @@ PROFILES: Mapping[str, tuple[timedelta, ...]] = MappingProxyType(
             timedelta(hours=20),
             timedelta(hours=24),
         ),
-        "fast": tuple(timedelta(seconds=seconds) for seconds in (0, 1, 2, 4, 8, 16)),
+        "fast": _FAST,
+        SERVER_ERRORS: _FAST,
     }
 )
 """Profile → the wait before each attempt, counted from the end of the previous one."""
@@ -62,7 +67,7 @@ def next_attempt(
     return now + wait
 
 
-def classify_response(status: int | None) -> Outcome:
+def classify_response(status: int | None, profile: str = "standard") -> Outcome:
     """Return an attempt's outcome: 2xx succeeded, 410 gone (the endpoint wants no more deliveries), anything else failed.
 
     `status` is None if there was no response. A 3xx is a failure, because redirects are never followed.
@@ -71,7 +76,12 @@ def classify_response(status: int | None) -> Outcome:
         return "failed"
     if 200 <= status <= 299:
         return "succeeded"
-    return "gone" if status == 410 else "failed"
+    return "gone" if status == 410 and profile != SERVER_ERRORS else "failed"
+
+
+def is_final(status: int | None, profile: str) -> bool:
+    """Return whether the profile makes no further attempt after a response with this status."""
+    return profile == SERVER_ERRORS and status is not None and 300 <= status <= 499
 
 
 def slows_down(status: int | None) -> bool:

@@ -239,7 +239,7 @@ CREATE TABLE IF NOT EXISTS webhook_endpoints (
     url text NOT NULL,
     event_types text[] NOT NULL,
     signing text NOT NULL CHECK (signing IN ('v1', 'v1a', 'stripe', 'github', 'custom')),
-    retry_profile text NOT NULL CHECK (retry_profile IN ('standard', 'fast')),
+    retry_profile text NOT NULL CHECK (retry_profile IN ('standard', 'fast', 'server_errors')),
     ordered boolean NOT NULL,
     rate_limit integer CHECK (rate_limit > 0),
     description text NOT NULL,

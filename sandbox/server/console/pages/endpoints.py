@@ -47,6 +47,7 @@ _SIGNINGS: Final[Mapping[Signing, str]] = {
 _RETRIES: Final[Mapping[RetryProfile, str]] = {
     "standard": "standard · for three days",
     "fast": "fast · for half a minute",
+    "server_errors": "server errors · fast, 3xx and 4xx are final",
 }
 _TIMES: Final[Mapping[SigningTime, str]] = {"host": "host's clock", "merchant": "merchant's clock"}
 CHOICES: Final = {

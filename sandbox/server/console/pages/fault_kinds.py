@@ -55,6 +55,12 @@ class Example:
 
 _LATE: Final = Field("milliseconds:int", "Milliseconds", placeholder="2000", help="Up to 60000.")
 
+
+def _when(default: str) -> Field:
+    choices = (("after_effect", "After the request is executed"), ("before_effect", "Before the request is executed"))
+    return Field("when", "When", default, is_required=False, choices=choices)
+
+
 KINDS: Final = (
     Kind(
         "latency",
@@ -76,8 +82,8 @@ KINDS: Final = (
         "error",
         "api",
         "Error response",
-        "Responds with an error, without executing the request.",
-        (Field("status:int", "Status", placeholder="503", help="400 to 599."),),
+        "Responds with an error, without executing the request or, like a gateway that loses the answer, after it.",
+        (Field("status:int", "Status", placeholder="503", help="400 to 599."), _when("before_effect")),
     ),
     Kind(
         "rate_limit",
@@ -91,18 +97,7 @@ KINDS: Final = (
         "api",
         "Lost connection",
         "Resets the connection, before or after it executes the request.",
-        (
-            Field(
-                "when",
-                "When",
-                "after_effect",
-                is_required=False,
-                choices=(
-                    ("after_effect", "After the request is executed"),
-                    ("before_effect", "Before the request is executed"),
-                ),
-            ),
-        ),
+        (_when("after_effect"),),
     ),
     Kind("slow_after_commit", "api", "Late response", "Executes the request, then responds late.", (_LATE,)),
     Kind("truncated_body", "api", "Truncated response", "Breaks off the response in the middle of its body."),
