@@ -1,5 +1,6 @@
 """The applications of one test, and the webhook endpoints that lead to them."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -141,10 +142,9 @@ class Apps:
             "env": dict(env),
             "endpoint": dict(endpoint),
         }
-        shown = {name: repr(value) for name, value in options.items() if value}
-        self._world.recording.starts.append(
-            Start(fixture="live_process", target=repr([os.fspath(word) for word in command]), options=shown)
-        )
+        shown = {name: _code(value) for name, value in options.items() if value}
+        target = _code([os.fspath(word) for word in command])
+        self._world.recording.starts.append(Start(fixture="live_process", target=target, options=shown))
         self._cleanups.callback(live.close)
         self.processes.append(live)
         live.start()
@@ -226,8 +226,14 @@ def _start_of(target: Any, options: Mapping[str, Any]) -> Start:
         fixture="live_app",
         target=name if is_named else None,
         module=module if is_named else None,
-        options={name: repr(value) for name, value in options.items()},
+        options={name: _code(value) for name, value in options.items()},
     )
+
+
+def _code(value: Any) -> str:
+    """Return a value as Python code."""
+    is_text = isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+    return json.dumps(value, ensure_ascii=False) if is_text else repr(value)
 
 
 def _check_path(path: str) -> None:

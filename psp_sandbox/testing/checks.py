@@ -57,9 +57,9 @@ def _why_unreachable(world: "World") -> str | None:
         return None
     return (
         f"Nothing arrived. The plugin receives webhooks at {world.sandbox.webhook_host}, where the sandbox at {world.url} must "
-        "reach it; in a container, 127.0.0.1 is the container. Say with --psp-webhook-host by which address the sandbox reaches "
-        "this machine, such as 172.17.0.1 or host.docker.internal, or leave --psp-url and PSP_URL out, so that the plugin starts "
-        "a sandbox of its own. If the test needs no webhooks, use "
+        "reach it; in a container, 127.0.0.1 is the container. Say with --psp-webhook-host by which address or name the "
+        "sandbox reaches this machine, such as 172.17.0.1 or host.docker.internal, or leave --psp-url and PSP_URL out, so that "
+        "the plugin starts a sandbox of its own. If the test needs no webhooks, use "
         "@pytest.mark.psp(allow_failed_deliveries=True)."
     )
 
