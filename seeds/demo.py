@@ -28,8 +28,10 @@ from sandbox.payouts.scenarios.service import ScenarioService
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.endpoints.service import EndpointService
-from sandbox.worlds.merchants.api_keys import KEY_PREFIX
-from sandbox.worlds.merchants.service import MerchantService, MerchantSpec
+from sandbox.worlds.merchants.key_format import KEY_PREFIX
+from sandbox.worlds.merchants.keys import KeyService
+from sandbox.worlds.merchants.requests import MerchantSpec
+from sandbox.worlds.merchants.service import MerchantService
 from seeds.demo_users import USERS_MERCHANT, seed_users
 
 DEMO_MERCHANT: Final = "00000000-0000-7000-8000-000000000001"
@@ -58,6 +60,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
     rules = [] if scenarios is None else read_rules(scenarios, directory)
     box = SecretBox(settings.secret_key)
     work = UnitOfWorkRunner(load_catalogue(), Notifier())
+    keys = KeyService(work, box)
     merchants = MerchantService(work, box, EndpointService(work, box, settings.webhook_allow), settings.ipn_url)
     api_key, member_api_key, users_key = _keys(settings)
     await open_pool(settings.database_url, 2)
@@ -66,19 +69,19 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
             await merchants.create(MerchantSpec("Demo merchant", OPENING_BALANCE, merchant_id=DEMO_MERCHANT, api_key=api_key))
         # Check each key: an earlier run may have died after creating the merchant, and the keys change with the host and
         # SANDBOX_SECRET_KEY.
-        await merchants.ensure_key(DEMO_MERCHANT, "admin", "demo admin", api_key)
-        await merchants.ensure_key(DEMO_MERCHANT, "member", "demo member", member_api_key)
+        await keys.ensure_key(DEMO_MERCHANT, "admin", "demo admin", api_key)
+        await keys.ensure_key(DEMO_MERCHANT, "member", "demo member", member_api_key)
         secrets = await merchants.secrets(DEMO_MERCHANT)
         assert secrets is not None
         if settings.host not in LOOPBACK_HOSTS:
             # The development keys are in the public source. They must not work where other hosts can connect.
             for known in (DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY):
-                await merchants.revoke_key_by_value(DEMO_MERCHANT, known)
-            await merchants.revoke_key_by_value(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
+                await keys.revoke_key_by_value(DEMO_MERCHANT, known)
+            await keys.revoke_key_by_value(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
         if await merchants.secrets(USERS_MERCHANT) is None:
             spec = MerchantSpec("Demo merchant with users", OPENING_BALANCE, merchant_id=USERS_MERCHANT, api_key=users_key)
             await merchants.create(spec)
-        await merchants.ensure_key(USERS_MERCHANT, "admin", "demo users", users_key)
+        await keys.ensure_key(USERS_MERCHANT, "admin", "demo users", users_key)
         await seed_users(settings, work, directory)
         context = RequestContext(DEMO_MERCHANT, None, "seeds", "--scenarios", settings.public_url)
         await ScenarioService(work, directory).put(context, rules)

@@ -8,26 +8,24 @@ Umar Sheikh   no money and no destination
 
 import asyncio
 import hashlib
-from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
+from sandbox.domain.enumerations import RecordedType
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.http.paging import PageWindow
 from sandbox.infrastructure.settings import Settings
 from sandbox.payouts.directory.banks_and_wallets import Directory
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.users.requests import CreateUserBody, DestinationBody
+from sandbox.users.requests import CreateTransactionBody, CreateUserBody, DestinationBody, RequestPayoutBody
 from sandbox.users.sales.requests import CreateSaleBody
 from sandbox.users.sales.service import SalesService
 from sandbox.users.service import UserService
-from sandbox.users.summary_cache import SummaryCache
 
 USERS_MERCHANT: Final = "00000000-0000-7000-8000-000000000002"
 _LAST: Final = "umar"
-_EARNING: Final = Decimal("40.00")
 
 
 async def seed_users(settings: Settings, work: UnitOfWorkRunner, directory: Directory) -> None:
@@ -35,15 +33,11 @@ async def seed_users(settings: Settings, work: UnitOfWorkRunner, directory: Dire
 
     The merchant must exist, and the connection pool must be open. Raises ValueError if a step is refused.
     """
-    cache = SummaryCache(settings.redis_url)
-    users = UserService(work, directory, cache)
-    try:
-        # The last user is created last, so if it exists, everything does. A run that resumes after a crash uses the same
-        # idempotency keys, so nothing is done twice.
-        if not (await users.list(USERS_MERCHANT, PageWindow(1, MAX_ID, MIN_ID), {"external_id": _LAST})).data:
-            await _create_all(users, SalesService(work), settings.public_url)
-    finally:
-        await cache.close()
+    users = UserService(work, directory)
+    # The last user is created last, so if it exists, everything does. A run that resumes after a crash uses the same
+    # idempotency keys, so nothing is done twice.
+    if not (await users.list_users(USERS_MERCHANT, PageWindow(1, MAX_ID, MIN_ID), {"external_id": _LAST})).data:
+        await _create_all(users, SalesService(work), settings.public_url)
 
 
 async def _create_all(users: UserService, sales: SalesService, public_url: str) -> None:
@@ -57,16 +51,20 @@ async def _create_all(users: UserService, sales: SalesService, public_url: str) 
     sana = await _create_user(users, once("sana"), "Sana Malik", "sana", "12345678900003")
     # Sent concurrently, they share one commit.
     results = await asyncio.gather(
-        users.record(once("earned"), ayesha, "EARNED", Decimal("1000.00"), "commission"),
-        users.record(once("spent"), ayesha, "SPENT", Decimal("200.00"), "shopping"),
-        users.request_payout(once("request"), ayesha, Decimal("300.00")),
+        users.create_user_transaction(once("earned"), _transaction("EARNED", b"1000.00", "commission"), ayesha),
+        users.create_user_transaction(once("spent"), _transaction("SPENT", b"200.00", "shopping"), ayesha),
+        users.request_user_payout(once("request"), RequestPayoutBody(amount=msgspec.Raw(b"300.00")), ayesha),
     )
     for result in results:
         _created(result)
     for number, user_id in enumerate((bilal, bilal, bilal, sana)):
         body = CreateSaleBody(user_id=user_id, brand="Khaadi", earning=msgspec.Raw(b'"40.00"'))
-        _created(await sales.create(once(f"sale-{number}"), body, _EARNING))
+        _created(await sales.create_sale(once(f"sale-{number}"), body))
     await _create_user(users, once(_LAST), "Umar Sheikh", _LAST, None)
+
+
+def _transaction(kind: RecordedType, amount: bytes, reference: str) -> CreateTransactionBody:
+    return CreateTransactionBody(type=kind, amount=msgspec.Raw(amount), reference=reference)
 
 
 async def _create_user(
@@ -77,7 +75,7 @@ async def _create_user(
     if account_number is not None:
         destination = DestinationBody(dest_type="BANK", bank_code="HBL", account_number=account_number)
     body = CreateUserBody(name=name, external_id=external_id, destination=destination)
-    user_id: str = _created(await users.create(context, body))["id"]
+    user_id: str = _created(await users.create_user(context, body))["id"]
     return user_id
 
 

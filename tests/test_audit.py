@@ -30,7 +30,8 @@ from sandbox.webhooks.endpoints.service import EndpointService
 from sandbox.worlds.audit import service as audit_module
 from sandbox.worlds.audit.checks import REFERENCES
 from sandbox.worlds.audit.service import CHECKS, AuditReport, audit, check
-from sandbox.worlds.merchants.service import MerchantService, MerchantSpec
+from sandbox.worlds.merchants.requests import MerchantSpec
+from sandbox.worlds.merchants.service import MerchantService
 from tests.harness.audit_corruptions import COPIES, CORRUPTIONS, DANGLING_REFERENCES, Corruption
 from tests.harness.work import request_of, units_of_work
 

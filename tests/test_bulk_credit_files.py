@@ -82,7 +82,7 @@ class WatchedFile(io.BytesIO):
 async def store(service: BulkCreditService, world: World, file: io.IOBase) -> CommandResult:
     key = str(uuid.uuid4())
     upload = Upload(file, b"")  # type: ignore[arg-type]  # only readline is called
-    return await service.upload(request_of(world.merchant_id, IdempotencyKey(key, key.encode())), upload)
+    return await service.upload_bulk_credit(request_of(world.merchant_id, IdempotencyKey(key, key.encode())), upload)
 
 
 def rows_of(content: bytes) -> list[Row]:

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from sandbox.infrastructure.db.distributed.cluster import Node, Shard
-from sandbox.infrastructure.db.engine import connection, every_shard, transaction
+from sandbox.infrastructure.db.distributed.placement import every_shard
+from sandbox.infrastructure.db.engine import connection, transaction
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.work import pooled
 from tests.harness.world import World

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from sandbox.domain.clock_target import seconds_ahead
 from sandbox.domain.unit import IdempotencyKey
 from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.worlds.clock.advancer import ClockAdvancer
-from sandbox.worlds.clock.service import ClockService
+from sandbox.worlds.clock.service import AdvanceClockBody, ClockService
 from tests.harness.receiver import Received, Receiver
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
@@ -55,7 +54,7 @@ async def test_an_interrupted_advance_keeps_its_target_even_after_days(world: Wo
     context = request_of(world.merchant_id, key)
     runs: list[dict[str, Any]] = []
     while not runs or not runs[-1]["complete"]:
-        result = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
+        result = await interrupted_clock.advance_clock(context, AdvanceClockBody(seconds=200 * 3600))
         runs.append(json.loads(result.body))
         assert len(runs) < 10
     assert len(runs) > 3, "the advance must be interrupted more than a day after its start"
@@ -70,7 +69,7 @@ async def test_the_key_of_an_interrupted_advance_is_refused_for_other_requests(
     create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    result = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
+    result = await interrupted_clock.advance_clock(context, AdvanceClockBody(seconds=200 * 3600))
     assert not json.loads(result.body)["complete"]
     headers = {"X-IDEMPOTENCY-KEY": key.key}
     for path, body in (
@@ -81,7 +80,7 @@ async def test_the_key_of_an_interrupted_advance_is_refused_for_other_requests(
     ):
         other = world.client.post(path, json=body, headers=headers)
         assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), path
-    again = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
+    again = await interrupted_clock.advance_clock(context, AdvanceClockBody(seconds=200 * 3600))
     assert json.loads(again.body)["from"] == json.loads(result.body)["now"], (
         "the refused requests must not prevent the advance from resuming"
     )
@@ -94,12 +93,12 @@ async def test_a_repeated_advance_completes_if_the_running_clock_has_passed_its_
     create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    result = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
+    result = await interrupted_clock.advance_clock(context, AdvanceClockBody(seconds=200 * 3600))
     assert not json.loads(result.body)["complete"]
     await asyncio.to_thread(world.shift_clock, 300 * 3600)
     last = result
     while not json.loads(last.body)["complete"]:
-        last = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
+        last = await interrupted_clock.advance_clock(context, AdvanceClockBody(seconds=200 * 3600))
         assert last.status == 200, last.body
     assert json.loads(last.body)["now"] > json.loads(result.body)["now"]
     world.assert_clean()

@@ -44,7 +44,7 @@ TEMPLATES = {
 }
 """Constants that are a part or the template of other constants."""
 BUILT_AT_RUN_TIME = {
-    "sandbox.worlds.merchants.service.delete",
+    "sandbox.worlds.merchants.service.delete_merchant",
     "sandbox.worlds.bundles.export.read_world",
     "sandbox.worlds.snapshots.store._delete_later_rows",
     "sandbox.worlds.snapshots.store._parts",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.worlds.merchants.api_keys import SECRET_SIZE, merchant_of, new_api_key
+from sandbox.worlds.merchants.key_format import SECRET_SIZE, merchant_of, new_api_key
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from sandbox.infrastructure.db.connector import Connector
 from sandbox.infrastructure.db.distributed import node_pool
-from sandbox.infrastructure.db.distributed.cluster import Node
+from sandbox.infrastructure.db.distributed.cluster import Cluster, Node
+from sandbox.infrastructure.db.distributed.cluster_pools import ClusterPools
 from sandbox.infrastructure.db.distributed.node_pool import AllBusyError, NodePool
 from sandbox.infrastructure.db.engine import APPLICATION_ROLE
-from sandbox.infrastructure.db.pools import Pools
 from tests.harness.world import Stack
 
 SIZE = 2
@@ -19,7 +20,8 @@ SIZE = 2
 @pytest.fixture
 async def pool(stack: Stack) -> AsyncIterator[NodePool]:
     """Yield a pool of SIZE connections."""
-    pools = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", SIZE, APPLICATION_ROLE, {"role": "none"})
+    url = "postgresql://postgres@127.0.0.1/sandbox?sslmode=disable"
+    pools = ClusterPools(Connector(url, APPLICATION_ROLE, {"role": "none"}), SIZE, Cluster([], []))
     pool = await pools._open_node_pool(SIZE, Node(stack.database_url.partition("?host=")[2], 5432))
     yield pool
     await asyncio.wait_for(pool.close(), 30)

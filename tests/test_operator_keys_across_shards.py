@@ -46,7 +46,7 @@ async def records(stack: Stack, key: str) -> list[int]:
 
 
 async def delete(merchants: MerchantService, world: World, key: str) -> CommandResult:
-    return await merchants.delete(context_of(key), world.merchant_id)
+    return await merchants.delete_merchant(context_of(key), world.merchant_id)
 
 
 async def test_a_deletion_is_repeated_with_the_same_result(stack: Stack, world: World, merchants: MerchantService) -> None:
@@ -54,7 +54,7 @@ async def test_a_deletion_is_repeated_with_the_same_result(stack: Stack, world: 
     first, second = [await delete(merchants, world, key) for _ in range(2)]
     assert (first.status, second.status, second.replayed) == (204, 204, True)
     assert await records(stack, key) == [204]
-    refused = await merchants.delete(context_of(key, b"another request"), world.merchant_id)
+    refused = await merchants.delete_merchant(context_of(key, b"another request"), world.merchant_id)
     assert refused.status == 422
     again = [await delete(merchants, world, key + "2") for _ in range(2)]
     assert [(result.status, result.replayed) for result in again] == [(404, False), (404, True)]
@@ -63,7 +63,7 @@ async def test_a_deletion_is_repeated_with_the_same_result(stack: Stack, world: 
 async def test_many_deletions_at_once_do_not_wait_for_each_others_connections(merchants: MerchantService) -> None:
     """Each takes two connections at a time. The pool has four."""
     prefix = uuid.uuid4().hex
-    deletions = (merchants.delete(context_of(f"{prefix}-{number}"), str(uuid.uuid4())) for number in range(16))
+    deletions = (merchants.delete_merchant(context_of(f"{prefix}-{number}"), str(uuid.uuid4())) for number in range(16))
     assert [result.status for result in await asyncio.gather(*deletions)] == [404] * 16
 
 
@@ -76,7 +76,7 @@ async def test_a_deletion_that_was_interrupted_is_finished(
     if is_deleted:
         assert (await delete(merchants, world, key)).status == 204
     else:
-        assert (await merchants.delete(context_of(key), str(uuid.uuid4()))).status == 404
+        assert (await merchants.delete_merchant(context_of(key), str(uuid.uuid4()))).status == 404
     await execute(stack, "UPDATE operator_keys SET status = 102, body = '' WHERE key = $1", key)
     assert (await delete(merchants, world, key)).status == 204
     assert await records(stack, key) == [204]

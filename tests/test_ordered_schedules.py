@@ -164,7 +164,7 @@ class Schedule:
     async def resend(self, number: int) -> None:
         if self.deliveries:
             delivery_id = self.deliveries[number % len(self.deliveries)]
-            response = await DeliveryService(units_of_work()).resend(request_of(self.merchant_id), delivery_id)
+            response = await DeliveryService(units_of_work()).resend_webhook_delivery(request_of(self.merchant_id), delivery_id)
             assert response.status == 200
 
     async def advance(self, number: int) -> None:

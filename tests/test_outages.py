@@ -32,8 +32,7 @@ from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.server.request_log import RequestLog
 from sandbox.server.runtime.listening_sockets import Probe
 from sandbox.users.aggregator.feed_clients import FetchFailedError, HttpVendor, PageRequest
-from sandbox.users.bulk_credit.api import UploadForm
-from sandbox.users.bulk_credit.upload import Upload, receive_file
+from sandbox.users.bulk_credit.upload import Upload, UploadForm, receive_file
 from tests.harness.raw_server import LOOPBACK, OK, responding_with, sending, serving
 from tests.harness.waiting import until
 from tests.harness.work import pooled

@@ -48,13 +48,13 @@ EXEMPT = {
     "sandbox.infrastructure.db.copy_target._FIND": "it reads the catalogue too",
     "sandbox.users.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, only when there are new ones",
     "sandbox.users.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, on request",
-    "sandbox.worlds.snapshots.service._count": "it counts the snapshots, of which there are few",
+    "sandbox.worlds.snapshots.service._COUNT": "it counts the snapshots, of which there are few",
     "ipn.callback._FIND": "it is the template of two statements, which are tested",
     "ipn.callback._FIND_OF_MERCHANT": "it is the template of two statements, which are tested",
 }
 """Constants that are not tested, and why: the statement may read many rows, or the text is only a part of one."""
 BUILT_AT_RUN_TIME = {
-    "sandbox.worlds.merchants.service.delete": "it deletes a merchant, table by table",
+    "sandbox.worlds.merchants.service.delete_merchant": "it deletes a merchant, table by table",
     "sandbox.worlds.snapshots.store": "it reads all of a merchant's rows, as above",
     "sandbox.worlds.bundles.export.read_world": "an export reads all of a merchant's rows; its plans use statistics",
 }
@@ -116,9 +116,9 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.users.sales.service._LIST": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
     "sandbox.users.sales.service._LIST_BY_USER": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
     "sandbox.users.sales.service._RECONCILE": (MERCHANT, A, A, ["APPROVED"] * BATCH),
-    "sandbox.users.history._HISTORY": (MERCHANT, ids()[0], A, A, A, list(MOVEMENTS)),
-    "sandbox.users.history._HISTORY_BY_PAYOUT": (MERCHANT, ids()[0]),
-    "sandbox.users.history._TRANSACTIONS": (MERCHANT, ids()[0], A, A, A, TYPES, ["WALLET_ADVANCE"]),
+    "sandbox.users.wallets._HISTORY": (MERCHANT, ids()[0], A, A, A, list(MOVEMENTS)),
+    "sandbox.users.wallets._HISTORY_BY_PAYOUT": (MERCHANT, ids()[0]),
+    "sandbox.users.wallets._TRANSACTIONS": (MERCHANT, ids()[0], A, A, A, TYPES, ["WALLET_ADVANCE"]),
     "sandbox.users.search._END": (MERCHANT, A, A, 5 * BATCH),
     "sandbox.users.search._SEARCH": (MERCHANT, A, A, BATCH, "REF-", MIN_ID, MIN_ID),
     "sandbox.users.service._CHANGE": (MERCHANT, A, A, "another", None, None, None, None),

@@ -312,7 +312,7 @@ async def service(stack: Stack) -> AsyncIterator[ReceiverTestService]:
 
 async def _start(service: ReceiverTestService, world: World, url: str) -> str:
     context = RequestContext(world.merchant_id, None, "r", PATH, "")
-    result = await service.create(context, ReceiverTestBody(url=url, secret=SECRET))
+    result = await service.create_receiver_test(context, ReceiverTestBody(url=url, secret=SECRET))
     test_id: str = json.loads(result.body)["id"]
     return test_id
 

@@ -21,8 +21,8 @@ from sandbox.server.app import create_app
 from sandbox.server.docs.openapi import documented
 from sandbox.users.aggregator.requests import SourceBody
 from sandbox.webhooks.endpoints.requests import CreateEndpointBody
-from sandbox.webhooks.endpoints.service import CreatedEndpoint
-from sandbox.worlds.merchants.api import CreateMerchantBody
+from sandbox.webhooks.endpoints.rows import CreatedEndpoint
+from sandbox.worlds.merchants.requests import CreateMerchantBody
 from sandbox.worlds.merchants.service import NewMerchant
 
 PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")

@@ -373,7 +373,7 @@ def test_a_merchant_is_deleted_even_if_a_worker_locks_its_deliveries_in_another_
                 with contextlib.suppress(asyncpg.DeadlockDetectedError):  # on a very slow machine, the worker is aborted
                     async with worker.transaction():
                         await worker.execute(touch, world.merchant_id, deliveries[-1]["id"])
-                        deletion = asyncio.create_task(service.delete(request_of(""), world.merchant_id))
+                        deletion = asyncio.create_task(service.delete_merchant(request_of(""), world.merchant_id))
                         await wait_until_blocking(world, worker)
                         await worker.execute(touch, world.merchant_id, deliveries[0]["id"])
                 await deletion

@@ -2,6 +2,7 @@
 
 import uuid
 from collections import Counter
+from typing import Any
 
 import asyncpg
 import pytest
@@ -52,11 +53,11 @@ async def test_reads_on_all_shards_leave_out_nodes_that_do_not_respond(stack: St
 
     real_acquire = engine.Pools.acquire
 
-    async def acquire(self: engine.Pools, owner: Shard) -> object:
+    async def acquire(self: engine.Pools, owner: Shard, *entry: Any) -> object:
         if owner.node in down:
             raise ConnectionRefusedError("connection refused")
         reads[str(owner.node)] += 1
-        return await real_acquire(self, str(uuid.UUID(int=0)))
+        return await real_acquire(self, str(uuid.UUID(int=0)), *entry)
 
     async def read(conn: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> list[int]:
         return [await conn.fetchval("SELECT 1")]

@@ -95,7 +95,7 @@ async def test_a_world_is_exported_and_imported(stack: Stack, world: World, rece
         bundle = await service.export(world.merchant_id)
         assert comparable(json.loads(bundle)) == comparable(exported(world))
         with World.create(stack) as target:
-            result = await service.replace(request_of(target.merchant_id), parse_bundle(bundle))
+            result = await service.import_world(request_of(target.merchant_id), parse_bundle(bundle))
             assert (result.status, json.loads(result.body)["imported"]) == (200, True)
             assert comparable(exported(target))["tables"] == comparable(exported(world))["tables"]
             target.assert_clean()
@@ -113,7 +113,7 @@ async def test_a_bulk_credit_file_is_stored(world: World, views: str) -> None:
 async def test_a_merchant_is_deleted(world: World, receiver: Receiver, views: str) -> None:
     fill(world, receiver)
     box, work = SecretBox(bytes(32)), units_of_work()
-    result = await MerchantService(work, box, EndpointService(work, box, ()), "http://ipn.example").delete(
+    result = await MerchantService(work, box, EndpointService(work, box, ()), "http://ipn.example").delete_merchant(
         request_of(""), world.merchant_id
     )
     assert result.status == 204

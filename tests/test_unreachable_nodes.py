@@ -5,19 +5,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from sandbox.infrastructure.db import pools
+from sandbox.infrastructure.db.connector import Connector
+from sandbox.infrastructure.db.distributed import cluster_pools as module
 from sandbox.infrastructure.db.distributed.cluster import Cluster, Node
+from sandbox.infrastructure.db.distributed.cluster_pools import SHARED_CONNECTIONS, ClusterPools
 from sandbox.infrastructure.db.engine import APPLICATION_ROLE
-from sandbox.infrastructure.db.pools import SHARED_CONNECTIONS, Pools
 from tests.harness.proxy import Proxy
 from tests.harness.world import Stack
 
 
+def cluster_pools() -> ClusterPools:
+    connector = Connector("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", APPLICATION_ROLE, {})
+    return ClusterPools(connector, 4, Cluster([], []))
+
+
 async def test_only_one_request_waits_for_a_node_that_does_not_respond(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     async with Proxy(f"{stack.database_url.partition('?host=')[2]}/.s.PGSQL.5432").serving() as proxy:
-        opened = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", 4, APPLICATION_ROLE, {})
+        opened = cluster_pools()
         node = Node("127.0.0.1", proxy.port)
         pool, conn = await opened._take_shared(node)  # its own time limit stays long, for slow machines
         conn.terminate()
@@ -25,7 +31,7 @@ async def test_only_one_request_waits_for_a_node_that_does_not_respond(stack: St
         other = Node(stack.database_url.partition("?host=")[2], 5432)
         pool, conn = await opened._take_shared(other)
         await pool.release(conn)
-        monkeypatch.setattr(pools, "CONNECT_SECONDS", 0.2)
+        monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
 
         async def probe_together() -> list[str]:
             results = await asyncio.gather(*(opened.probe(node) for _ in range(3)), return_exceptions=True)
@@ -44,7 +50,7 @@ async def test_only_one_request_waits_for_a_node_that_does_not_respond(stack: St
             assert await probe_together() == ["TimeoutError", "ConnectionError", "ConnectionError"]
             proxy.flows.set()
             clock.now += 2
-            monkeypatch.setattr(pools, "CONNECT_SECONDS", 5.0)
+            monkeypatch.setattr(module, "CONNECT_SECONDS", 5.0)
             assert await probe_together() == ["NoneType", "ConnectionError", "ConnectionError"]
             assert not opened.is_down(node)
             assert await probe_together() == ["NoneType"] * 3
@@ -67,7 +73,7 @@ async def test_another_node_takes_the_place_of_one_that_is_starting(stack: Stack
     path = f"{stack.database_url.partition('?host=')[2]}/.s.PGSQL.5432"
     starting = await asyncio.start_server(refuse_to_start, "127.0.0.1", 0)
     async with starting, Proxy(path).serving() as proxy:
-        opened = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", 4, APPLICATION_ROLE, {})
+        opened = cluster_pools()
         nodes = [Node("127.0.0.1", starting.sockets[0].getsockname()[1]), Node("127.0.0.1", proxy.port)]
         try:
             for _ in range(2):
@@ -83,15 +89,15 @@ async def test_another_node_takes_the_place_of_one_that_is_starting(stack: Stack
 
 async def test_a_node_whose_connections_are_all_busy_is_not_down(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Proxy(f"{stack.database_url.partition('?host=')[2]}/.s.PGSQL.5432").serving() as proxy:
-        opened = Pools("postgresql://postgres@127.0.0.1/sandbox?sslmode=disable", 4, APPLICATION_ROLE, {})
+        opened = cluster_pools()
         node = Node("127.0.0.1", proxy.port)
         try:
             taken = [await opened._take_shared(node) for _ in range(SHARED_CONNECTIONS)]
-            monkeypatch.setattr(pools, "CONNECT_SECONDS", 0.2)
+            monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
             with pytest.raises(TimeoutError):
                 await opened.probe(node)
             assert not opened.is_down(node)
-            monkeypatch.setattr(pools, "CONNECT_SECONDS", 5.0)
+            monkeypatch.setattr(module, "CONNECT_SECONDS", 5.0)
             for pool, conn in taken:
                 await pool.release(conn)
             await opened.probe(node)

@@ -12,6 +12,7 @@ from arq.worker import Worker
 
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.users.sales.scheduled import ScheduledSales
 
@@ -42,13 +43,10 @@ def cron_jobs() -> list[CronJob]:
 
 async def run_cron_jobs(redis_url: str, sales: ScheduledSales) -> None:
     """Run the cron jobs until cancelled. While Redis is unavailable, none runs."""
-
-    def log_outage(error: BaseException) -> None:
-        _log.warning("redis_unavailable", error=repr(error)[:300], note="no scheduled jobs run")
-
+    outage = Outage("redis_unavailable", note="no scheduled jobs run")
     clock = asyncio.get_running_loop().time
     # arq's worker ends when Redis becomes unavailable.
-    async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, log_outage):
+    async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, outage.log):
         started = clock()
         with attempt:
             await _run_until_outage(redis_url, sales)

@@ -20,6 +20,7 @@ from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.live_feed import LiveFeed
 from sandbox.infrastructure.logs import end_log_buffering
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.redis_messages import RedisConnection, RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -60,13 +61,10 @@ async def listen_forever(redis_url: str, wake_handlers: WakeHandlers) -> None:
 
     If a wake-up is lost, the next sweep finds the work.
     """
-
-    def log_outage(error: BaseException) -> None:
-        _log.warning("redis_unavailable", error=repr(error)[:300], note="the sweep finds the work")
-
+    outage = Outage("redis_unavailable", note="the sweep finds the work")
     redis = RedisConnection(redis_url)
     try:
-        async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, log_outage):
+        async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, outage.log):
             with attempt:
                 while True:
                     wake_ups = await take_wake_ups(redis)

@@ -9,7 +9,8 @@ import structlog
 from asyncpg import LockNotAvailableError
 
 from sandbox.domain.unit import UnitOfWork
-from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, shard_of
+from sandbox.infrastructure.db.distributed.placement import shard_of
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.payouts.steps import take_due_steps, take_due_steps_together
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.delivery.deliverer import Deliverer

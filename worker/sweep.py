@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from sandbox.infrastructure.db.all_shards import on_every_shard
-from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection, every_shard
+from sandbox.infrastructure.db.distributed.placement import every_shard
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection
 from sandbox.infrastructure.metrics import WORK_LAG
 from sandbox.unit_of_work.transaction import write_rows
 from sandbox.webhooks.delivery.outbox import LEASE

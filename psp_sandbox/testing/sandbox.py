@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psp_sandbox.client import Client, ProblemError, PspError
 from psp_sandbox.client.models import CatalogueEntry, NewMerchant
+from psp_sandbox.testing.options import UsageError
 from psp_sandbox.testing.process import Address
 from psp_sandbox.testing.receiver import LOOPBACK, Receiver
 from psp_sandbox.testing.recording import Recording
@@ -46,7 +47,7 @@ class Sandbox:
         """API key → where its calls are recorded."""
         self._waiting: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
         self._deleter: threading.Thread | None = None
-        self.catalogue: dict[str, CatalogueEntry] = {}
+        self._scenarios: dict[str, CatalogueEntry] = {}
         """The built-in scenarios by name, once a test has needed them."""
 
     def _record(self, request: "httpx.Request") -> None:
@@ -72,6 +73,19 @@ class Sandbox:
                 raise
             hint = "Pass the operator's key of this sandbox with --psp-admin-key or PSP_ADMIN_KEY."
             raise PspError(f"{self.url} does not accept the operator's key. {hint} ({problem})") from problem
+
+    def scenario(self, name: str, client: Client) -> CatalogueEntry:
+        """Return a scenario: a built-in one, or one of the client's merchant. Raises UsageError if there is none."""
+        if name in self._scenarios:
+            return self._scenarios[name]
+        # The first test reads the catalogue for all; a name that is not in it may be one of the merchant's own.
+        by_name: dict[str, CatalogueEntry] = {}
+        for entry in client.scenarios.catalogue().scenarios:
+            by_name.setdefault(entry.scenario.name, entry)
+        self._scenarios.update({key: entry for key, entry in by_name.items() if entry.scenario.source == "builtin"})
+        if name not in by_name:
+            raise UsageError(f"There is no scenario {name!r}. There are: {', '.join(sorted(by_name))}.")
+        return by_name[name]
 
     def delete_later(self, merchant_id: str) -> None:
         """Delete a merchant in the background, while the next test runs."""

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from psp_sandbox.client import AsyncClient, Client
-from psp_sandbox.client.models import CatalogueEntry, ClockRun, Drained, ExamplePayout, Payout
+from psp_sandbox.client.models import ClockRun, Drained, ExamplePayout, Payout
 from psp_sandbox.testing.apps import Apps
 from psp_sandbox.testing.connections import send, short_lived
 from psp_sandbox.testing.faults import SPOILING_KINDS, Fault, fault_body
@@ -119,7 +119,7 @@ class World:
         ProblemError if the payout is refused, such as InsufficientBalance.
         """
         __tracebackhide__ = True
-        entry = self._scenario(scenario)
+        entry = self._sandbox.scenario(scenario, self.client)
         example = entry.example
         return self._see(
             self.client.payouts.create(
@@ -168,19 +168,6 @@ class World:
     def _see(self, payout: Payout) -> Payout:
         self._seen.add(payout.id)
         return payout
-
-    def _scenario(self, name: str) -> CatalogueEntry:
-        shared = self._sandbox.catalogue
-        if name in shared:
-            return shared[name]
-        # The first test reads the catalogue for all; a name that is not in it may be one of the merchant's own.
-        by_name: dict[str, CatalogueEntry] = {}
-        for entry in self.client.scenarios.catalogue().scenarios:
-            by_name.setdefault(entry.scenario.name, entry)
-        shared.update({key: entry for key, entry in by_name.items() if entry.scenario.source == "builtin"})
-        if name not in by_name:
-            raise UsageError(f"There is no scenario {name!r}. There are: {', '.join(sorted(by_name))}.")
-        return by_name[name]
 
     # Time.
 

@@ -1,6 +1,6 @@
 """Declare API operations. Each operation's route, checks and OpenAPI entry are derived from its declaration.
 
-A slice decorates the methods of its API class with `get`, `post`, `put`, `patch` or `delete`; `operations_of` collects them.
+A slice decorates the methods of its service with `get`, `post`, `put`, `patch` or `delete`; `operations_of` collects them.
 """
 
 import functools
@@ -50,14 +50,12 @@ class Form(Protocol):
 
 
 async def _unbound(*_: Any, **__: Any) -> Any:
-    raise TypeError("this operation is not bound to an API object; see operations_of")
+    raise TypeError("this operation is not bound to an object; see operations_of")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """An operation's inputs, responses and requirements. Used as a decorator on the method that does it.
-
-    This is a method of a service or, if the request must be translated first, of an API class.
 
     The method gets what its parameters name: path parameters, the decoded `body`, the `request` or a part of it (PARTS). An id
     in the path is annotated as `Uuid`, which is both its check and its documentation. The method returns a CommandResult, a
@@ -111,7 +109,7 @@ class Operation:
     handler: Callable[..., Awaitable[Any]] = _unbound
 
     def __call__(self, handler: H) -> H:
-        """Declare a method of an API class."""
+        """Declare a method."""
         handler.__operation__ = self  # type: ignore[attr-defined]  # functions accept any attribute
         return handler
 
@@ -161,28 +159,28 @@ patch: Final = functools.partial(Operation, "PATCH")
 delete: Final = functools.partial(Operation, "DELETE")
 
 
-def operations_of(*apis: object) -> list[Operation]:
+def operations_of(*services: object) -> list[Operation]:
     """Return the operations declared on these objects, bound, in source order.
 
     Raises TypeError if a handler's parameters do not match its declaration.
     """
     found = []
-    for api in apis:
-        for name, member in vars(type(api)).items():
+    for service in services:
+        for name, member in vars(type(service)).items():
             declared = getattr(member, "__operation__", None)
             if isinstance(declared, Operation):
                 operation = replace(
-                    declared, id=declared.id or name, handler=getattr(api, name), check=_check_of(declared, api)
+                    declared, id=declared.id or name, handler=getattr(service, name), check=_check_of(declared, service)
                 )
                 _require_matching_parameters(operation)
                 found.append(operation)
     return found
 
 
-def _check_of(operation: Operation, api: object) -> Check | None:
+def _check_of(operation: Operation, service: object) -> Check | None:
     check = operation.check
     takes_self = check is not None and len(inspect.signature(check).parameters) > 1
-    return functools.partial(check, api) if check is not None and takes_self else check
+    return functools.partial(check, service) if check is not None and takes_self else check
 
 
 def request_parameters(operation: Operation) -> list[str]:

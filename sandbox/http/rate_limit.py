@@ -6,10 +6,9 @@ The window is measured in host time plus the time by which the merchant's clock 
 import time
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.infrastructure.clock_advance import clock_advance_key
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ redis.call('LTRIM', KEYS[1], -limit, -1)
 redis.call('PEXPIRE', KEYS[1], window)
 return 0
 """
-_log = structlog.get_logger()
 
 
 class RateLimiter:
@@ -43,7 +41,7 @@ class RateLimiter:
         """The connection to Redis opens with the first limited request."""
         self._url = redis_url
         self._redis: Redis | None = None
-        self._is_redis_down = False
+        self._outage = Outage("redis_unavailable", note="requests are not rate limited")
 
     async def acquire(self, scope: str, identity: str, merchant_id: str, limit: int, window: float, now: float) -> float:
         """Count a request if it is allowed and return 0; otherwise return the seconds until the next one is allowed.
@@ -76,11 +74,9 @@ class RateLimiter:
         try:
             seconds = await self.acquire(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except REDIS_ERRORS as error:
-            if not self._is_redis_down:
-                _log.warning("redis_unavailable", error=repr(error)[:300], note="requests are not rate limited")
-            self._is_redis_down = True
+            self._outage.log_once(error)
             return
-        self._is_redis_down = False
+        self._outage.ended()
         _raise_if_limited(seconds, per_minute)
 
     async def close(self) -> None:

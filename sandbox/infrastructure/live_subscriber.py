@@ -16,6 +16,7 @@ from tenacity import RetryCallState
 
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.live_feed import CHANNEL, Message, connect
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
@@ -107,12 +108,10 @@ class LiveSubscriber:
                     await getattr(self._pubsub, command)(name)
 
     async def _listen_forever(self) -> None:
-        def log_outage(error: BaseException) -> None:
-            _log.warning("redis_unavailable", error=repr(error)[:300], note="live updates are not received")
-
+        outage = Outage("redis_unavailable", note="live updates are not received")
         redis = connect(self._redis_url, read_timeout=None)
         try:
-            async for attempt in backoff(0.1, 2.0, REDIS_ERRORS, log_outage):
+            async for attempt in backoff(0.1, 2.0, REDIS_ERRORS, outage.log):
                 with attempt:
                     await self._listen(redis, attempt.retry_state)
         finally:

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import structlog
 from redis.asyncio import ConnectionPool
 from redis.exceptions import ResponseError
 
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
@@ -19,7 +19,6 @@ _SEND_SECONDS: Final = 2.0
 """Time limit for one message and its replies. A Redis that hangs would block the sender forever."""
 _PAUSE_SECONDS: Final = 0.2
 """Pause after an error."""
-_log = structlog.get_logger()
 
 
 class RedisConnection:
@@ -68,7 +67,7 @@ class RedisSender:
         self._sources: list[TakeCommands] = []
         self._has_commands = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._is_redis_down = False
+        self._outage = Outage("redis_unavailable", note="the sweep finds the work")
 
     def add_source(self, take: TakeCommands) -> None:
         """Add a source. Its commands are sent behind those of earlier sources."""
@@ -101,9 +100,7 @@ class RedisSender:
                 continue
             try:
                 await self._connection.execute(commands, _SEND_SECONDS)
-                self._is_redis_down = False
+                self._outage.ended()
             except REDIS_ERRORS as error:
-                if not self._is_redis_down:
-                    _log.warning("redis_unavailable", error=repr(error)[:300], note="the sweep finds the work")
-                self._is_redis_down = True
+                self._outage.log_once(error)
                 await asyncio.sleep(_PAUSE_SECONDS)

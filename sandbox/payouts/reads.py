@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from sandbox.domain.errors import Problem
 from sandbox.domain.payout import COLUMNS, Payout, to_payout
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.shared_reads import SharedReads
@@ -17,6 +18,18 @@ class PayoutReads(SharedReads[Payout]):
 
     def __init__(self) -> None:
         super().__init__(_read)
+
+    async def require(self, merchant_id: str, payout_id: str) -> Payout:
+        """Return a payout. Raises NOT_FOUND."""
+        found = await self.get(merchant_id, payout_id)
+        if found is None:
+            raise not_found(payout_id)
+        return found
+
+
+def not_found(payout_id: str) -> Problem:
+    """Return the problem for a payout that does not exist."""
+    return Problem("NOT_FOUND", f"Payout {payout_id} not found.")
 
 
 async def _read(merchant_id: str, payout_ids: Sequence[str]) -> Mapping[str, Payout]:

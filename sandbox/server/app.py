@@ -23,16 +23,14 @@ from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
-from sandbox.payouts.api import PayoutApi
 from sandbox.payouts.balance.service import BalanceService
 from sandbox.payouts.directory.api import DirectoryApi
 from sandbox.payouts.directory.loader import load_directory
 from sandbox.payouts.reads import PayoutReads
-from sandbox.payouts.scenarios.api import ScenarioApi
 from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.payouts.scenarios.service import ScenarioService
 from sandbox.payouts.service import PayoutService
-from sandbox.payouts.simulate_api import SimulateApi
+from sandbox.payouts.simulation import SimulationService
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.server.console.app import Console
 from sandbox.server.docs.api import DocsApi
@@ -43,16 +41,12 @@ from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.aggregator.service import AggregatorService
-from sandbox.users.api import UserApi
-from sandbox.users.bulk_credit.api import BulkCreditApi
 from sandbox.users.bulk_credit.service import BulkCreditService
-from sandbox.users.sales.api import SaleApi
 from sandbox.users.sales.service import SalesService
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.users.vendor_feed.api import FeedApi
 from sandbox.users.vendor_feed.service import FeedService
-from sandbox.webhooks.api import DeliveryApi, EndpointApi
+from sandbox.users.wallets import WalletService
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.endpoints.secrets import SecretService
@@ -62,21 +56,17 @@ from sandbox.webhooks.listeners.relay import Relay
 from sandbox.webhooks.listeners.service import ListenerService
 from sandbox.webhooks.outbound.sender import WebhookSender
 from sandbox.webhooks.preview import PreviewService
-from sandbox.webhooks.receiver_tests.api import ReceiverTestApi
 from sandbox.webhooks.receiver_tests.service import ReceiverTestService
 from sandbox.webhooks.recovery import RecoveryService
-from sandbox.worlds.audit.api import AuditApi
-from sandbox.worlds.bundles.api import BundleApi
+from sandbox.worlds.audit.service import AuditService
 from sandbox.worlds.bundles.service import BundleService
 from sandbox.worlds.clock.advancer import ClockAdvancer
-from sandbox.worlds.clock.api import ClockApi
 from sandbox.worlds.clock.due import DueService
 from sandbox.worlds.clock.service import ClockService
-from sandbox.worlds.merchants.api import KeyApi, MerchantApi
 from sandbox.worlds.merchants.key_ring import KeyRing
+from sandbox.worlds.merchants.keys import KeyService
 from sandbox.worlds.merchants.service import MerchantService
 from sandbox.worlds.merchants.settings import SettingsService
-from sandbox.worlds.merchants.settings_api import SettingsApi
 from sandbox.worlds.overview.service import OverviewService
 from sandbox.worlds.snapshots.service import WorldService
 from sandbox.worlds.stream.api import StreamApi
@@ -110,7 +100,6 @@ def create_app(settings: Settings) -> Application:
     box = SecretBox(settings.secret_key)
     directory = load_directory()
     endpoints = EndpointService(work, box, settings.webhook_allow)
-    merchants = MerchantService(work, box, endpoints, settings.ipn_url)
     summaries = SummaryCache(settings.redis_url)
     advancer = ClockAdvancer(work)
     feed = LiveFeed(sender)
@@ -120,7 +109,6 @@ def create_app(settings: Settings) -> Application:
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payout_reads = PayoutReads()
-    payouts = PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads))
     clock = ClockService(work, advancer, summaries.add_clock_advance)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
 
@@ -142,34 +130,37 @@ def create_app(settings: Settings) -> Application:
             yield
 
     operations = operations_of(
-        UserApi(UserService(work, directory, summaries)),
-        BulkCreditApi(BulkCreditService(work)),
-        SaleApi(SalesService(work)),
-        PayoutApi(payouts),
-        SimulateApi(payouts),
+        UserService(work, directory),
+        WalletService(summaries),
+        BulkCreditService(work),
+        SalesService(work),
+        PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads)),
+        SimulationService(work, payout_reads),
         BalanceService(work),
         DirectoryApi(directory, work),
-        EndpointApi(endpoints),
+        endpoints,
         PreviewService(work),
         RecoveryService(work),
         SecretService(work, box),
-        DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
+        DeliveryService(work),
+        DeliveryExplainer(journal),
         ListenerService(work, box, Relay(box, subscriber, feed.notes, journal)),
-        MerchantApi(merchants),
-        KeyApi(merchants),
-        SettingsApi(SettingsService(work)),
-        ClockApi(clock, DueService(work.catalogue)),
+        MerchantService(work, box, endpoints, settings.ipn_url),
+        KeyService(work, box),
+        SettingsService(work),
+        clock,
+        DueService(work.catalogue),
         StreamApi(streams, keys),
-        AuditApi(),
+        AuditService(),
         OverviewService(),
-        FeedApi(FeedService()),
+        FeedService(),
         AggregatorService(work, box, settings.webhook_allow),
         JournalApi(journal),
         FaultService(work),
-        ReceiverTestApi(receiver_tests),
-        ScenarioApi(ScenarioService(work, directory)),
+        receiver_tests,
+        ScenarioService(work, directory),
         WorldService(work),
-        BundleApi(BundleService(work, box, directory, journal)),
+        BundleService(work, box, directory, journal),
         HealthApi(readiness),
     )
     operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue), GuideApi())

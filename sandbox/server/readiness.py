@@ -16,7 +16,8 @@ from redis.exceptions import OutOfMemoryError
 
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.db.distributed.cluster import Node
-from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, known_cluster, probe, read_cluster_again, shared_connection
+from sandbox.infrastructure.db.distributed.placement import known_cluster, probe, read_cluster_again
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, shared_connection
 from sandbox.infrastructure.db.migrate import completed_migrations, migration_ids
 from sandbox.infrastructure.disk import is_full
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS

@@ -17,7 +17,8 @@ from sandbox.domain.clock import truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import KEY_LIFETIME, UNFINISHED, is_stored, record_of, refuse, stored_result
 from sandbox.domain.unit import CommandResult, IdempotencyKey, KeyRecord, RequestContext
-from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection, every_shard, is_available, shard_of, transaction
+from sandbox.infrastructure.db.distributed.placement import every_shard, is_available, shard_of
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection, transaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import UnitOfWorkRunner

@@ -14,7 +14,8 @@ from sandbox.domain.idempotency import checkpoint, execute, lookup, refuse, stor
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.scenario_runner import run_due_inline
 from sandbox.domain.unit import Command, CommandResult, RequestContext, UnitOfWork
-from sandbox.infrastructure.db.engine import node_of, shard_of, transaction
+from sandbox.infrastructure.db.distributed.placement import node_of, shard_of
+from sandbox.infrastructure.db.engine import transaction
 from sandbox.infrastructure.large_work import LARGE_BATCH, compute
 from sandbox.infrastructure.tasks import retrieve_error
 from sandbox.unit_of_work.batches import Batches

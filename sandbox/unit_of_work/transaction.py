@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from sandbox.domain.errors import CONTENTION, unavailable
-from sandbox.infrastructure.db.engine import (
-    CONNECTION_ERRORS,
-    RETRYABLE,
-    Owner,
-    connection,
-    database_unavailable,
-    shard_of,
-    transaction,
-)
+from sandbox.infrastructure.db.distributed.placement import shard_of
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, Owner, connection, database_unavailable, transaction
 
 if TYPE_CHECKING:
     from asyncpg import Record

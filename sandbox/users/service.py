@@ -1,6 +1,6 @@
 """Create, read and change users; record their transactions, request their payouts and return their totals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -9,33 +9,34 @@ from msgspec import UNSET
 
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
-from sandbox.domain.fields import results_of
-from sandbox.domain.money import CURRENCY
+from sandbox.domain.fields import Uuid, results_of
+from sandbox.domain.payout import Payout
 from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.user import COLUMNS, UserRow, to_user
-from sandbox.http.body import decode, decode_items
+from sandbox.http.body import amount_of, decode, decode_items
 from sandbox.http.body_errors import FieldProblem
-from sandbox.http.paging import Page, PageWindow, page
+from sandbox.http.operation import DATED_PAGE, PAGE, either, get, parameter, patch, post
+from sandbox.http.paging import MAX_SCANNED, Page, PageWindow, page
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.large_work import LARGE_BATCH, READS, compute
 from sandbox.payouts.directory.banks_and_wallets import Directory
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-from sandbox.users.commands import RecordTransaction, RequestPayout
+from sandbox.users.commands import RecordTransaction, RequestPayout, Transaction
 from sandbox.users.creation import insert_users
-from sandbox.users.history import transactions, wallet_entries
 from sandbox.users.requests import (
     ChangeUserBody,
+    CreateTransactionBody,
     CreateUserBody,
     CreateUsersBody,
     DestinationBody,
     NewUser,
+    RequestPayoutBody,
     new_user,
     user_codes,
     user_errors,
 )
 from sandbox.users.search import BY_EXTERNAL_ID, LIST, search_users
-from sandbox.users.summary_cache import CacheMiss, SummaryCache
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -48,6 +49,28 @@ _SUMS: Final = ("earned", "spent", "credited", "advances", "finals", "requested"
 
 _CHANGE: Final = _SQL["change"]
 _REQUESTS: Final = _SQL["requests"]
+
+
+_EXAMPLE: Final = {
+    "name": "Ayesha Khan",
+    "external_id": "customer-17",
+    "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"},
+}
+_PSP_DESTINATIONS: Final = (
+    "--account! {destination.account_number} --bank! {destination.bank_code} destination.dest_type=BANK",
+    "--account! {destination.account_number} --wallet! {destination.wallet_code} destination.dest_type=WALLET",
+    "",
+)
+_LINKS: Final = {
+    "get": ("get_user", "user_id"),
+    "summary": ("get_user_summary", "user_id"),
+    "balance": ("get_user_balance", "user_id"),
+    "change": ("change_user", "user_id"),
+    "transactions": ("list_user_transactions", "user_id"),
+    "history": ("list_wallet_entries", "user_id"),
+    "earn": ("create_user_transaction", "user_id"),
+    "request": ("request_user_payout", "user_id"),
+}
 
 
 class Destination(msgspec.Struct):
@@ -70,27 +93,6 @@ class User(msgspec.Struct):
     created_at: str
 
 
-class Summary(msgspec.Struct):
-    """The totals of a user's wallet.
-
-    `balance` = earned + credited + advances + finals − spent − payout_approved − payout_paid. `available` = balance −
-    payout_requested: the amount that can still be paid out.
-    """
-
-    user_id: str
-    currency: str
-    balance: Decimal
-    earned: Decimal
-    spent: Decimal
-    credited: Decimal
-    advances: Decimal
-    finals: Decimal
-    payout_requested: Decimal
-    payout_approved: Decimal
-    payout_paid: Decimal
-    available: Decimal
-
-
 class CreatedUser(msgspec.Struct):
     """The result of a batch item that was created."""
 
@@ -104,14 +106,6 @@ class UserResults(msgspec.Struct):
     results: Annotated[list[CreatedUser], results_of("CreatedUser", 1000)]
 
 
-class UserBalance(msgspec.Struct):
-    """The balance of a user's wallet, and the part of it that can still be paid out."""
-
-    user_id: str
-    balance: Decimal
-    available: Decimal
-
-
 class RequestedTotal(msgspec.Struct):
     """A user with payout requests waiting for approval."""
 
@@ -119,20 +113,39 @@ class RequestedTotal(msgspec.Struct):
     total_requested: Decimal
 
 
+async def read_user(merchant_id: str, user_id: str) -> UserRow:
+    """Return a user with the totals of the wallet. Raises NOT_FOUND."""
+    async with connection(merchant_id) as conn:
+        record = await conn.fetchrow(_GET, merchant_id, user_id)
+    if record is None:
+        raise _not_found(user_id)
+    return to_user(record)
+
+
 class UserService:
     """The operations on users and their wallets."""
 
-    def __init__(self, work: UnitOfWorkRunner, directory: Directory, cache: SummaryCache) -> None:
+    def __init__(self, work: UnitOfWorkRunner, directory: Directory) -> None:
         self._work = work
         self._directory = directory
-        self._cache = cache
         self._item_decoder = msgspec.json.Decoder(CreateUserBody)
 
-    def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+    def _check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         """Return the validation errors in a user's body that its schema cannot express."""
         return user_errors(fields, self._directory)
 
-    async def create(self, context: RequestContext, body: CreateUserBody) -> CommandResult:
+    @post(
+        "/api/v1/users",
+        "Create a user with a wallet",
+        {201: User},
+        CreateUserBody,
+        links=_LINKS,
+        errors=("DUPLICATE_REFERENCE",),
+        example=_EXAMPLE,
+        check=_check,
+        psp=either("users create {name} --external-id {external_id} --vendor-user-id {vendor_user_id}", *_PSP_DESTINATIONS),
+    )
+    async def create_user(self, context: RequestContext, body: CreateUserBody) -> CommandResult:
         """Create a user with an empty wallet: 201 with the user. Returns 409 if an id is taken; raises VALIDATION_ERROR."""
         new = new_user(body, self._directory)
 
@@ -145,11 +158,19 @@ class UserService:
 
         return await self._work.run(context, action)
 
-    async def create_many(self, context: RequestContext, body: CreateUsersBody) -> CommandResult:
+    @post(
+        "/api/v1/users/batch",
+        "Create up to 1000 users, each independently",
+        {200: UserResults},
+        CreateUsersBody,
+        example={"users": [_EXAMPLE]},
+        psp="users batch {users:file=users.csv}",
+    )
+    async def create_users(self, context: RequestContext, body: CreateUsersBody) -> CommandResult:
         """Create up to 1000 users independently: 200 with the result of each, in order."""
 
         def read(raw: bytes) -> NewUser:
-            return new_user(decode(self._item_decoder, raw, self.check), self._directory)
+            return new_user(decode(self._item_decoder, raw, self._check), self._directory)
 
         items = await compute(
             context.merchant_id, lambda: decode_items("users", body.users, read), is_large=len(body.users) > LARGE_BATCH
@@ -168,11 +189,23 @@ class UserService:
         # Reserve an id for each user.
         return await self._work.run(context, action, weight=len(items) // IDS_PER_PAYOUT + 1)
 
-    async def get(self, merchant_id: str, user_id: str) -> User:
+    @get("/api/v1/users/{user_id}", "Get a user", {200: User}, psp="users get")
+    async def get_user(self, merchant_id: str, user_id: Uuid) -> User:
         """Return a user. Raises NOT_FOUND."""
-        return _user(await self._row(merchant_id, user_id))
+        return _user(await read_user(merchant_id, user_id))
 
-    async def change(self, context: RequestContext, user_id: str, body: ChangeUserBody) -> CommandResult:
+    @patch(
+        "/api/v1/users/{user_id}",
+        "Change a user",
+        {200: User},
+        ChangeUserBody,
+        errors=("DUPLICATE_REFERENCE",),
+        example={"destination": _EXAMPLE["destination"]},
+        check=_check,
+        description="Payouts already requested keep their destination. Later payments for sales use the new one.",
+        psp=either("users change {user_id} --name {name} --external-id {external_id}", *_PSP_DESTINATIONS),
+    )
+    async def change_user(self, context: RequestContext, user_id: Uuid, body: ChangeUserBody) -> CommandResult:
         """Change the fields that the body contains: 200 with the user.
 
         Payouts that were requested before keep their destination. Returns 404 for an unknown user, 409 if another user has
@@ -204,10 +237,30 @@ class UserService:
 
         return await self._work.run(context, action)
 
-    async def list(self, merchant_id: str, window: PageWindow, filters: Mapping[str, str]) -> Page:
-        """Return a page of users, newest first. `filters` may have q and external_id, which at most one user has."""
-        external_id = filters.get("external_id")
-        if text := filters.get("q", "").strip():
+    @get(
+        "/api/v1/users",
+        "List users, newest first",
+        {200: list[User]},
+        query=(
+            *DATED_PAGE,
+            parameter("external_id", "Only the user with this external id.", type="string", minLength=1, maxLength=64),
+            parameter(
+                "q",
+                "Only users that this text finds. First those that it identifies, however old they are: by external id or "
+                "by the beginning of the id. Then those whose name, external id or id contains it. Both are newest first. A "
+                f"page that has searched {MAX_SCANNED} users ends there, even if it is empty; the next page continues.",
+                type="string",
+                minLength=1,
+                maxLength=100,
+            ),
+        ),
+        psp="users list --search {q}",
+        columns="external_id id name vendor_user_id created_at",
+    )
+    async def list_users(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
+        """Return a page of users, newest first. `query` may have q and external_id, which at most one user has."""
+        external_id = query.get("external_id")
+        if text := query.get("q", "").strip():
             async with READS.place(merchant_id):
                 matching = await search_users(merchant_id, window, text, external_id)
             return Page([_user(row) for row in matching.data], matching.has_more, matching.next_cursor)
@@ -217,60 +270,51 @@ class UserService:
         found = [_user(to_user(record)) for record in records]
         return page(found, window.limit, [user.id for user in found])
 
-    async def record(
-        self,
-        context: RequestContext,
-        user_id: str,
-        kind: str,
-        amount: Decimal,
-        reference: str | None,
+    @post(
+        "/api/v1/users/{user_id}/transactions",
+        "Record what a user earned or spent",
+        {201: Transaction},
+        CreateTransactionBody,
+        example={"type": "EARNED", "amount": "1000.00"},
+        psp="users record",
+    )
+    async def create_user_transaction(
+        self, context: RequestContext, body: CreateTransactionBody, user_id: Uuid
     ) -> CommandResult:
-        """Record what a user earned or spent. Raises NOT_FOUND if the id is malformed; other refusals are returned."""
-        return await self._work.submit(RecordTransaction(context, user_id, kind, amount, reference))
+        """Record what a user earned or spent. Raises VALIDATION_ERROR for the amount; other refusals are returned."""
+        amount = amount_of(body.amount)
+        return await self._work.submit(RecordTransaction(context, user_id, body.type, amount, body.reference))
 
-    async def transactions(self, merchant_id: str, user_id: str, window: PageWindow, types: Sequence[str]) -> Page:
-        """Return a page of a user's transactions of these types, newest first. Raises NOT_FOUND."""
-        await self._row(merchant_id, user_id)
-        return await transactions(merchant_id, user_id, window, types)
+    @post(
+        "/api/v1/users/{user_id}/payout",
+        "Request a payout to a user's destination",
+        {201: Payout},
+        RequestPayoutBody,
+        errors=("INVALID_STATE", "INSUFFICIENT_BALANCE"),
+        example={"amount": "30.00"},
+        description="The payout stays in REQUESTED until an admin approves or rejects it. Both the user's and the merchant's "
+        "available balance must cover it; an error says which one is too low. Until then, the amount is locked in the "
+        "merchant's balance.",
+        psp="users request",
+    )
+    async def request_user_payout(self, context: RequestContext, body: RequestPayoutBody, user_id: Uuid) -> CommandResult:
+        """Request a payout to the user's destination. Raises VALIDATION_ERROR for the amount; other refusals are returned."""
+        return await self._work.submit(RequestPayout(context, user_id, amount_of(body.amount)))
 
-    async def history(self, merchant_id: str, user_id: str, window: PageWindow, payout_id: str | None) -> Page:
-        """Return a page of a wallet's ledger entries, newest first; with a `payout_id`, only its entries. Raises NOT_FOUND."""
-        await self._row(merchant_id, user_id)
-        return await wallet_entries(merchant_id, user_id, window, payout_id)
-
-    async def request_payout(self, context: RequestContext, user_id: str, amount: Decimal) -> CommandResult:
-        """Request a payout to the user's destination. Raises NOT_FOUND if the id is malformed; other refusals are returned."""
-        return await self._work.submit(RequestPayout(context, user_id, amount))
-
-    async def balance(self, merchant_id: str, user_id: str) -> UserBalance:
-        """Return a user's balance as of the last commit. Raises NOT_FOUND."""
-        user = await self._row(merchant_id, user_id)
-        return UserBalance(user.id, user.balance, user.available)
-
-    async def summary(self, merchant_id: str, user_id: str) -> tuple[bytes, bool]:
-        """Return a user's summary as JSON, and whether it came from the cache. Raises NOT_FOUND."""
-        cached = await self._cache.get(merchant_id, user_id)
-        if isinstance(cached, bytes):
-            return cached, True
-        user = await self._row(merchant_id, user_id)
-        summary = msgspec.json.encode(_summary(user))
-        if isinstance(cached, CacheMiss):
-            await self._cache.fill(merchant_id, user_id, cached, user.version, summary)
-        return summary, False
-
-    async def requests(self, merchant_id: str, window: PageWindow) -> Page:
+    @get(
+        "/api/v1/payouts/requests",
+        "List users with payout requests waiting for approval",
+        {200: list[RequestedTotal]},
+        query=PAGE,
+        psp="payouts requests",
+        columns="user_id total_requested",
+    )
+    async def list_payout_requests(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with payout requests waiting for approval, newest user first."""
         async with connection(merchant_id) as conn:
             records = await conn.fetch(_REQUESTS, merchant_id, window.before, window.limit + 1)
         found = [RequestedTotal(record["user_id"], record["requested"]) for record in records]
         return page(found, window.limit, [request.user_id for request in found])
-
-    async def _row(self, merchant_id: str, user_id: str) -> UserRow:
-        async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_GET, merchant_id, user_id)
-        if record is None:
-            raise _not_found(user_id)
-        return to_user(record)
 
 
 def _not_found(user_id: str) -> Problem:
@@ -289,20 +333,3 @@ def _destination(user: NewUser | UserRow) -> Destination | None:
     if user.dest_type is None or user.account_number is None:
         return None
     return Destination(user.dest_type, user.bank_code, user.wallet_code, user.account_number)
-
-
-def _summary(user: UserRow) -> Summary:
-    return Summary(
-        user_id=user.id,
-        currency=CURRENCY,
-        balance=user.balance,
-        earned=user.earned,
-        spent=user.spent,
-        credited=user.credited,
-        advances=user.advances,
-        finals=user.finals,
-        payout_requested=user.requested,
-        payout_approved=user.approved,
-        payout_paid=user.paid,
-        available=user.available,
-    )

@@ -10,13 +10,14 @@ from sandbox.domain import redaction
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.enumerations import ERROR_CLASSES, DeliveryStatus, ErrorClass
 from sandbox.domain.errors import Problem
-from sandbox.domain.fields import AlwaysFalse
+from sandbox.domain.fields import AlwaysFalse, EmptyBody, Uuid
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.trace import HEADER as TRACEPARENT_HEADER
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.fault import damaged_body
-from sandbox.http.paging import Page, PageWindow, page
+from sandbox.http.operation import DATED_PAGE, get, parameter, post
+from sandbox.http.paging import Page, PageWindow, page, selected
 from sandbox.infrastructure.db.engine import connection, consistent_read
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -135,18 +136,31 @@ class DeliveryService:
     def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
-    async def events(self, merchant_id: str, window: PageWindow, payout_id: str | None = None) -> Page:
+    @get(
+        "/api/v1/events",
+        "List events, newest first",
+        {200: list[Event]},
+        query=(
+            *DATED_PAGE,
+            parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
+        ),
+        description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id.",
+        psp="events list --payout {payout_id}",
+        columns="id created_at type payout_id",
+    )
+    async def list_events(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of events, newest first: of all payouts, or of one."""
         arguments: list[Any] = [merchant_id, window.before, window.since, window.limit + 1]
         statement = _EVENTS
-        if payout_id is not None:
+        if "payout_id" in query:
             statement = _EVENTS_BY_PAYOUT
-            arguments.append(payout_id)
+            arguments.append(query["payout_id"])
         async with connection(merchant_id) as conn:
             found = [Event(**_event_fields(record)) for record in await conn.fetch(statement, *arguments)]
         return page(found, window.limit, [event.id for event in found])
 
-    async def event(self, merchant_id: str, event_id: str) -> EventWithDeliveries:
+    @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
+    async def get_event(self, merchant_id: str, event_id: Uuid) -> EventWithDeliveries:
         """Return an event with its deliveries. Raises NOT_FOUND."""
         async with consistent_read(merchant_id) as conn:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
@@ -158,21 +172,36 @@ class DeliveryService:
             **_event_fields(record), deliveries=[Delivery(**_delivery_fields(found)) for found in records]
         )
 
-    async def list(
-        self,
-        merchant_id: str,
-        window: PageWindow,
-        statuses: Sequence[str],
-        endpoint_id: str | None = None,
-        event_id: str | None = None,
-    ) -> Page:
-        """Return a page of deliveries in one of `statuses`, newest first; optionally of one endpoint or event only."""
+    @get(
+        "/api/v1/webhook-deliveries",
+        "List webhook deliveries, newest first",
+        {200: list[Delivery]},
+        query=(
+            *DATED_PAGE,
+            parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
+            parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
+            parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
+        ),
+        psp="deliveries list --endpoint {endpoint_id} --event {event_id}",
+        columns="id created_at event_type endpoint_id status attempt_count next_attempt_at",
+    )
+    async def list_webhook_deliveries(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
+        """Return a page of deliveries, newest first; optionally of one state, endpoint or event only."""
+        statuses = selected(query, "status", STATUSES)
+        statement = _deliveries_query(merchant_id, window, statuses, query.get("endpoint_id"), query.get("event_id"))
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(*_deliveries_query(merchant_id, window, statuses, endpoint_id, event_id))
+            records = await conn.fetch(*statement)
         found = [Delivery(**_delivery_fields(record)) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
 
-    async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
+    @get(
+        "/api/v1/webhook-deliveries/{delivery_id}",
+        "Get a delivery and its attempts",
+        {200: DeliveryWithAttempts},
+        description="At most the newest 100 attempts, oldest first.",
+        psp="deliveries get",
+    )
+    async def get_webhook_delivery(self, merchant_id: str, delivery_id: Uuid) -> DeliveryWithAttempts:
         """Return a delivery with its newest attempts. Raises NOT_FOUND."""
         async with consistent_read(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, delivery_id)
@@ -185,7 +214,16 @@ class DeliveryService:
         shown = [_to_attempt(attempt, record["event_id"], event["body"].encode(), traceparent) for attempt in attempts]
         return DeliveryWithAttempts(**_delivery_fields(record), attempts=shown)
 
-    async def resend(self, context: RequestContext, delivery_id: str) -> CommandResult:
+    @post(
+        "/api/v1/webhook-deliveries/{delivery_id}/resend",
+        "Resend a webhook now",
+        {200: Delivery},
+        EmptyBody,
+        errors=("INVALID_STATE",),
+        description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
+        psp="deliveries resend",
+    )
+    async def resend_webhook_delivery(self, context: RequestContext, delivery_id: Uuid) -> CommandResult:
         """Make a delivery due now and restart its retry schedule. Responds with 200 and the delivery.
 
         Returns NOT_FOUND and, for a disabled or deleted endpoint, INVALID_STATE, both stored under the key. An attempt in

@@ -7,10 +7,12 @@ from typing import Any, Final
 from sandbox.domain import redaction
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import Uuid
 from sandbox.domain.ids import MAX_ID
 from sandbox.domain.ledger_entry import ENTRY_COLUMNS, ledger_entries
 from sandbox.domain.trace import derive
 from sandbox.http.journal.journal import Journal, JournalEntry
+from sandbox.http.operation import get
 from sandbox.infrastructure.db.engine import consistent_read
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.webhooks.explanation import (
@@ -50,7 +52,15 @@ class DeliveryExplainer:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    async def explain(self, merchant_id: str, delivery_id: str) -> DeliveryExplanation:
+    @get(
+        "/api/v1/webhook-deliveries/{delivery_id}/explain",
+        "Explain a delivery",
+        {200: DeliveryExplanation},
+        description="The path from the API call through the payout's change and its ledger transfer to each attempt, and why "
+        "the next attempt is scheduled when it is. `summary` tells it in sentences.",
+        psp="deliveries explain",
+    )
+    async def explain_webhook_delivery(self, merchant_id: str, delivery_id: Uuid) -> DeliveryExplanation:
         """Return a delivery's explanation. Raises NOT_FOUND. If the journal cannot be read, its fields are null."""
         async with consistent_read(merchant_id) as conn:
             found = await conn.fetchrow(_FIND, merchant_id, delivery_id)

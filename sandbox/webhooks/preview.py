@@ -18,7 +18,7 @@ from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.deliveries import Delivery
 from sandbox.webhooks.endpoints.requests import PreviewBody, SendSampleBody, event_type_errors
-from sandbox.webhooks.endpoints.service import find_endpoint
+from sandbox.webhooks.endpoints.rows import find_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.endpoints.requests import RecoverBody, recover_errors
-from sandbox.webhooks.endpoints.service import Endpoint, find_endpoint
+from sandbox.webhooks.endpoints.rows import Endpoint, find_endpoint
 from sandbox.webhooks.preview import IS_SAMPLE, obstacle_to
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from sandbox.domain.ids import MAX_ID, uuid7
 from sandbox.domain.unit import Effect, UnitOfWork
 from sandbox.http.fault import FaultNote
 from sandbox.infrastructure.live_feed import Note
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
@@ -130,7 +131,7 @@ class Journal:
         self._has_entries = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
-        self._is_redis_down = False
+        self._outage = Outage("journal_unavailable")
 
     def start(self) -> None:
         """Start writing in the background."""
@@ -239,11 +240,9 @@ class Journal:
             try:
                 async with self._writing:
                     await self._write()
-                self._is_redis_down = False
+                self._outage.ended()
             except REDIS_ERRORS as error:
-                if not self._is_redis_down:
-                    _log.warning("journal_unavailable", error=repr(error)[:300])
-                self._is_redis_down = True
+                self._outage.log_once(error)
             except Exception:
                 # A call that cannot be written must not end the loop.
                 _log.exception("journal_failed")

@@ -9,7 +9,8 @@ from typing import Any, Final, Generic, TypeVar
 from asyncpg.pool import PoolConnectionProxy
 
 from sandbox.infrastructure.db.distributed.cluster import Node, Shard
-from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, DatabaseUnavailableError, connection, every_shard
+from sandbox.infrastructure.db.distributed.placement import every_shard
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, DatabaseUnavailableError, connection
 from sandbox.infrastructure.tasks import within
 
 T = TypeVar("T")

@@ -1,6 +1,5 @@
 """Connections to a merchant's rows, and the transaction that all writes use."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -11,9 +10,8 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine
 
 from sandbox.domain.errors import Problem, unavailable
-from sandbox.infrastructure.db.distributed.cluster import Cluster, Node, Shard
-from sandbox.infrastructure.db.distributed.shard_schema import SHARD_MOVED
-from sandbox.infrastructure.db.pipelined_begin import send_with_next_statement
+from sandbox.infrastructure.db.connector import roll_back
+from sandbox.infrastructure.db.distributed.cluster import Shard
 from sandbox.infrastructure.db.pools import Pools
 
 T = TypeVar("T")
@@ -113,13 +111,6 @@ _STATES: Final = {
 }
 
 
-_PLAIN: Final = Shard(0, -(2**31), Node("", 0))
-"""Stands for all rows on plain PostgreSQL."""
-_NOT_HERE: Final = {SHARD_MOVED, "42883", "3F000"}
-"""The SQLSTATEs of `psp_enter` on a node that does not have the shard, or whose schemas a migration has dropped."""
-_ATTEMPTS_TO_FIND_SHARD: Final = 3
-_ENTER_SECONDS: Final = 10.0
-"""How long a node may take to begin a transaction. A write also waits that long for a shard that is being moved."""
 _opened: Pools | None = None
 
 
@@ -141,52 +132,20 @@ async def close_pool() -> None:
         _opened = None
 
 
-def _pools() -> Pools:
+def known_pools() -> Pools | None:
+    """Return the process's connections; None before `open_pool`."""
+    return _opened
+
+
+def opened_pools() -> Pools:
+    """Return the process's connections. Raises RuntimeError before `open_pool`."""
     if _opened is None:
         raise RuntimeError("open_pool was not called")
     return _opened
 
 
-def shard_of(merchant_id: str) -> Shard | None:
-    """Return the shard that has the merchant's rows; None, for all merchants, on plain PostgreSQL.
-
-    Also None before the process has made its first connection. A transaction can hold rows of one shard only.
-    """
-    cluster = known_cluster()
-    return None if cluster is None else cluster.shard_of(merchant_id)
-
-
-def node_of(merchant_id: str) -> Node | None:
-    """Return the node that has the merchant's rows; None where `shard_of` returns None."""
-    shard = shard_of(merchant_id)
-    return None if shard is None else shard.node
-
-
-def is_available(merchant_id: str) -> bool:
-    """Whether the node that would have the merchant's rows is not known to be down."""
-    node = node_of(merchant_id)
-    return node is None or not _pools().is_down(node)
-
-
-def known_cluster() -> Cluster | None:
-    """Return the cluster as last read; None on plain PostgreSQL, and before the process has made its first connection."""
-    return None if _opened is None else _opened.cluster
-
-
-async def read_cluster_again() -> None:
-    """Find out what nodes and shards the database has now, if it is distributed. Raises DatabaseUnavailableError."""
-    with _connection_errors_translated():
-        await _pools().read_again()
-
-
-async def probe(node: Node) -> None:
-    """Raise one of CONNECTION_ERRORS, or asyncpg's errors, unless the node accepts connections."""
-    with _connection_errors_translated():
-        await _pools().probe(node)
-
-
 @contextmanager
-def _connection_errors_translated() -> Iterator[None]:
+def connection_errors_translated() -> Iterator[None]:
     """Translate what only connecting can raise: connection refused, name not resolved, timeout, connection broken."""
     try:
         yield
@@ -205,48 +164,14 @@ def _translate_connection_errors() -> Iterator[None]:
 
 @asynccontextmanager
 async def _enter(owner: Owner | None, begin: Sequence[str], function: str) -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """Yield a connection on which `begin` runs before the first statement.
-
-    In a shard, it has run, and so has the shard's function (`shard_schema.py`). If the shard has moved, try again at
-    its new node.
-    """
-    pools = _pools()
-    for attempts_left in reversed(range(_ATTEMPTS_TO_FIND_SHARD)):
-        with _connection_errors_translated():
-            pool, conn, shard = await pools.acquire(owner)
-        try:
-            with _translate_connection_errors():
-                if shard is None:
-                    if begin:
-                        send_with_next_statement(conn, *begin)
-                else:
-                    try:
-                        await conn.execute(f"{'; '.join(begin)}; SELECT {function}()", timeout=_ENTER_SECONDS)
-                    except BaseException as error:
-                        if isinstance(error, TimeoutError):
-                            conn.terminate()
-                            pools.mark_down(shard.node)
-                            raise
-                        await _roll_back(conn)  # a cancelled BEGIN may have begun a transaction
-                        if not isinstance(error, asyncpg.PostgresError) or error.sqlstate not in _NOT_HERE:
-                            raise
-                        if not attempts_left:
-                            raise DatabaseUnavailableError(error) from error
-                        with _connection_errors_translated():
-                            owner = await pools.find_again(shard)
-                        continue
-                yield conn
-                return
-        finally:
-            await pool.release(conn)
-
-
-async def _roll_back(conn: "PoolConnectionProxy[Any]") -> None:
-    """Roll back. If that fails, terminate the connection, so that it never returns to the pool with an open transaction."""
+    """Yield a connection on which `begin` runs before the first statement, and in a shard also the function."""
+    with connection_errors_translated():
+        pool, conn = await opened_pools().acquire(owner, begin, function)
     try:
-        await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError, OSError):
-        conn.terminate()
+        with _translate_connection_errors():
+            yield conn
+    finally:
+        await pool.release(conn)
 
 
 @asynccontextmanager
@@ -274,8 +199,8 @@ async def write_shared(statement: str, *arguments: object) -> None:
     current role. The application's cannot log in, so this works as the database's owner.
     Raises CONNECTION_ERRORS, and asyncpg's statement errors.
     """
-    with _connection_errors_translated():
-        conn = await _pools().connect_as_owner()
+    with connection_errors_translated():
+        conn = await opened_pools().connect_as_owner()
     with _translate_connection_errors():
         try:
             await conn.execute(statement, *arguments)
@@ -321,15 +246,8 @@ async def transaction(
                 yield conn
             await conn.execute("COMMIT")
         except BaseException:
-            await _roll_back(conn)
+            await roll_back(conn)
             raise
-
-
-async def every_shard() -> Sequence[Shard]:
-    """Return all shards; one that stands for everything on plain PostgreSQL. Raises DatabaseUnavailableError."""
-    with _connection_errors_translated():
-        cluster = await _pools().discover()
-    return (_PLAIN,) if cluster is None else cluster.shards
 
 
 async def plan_by_statistics(conn: "PoolConnectionProxy[Any]") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -10,22 +10,34 @@ from piccolo.query.methods.delete import Delete
 
 from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.failure_codes import FAILURES
-from sandbox.domain.fields import one_of
+from sandbox.domain.fields import Uuid
 from sandbox.domain.scenario_engine import HEADER, Facts, Scenario
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.body_errors import FieldProblem
+from sandbox.http.operation import delete, either, get, parameter, post, put
+from sandbox.http.paging import Page
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.payouts.directory.account_number import iban_of, scenario_suffix
 from sandbox.payouts.directory.account_verification import REFUSALS
 from sandbox.payouts.directory.banks_and_wallets import Directory
-from sandbox.payouts.directory.destination import destination_errors
+from sandbox.payouts.directory.destination import PSP_DESTINATIONS, PSP_PAYOUT, destination_errors
+from sandbox.payouts.directory.loader import load_directory
 from sandbox.payouts.requests import new_payout
 from sandbox.payouts.scenarios.examples import example_of, sale_payments
-from sandbox.payouts.scenarios.explained import ExplainedStep, explained_steps
+from sandbox.payouts.scenarios.explained import explained_steps
 from sandbox.payouts.scenarios.rules import MAX_RULES, ExplainBody, RuleBody, check_rule, rule_errors
 from sandbox.payouts.scenarios.tables import ScenarioRules
+from sandbox.payouts.scenarios.views import (
+    CatalogueEntry,
+    ExamplePayout,
+    Explanation,
+    FailureMeaning,
+    ScenarioCatalogue,
+    ScenarioRule,
+    shown_rule,
+)
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 if TYPE_CHECKING:
@@ -38,97 +50,26 @@ _NOT_IN_EXAMPLES: Final = ("user_id", "metadata", "scenario_header")
 """Conditions that examples cannot meet by amount, destination and account."""
 
 
-class ScenarioMatch(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """The conditions of a scenario. A payout must meet all of them."""
-
-    suffix: str | UnsetType = UNSET
-    account_number: str | UnsetType = UNSET
-    bank_code: str | UnsetType = UNSET
-    wallet_code: str | UnsetType = UNSET
-    amount_from: str | UnsetType = UNSET
-    amount_to: str | UnsetType = UNSET
-    user_id: str | UnsetType = UNSET
-    metadata: dict[str, str] | UnsetType = UNSET
-    scenario_header: str | UnsetType = UNSET
-
-
-class ScenarioStep(msgspec.Struct):
-    """One status change of a scenario, `after` seconds of the merchant's time from the previous one."""
-
-    to: str
-    after: float
-    failure_code: str | None
-    psp_reference: str | None
-    probability: float
-    wait: bool
-
-
-class ScenarioRule(msgspec.Struct):
-    """A scenario: one of the merchant's own rules, or a built-in scenario, which has no id and no position."""
-
-    id: str | None
-    name: str
-    source: Annotated[str, one_of(("own", "builtin"))]
-    match: ScenarioMatch
-    steps: list[ScenarioStep]
-    position: int | None
-
-
-class Explanation(msgspec.Struct):
-    """The scenario that a payout would follow, the conditions that chose it, and the expected changes.
-
-    `rule_id` is null for a built-in scenario, and for the request's `rule`.
-    """
-
-    scenario: str
-    source: Annotated[str, one_of(("own", "builtin"))]
-    rule_id: str | None
-    matched_by: list[str]
-    steps: list[ExplainedStep]
-
-
-class ExamplePayout(msgspec.Struct):
-    """The fields of a payout that follows a scenario, so far as the scenario's conditions name them.
-
-    `iban` is the same account as an IBAN; null in a wallet. `needs` are conditions that the other fields do not meet: of
-    user_id, metadata and scenario_header.
-    """
-
-    amount: str
-    bank_code: str | None
-    wallet_code: str | None
-    account_number: str
-    iban: str | None
-    needs: list[str]
-
-
-class CatalogueEntry(msgspec.Struct):
-    """A scenario with a payout that follows it.
-
-    `header` selects the scenario for any payout. `refusal` is why POST /verify-account finds the account not valid, or null.
-    `sale_payments` says whether a user with this account receives advances and final payments: paid, failed or random.
-    """
-
-    scenario: ScenarioRule
-    example: ExamplePayout
-    steps: list[ExplainedStep]
-    header: str
-    refusal: str | None
-    sale_payments: str
-
-
-class FailureMeaning(msgspec.Struct):
-    """A failure code, and what it means."""
-
-    code: str
-    meaning: str
-
-
-class ScenarioCatalogue(msgspec.Struct):
-    """All scenarios in the order in which they are tried, each with an example, and all failure codes."""
-
-    scenarios: list[CatalogueEntry]
-    failure_codes: list[FailureMeaning]
+_EXAMPLE: Final = {
+    "name": "flaky_bank",
+    "match": {"bank_code": "HBL", "amount_to": "5000.00"},
+    "steps": [
+        {"to": "PROCESSING"},
+        {"to": "RETRY", "probability": 0.5},
+        {"to": "SUCCESS", "after": 3, "psp_reference": "BANK-REF-1"},
+    ],
+}
+_DEFAULT_BANK: Final = "HBL"
+_LINKS: Final = {
+    "get": ("get_scenario", "rule_id"),
+    "replace": ("replace_scenario", "rule_id"),
+    "delete": ("delete_scenario", "rule_id"),
+}
+_PATHS: Final = (
+    "A path starts from PENDING. It must be legal even if steps with a `probability` are skipped. A step to FAILED, "
+    "CANCELLED or RETURNED ends the path, so `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. A merchant can "
+    "have at most 100 scenarios. They are tried in order, before the built-in ones; the first that matches wins."
+)
 
 
 class ScenarioService:
@@ -139,25 +80,49 @@ class ScenarioService:
         self._catalogue = work.catalogue
         self._directory = directory
 
-    def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+    def _check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         """Return the validation errors in a rule that its schema cannot express."""
         return rule_errors(fields, self._directory)
 
-    def check_payout(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+    def _check_payout(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         """Return the validation errors in the payout and the rule of an explain request that its schema cannot express."""
         rule = rule_errors(fields.get("rule") or {}, self._directory)
         return [*destination_errors(fields, self._directory), *_of_draft(rule)]
 
-    async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
+    @get(
+        "/sandbox/v1/scenarios",
+        "List all scenarios; the first that matches wins",
+        {200: list[ScenarioRule]},
+        description="In the order in which they are tried: your own, then the built-in ones by amount and by suffix, then the "
+        "default. The `X-Sandbox-Scenario` header of a create request selects one by name; an unknown name is refused.",
+        psp="scenarios list",
+    )
+    async def list_scenarios(self, merchant_id: str) -> Page:
         """Return all scenarios in the order in which they are tried: own rules, by amount, by suffix, the default."""
         rules, default, review_threshold = await self._read(merchant_id)
-        return [
-            *(_render(rule, position) for position, rule in enumerate(rules, 1)),
-            *(_render(scenario, None) for scenario in self._catalogue.applicable(default, review_threshold)),
-        ]
+        found = [shown_rule(rule, position) for position, rule in enumerate(rules, 1)]
+        found += [shown_rule(scenario, None) for scenario in self._catalogue.applicable(default, review_threshold)]
+        return Page(found, False, None)
 
-    async def catalogue(self, merchant_id: str, bank_code: str) -> ScenarioCatalogue:
+    @get(
+        "/sandbox/v1/catalogue",
+        "List all scenarios with an example of each, and all failure codes",
+        {200: ScenarioCatalogue},
+        query=(
+            parameter(
+                "bank_code",
+                "Examples are accounts of this bank; HBL by default.",
+                type="string",
+                enum=load_directory().bank_codes(),
+            ),
+        ),
+        description="For each scenario: an amount and an account number to copy, the changes with their times, events and "
+        "money, and what else the account number decides: whether POST /verify-account accepts it, and whether sales are paid.",
+        psp="scenarios catalogue --bank {bank_code}",
+    )
+    async def get_catalogue(self, merchant_id: str, query: Mapping[str, str]) -> ScenarioCatalogue:
         """Return all scenarios with examples: accounts of the bank `bank_code`, unless a scenario needs another."""
+        bank_code = query.get("bank_code", _DEFAULT_BANK)
         rules, default, review_threshold = await self._read(merchant_id)
         applicable = self._catalogue.applicable(default, review_threshold)
         entries = [self._entry(rule, bank_code, position) for position, rule in enumerate(rules, 1)]
@@ -168,7 +133,7 @@ class ScenarioService:
         example = example_of(scenario.match, bank_code)
         destination = self._directory.bank(example.bank_code) if example.bank_code else None
         return CatalogueEntry(
-            scenario=_render(scenario, position),
+            scenario=shown_rule(scenario, position),
             example=ExamplePayout(
                 amount=str(example.amount),
                 bank_code=example.bank_code,
@@ -183,13 +148,34 @@ class ScenarioService:
             sale_payments=sale_payments(scenario, example),
         )
 
-    async def get(self, merchant_id: str, rule_id: str) -> ScenarioRule:
+    @get("/sandbox/v1/scenarios/{rule_id}", "Get a scenario of your own", {200: ScenarioRule}, psp="scenarios get")
+    async def get_scenario(self, merchant_id: str, rule_id: Uuid) -> ScenarioRule:
         """Return one of the merchant's own rules. Raises NOT_FOUND."""
         rules, _, _ = await self._read(merchant_id)
         index = _index(rules, rule_id)
-        return _render(rules[index], index + 1)
+        return shown_rule(rules[index], index + 1)
 
-    async def explain(self, context: RequestContext, body: ExplainBody) -> CommandResult:
+    @post(
+        "/sandbox/v1/scenarios/explain",
+        "Explain what a payout would do, without creating it",
+        {200: Explanation},
+        ExplainBody,
+        check=_check_payout,
+        example={
+            "merchant_reference": "INV-1001",
+            "amount": "1500.00",
+            "dest_type": "BANK",
+            "bank_code": "HBL",
+            "account_number": "12345678900012",
+            "scenario_header": "returned",
+        },
+        psp=either(
+            "scenarios explain {amount} {account_number}",
+            *PSP_DESTINATIONS,
+            rest=f"{PSP_PAYOUT} --scenario {{scenario_header}} --rule {{rule:file=scenario.json}}",
+        ),
+    )
+    async def explain_scenario(self, context: RequestContext, body: ExplainBody) -> CommandResult:
         """Explain what a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR if the payout is invalid."""
         return await self._work.run_idempotent(context, lambda: self._explain(context.merchant_id, body))
 
@@ -219,7 +205,19 @@ class ScenarioService:
         except Problem as problem:
             raise invalid_fields(_of_draft(problem.errors)) from None
 
-    async def create(self, context: RequestContext, body: RuleBody) -> CommandResult:
+    @post(
+        "/sandbox/v1/scenarios",
+        "Create a scenario of your own",
+        {201: ScenarioRule},
+        RuleBody,
+        errors=("INVALID_STATE",),
+        links=_LINKS,
+        example=_EXAMPLE,
+        check=_check,
+        description=_PATHS,
+        psp="scenarios add {*:file=scenario.json}",
+    )
+    async def create_scenario(self, context: RequestContext, body: RuleBody) -> CommandResult:
         """Create a rule: 201 with it, or 409 if the name is taken or there are too many rules. Raises VALIDATION_ERROR."""
         match, steps = check_rule(body, self._directory)
 
@@ -229,11 +227,22 @@ class ScenarioService:
             self._require_free(unit.custom_scenarios, body.name)
             rule = stored_rule(unit.ids.next(), body.name, match, steps)
             position = await _write(conn, unit, rule, match, steps, len(unit.custom_scenarios), body.position)
-            return CommandResult(201, msgspec.json.encode(_render(rule, position)), f"/sandbox/v1/scenarios/{rule.id}")
+            return CommandResult(201, msgspec.json.encode(shown_rule(rule, position)), f"/sandbox/v1/scenarios/{rule.id}")
 
         return await self._work.run(context, action)
 
-    async def replace(self, context: RequestContext, rule_id: str, body: RuleBody) -> CommandResult:
+    @put(
+        "/sandbox/v1/scenarios/{rule_id}",
+        "Replace a scenario of your own",
+        {200: ScenarioRule},
+        RuleBody,
+        errors=("INVALID_STATE",),
+        example=_EXAMPLE,
+        check=_check,
+        description=_PATHS + " Payouts that already follow it keep their path.",
+        psp="scenarios replace {rule_id} {*:file=scenario.json}",
+    )
+    async def replace_scenario(self, context: RequestContext, rule_id: Uuid, body: RuleBody) -> CommandResult:
         """Replace a rule: 200 with it, or 404 or 409. Without a `position` in the body, the rule keeps its own.
 
         Payouts that already follow the rule keep their path. Raises VALIDATION_ERROR.
@@ -245,7 +254,7 @@ class ScenarioService:
             self._require_free([rule for rule in unit.custom_scenarios if rule.id != rule_id], body.name)
             rule = stored_rule(rule_id, body.name, match, steps)
             position = await _write(conn, unit, rule, match, steps, index, body.position)
-            return CommandResult(200, msgspec.json.encode(_render(rule, position)))
+            return CommandResult(200, msgspec.json.encode(shown_rule(rule, position)))
 
         return await self._work.run(context, action)
 
@@ -255,13 +264,14 @@ class ScenarioService:
             rules, _, _ = await self._read(context.merchant_id)
             found = next((rule.id for rule in rules if rule.name == body.name), None)
             if found is None:
-                result = await self.create(context, body)
+                result = await self.create_scenario(context, body)
             else:
-                result = await self.replace(context, found, body)
+                result = await self.replace_scenario(context, found, body)
             if result.status >= 400:
                 raise Problem("INVALID_STATE", f"{body.name}: {msgspec.json.decode(result.body)['detail']}")
 
-    async def delete(self, context: RequestContext, rule_id: str) -> CommandResult:
+    @delete("/sandbox/v1/scenarios/{rule_id}", "Delete a scenario of your own", {204: None}, psp="scenarios delete")
+    async def delete_scenario(self, context: RequestContext, rule_id: Uuid) -> CommandResult:
         """Delete a rule: 204, or 404. Payouts that already follow it keep their path."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -337,23 +347,3 @@ async def _write(
     await r.insert(row).on_conflict(target=(r.merchant_id, r.id), action="DO UPDATE", values=[r.name, r.match, r.steps])
     await conn.execute(_ORDER, unit.merchant_id, ids)
     return index + 1
-
-
-def _render(scenario: Scenario, position: int | None) -> ScenarioRule:
-    match = scenario.match
-    fields = {name: getattr(match, name) for name in match.condition_names()}
-    for name in fields.keys() & {"amount_from", "amount_to"}:
-        fields[name] = str(fields[name])
-    if match.metadata:
-        fields["metadata"] = dict(match.metadata)
-    return ScenarioRule(
-        id=scenario.id,
-        name=scenario.name,
-        source="builtin" if scenario.id is None else "own",
-        match=ScenarioMatch(**fields),
-        steps=[
-            ScenarioStep(s.to, s.after.total_seconds(), s.failure_code, s.psp_reference, s.probability, s.wait)
-            for s in scenario.steps
-        ],
-        position=position,
-    )

@@ -181,6 +181,13 @@ class Child:
             self._process.wait()
         self._process = None
 
+    def reports_up(self, up_file: Path) -> bool:
+        """Return whether it has reported that it is up. If it cannot report, it counts as up after a second."""
+        try:
+            return self.age > 1.0 or up_file.read_text() == str(self.pid)
+        except OSError:
+            return False
+
     def has_ended(self) -> bool:
         """Return whether it has ended, and reap it if so."""
         if self._process is not None and self._process.poll() is not None:

@@ -244,7 +244,7 @@ class Supervisor:
         up_file = self._directories.run / f"{name}.up"
         up_file.unlink(missing_ok=True)
         env[UP_FILE] = str(up_file)
-        return Child(ProcessSpec(name, argv, env, log, tuple(fds)), lambda child: _reports_up(child, up_file))
+        return Child(ProcessSpec(name, argv, env, log, tuple(fds)), lambda child: child.reports_up(up_file))
 
     def _await_processes(self, port: int, ipn_port: int) -> None:
         host = self._options.host
@@ -385,14 +385,6 @@ class Supervisor:
             if time.monotonic() > deadline or self._signals.force_stop:
                 return
             self._signals.wait(0.1)
-
-
-def _reports_up(child: Child, up_file: Path) -> bool:
-    """Return whether the process has reported that it is up. If it cannot report, it counts as up after a second."""
-    try:
-        return child.age > 1.0 or up_file.read_text() == str(child.pid)
-    except OSError:
-        return False
 
 
 def _describe(status: int | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from piccolo.columns import Column
-from piccolo.query.methods.select import First, Select
+from piccolo.query.methods.select import First
 from piccolo.query.methods.update import Update
 
 from sandbox.domain.clock import render, truncate
@@ -26,7 +26,7 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.transaction import write_rows
 from sandbox.users.aggregator.requests import SourceBody, VendorUserId
 from sandbox.users.aggregator.store import add_rows, lock_cursor, open_headers, seal_headers
-from sandbox.users.aggregator.tables import VendorCursors, VendorDeadLetters, VendorFetches
+from sandbox.users.aggregator.tables import VendorCursors
 from sandbox.users.aggregator.vendor_rows import VendorRow, read_row
 from sandbox.webhooks.outbound.address_guard import Network
 from sandbox.webhooks.outbound.url_check import url_error
@@ -39,6 +39,8 @@ _REPLAY_BATCH: Final = 1000
 _SQL: Final = read_statements(__name__)
 _BALANCE: Final = _SQL["balance"]
 _LIST_UNPAID: Final = _SQL["list_unpaid"]
+_FETCHES: Final = _SQL["fetches"]
+_DEAD_LETTERS: Final = _SQL["dead_letters"]
 _TO_REPLAY: Final = _SQL["to_replay"]
 _FORGET: Final = _SQL["forget"]
 _FROM_THE_BEGINNING: Final[Mapping[Column | str, Any]] = {
@@ -182,9 +184,9 @@ class AggregatorService:
     )
     async def list_fetches(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of calls to the vendor, newest first."""
-        async with connection(merchant_id):
-            records = await _fetches(merchant_id, window.before, window.since, window.limit + 1)
-        found = [Fetch(**{**r, "id": str(r["id"]), "at": render(r["at"])}) for r in records]
+        async with connection(merchant_id) as conn:
+            records = await conn.fetch(_FETCHES, merchant_id, window.before, window.since, window.limit + 1)
+        found = [Fetch(**{**r, "at": render(r["at"])}) for r in records]
         return page(found, window.limit, [fetch.id for fetch in found])
 
     @get(
@@ -197,9 +199,9 @@ class AggregatorService:
     )
     async def list_dead_letters(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of rows that could not be parsed, newest first."""
-        async with connection(merchant_id):
-            records = await _dead_letters(merchant_id, window.before, window.since, window.limit + 1)
-        found = [DeadLetter(str(r["id"]), r["raw"], r["reason"], render(r["created_at"])) for r in records]
+        async with connection(merchant_id) as conn:
+            records = await conn.fetch(_DEAD_LETTERS, merchant_id, window.before, window.since, window.limit + 1)
+        found = [DeadLetter(r["id"], r["raw"], r["reason"], render(r["created_at"])) for r in records]
         return page(found, window.limit, [letter.id for letter in found])
 
     @post(
@@ -300,21 +302,6 @@ async def _replay(
             "DELETE FROM vendor_dead_letters WHERE merchant_id = $1 AND id = ANY ($2::uuid[])", merchant_id, list(parsed)
         )
     return letters, len(parsed)
-
-
-def _fetches(merchant_id: str, before: str, since: str, limit: int) -> Select[VendorFetches]:
-    f = VendorFetches
-    found = f.select(
-        *(f.id, f.url, f.page, f.at, f.outcome, f.status, f.rows, f.new_rows, f.dead_letters, f.duration_ms, f.error)
-    )
-    found = found.where(f.merchant_id == merchant_id, f.id < before, f.id >= since)
-    return found.order_by(f.id, ascending=False).limit(limit)
-
-
-def _dead_letters(merchant_id: str, before: str, since: str, limit: int) -> Select[VendorDeadLetters]:
-    d = VendorDeadLetters
-    found = d.select(d.id, d.row, d.reason, d.created_at).where(d.merchant_id == merchant_id, d.id < before, d.id >= since)
-    return found.order_by(d.id, ascending=False).limit(limit)
 
 
 def _source(merchant_id: str) -> First:

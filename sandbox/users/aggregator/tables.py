@@ -1,4 +1,4 @@
-"""The tables of the aggregator."""
+"""The table of vendors' feeds."""
 
 from piccolo.columns import UUID, Bytea, Integer, Text, Timestamptz
 from piccolo.table import Table
@@ -21,32 +21,3 @@ class VendorCursors(Table, db=ENGINE):
     next_poll_at = Timestamptz(default=None)
     fetch_id = UUID(null=True, default=None)
     updated_at = Timestamptz(default=None)
-
-
-class VendorFetches(Table, db=ENGINE):
-    """A call to a vendor."""
-
-    merchant_id = UUID(primary_key=True, default=None)
-    id = UUID(primary_key=True, default=None)
-    url = Text(default=None)
-    page = Integer(default=None)
-    at = Timestamptz(default=None)
-    ended_by = Timestamptz(default=None)
-    outcome = Text(default=None)
-    status = Integer(null=True, default=None)
-    rows = Integer(null=True, default=None)
-    new_rows = Integer(null=True, default=None)
-    dead_letters = Integer(null=True, default=None)
-    duration_ms = Integer(null=True, default=None)
-    error = Text(null=True, default=None)
-
-
-class VendorDeadLetters(Table, db=ENGINE):
-    """A row that could not be parsed. The column `raw` with its text is `row` here, because Table has a method `raw`."""
-
-    merchant_id = UUID(primary_key=True, default=None)
-    id = UUID(primary_key=True, default=None)
-    digest = Bytea(default=None)
-    row = Text(db_column_name="raw", default=None)
-    reason = Text(default=None)
-    created_at = Timestamptz(default=None)

@@ -13,8 +13,10 @@ from piccolo.query.methods.update import Update
 
 from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.domain.errors import Problem
+from sandbox.domain.fields import Uuid
 from sandbox.domain.idempotency import lookup
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
+from sandbox.http.operation import PAGE, either, get, parameter, post
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.db.copy_target import copy_target
 from sandbox.infrastructure.db.engine import connection
@@ -24,7 +26,7 @@ from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.bulk_credit.csv_rows import INVALID, Row, read_rows
 from sandbox.users.bulk_credit.tables import BulkCredits
-from sandbox.users.bulk_credit.upload import Upload
+from sandbox.users.bulk_credit.upload import MAX_FORM_SIZE, Upload, UploadForm, receive_file
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -40,6 +42,28 @@ _ITEMS: Final = {False: _SQL["all_items"], True: _SQL["duplicates"]}
 _RETRY_ITEMS: Final = _SQL["retry_items"]
 
 
+class RetryBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /wallet/bulk-credit/retry`."""
+
+    activity_id: Uuid
+
+
+_LINKS: Final = {
+    "get": ("get_bulk_credit", "activity_id"),
+    "items": ("list_bulk_credit_items", "activity_id"),
+}
+# Code generators make the same name of two values that differ by case, so the document has each value once.
+_STATUS: Final = parameter(
+    "status",
+    "Only rows with this status, in upper or lower case.",
+    type="string",
+    enum=list(ITEM_STATUSES),
+    **{"x-any-case": True},
+)
+"""The filter accepts both cases: the counts call rows `invalid`, the list calls them INVALID."""
+_DUPLICATES: Final = parameter("duplicates", "Only rows that equal an earlier row.", type="string", enum=["only"])
+
+
 class BulkCreditService:
     """The operations on bulk credits."""
 
@@ -47,52 +71,45 @@ class BulkCreditService:
         self._work = work
         self._turns = Turns(_CONCURRENT_FILES)
 
-    async def upload(self, context: RequestContext, upload: Upload) -> CommandResult:
+    @post(
+        "/api/v1/wallet/bulk-credit",
+        "Credit many wallets from a CSV file",
+        {202: Accepted},
+        UploadForm,
+        links=_LINKS,
+        receive=receive_file,
+        body_limit=MAX_FORM_SIZE,
+        example={"file": "uuid,amount\n019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77,100.00\n"},
+        description="Each row is a credit, and succeeds or fails independently. Rows with the same user and amount are "
+        "separate credits; `duplicates` counts those that equal an earlier row. Workers credit the rows in the background: "
+        "poll the activity, or subscribe to `bulk_credit.completed`.",
+        psp="bulk-credit {*:file=credits.csv}",
+    )
+    async def upload_bulk_credit(self, context: RequestContext, body: Upload) -> CommandResult:
         """Store a file for the workers to credit: 202 with the activity. Rows, counts and key commit together.
 
         Raises VALIDATION_ERROR if the file has no header, PAYLOAD_TOO_LARGE if it has too many rows, RATE_LIMITED if
         too many of the merchant's uploads wait.
         """
-        activity_id, now, earlier_result = await self._start(context)
-        if earlier_result is not None:
-            return earlier_result
-        async with self._turns.place(context.merchant_id):
-            return await self._store(context, activity_id, now, upload)
+        with body.file:
+            activity_id, now, earlier_result = await self._start(context)
+            if earlier_result is not None:
+                return earlier_result
+            async with self._turns.place(context.merchant_id):
+                return await self._store(context, activity_id, now, body)
 
-    async def get(self, merchant_id: str, activity_id: str) -> Activity:
-        """Return a bulk credit with its current counts. Raises NOT_FOUND."""
-        async with connection(merchant_id):
-            record = await _select_one(merchant_id, activity_id)
-        if record is None:
-            raise _not_found(activity_id)
-        return to_activity(record)
-
-    async def list(self, merchant_id: str, window: PageWindow) -> Page:
-        """Return a page of bulk credits with their current counts, newest first."""
-        async with connection(merchant_id):
-            records = await _select_page(merchant_id, window.before, window.since, window.limit + 1)
-        found = [to_activity(record) for record in records]
-        return page(found, window.limit, [activity.activity_id for activity in found])
-
-    async def items(
-        self, merchant_id: str, activity_id: str, limit: int, after_line: int, status: str | None, *, only_duplicates: bool
-    ) -> Page:
-        """Return a page of a bulk credit's rows after a line, in file order. Raises NOT_FOUND.
-
-        With `only_duplicates`, only rows that equal an earlier row.
-        """
-        await self.get(merchant_id, activity_id)
-        statuses = ITEM_STATUSES if status is None else [status]
-        async with connection(merchant_id) as conn:
-            records = await conn.fetch(_ITEMS[only_duplicates], merchant_id, activity_id, statuses, after_line, limit + 1)
-        found = [Item(**dict(record)) for record in records]
-        return page(found, limit, [line_to_cursor(item.line) for item in found])
-
-    async def retry(self, context: RequestContext, activity_id: str) -> CommandResult:
-        """Retry the failed rows: 202 with the activity, 404, or 409 NOT_RETRYABLE if no row failed or some are pending.
-
-        Raises NOT_FOUND for a malformed id.
-        """
+    @post(
+        "/api/v1/wallet/bulk-credit/retry",
+        "Retry the rows that failed",
+        {202: Accepted},
+        RetryBody,
+        errors=("NOT_FOUND", "NOT_RETRYABLE"),
+        example={"activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"},
+        psp="bulk-credit --retry! {activity_id}",
+    )
+    async def retry_bulk_credit(self, context: RequestContext, body: RetryBody) -> CommandResult:
+        """Retry the failed rows: 202 with the activity, 404, or 409 NOT_RETRYABLE if no row failed or some are pending."""
+        activity_id = body.activity_id
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await _select_one(unit.merchant_id, activity_id)
@@ -108,6 +125,54 @@ class BulkCreditService:
             return CommandResult(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
 
         return await self._work.run(context, action)
+
+    @get(
+        "/api/v1/wallet/bulk-credit",
+        "List bulk credits, newest first",
+        {200: list[Activity]},
+        query=PAGE,
+        psp="bulk-credit --list",
+    )
+    async def list_bulk_credits(self, merchant_id: str, window: PageWindow) -> Page:
+        """Return a page of bulk credits with their current counts, newest first."""
+        async with connection(merchant_id):
+            records = await _select_page(merchant_id, window.before, window.since, window.limit + 1)
+        found = [to_activity(record) for record in records]
+        return page(found, window.limit, [activity.activity_id for activity in found])
+
+    @get(
+        "/api/v1/wallet/bulk-credit/{activity_id}",
+        "Get a bulk credit",
+        {200: Activity},
+        psp="bulk-credit --show! {activity_id}",
+    )
+    async def get_bulk_credit(self, merchant_id: str, activity_id: Uuid) -> Activity:
+        """Return a bulk credit with its current counts. Raises NOT_FOUND."""
+        async with connection(merchant_id):
+            record = await _select_one(merchant_id, activity_id)
+        if record is None:
+            raise _not_found(activity_id)
+        return to_activity(record)
+
+    @get(
+        "/api/v1/wallet/bulk-credit/{activity_id}/items",
+        "List the rows of a bulk credit, in file order",
+        {200: list[Item]},
+        query=(*PAGE, _STATUS, _DUPLICATES),
+        psp=either("bulk-credit --items! {activity_id}", "", "--duplicates duplicates=only"),
+    )
+    async def list_bulk_credit_items(
+        self, merchant_id: str, activity_id: Uuid, window: PageWindow, query: Mapping[str, str]
+    ) -> Page:
+        """Return a page of a bulk credit's rows, in file order. Raises NOT_FOUND."""
+        await self.get_bulk_credit(merchant_id, activity_id)
+        statuses = [query["status"].upper()] if "status" in query else ITEM_STATUSES
+        after_line = line_from_cursor(window.before) if "cursor" in query else 0
+        statement, limit = _ITEMS["duplicates" in query], window.limit + 1
+        async with connection(merchant_id) as conn:
+            records = await conn.fetch(statement, merchant_id, activity_id, statuses, after_line, limit)
+        found = [Item(**dict(record)) for record in records]
+        return page(found, window.limit, [line_to_cursor(item.line) for item in found])
 
     async def _start(self, context: RequestContext) -> tuple[str, datetime, CommandResult | None]:
         """Return a new activity id, the merchant's time, and the result of an earlier request with the same key, if any."""

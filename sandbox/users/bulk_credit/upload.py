@@ -5,8 +5,9 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Annotated, BinaryIO, Final
 
+import msgspec
 from multipart import (  # type: ignore[import-untyped]  # it has no type annotations
     MultipartError,
     MultipartSegment,
@@ -19,8 +20,24 @@ from sandbox.domain.errors import Problem, invalid, unavailable
 from sandbox.http.request import PayloadTooLarge, Request
 
 MAX_FILE_SIZE: Final = 50 * 1024 * 1024
+MAX_FORM_SIZE: Final = MAX_FILE_SIZE + 64 * 1024
 _MAX_OTHER_PARTS: Final = 4
 _MAX_SIZE_IN_MEMORY: Final = 256 * 1024
+
+
+File = Annotated[
+    str,
+    msgspec.Meta(
+        description="A CSV file of at most 50 MB with the header `uuid,amount`. Each row has a user's id and an amount.",
+        extra_json_schema={"format": "binary"},
+    ),
+]
+
+
+class UploadForm(msgspec.Struct, kw_only=True):
+    """The form of `POST /wallet/bulk-credit`."""
+
+    file: File
 
 
 @dataclass(frozen=True, slots=True)

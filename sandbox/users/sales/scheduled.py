@@ -14,7 +14,8 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MIN_ID
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.db.distributed.cluster import Shard
-from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection, every_shard
+from sandbox.infrastructure.db.distributed.placement import every_shard
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.metrics import SALES_RUNS_ABORTED
 from sandbox.unit_of_work.claim import ClaimRequest

@@ -1,23 +1,25 @@
 """Create, list, reconcile and pay sales."""
 
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from sandbox.domain.enumerations import SalePaymentKind
 from sandbox.domain.errors import Problem, invalid_fields
+from sandbox.domain.fields import EmptyBody, Uuid
 from sandbox.domain.ids import MIN_ID
-from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, next_run, to_sale
+from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RUN_MINUTES, STATUSES, RunResult, Sale, next_run, to_sale
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
-from sandbox.http.paging import Page, PageWindow, page
+from sandbox.http.body import amount_of
+from sandbox.http.operation import DATED_PAGE, Operation, get, parameter, post
+from sandbox.http.paging import Page, PageWindow, page, selected
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.sales.payments import CHUNK, WEIGHT, Attempt, add_attempts, pay_open
 from sandbox.users.sales.reporting import NOTHING, record_attempts, record_run
-from sandbox.users.sales.requests import CreateSaleBody, ReconcileItem
+from sandbox.users.sales.requests import CreateSaleBody, ReconcileBody, ReconcileItem
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -49,14 +51,41 @@ class _Progress(msgspec.Struct, rename={"last_id": "behind"}):
 _START: Final = _Progress(NOTHING, MIN_ID)
 
 
+_ID: Final = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
+
+
+def _run(kind: SalePaymentKind, summary: str) -> Operation:
+    return post(
+        f"/api/v1/payouts/{kind.lower()}/run", summary, {200: RunResult}, EmptyBody,
+        psp=f"sales run {kind.lower()}",
+        description="Each sale is paid exactly once, however often this runs. An attempt fails if the user's account "
+        "number ends in 0003, or if a scenario of your own matches (by destination, amount, user_id, or the metadata "
+        "`kind` (ADVANCE, FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed attempt "
+        "moves no money, counts in the sale's `attempts`, sets its `last_error`, and is retried by the next run. Runs "
+        f"automatically at :{RUN_MINUTES[kind]:02} of each hour of the merchant's time, also when a clock is advanced over "
+        "that time. This call does not wait for it.",
+    )  # fmt: skip
+
+
 class SalesService:
     """The operations on sales."""
 
     def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
-    async def create(self, context: RequestContext, body: CreateSaleBody, earning: Decimal) -> CommandResult:  # fmt: skip
-        """Record a user's sale: 201 with the sale, or 404 for an unknown user."""
+    @post(
+        "/api/v1/sales",
+        "Record a sale",
+        {201: Sale},
+        CreateSaleBody,
+        errors=("NOT_FOUND",),
+        links={"get": ("get_sale", "sale_id")},
+        example={"user_id": _ID, "brand": "Khaadi", "earning": "40.00"},
+        psp="sales create",
+    )
+    async def create_sale(self, context: RequestContext, body: CreateSaleBody) -> CommandResult:
+        """Record a user's sale: 201 with the sale, or 404 for an unknown user. Raises VALIDATION_ERROR for the amount."""
+        earning = amount_of(body.earning, "earning")
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if not await conn.fetchval(_HAS_USER, unit.merchant_id, body.user_id):
@@ -69,7 +98,8 @@ class SalesService:
 
         return await self._work.run(context, action)
 
-    async def get(self, merchant_id: str, sale_id: str) -> Sale:
+    @get("/api/v1/sales/{sale_id}", "Get a sale", {200: Sale}, psp="sales get")
+    async def get_sale(self, merchant_id: str, sale_id: Uuid) -> Sale:
         """Return a sale. Raises NOT_FOUND."""
         async with connection(merchant_id) as conn:
             record = await conn.fetchrow(_GET, merchant_id, sale_id)
@@ -77,25 +107,48 @@ class SalesService:
             raise Problem("NOT_FOUND", f"Sale {sale_id} not found.")
         return to_sale(record)
 
-    async def list(self, merchant_id: str, window: PageWindow, statuses: Sequence[str], user_id: str | None) -> Page:
+    @get(
+        "/api/v1/sales",
+        "List sales, newest first",
+        {200: list[Sale]},
+        query=(
+            *DATED_PAGE,
+            parameter("status", "Only sales with this status.", type="string", enum=list(STATUSES)),
+            parameter("user_id", "Only sales of this user.", type="string", format="uuid"),
+        ),
+        psp="sales list",
+        columns="id created_at user_id brand earning status advance_amount final_amount attempts last_error",
+    )
+    async def list_sales(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of sales, newest first; with a `user_id`, only that user's."""
+        statuses, user_id = selected(query, "status", STATUSES), query.get("user_id")
         statement, extra = (_LIST, []) if user_id is None else (_LIST_BY_USER, [user_id])
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, statuses, window.before, window.since, window.limit + 1, *extra)
         found = [to_sale(record) for record in records]
         return page(found, window.limit, [sale.id for sale in found])
 
-    async def reconcile(self, context: RequestContext, items: Sequence[ReconcileItem]) -> CommandResult:
+    @post(
+        "/api/v1/reconcile",
+        "Approve or decline sales, all or none",
+        {200: Reconciled},
+        ReconcileBody,
+        errors=("NOT_FOUND", "ALREADY_RECONCILED"),
+        access="admin",
+        example=[{"sale_id": _ID, "status": "APPROVED"}],
+        psp="sales reconcile --approve {APPROVED:repeated} --decline {DECLINED:repeated}",
+    )
+    async def reconcile_sales(self, context: RequestContext, body: Sequence[ReconcileItem]) -> CommandResult:
         """Approve or decline sales, all or none: 200 with the sales.
 
         Returns 404 if a sale does not exist, 409 if one is already reconciled. Raises VALIDATION_ERROR if one is listed twice.
         """
-        verdicts = {item.sale_id: item.status for item in items}
-        if len(verdicts) < len(items):
-            first = {item.sale_id: index for index, item in reversed([*enumerate(items)])}
-            repeated = [index for index, item in enumerate(items) if first[item.sale_id] != index]
+        verdicts = {item.sale_id: item.status for item in body}
+        if len(verdicts) < len(body):
+            first = {item.sale_id: index for index, item in reversed([*enumerate(body)])}
+            repeated = [index for index, item in enumerate(body) if first[item.sale_id] != index]
             raise invalid_fields(
-                [(f"[{index}].sale_id", f"is already listed in [{first[items[index].sale_id]}]") for index in repeated]
+                [(f"[{index}].sale_id", f"is already listed in [{first[body[index].sale_id]}]") for index in repeated]
             )
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -115,6 +168,16 @@ class SalesService:
             return CommandResult(200, msgspec.json.encode(body))
 
         return await self._work.run(context, action)
+
+    @_run(ADVANCE, "Pay advances")
+    async def run_advances(self, context: RequestContext) -> CommandResult:
+        """Pay all open advances, as `run` does."""
+        return await self.run(context, ADVANCE)
+
+    @_run(FINAL, "Settle reconciled sales")
+    async def run_finals(self, context: RequestContext) -> CommandResult:
+        """Make all open final payments, as `run` does."""
+        return await self.run(context, FINAL)
 
     async def run(self, context: RequestContext, kind: SalePaymentKind) -> CommandResult:
         """Pay all open advances (`ADVANCE`) or final payments (`FINAL`): 200 with a RunResult.

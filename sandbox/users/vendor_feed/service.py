@@ -1,6 +1,10 @@
-"""The vendor feed: what a merchant's users earned, spent, requested and were paid, in pages with a stable order."""
+"""The vendor feed: what a merchant's users earned, spent, requested and were paid, in pages with a stable order.
+
+Like the feeds that it models, it has camelCase fields, which no other operation has.
+"""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -12,9 +16,12 @@ from sandbox.domain import clock
 from sandbox.domain.errors import invalid
 from sandbox.domain.fields import Id, Timestamp, one_of
 from sandbox.domain.ids import MAX_ID, MIN_ID, first_id_at
+from sandbox.http.operation import either, get, parameter
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 
+PER_MINUTE: Final = 5
+DEFAULT_LIMIT: Final = 100
 MAX_PAGE_SIZE: Final = 1000
 MAX_PAGE_NUMBER: Final = 1_000_000
 _DAY: Final = 86_400_000
@@ -87,8 +94,40 @@ def _moment(name: str, text: str) -> tuple[int, int]:
         raise invalid(name, "must be a date such as 2026-01-31, or an RFC 3339 time with an offset") from None
 
 
+_DATE_OR_TIME: Final = [{"format": "date-time"}, {"format": "date"}]
+
+
 class FeedService:
     """Reads the feed."""
+
+    @get(
+        "/vendor/v1/transactions",
+        "List users' transactions, oldest first",
+        {200: VendorPage},
+        # Invalid requests count too, as they do with real vendors.
+        key_rate_limit=PER_MINUTE,
+        query=(
+            parameter("startDate", "Only rows created at or after this time.", type="string", anyOf=_DATE_OR_TIME),
+            parameter(
+                "endDate",
+                "Only rows created at or before this time; a date includes the whole day.",
+                type="string",
+                anyOf=_DATE_OR_TIME,
+            ),
+            parameter("page", "The page number.", type="integer", minimum=1, maximum=MAX_PAGE_NUMBER, default=1),
+            parameter("limit", "Rows per page.", type="integer", minimum=1, maximum=MAX_PAGE_SIZE, default=DEFAULT_LIMIT),
+        ),
+        description=f"At most {PER_MINUTE} requests per key in any 60 seconds. Rows added between pages come last.",
+        psp=either(
+            "aggregator feed --start-date {startDate} --end-date {endDate} --page {page}",
+            "--limit! {limit}",
+            f"--limit {DEFAULT_LIMIT}",
+        ),
+    )
+    async def list_vendor_transactions(self, merchant_id: str, query: Mapping[str, str]) -> VendorPage:
+        """Return the page that a request asks for. Raises VALIDATION_ERROR."""
+        part = span(query.get("startDate"), query.get("endDate"))
+        return await self.page(merchant_id, part, int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)))
 
     async def page(self, merchant_id: str, part: Span, number: int, limit: int) -> VendorPage:
         """Return page `number`, from 1, of a merchant's rows, with `limit` rows per page."""

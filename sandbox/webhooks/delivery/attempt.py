@@ -23,6 +23,7 @@ from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.infrastructure.live_feed import Note
 from sandbox.infrastructure.metrics import DELIVERY_SECONDS
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.webhooks.delivery.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.delivery.fault_injection import FaultInjectingSender
@@ -199,12 +200,9 @@ class AttemptRunner:
 
     async def record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
         """Write up to MAX_RECORDED_ATTEMPTS attempts with their deliveries' new statuses. Retry until PostgreSQL accepts."""
-
-        def log_retry(error: BaseException) -> None:
-            _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])
-
+        outage = Outage("record_failed", merchant_id=merchant_id)
         try:
-            await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), log_retry)(record_attempts, merchant_id, results)
+            await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), outage.log)(record_attempts, merchant_id, results)
         except Exception:
             # Do not end the caller's loop. The leases expire, and the webhooks are delivered again, which is allowed.
             _log.exception("record_refused", merchant_id=merchant_id)

@@ -18,7 +18,7 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed_results import run_sealed
 from sandbox.webhooks.delivery.outbox import decode_previous_secrets, valid_secrets
 from sandbox.webhooks.delivery.signer import open_signer, secret_columns, secret_context
-from sandbox.webhooks.endpoints.service import change_row, endpoint_not_found
+from sandbox.webhooks.endpoints.rows import change_row, endpoint_not_found
 from sandbox.webhooks.endpoints.tables import WebhookEndpoints
 from sandbox.webhooks.signing.dialects import SigningExample, explain, secret_for
 

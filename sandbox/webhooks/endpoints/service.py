@@ -4,31 +4,24 @@ Every write holds the merchant's lock. Writing events holds it too, so an event 
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
-from piccolo.columns import Column
-from piccolo.query.methods.delete import Delete
-from piccolo.query.methods.select import First, Select
-from piccolo.query.methods.update import Update
 
-from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem, invalid, invalid_fields
-from sandbox.domain.event_filters import Filter, from_text, to_text
-from sandbox.domain.redaction import Address, Secret
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.body_errors import FieldProblem
+from sandbox.http.operation import PAGE, delete, get, patch, post
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed_results import run_sealed
-from sandbox.webhooks.delivery.endpoint_health import StatusChange, add_to_history, history_from_text, history_to_text
 from sandbox.webhooks.delivery.paced_claims import end_waits
-from sandbox.webhooks.delivery.signer import decode_custom, secret_columns, secret_context
+from sandbox.webhooks.delivery.signer import secret_columns, secret_context
 from sandbox.webhooks.endpoints.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
@@ -36,10 +29,24 @@ from sandbox.webhooks.endpoints.requests import (
     dialect_errors,
     endpoint_errors,
 )
+from sandbox.webhooks.endpoints.rows import (
+    SHOWN,
+    CreatedEndpoint,
+    Endpoint,
+    change_row,
+    columns_of,
+    delete_row,
+    disable_row,
+    find_endpoint,
+    ids_of_endpoints,
+    page_of_endpoints,
+    status_columns,
+    to_endpoint,
+)
 from sandbox.webhooks.endpoints.tables import WebhookEndpoints
 from sandbox.webhooks.outbound.address_guard import Network
 from sandbox.webhooks.outbound.url_check import url_error
-from sandbox.webhooks.signing.dialects import CustomSigning, secret_for, shares_secrets
+from sandbox.webhooks.signing.dialects import secret_for, shares_secrets
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -49,66 +56,21 @@ MAX_ENDPOINTS: Final = 16
 MAX_DELIVERIES_FAILED_PER_TRANSACTION: Final = 5000
 """Maximum number of deliveries that one transaction sets to FAILED. More would hold the merchant's lock too long."""
 
-_SETTINGS: Final = CreateEndpointBody.__struct_fields__
-"""The settings of an endpoint. Each is a field of the API and a column of the table."""
-_SHOWN: Final = tuple(
-    getattr(WebhookEndpoints, name)
-    for name in (
-        "id",
-        *_SETTINGS,
-        "public_key",
-        "relayed",
-        "status",
-        "disabled_reason",
-        "failing_since",
-        "status_history",
-        "created_at",
-        "updated_at",
-    )
-)
-
 _SQL: Final = read_statements(__name__)
 _READ_UNUSED: Final = _SQL["read_unused"]
 _READ_SECRET: Final = _SQL["read_secret"]
 _END_DELIVERIES: Final = _SQL["end_deliveries"]
 
 
-class Endpoint(msgspec.Struct, kw_only=True):
-    """A webhook endpoint."""
-
-    id: str
-    url: Address
-    event_types: list[str]
-    filters: list[Filter]
-    signing: str
-    custom_signing: CustomSigning | None
-    public_key: str | None
-    """`whpk_` and base64, if `signing` is `v1a`: what a receiver verifies signatures with."""
-    signing_time: str
-    retry_profile: str
-    ordered: bool
-    rate_limit: int | None
-    max_in_flight: int | None
-    description: str
-    relayed: bool
-    """Whether a listener posts its webhooks (`psp listen`), instead of the sandbox."""
-    status: str
-    disabled_reason: str | None
-    failing_since: str | None
-    """When the first attempt failed since the last success, in the merchant's time; null if the last attempt succeeded."""
-    history: list[StatusChange]
-    """The newest changes of `status`, oldest first, at most 20."""
-    created_at: str
-    updated_at: str
-
-
-class CreatedEndpoint(Endpoint, kw_only=True):
-    """A webhook endpoint with its secret. The API returns the secret only once.
-
-    With `v1a` the secret is null, because receivers need the public key only.
-    """
-
-    secret: Secret | None
+_PSP_ROUTING: Final = "--events {event_types:list} --filter {filters:filters}"
+_PSP_SETTINGS: Final = (
+    f"{_PSP_ROUTING} --custom-signing {{custom_signing:file=signing.json}} --ordered/--unordered {{ordered:flag}}"
+)
+_LINKS: Final = {
+    "get": ("get_webhook_endpoint", "endpoint_id"),
+    "change": ("change_webhook_endpoint", "endpoint_id"),
+    "delete": ("delete_webhook_endpoint", "endpoint_id"),
+}
 
 
 class EndpointService:
@@ -124,7 +86,29 @@ class EndpointService:
         """Return the validation errors in an endpoint's fields that its schema cannot express."""
         return endpoint_errors(fields, self._allowed)
 
-    async def create(self, context: RequestContext, body: CreateEndpointBody) -> CommandResult:
+    @post(
+        "/api/v1/webhook-endpoints",
+        "Create a webhook endpoint",
+        {201: CreatedEndpoint},
+        CreateEndpointBody,
+        errors=("INVALID_STATE",),
+        links=_LINKS,
+        check=check,
+        example={
+            "url": "https://example.com/webhooks",
+            "event_types": ["payout.*"],
+            "filters": [{"field": "data.amount", "op": "gte", "value": 1000}],
+        },
+        description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
+        "delivered to is refused. With `ordered`, a failing delivery holds back later events of the same "
+        "payout, until it succeeds or its retries are used up. `rate_limit` is in attempts per second, evenly spaced; "
+        "`max_in_flight` is the number of attempts that await their responses. Both hold across all workers, and in a frozen "
+        "world, where deliveries go one at a time, neither causes a wait. An event is sent if it matches `event_types` and "
+        "all `filters`. For `v1a` the secret is null: receivers verify with the `public_key`. `stripe`, `github` and `custom` "
+        "send the signature headers of that dialect, keyed with the whole text of the secret, and `webhook-id`.",
+        psp=f"endpoints create {_PSP_SETTINGS}",
+    )
+    async def create_webhook_endpoint(self, context: RequestContext, body: CreateEndpointBody) -> CommandResult:
         """Create an endpoint. Responds with 201, the endpoint and its secret; so does a replay. Raises VALIDATION_ERROR."""
         check_endpoint(body, self._allowed)
 
@@ -156,7 +140,7 @@ class EndpointService:
         error = url_error(body.url, self._allowed)
         if error is not None:
             raise invalid("url", error)
-        taken = {str(record["id"]) for record in await _ids(unit.merchant_id)}
+        taken = {str(record["id"]) for record in await ids_of_endpoints(unit.merchant_id)}
         if len(taken) >= MAX_ENDPOINTS:
             raise Problem("INVALID_STATE", f"A merchant has at most {MAX_ENDPOINTS} webhook endpoints; delete one first.")
         endpoint_id = unit.ids.next()
@@ -165,32 +149,55 @@ class EndpointService:
         row = WebhookEndpoints(
             merchant_id=unit.merchant_id,
             id=endpoint_id,
-            **_columns(body),
+            **columns_of(body),
             **secret_columns(self._box, unit.merchant_id, endpoint_id, secret),
             status="ENABLED",
             relayed=relayed or None,
             created_at=unit.now,
             updated_at=unit.now,
         )
-        (record,) = await WebhookEndpoints.insert(row).returning(*_SHOWN)
-        return _to_endpoint(record)
+        (record,) = await WebhookEndpoints.insert(row).returning(*SHOWN)
+        return to_endpoint(record)
 
-    async def list(self, merchant_id: str, window: PageWindow) -> Page:
+    @get(
+        "/api/v1/webhook-endpoints",
+        "List webhook endpoints, newest first",
+        {200: list[Endpoint]},
+        query=PAGE,
+        psp="endpoints list",
+        columns="id url event_types relayed status disabled_reason",
+    )
+    async def list_webhook_endpoints(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of endpoints, newest first."""
         async with connection(merchant_id):
-            records = await _page(merchant_id, window.before, window.since, window.limit + 1)
-        found = [_to_endpoint(record) for record in records]
+            records = await page_of_endpoints(merchant_id, window.before, window.since, window.limit + 1)
+        found = [to_endpoint(record) for record in records]
         return page(found, window.limit, [endpoint.id for endpoint in found])
 
-    async def get(self, merchant_id: str, endpoint_id: str) -> Endpoint:
+    @get("/api/v1/webhook-endpoints/{endpoint_id}", "Get a webhook endpoint", {200: Endpoint}, psp="endpoints get")
+    async def get_webhook_endpoint(self, merchant_id: str, endpoint_id: Uuid) -> Endpoint:
         """Return an endpoint. Raises NOT_FOUND."""
         async with connection(merchant_id):
             return await find_endpoint(merchant_id, endpoint_id)
 
-    async def change(
+    @patch(
+        "/api/v1/webhook-endpoints/{endpoint_id}",
+        "Change a webhook endpoint",
+        {200: Endpoint},
+        ChangeEndpointBody,
+        example={"status": "ENABLED"},
+        check=check,
+        description="Omitted fields keep their value; `filters: []` removes all filters. Deliveries due to a disabled endpoint "
+        "wait until it is enabled; newer events are kept and can be recovered. An endpoint is disabled automatically if it "
+        "responds with 410, or if an attempt fails and none has succeeded for 5 days of the merchant's time; `history` shows "
+        "when and why. A change of `signing` keeps the secret, except to "
+        "or from `v1a`: then the endpoint gets a new key, and `rotate-secret` shows the secret.",
+        psp=f"endpoints update --target {{url}} {_PSP_SETTINGS}",
+    )
+    async def change_webhook_endpoint(
         self,
         context: RequestContext,
-        endpoint_id: str,
+        endpoint_id: Uuid,
         body: ChangeEndpointBody,
     ) -> CommandResult:
         """Change the fields that the body contains. Responds with 200 and the endpoint.
@@ -212,9 +219,9 @@ class EndpointService:
         before = await find_endpoint(unit.merchant_id, endpoint_id)
         # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
         after = _changed(before, body)
-        values = _columns(after)
+        values = columns_of(after)
         if body.status is not UNSET:  # otherwise a worker may be disabling it at this moment, without the merchant's lock
-            values |= _status_columns(before, after, unit.now)
+            values |= status_columns(before, after, unit.now)
             unit.effects.add(Effect.WORK_DUE)  # so that workers stop sending to it, or continue
         if not shares_secrets(before.signing, after.signing):
             secret = secret_for(after.signing, unit.ids.random_bytes(32))
@@ -223,14 +230,21 @@ class EndpointService:
         if before.ordered and not after.ordered:
             await end_waits(conn, unit.merchant_id, endpoint_id, unit.now)
             unit.effects.add(Effect.WORK_DUE)
-        return _to_endpoint(record)
+        return to_endpoint(record)
 
     async def reveal(self, conn: "PoolConnectionProxy[Any]", merchant_id: str, endpoint: Endpoint) -> CreatedEndpoint:
         """Return the endpoint with its secret. Raises SealedSecretError if it is sealed under another SANDBOX_SECRET_KEY."""
         sealed = await conn.fetchval(_READ_SECRET, merchant_id, endpoint.id)
         return _with_secret(endpoint, self._box.open(sealed, secret_context(merchant_id, endpoint.id)))
 
-    async def delete(self, context: RequestContext, endpoint_id: str) -> CommandResult:
+    @delete(
+        "/api/v1/webhook-endpoints/{endpoint_id}",
+        "Delete a webhook endpoint",
+        {204: None},
+        description="Its deliveries stay in the log. Pending deliveries become failed, and none can be resent.",
+        psp="endpoints delete",
+    )
+    async def delete_webhook_endpoint(self, context: RequestContext, endpoint_id: Uuid) -> CommandResult:
         """Delete an endpoint. Responds with 204. Returns NOT_FOUND, stored under the key, for an unknown id.
 
         Its deliveries stay in the log; pending ones become FAILED. Many pending deliveries take several transactions. If the
@@ -240,9 +254,9 @@ class EndpointService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
             await find_endpoint(context.merchant_id, endpoint_id)
             if await end_deliveries(conn, unit, endpoint_id):
-                await _disable(context.merchant_id, endpoint_id, "It is being deleted.", unit.now)
+                await disable_row(context.merchant_id, endpoint_id, "It is being deleted.", unit.now)
                 return CommandResult(202, b"", provisional=True)
-            await _delete(context.merchant_id, endpoint_id)
+            await delete_row(context.merchant_id, endpoint_id)
             return CommandResult(204, b"")
 
         # The loop terminates: new events arrive more slowly than pending deliveries are failed.
@@ -257,51 +271,6 @@ async def end_deliveries(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, end
         for status in ("PENDING", "PAUSED")
     ]
     return f"INSERT 0 {limit}" in failed
-
-
-async def find_endpoint(merchant_id: str, endpoint_id: str) -> Endpoint:
-    """Return an endpoint, read in the caller's transaction if there is one. Raises NOT_FOUND, and asyncpg's errors."""
-    record = await _select_one(merchant_id, endpoint_id)
-    if record is None:
-        raise endpoint_not_found(endpoint_id)
-    return _to_endpoint(record)
-
-
-def endpoint_not_found(endpoint_id: str) -> Problem:
-    """Return the problem that the merchant has no such endpoint."""
-    return Problem("NOT_FOUND", f"Webhook endpoint {endpoint_id} not found.")
-
-
-def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[WebhookEndpoints]:
-    e = WebhookEndpoints
-    found = e.select(*_SHOWN).where(e.merchant_id == merchant_id, e.id < before, e.id >= since)
-    return found.order_by(e.id, ascending=False).limit(limit)
-
-
-def _ids(merchant_id: str) -> Select[WebhookEndpoints]:
-    return WebhookEndpoints.select(WebhookEndpoints.id).where(WebhookEndpoints.merchant_id == merchant_id)
-
-
-def _select_one(merchant_id: str, endpoint_id: str) -> First:
-    e = WebhookEndpoints
-    return e.select(*_SHOWN).where(e.merchant_id == merchant_id, e.id == endpoint_id).first()
-
-
-def change_row(merchant_id: str, endpoint_id: str, values: dict[Column | str, Any], now: datetime) -> Update[WebhookEndpoints]:
-    """Change columns of an endpoint."""
-    e = WebhookEndpoints
-    return e.update({**values, e.updated_at: now}).where(e.merchant_id == merchant_id, e.id == endpoint_id).returning(*_SHOWN)
-
-
-def _disable(merchant_id: str, endpoint_id: str, reason: str, now: datetime) -> Update[WebhookEndpoints]:
-    e = WebhookEndpoints
-    values: dict[Column | str, Any] = {e.status: "DISABLED", e.disabled_reason: reason, e.updated_at: now}
-    return e.update(values).where(e.merchant_id == merchant_id, e.id == endpoint_id)
-
-
-def _delete(merchant_id: str, endpoint_id: str) -> Delete:
-    e = WebhookEndpoints
-    return e.delete().where(e.merchant_id == merchant_id, e.id == endpoint_id)
 
 
 def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
@@ -322,42 +291,5 @@ def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
     return after
 
 
-def _columns(settings: CreateEndpointBody | Endpoint) -> dict[Any, Any]:
-    values = {name: getattr(settings, name) for name in _SETTINGS}
-    custom = settings.custom_signing
-    return values | {
-        "event_types": list(dict.fromkeys(settings.event_types)),
-        "filters": to_text(settings.filters),
-        "custom_signing": None if custom is None else msgspec.json.encode(custom).decode(),
-    }
-
-
-def _status_columns(before: Endpoint, after: Endpoint, now: datetime) -> dict[Any, Any]:
-    values: dict[Any, Any] = {"status": after.status, "disabled_reason": after.disabled_reason}
-    if after.status != before.status:
-        change = StatusChange(render(now), after.status, after.disabled_reason)
-        values["status_history"] = history_to_text(add_to_history(before.history, change))
-        values["failing_since"] = None
-    return values
-
-
 def _with_secret(endpoint: Endpoint, secret: str) -> CreatedEndpoint:
     return CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=secret if endpoint.public_key is None else None)
-
-
-def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
-    custom = record["custom_signing"]
-    failing_since = record["failing_since"]
-    fields = {
-        "id": str(record["id"]),
-        "filters": from_text(record["filters"]),
-        "history": history_from_text(record["status_history"]),
-        "custom_signing": None if custom is None else decode_custom(custom),
-        "signing_time": record["signing_time"] or "host",
-        "relayed": bool(record["relayed"]),
-        "failing_since": None if failing_since is None else render(failing_since),
-        "created_at": render(record["created_at"]),
-        "updated_at": render(record["updated_at"]),
-    }
-    shown = {name: value for name, value in record.items() if name != "status_history"}
-    return Endpoint(**{**shown, **fields})

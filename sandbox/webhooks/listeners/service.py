@@ -14,7 +14,8 @@ from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed_results import run_sealed
 from sandbox.webhooks.endpoints.requests import ChangeEndpointBody
-from sandbox.webhooks.endpoints.service import CreatedEndpoint, EndpointService, end_deliveries, endpoint_not_found
+from sandbox.webhooks.endpoints.rows import CreatedEndpoint, endpoint_not_found
+from sandbox.webhooks.endpoints.service import EndpointService, end_deliveries
 from sandbox.webhooks.listeners.relay import Claimed, Relay, ReportedResults
 from sandbox.webhooks.listeners.requests import (
     ANY_NETWORK,
@@ -90,10 +91,10 @@ class ListenerService:
         description="Its deliveries stay in the log. Pending deliveries become failed.",
     )
     async def delete_listener(self, context: RequestContext, listener_id: Uuid) -> CommandResult:
-        """Delete a listener and its endpoint. Responds with 204. Raises NOT_FOUND; see `EndpointService.delete`."""
-        if not (await self._endpoints.get(context.merchant_id, listener_id)).relayed:
+        """Delete a listener and its endpoint. Responds with 204. Raises NOT_FOUND; see `delete_webhook_endpoint`."""
+        if not (await self._endpoints.get_webhook_endpoint(context.merchant_id, listener_id)).relayed:
             raise endpoint_not_found(listener_id)
-        return await self._endpoints.delete(context, listener_id)
+        return await self._endpoints.delete_webhook_endpoint(context, listener_id)
 
     @post(
         "/sandbox/v1/listeners/{listener_id}/claim",

@@ -9,8 +9,8 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -18,16 +18,19 @@ from piccolo.query.methods.select import First
 from piccolo.query.methods.update import Update
 from tenacity import stop_after_attempt
 
-from sandbox.domain.clock import render, truncate
+from sandbox.domain.clock import truncate
 from sandbox.domain.errors import Problem
-from sandbox.domain.redaction import Address
+from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
+from sandbox.http.operation import PAGE, get, post
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.http.responses import Response
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.large_work import Turns
 from sandbox.infrastructure.live_feed import Note
+from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -35,20 +38,15 @@ from sandbox.unit_of_work.transaction import write_rows
 from sandbox.webhooks.outbound.address_guard import Network
 from sandbox.webhooks.outbound.sender import WebhookSender
 from sandbox.webhooks.receiver_tests.checks import NAMES
-from sandbox.webhooks.receiver_tests.judges import Limits, Outcome
+from sandbox.webhooks.receiver_tests.judges import Limits
 from sandbox.webhooks.receiver_tests.junit import junit
 from sandbox.webhooks.receiver_tests.requests import ReceiverTestBody, check_receiver_test, receiver_test_errors
 from sandbox.webhooks.receiver_tests.results import (
-    Finding,
-    NotVisible,
-    ReceiverTestSummary,
     StoredFinding,
-    not_visible,
-    shown,
-    summary,
 )
 from sandbox.webhooks.receiver_tests.runner import ReceiverRun, Target, new_id, target_of
 from sandbox.webhooks.receiver_tests.tables import ReceiverTests
+from sandbox.webhooks.receiver_tests.views import ListedReceiverTest, ReceiverTest, TestStatus, to_listed_test, to_test, verdict
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -62,8 +60,6 @@ KEPT: Final = 100
 """How many tests are kept per merchant."""
 _SAVE_SECONDS: Final = 0.2
 _HEARTBEAT_SECONDS: Final = 2.0
-_DEAD_AFTER: Final = timedelta(seconds=15)
-"""A running test without a heartbeat for this long has lost its process."""
 _SAVE_ATTEMPTS: Final = 20
 _MAX_SAVE_PAUSE: Final = 5.0
 _CLOSE_SECONDS: Final = 2.0
@@ -73,36 +69,8 @@ _SQL: Final = read_statements(__name__)
 _DELETE_OLD: Final = _SQL["delete_old"]
 _LIST: Final = _SQL["list"]
 
-TestStatus = Literal["RUNNING", "PASSED", "FAILED"]
-_findings: Final = msgspec.json.Decoder(list[StoredFinding])
-_outcomes: Final = msgspec.json.Decoder(list[Outcome])
-
-
-class ListedReceiverTest(msgspec.Struct, kw_only=True):
-    """A test of a webhook receiver without its findings. It is PASSED if no check failed.
-
-    `error` says why a test did not complete; such a test is FAILED.
-    """
-
-    id: str
-    status: TestStatus
-    url: Address
-    probe_url: Address | None
-    signing: str
-    summary: ReceiverTestSummary
-    error: str | None
-    created_at: str
-    finished_at: str | None
-
-
-class ReceiverTest(ListedReceiverTest, kw_only=True):
-    """A test of a webhook receiver. While it runs, `checks` has those that are done. It is PASSED if no check failed.
-
-    `error` says why a test did not complete; such a test is FAILED.
-    """
-
-    checks: list[Finding]
-    not_visible: list[NotVisible]
+_XML: Final = "application/xml"
+_LINKS: Final = {"get": ("get_receiver_test", "test_id"), "junit": ("get_receiver_test_junit", "test_id")}
 
 
 class ReceiverTestService:
@@ -147,11 +115,31 @@ class ReceiverTestService:
         """Return how many tests of the merchant this process is running."""
         return self._running[merchant_id]
 
-    def check(self, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def _check(self, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the validation errors in a test's fields that its schema cannot express."""
         return receiver_test_errors(fields, self._allowed)
 
-    async def create(self, context: RequestContext, body: ReceiverTestBody) -> CommandResult:
+    @post(
+        "/sandbox/v1/receiver-tests",
+        "Test a webhook receiver",
+        {202: ReceiverTest},
+        ReceiverTestBody,
+        links=_LINKS,
+        check=_check,
+        example={
+            "url": "http://127.0.0.1:9/webhooks",
+            "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            "probe_url": "http://127.0.0.1:9/probe",
+        },
+        description="Sends valid, damaged, repeated, late and many webhooks to a receiver of yours, and judges its answers. "
+        "It runs in the background; each finished check is an event `receiver_test.progressed` in the stream. A receiver "
+        "accepts with 2xx and refuses with 4xx. `probe_url` shows the effects: it answers `GET probe_url?payout_id=...` with "
+        '`{"status": "SUCCESS", "applied": 1}`, the receiver\'s state of that payout (null if unknown) and how many events it '
+        "acted on. Without it, checks of effects are skipped. The payouts are made up. `secret` is the secret that the "
+        "receiver verifies with (for `v1a` the private key, `whsk_`); it is not stored.",
+        psp="certify {url} --secret! {secret} --custom-signing {custom_signing:file=signing.json}",
+    )
+    async def create_receiver_test(self, context: RequestContext, body: ReceiverTestBody) -> CommandResult:
         """Start a test. Responds with 202 and the ReceiverTest. Raises VALIDATION_ERROR.
 
         Raises RATE_LIMITED if the merchant or the process has too many running tests.
@@ -182,7 +170,7 @@ class ReceiverTestService:
             )
             (record,) = await ReceiverTests.insert(row).returning(*ReceiverTests.all_columns())
             await conn.execute(_DELETE_OLD, merchant_id, KEPT)
-            return CommandResult(202, msgspec.json.encode(_to_test(record)), f"/sandbox/v1/receiver-tests/{test_id}")
+            return CommandResult(202, msgspec.json.encode(to_test(record)), f"/sandbox/v1/receiver-tests/{test_id}")
 
         self._running[merchant_id] += 1
         begun = False
@@ -196,27 +184,53 @@ class ReceiverTestService:
                 self._end(merchant_id)
         return result
 
-    async def list(self, merchant_id: str, window: PageWindow) -> Page:
+    @get(
+        "/sandbox/v1/receiver-tests",
+        "List receiver tests, newest first",
+        {200: list[ListedReceiverTest]},
+        query=PAGE,
+        description="Without their findings. The newest 100 tests of a merchant are kept.",
+        psp="receiver-tests list",
+        columns="id created_at status url",
+    )
+    async def list_receiver_tests(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of tests, newest first."""
         async with connection(merchant_id) as conn:
             records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
-        found = [ListedReceiverTest(**_shown(record, _outcomes.decode(record["outcomes"]))) for record in records]
+        found = [to_listed_test(record) for record in records]
         return page(found, window.limit, [test.id for test in found])
 
-    async def get(self, merchant_id: str, test_id: str) -> ReceiverTest:
+    @get(
+        "/sandbox/v1/receiver-tests/{test_id}",
+        "Get a receiver test and its findings",
+        {200: ReceiverTest},
+        description="Each finding has the request that decided it with a curl command that repeats it, the answer, why it "
+        "matters, and how to fix it in five languages. Its outcome is `passed`, `failed`, `skipped`, or `advice`, which does "
+        "not fail the test. The newest 100 tests of a merchant are kept.",
+        psp="receiver-tests get",
+    )
+    async def get_receiver_test(self, merchant_id: str, test_id: Uuid) -> ReceiverTest:
         """Return a test with its findings so far. Raises NOT_FOUND."""
         async with connection(merchant_id):
             record = await _select_one(merchant_id, test_id)
         if record is None:
             raise Problem("NOT_FOUND", f"Receiver test not found. The newest {KEPT} of a merchant are kept.")
-        return _to_test(record)
+        return to_test(record)
 
-    async def junit(self, merchant_id: str, test_id: str) -> str:
+    @get(
+        "/sandbox/v1/receiver-tests/{test_id}/junit",
+        "Get a receiver test as JUnit XML",
+        {200: str},
+        errors=("INVALID_STATE",),
+        media_type=_XML,
+        description="One test case for each check. INVALID_STATE while the test runs.",
+    )
+    async def get_receiver_test_junit(self, merchant_id: str, test_id: Uuid) -> Response:
         """Return a finished test as JUnit XML. Raises NOT_FOUND, and INVALID_STATE while it runs."""
-        test = await self.get(merchant_id, test_id)
+        test = await self.get_receiver_test(merchant_id, test_id)
         if test.status == "RUNNING":
             raise Problem("INVALID_STATE", "This receiver test is still running; wait until it has PASSED or FAILED.")
-        return junit(test.url, test.created_at, test.checks, test.error)
+        return Response(200, junit(test.url, test.created_at, test.checks, test.error).encode(), _XML)
 
     def _begin(self, merchant_id: str, test_id: str, target: Target) -> None:
         task = asyncio.create_task(self._run(merchant_id, test_id, target))
@@ -267,7 +281,7 @@ class ReceiverTestService:
             raise
         finally:
             await end_tasks(run)
-        self._notify(merchant_id, test_id, _verdict([finding.outcome for finding in findings]), findings, None)
+        self._notify(merchant_id, test_id, verdict([finding.outcome for finding in findings]), findings, None)
 
     async def _save(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> bool:
         """Store findings and a heartbeat. Return False if the test no longer exists."""
@@ -275,16 +289,12 @@ class ReceiverTestService:
             update = _update(merchant_id, test_id, _as_json(findings), False, False)
             return bool(await write_rows(merchant_id, lambda _: update.run()))
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
+            _not_saved(test_id).log(error)
             return True  # the next heartbeat saves it
 
     async def _save_end(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> None:
         """Store the end of a test. Raises the last error if PostgreSQL stays unavailable."""
-
-        def log_outage(error: BaseException) -> None:
-            _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
-
-        saving = backoff(_SAVE_SECONDS, _MAX_SAVE_PAUSE, (*CONNECTION_ERRORS, *RETRYABLE), log_outage)
+        saving = backoff(_SAVE_SECONDS, _MAX_SAVE_PAUSE, (*CONNECTION_ERRORS, *RETRYABLE), _not_saved(test_id).log)
         await saving.copy(stop=stop_after_attempt(_SAVE_ATTEMPTS), reraise=True)(
             write_rows, merchant_id, lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run()
         )
@@ -307,6 +317,10 @@ class ReceiverTestService:
         self._on_progress(merchant_id, [Note("receiver_test.progressed", data)])
 
 
+def _not_saved(test_id: str) -> Outage:
+    return Outage("receiver_test_not_saved", test_id=test_id)
+
+
 def _select_one(merchant_id: str, test_id: str) -> First:
     t = ReceiverTests
     return t.select().where(t.merchant_id == merchant_id, t.id == test_id).first()
@@ -327,40 +341,3 @@ def _update(merchant_id: str, test_id: str, findings: str, is_finished: bool, in
 
 def _as_json(findings: Sequence[StoredFinding]) -> str:
     return msgspec.json.encode(findings).decode()
-
-
-def _verdict(outcomes: Sequence[Outcome]) -> TestStatus:
-    return "FAILED" if "failed" in outcomes else "PASSED"
-
-
-def _to_test(record: Mapping[str, Any]) -> ReceiverTest:
-    findings = _findings.decode(record["findings"])
-    # A test that runs checks in parallel finds them in another order.
-    findings.sort(key=lambda finding: NAMES.index(finding.name))
-    return ReceiverTest(
-        **_shown(record, [finding.outcome for finding in findings]),
-        checks=[shown(finding, record["signing"]) for finding in findings],
-        not_visible=not_visible(record["probe_url"] is not None),
-    )
-
-
-def _shown(record: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    is_finished, is_interrupted = record["is_finished"], record["interrupted"]
-    if not is_finished and datetime.now(UTC) - record["heartbeat_at"] > _DEAD_AFTER:
-        is_finished = is_interrupted = True
-    error = None
-    if is_interrupted:
-        missing = len(NAMES) - len(outcomes)
-        error = f"The sandbox stopped while the test ran, so {missing} checks are missing. Start another test."
-    status: TestStatus = "RUNNING" if not is_finished else "FAILED" if is_interrupted else _verdict(outcomes)
-    return {
-        "id": str(record["id"]),
-        "status": status,
-        "url": record["url"],
-        "probe_url": record["probe_url"],
-        "signing": record["signing"],
-        "summary": summary(outcomes, record["probe_url"] is not None),
-        "error": error,
-        "created_at": render(record["created_at"]),
-        "finished_at": render(record["heartbeat_at"]) if is_finished else None,
-    }

@@ -18,6 +18,7 @@ from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import LOCKED, MOVEMENTS
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS
 from sandbox.domain.user import total_field_for
+from sandbox.http.operation import get
 from sandbox.infrastructure.db.engine import RETRYABLE, consistent_read, plan_by_statistics, read_transaction
 from sandbox.worlds.audit import checks as audit_sql
 
@@ -91,6 +92,23 @@ class _Findings:
     def report(self) -> AuditReport:
         checks = [Check(name, not found, CHECKS[name], found) for name, found in self.problems.items()]
         return AuditReport(all(check.ok for check in checks), checks)
+
+
+class AuditService:
+    """The operation that audits a merchant."""
+
+    @get(
+        "/sandbox/v1/audit",
+        "Audit the ledger",
+        {200: AuditReport},
+        takes_turns=True,
+        description="Recomputes every invariant from the ledger's entries. Responds with 200 even if checks "
+        "fail: see `ok`. The merchant stays usable during the audit.",
+        psp="audit",
+    )
+    async def audit(self, merchant_id: str) -> AuditReport:
+        """Audit a merchant's ledger, as the function `audit` does."""
+        return await audit(merchant_id)
 
 
 async def audit(merchant_id: str) -> AuditReport:

@@ -15,6 +15,8 @@ from sandbox.domain.sale import COLUMNS, due_kind, payment_of, to_sale
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.scenario_runner import decide_due
 from sandbox.domain.scenario_selection import named_or_stored
+from sandbox.http.operation import LIMIT, get, parameter
+from sandbox.http.paging import PageWindow
 from sandbox.infrastructure.db.engine import consistent_read
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.worlds.clock.advancer import SENT_BY_WORKERS
@@ -88,8 +90,20 @@ class DueService:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    async def list(self, merchant_id: str, limit: int, payout_id: str | None) -> DueWork:
-        """Return at most `limit` scheduled items, of all payouts or of one. For one payout, only its newest changes count."""
+    @get(
+        "/sandbox/v1/clock/due",
+        "List what happens next, soonest first",
+        {200: DueWork},
+        query=(LIMIT, parameter("payout_id", "Only what happens to this payout.", type="string", format="uuid")),
+        description="The payout steps, payments of sales and webhook attempts that the merchant's clock will run, if no "
+        "request changes them first. Times before the clock's `now` are overdue: the work is in progress, or starts as soon as "
+        "a worker is free. Payouts that wait for a decision without a time limit, deliveries to disabled endpoints, and "
+        "deliveries that a listener sends are not listed.",
+        psp="clock due --payout {payout_id}",
+    )
+    async def list_due(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> DueWork:
+        """Return a page of scheduled items, of all payouts or of one. For one payout, only its newest changes count."""
+        payout_id, limit = query.get("payout_id"), window.limit
         fetch_limit = limit + 1
         async with consistent_read(merchant_id) as conn:
             if payout_id is None:

@@ -5,18 +5,21 @@ earlier time, so that a script can start at the same time in every run.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from sandbox.domain.clock import RUNNING, Clock, parse, render, truncate
-from sandbox.domain.clock_target import TargetFn
+from sandbox.domain.clock_target import TargetFn, moment, seconds_ahead
 from sandbox.domain.errors import CONTENTION, Problem, invalid, unavailable
-from sandbox.domain.fields import Timestamp
+from sandbox.domain.fields import EmptyBody, Time, Timestamp, about
 from sandbox.domain.idempotency import UNFINISHED, checkpoint
 from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.http.body_errors import FieldProblem
+from sandbox.http.operation import either, get, post
 from sandbox.infrastructure.db.engine import RETRYABLE, connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.tasks import retrieve_error
@@ -35,6 +38,25 @@ _UNSET: Final = datetime.min.replace(tzinfo=UTC)
 
 _HAS_ACTIVITY: Final = _SQL["has_activity"]
 _UNFINISHED: Final = _SQL["unfinished"]
+
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
+
+
+class FreezeClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /clock/freeze`."""
+
+    at: Annotated[Time | UnsetType, about("The time to freeze at; by default now.")] = UNSET
+
+
+class AdvanceClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /clock/advance`: either `seconds` or `to`."""
+
+    seconds: Seconds | UnsetType = UNSET
+    to: Time | UnsetType = UNSET
+
+
+_ONE_OF_TWO: Final = "is required if `to` is not given, and must not be given with it"
 
 
 class ClockState(msgspec.Struct, kw_only=True):
@@ -70,6 +92,10 @@ class Drained(msgspec.Struct):
     ran: list[Step]
 
 
+def _check_advance(fields: Mapping[str, Any]) -> list[FieldProblem]:
+    return [("seconds", _ONE_OF_TWO)] if ("seconds" in fields) == ("to" in fields) else []
+
+
 class ClockService:
     """Reads, freezes, advances and resumes clocks. Calls `on_advanced` with the merchant's id and how far its clock moved."""
 
@@ -81,7 +107,8 @@ class ClockService:
         self._on_advanced = on_advanced
         self._in_progress: set[asyncio.Task[CommandResult]] = set()
 
-    async def show(self, merchant_id: str) -> ClockState:
+    @get("/sandbox/v1/clock", "Get the clock", {200: ClockState}, psp="clock show")
+    async def get_clock(self, merchant_id: str) -> ClockState:
         """Return the clock. Raises NOT_FOUND if the merchant was deleted."""
         async with connection(merchant_id) as conn:
             record = await conn.fetchrow(_CLOCK, merchant_id)
@@ -89,22 +116,59 @@ class ClockService:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
 
-    async def freeze(self, context: RequestContext, compute_target: TargetFn | None) -> CommandResult:
+    @post(
+        "/sandbox/v1/clock/freeze",
+        "Freeze the clock",
+        {200: ClockRun},
+        FreezeClockBody,
+        errors=("INVALID_STATE",),
+        example={"at": "2030-01-01T00:00:00.000Z"},
+        description="With `at`, the clock first advances to that time. `at` must be at most ten years after the "
+        "merchant's current time, and not before it unless the merchant has no activity yet.",
+        psp="clock freeze",
+    )
+    async def freeze_clock(self, context: RequestContext, body: FreezeClockBody) -> CommandResult:
         """Freeze the clock now, or advance it to a target and keep it frozen there. Responds with 200 and a ClockRun.
 
         Raises INVALID_STATE if another request is moving the clock or the target is too late, VALIDATION_ERROR if the target is
         before the current time of a merchant with activity.
         """
-        return await self._finish(self._move(context, compute_target or (lambda now: now), freeze=True))
+        target = (lambda now: now) if body.at is UNSET else moment(body.at, "at", may_be_past=True)
+        return await self._finish(self._move(context, target, freeze=True))
 
-    async def advance(self, context: RequestContext, compute_target: TargetFn) -> CommandResult:
+    @post(
+        "/sandbox/v1/clock/advance",
+        "Advance the clock and run everything that falls due, in order",
+        {200: ClockRun},
+        AdvanceClockBody,
+        errors=("INVALID_STATE",),
+        example={"seconds": 60},
+        check=_check_advance,
+        description="Runs payout steps, returns, webhook attempts and their retries, and responds when all of it is done "
+        "and committed. What was already due is done first, and not listed. One request does at most 10,000 steps in 25 s "
+        "of real time; then `complete` is false, and the same request continues. `to` must not be before the merchant's "
+        "current time, nor more than ten years after it.",
+        psp=either("clock advance", "--seconds! {seconds:number}", "--to! {to}"),
+    )
+    async def advance_clock(self, context: RequestContext, body: AdvanceClockBody) -> CommandResult:
         """Advance the clock to a target, whether frozen or running. Responds with 200 and a ClockRun.
 
-        Raises the same errors as `freeze`.
+        Raises the same errors as `freeze_clock`.
         """
-        return await self._finish(self._move(context, compute_target, freeze=False))
+        if (body.seconds is UNSET) == (body.to is UNSET):
+            raise invalid("seconds", _ONE_OF_TWO)
+        target = seconds_ahead(body.seconds) if body.seconds is not UNSET else moment(str(body.to), "to")
+        return await self._finish(self._move(context, target, freeze=False))
 
-    async def resume(self, context: RequestContext) -> CommandResult:
+    @post(
+        "/sandbox/v1/clock/resume",
+        "Resume the clock from its current time",
+        {200: ClockState},
+        EmptyBody,
+        errors=("INVALID_STATE",),
+        psp="clock resume",
+    )
+    async def resume_clock(self, context: RequestContext) -> CommandResult:
         """Resume a frozen clock from its current time. Responds with 200 and a ClockState."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -120,6 +184,15 @@ class ClockService:
 
         return await self._finish(run())
 
+    @post(
+        "/sandbox/v1/drain",
+        "Wait until all due work is done",
+        {200: Drained},
+        EmptyBody,
+        description="Payout steps, bulk credits and webhooks. After 10,000 steps or 25 s of real time it responds with "
+        "`drained` false.",
+        psp="drain",
+    )
     async def drain(self, context: RequestContext) -> CommandResult:
         """Run all work due now and wait for work in progress. Responds with 200 and Drained."""
         return await self._finish(self._drain(context))

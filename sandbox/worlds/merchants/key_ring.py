@@ -12,7 +12,7 @@ from sandbox.http.request import Caller
 from sandbox.infrastructure.db.engine import connection, db_errors_as_503, shared_connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.tasks import retrieve_error
-from sandbox.worlds.merchants.api_keys import merchant_of
+from sandbox.worlds.merchants.key_format import merchant_of
 
 _TTL_SECONDS: Final = 0.5
 """How long a key is cached. A revoked key must stop working within one second in every process."""

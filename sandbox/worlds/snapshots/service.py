@@ -4,9 +4,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-from piccolo.query.methods.count import Count
-from piccolo.query.methods.delete import Delete
-from piccolo.query.methods.select import First, Select
 
 from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
@@ -15,13 +12,14 @@ from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWor
 from sandbox.http.operation import PAGE, delete, either, get, post
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.statements import read_statements
 from sandbox.payouts.balance.service import Balance, read_balance
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import Action, UnitOfWorkRunner
 from sandbox.worlds.clock.lease import clock_lease
-from sandbox.worlds.merchants.service import new_id, open_world
+from sandbox.worlds.merchants.keys import new_id
+from sandbox.worlds.merchants.service import open_world
 from sandbox.worlds.snapshots.store import MAX_SNAPSHOT_ROWS, count_rows, empty_world, restore_world, take_snapshot
-from sandbox.worlds.snapshots.tables import Snapshots
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -56,6 +54,13 @@ class Restored(msgspec.Struct):
     rows: int
     now: str
     frozen: bool
+
+
+_SQL: Final = read_statements(__name__)
+_LIST: Final = _SQL["list"]
+_GET: Final = _SQL["get"]
+_COUNT: Final = _SQL["count"]
+_DELETE: Final = _SQL["delete"]
 
 
 class TakeSnapshotBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -123,7 +128,7 @@ class WorldService:
         """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await _count(context.merchant_id) >= MAX_SNAPSHOTS:
+            if await conn.fetchval(_COUNT, context.merchant_id) >= MAX_SNAPSHOTS:
                 raise Problem("INVALID_STATE", f"A merchant has at most {MAX_SNAPSHOTS} snapshots; delete one first.")
             if await count_rows(conn, context.merchant_id) > MAX_SNAPSHOT_ROWS:
                 raise Problem("INVALID_STATE", f"A snapshot has at most {MAX_SNAPSHOT_ROWS} rows; this merchant has more.")
@@ -177,16 +182,16 @@ class WorldService:
     )
     async def list_snapshots(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of snapshots, newest first."""
-        async with connection(merchant_id):
-            records = await _page(merchant_id, window.before, window.since, window.limit + 1)
+        async with connection(merchant_id) as conn:
+            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_snapshot(record) for record in records]
         return page(found, window.limit, [snapshot.id for snapshot in found])
 
     @get("/sandbox/v1/snapshots/{snapshot_id}", "Get a snapshot", {200: Snapshot}, psp="snapshots get")
     async def get_snapshot(self, merchant_id: str, snapshot_id: Uuid) -> Snapshot:
         """Return a snapshot. Raises NOT_FOUND."""
-        async with connection(merchant_id):
-            record = await _select_one(merchant_id, snapshot_id)
+        async with connection(merchant_id) as conn:
+            record = await conn.fetchrow(_GET, merchant_id, snapshot_id)
         if record is None:
             raise _not_found()
         return _to_snapshot(record)
@@ -196,7 +201,7 @@ class WorldService:
         """Delete a snapshot. Responds with 204. The result is NOT_FOUND for an unknown snapshot."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if not await _delete(context.merchant_id, snapshot_id):
+            if not await conn.fetchval(_DELETE, context.merchant_id, snapshot_id):
                 raise _not_found()
             return CommandResult(204, b"")
 
@@ -208,24 +213,6 @@ class WorldService:
             async with clock_lease(context.merchant_id):
                 replaced = self._work.run_with_reserved_key(context, action, as_database_owner=True)
                 return await self._work.run_to_completion(replaced)
-
-
-def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Snapshots]:
-    found = Snapshots.select().where(Snapshots.merchant_id == merchant_id, Snapshots.id < before, Snapshots.id >= since)
-    return found.order_by(Snapshots.id, ascending=False).limit(limit)
-
-
-def _select_one(merchant_id: str, snapshot_id: str) -> First:
-    return Snapshots.select().where(Snapshots.merchant_id == merchant_id, Snapshots.id == snapshot_id).first()
-
-
-def _count(merchant_id: str) -> Count:
-    return Snapshots.count().where(Snapshots.merchant_id == merchant_id)
-
-
-def _delete(merchant_id: str, snapshot_id: str) -> Delete:
-    found = Snapshots.delete().where(Snapshots.merchant_id == merchant_id, Snapshots.id == snapshot_id)
-    return found.returning(Snapshots.id)
 
 
 def _use_clock(unit: UnitOfWork, clock: Clock) -> None:

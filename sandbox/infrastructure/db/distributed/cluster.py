@@ -30,6 +30,11 @@ class Node:
     host: str
     port: int
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port."""
+        return self.host, self.port
+
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 

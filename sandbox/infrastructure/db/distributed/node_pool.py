@@ -7,19 +7,17 @@ process compiles the database functions and plans the statements once, and keeps
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
+
+from sandbox.infrastructure.db.connector import Connection, Pool
 
 MAX_SHARDS_PER_CONNECTION: Final = 16
 """A connection that has served this many schemas serves no further one: it is closed, to limit its process's memory."""
 
 PATIENCE_SECONDS: Final = 0.5
 """How long to wait for a busy connection that knows the schema, if others are idle. Longer than most transactions take."""
-
-Connection: TypeAlias = "PoolConnectionProxy[Any]"
-Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 
 class AllBusyError(TimeoutError):

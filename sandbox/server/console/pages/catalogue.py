@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Table
-from sandbox.server.console.pages.payout import in_words
-from sandbox.server.console.rendering import money
 from sandbox.server.console.routing import Pages
+from sandbox.server.console.texts import money
+from sandbox.server.console.trace import in_words
 from sandbox.server.console.view import View
 
 pages = Pages()

@@ -10,8 +10,8 @@ from typing import Any, Final
 from sandbox.http.responses import Response
 from sandbox.server.console.calls import Refused
 from sandbox.server.console.forms import object_of
-from sandbox.server.console.pages.payout import in_words
 from sandbox.server.console.routing import Pages
+from sandbox.server.console.trace import in_words
 from sandbox.server.console.view import View
 
 pages = Pages()

@@ -8,7 +8,9 @@ from sandbox.domain.clock import parse
 from sandbox.domain.failure_codes import FAILURES
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column
+from sandbox.server.console.payout_trace import Known, payout_trace
 from sandbox.server.console.routing import Pages
+from sandbox.server.console.trace import in_words
 from sandbox.server.console.view import View
 
 pages = Pages()
@@ -68,12 +70,14 @@ async def payout(view: View) -> Response:
     # Retries of many webhooks must not hide the payout's own next step.
     soon = [item for number, item in enumerate(following) if number < MAX_DUE or item["kind"] == "payout_step"]
     changes = await _changes(view, timeline["data"], entries.rows, events["data"])
+    urls = {endpoint["id"]: endpoint for endpoint in endpoints["data"]}
     return await view.render(
         "payout.html",
         tables=[entries, requests],
         payout=found,
+        trace=payout_trace(Known(found, changes, requests.rows, urls, following, clock)),
         changes=changes,
-        endpoints={endpoint["id"]: endpoint for endpoint in endpoints["data"]},
+        endpoints=urls,
         due=soon,
         due_later=[item for item in following if item not in soon],
         actions=actions["actions"],
@@ -126,16 +130,3 @@ def _due(item: Mapping[str, Any], now: str) -> dict[str, Any]:
     """Return the due steps, each with the time until then in words; empty if it is overdue."""
     seconds = (parse(item["due_at"]) - parse(now)).total_seconds()
     return {**item, "in_words": in_words(seconds) if seconds > 0 else ""}
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration with at most two units: 45 s, 2 min 5 s, 3 h, 2 d 4 h."""
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    rest, parts = max(1, round(seconds)), []
-    for name, size in units:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {name}")
-        elif parts:
-            break
-    return " ".join(parts[:2])

@@ -303,6 +303,16 @@ document.addEventListener("click", async (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
 });
 
+// ---- Drawings: what a mark says is shown below them while it is pointed at or has the focus.
+
+for (const kind of ["pointerover", "focusin"]) {
+  document.addEventListener(kind, (event) => {
+    const mark = event.target.closest?.(".trace .mark, .trace .lane-name a");
+    const detail = mark?.closest("[data-region]").querySelector(".trace-detail");
+    if (detail) detail.textContent = mark.querySelector("title").textContent;
+  });
+}
+
 // ---- Keys.
 
 let isGoing = false;

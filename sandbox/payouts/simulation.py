@@ -10,13 +10,15 @@ from sandbox.domain.errors import invalid_fields
 from sandbox.domain.failure_codes import TAKES_FAILURE_CODE
 from sandbox.domain.fields import FailureCode, Uuid, about
 from sandbox.domain.payout import Payout
+from sandbox.domain.payout_commands import TransitionPayout
 from sandbox.domain.unit import CommandResult
 from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import get, post
 from sandbox.http.request import Request
 from sandbox.payouts.possible_actions import PayoutActions, legal_actions
+from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.requests import failure_errors
-from sandbox.payouts.service import PayoutService
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 
 class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -26,11 +28,12 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     failure_code: FailureCode | None = None
 
 
-class SimulateApi:
+class SimulationService:
     """The sandbox's operations on one payout."""
 
-    def __init__(self, payouts: PayoutService) -> None:
-        self._payouts = payouts
+    def __init__(self, work: UnitOfWorkRunner, reads: PayoutReads) -> None:
+        self._work = work
+        self._reads = reads
 
     def _check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         return failure_errors(fields, TAKES_FAILURE_CODE)
@@ -49,16 +52,15 @@ class SimulateApi:
         psp="payouts simulate",
     )
     async def simulate_payout(self, request: Request, body: SimulateBody, payout_id: Uuid) -> CommandResult:
+        """Move a payout to another status as its bank would. Raises VALIDATION_ERROR; other refusals are returned."""
         errors = self._check(msgspec.structs.asdict(body))
         if errors:
             raise invalid_fields(errors)
-        return await self._payouts.simulate(
-            request.context,
-            payout_id,
-            body.status,
-            body.failure_code,
-            can_approve=request.caller.is_admin,
-        )
+        transition = TransitionPayout(
+            request.context, payout_id, "transition", status=body.status, cause="simulation",
+            failure_code=body.failure_code, can_approve=request.caller.is_admin,
+        )  # fmt: skip
+        return await self._work.submit(transition)
 
     @get(
         "/sandbox/v1/payouts/{payout_id}/actions",
@@ -68,6 +70,7 @@ class SimulateApi:
         "request can still be refused because of the balance, or because the status has changed.",
         psp="payouts actions",
     )
-    async def list_payout_actions(self, request: Request, payout_id: Uuid) -> PayoutActions:
-        payout = await self._payouts.get(request.merchant_id, payout_id)
+    async def list_payout_actions(self, merchant_id: str, payout_id: Uuid) -> PayoutActions:
+        """Return the requests that can change a payout now. Raises NOT_FOUND."""
+        payout = await self._reads.require(merchant_id, payout_id)
         return PayoutActions(payout.id, payout.status, legal_actions(payout.status))  # type: ignore[arg-type]  # a stored status

@@ -1,0 +1,253 @@
+"""Arrange what belongs to a payout as lanes, marks and bars of a drawing: its requests, money, events and webhooks. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sandbox.domain.ledger import AVAILABLE, LOCKED, SETTLEMENT
+from sandbox.domain.payout_states import TRANSITIONS
+from sandbox.server.console.texts import moment, money, tone
+from sandbox.server.console.trace import Bar, Lane, Mark, Moment, Trace, draw
+
+MAX_ENDPOINTS: Final = 6
+"""How many endpoints have a lane of their own. Those with the most to show come first."""
+_ACCOUNTS: Final = (
+    (AVAILABLE, "Available", "came back"),
+    (LOCKED, "Locked", "is reserved"),
+    (SETTLEMENT, "Settlement", "is paid out"),
+)
+_NAME_LENGTH: Final = 26
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the API says about a payout. Each change has its `entries`, and its `deliveries` with their attempts or None."""
+
+    payout: Row
+    changes: Sequence[Row]
+    requests: Sequence[Row]
+    endpoints: Mapping[str, Row]
+    due: Sequence[Row]
+    clock: Row
+
+
+def payout_trace(known: Known) -> Trace:
+    """Return the drawing of a payout."""
+    orders = _orders(known.changes)
+    requests = _requests(known, orders)
+    webhooks, lanes = _webhooks(known, orders)
+    status_marks = _changes(known.changes, orders)
+    money_marks, money_bars = _money(known.changes, orders, money(known.payout["amount"]))
+    status_lane = Lane("status", "Status", "changes", _status(known.payout), tone(known.payout["status"]), has_labels=True)
+    return draw(
+        [
+            Lane("requests", "Your requests", "requests", _requests_summary(known.requests), _worst(requests)),
+            status_lane,
+            *_accounts(money_bars),
+            Lane("events", "Events", "events", f"{len(known.changes)} sent, in order"),
+            *lanes,
+        ],
+        [
+            *requests,
+            *status_marks,
+            *money_marks,
+            *_events(known.changes, orders),
+            *webhooks,
+            *_steps(known.due),
+        ],
+        [*_statuses(known.changes, orders), *money_bars],
+        known.clock["now"],
+    )
+
+
+def _orders(changes: Sequence[Row]) -> list[Moment]:
+    """Return the moment of each change: its time, and its place among the changes of that time."""
+    found: list[Moment] = []
+    for change in changes:
+        is_same = found and found[-1][0] == change["at"]
+        found.append((change["at"], found[-1][1] + 1 if is_same else 0))
+    return found
+
+
+def _worst(marks: Iterable[Mark]) -> str:
+    return "bad" if any(mark.tone == "bad" for mark in marks) else "neutral"
+
+
+def _anchor(number: int) -> str:
+    return f"#change-{number + 1}"
+
+
+# ---------------------------------------------------------------------------------------------------- requests
+
+
+def _requests(known: Known, orders: Sequence[Moment]) -> list[Mark]:
+    """Return the marks of the requests. The journal has host time; this finds each one's place in the merchant's.
+
+    A request that caused a change happened when the change did. Any other happened after the one before it; exactly when
+    is only known if the clock was never moved.
+    """
+    caused: dict[str, Moment] = {}
+    for change, at in zip(known.changes, orders, strict=True):
+        if change["cause"] == "api":
+            caused.setdefault(change["request_id"], at)
+    is_exact = not known.clock["frozen"] and not known.clock["offset_seconds"]
+    latest, found = orders[0], list[Mark]()
+    for request in reversed(known.requests):
+        latest = caused.get(request["request_id"], latest)
+        place = latest
+        is_known = request["request_id"] in caused
+        if not is_known and is_exact:
+            place = max((request["at"], 0), latest)
+        when = f"at {moment(place[0])}" if is_known or is_exact else f"{moment(request['at'])} on the host's clock"
+        text = f"{request['method']} {request['path']}: {request['status']} in {request['duration_ms']} ms, {when}"
+        good = "good" if request["status"] < 400 else "bad"
+        href, took = f"/requests/{request['id']}", request["duration_ms"]
+        found.append(Mark("requests", place[0], text, href, good, place[1], milliseconds=took))
+    return found
+
+
+def _requests_summary(requests: Sequence[Row]) -> str:
+    refused = sum(request["status"] >= 400 for request in requests)
+    return f"{len(requests)} in the journal{f', {refused} refused' if refused else ''}"
+
+
+# ---------------------------------------------------------------------------------------------------- status and money
+
+
+def _status(payout: Row) -> str:
+    return f"{payout['status']}{': ' + payout['failure_code'] if payout['failure_code'] else ''}"
+
+
+def _changes(changes: Sequence[Row], orders: Sequence[Moment]) -> list[Mark]:
+    return [
+        Mark("status", at, f"{change['to']} by {change['caused_by']}, {moment(at)}", _anchor(number), tone(change["to"]),
+             order, label=change["to"])
+        for number, (change, (at, order)) in enumerate(zip(changes, orders, strict=True))
+    ]  # fmt: skip
+
+
+def _statuses(changes: Sequence[Row], orders: Sequence[Moment]) -> list[Bar]:
+    ends: list[Moment | None] = [*orders[1:], None]
+    return [Bar("status", start, end, tone(change["to"])) for change, start, end in zip(changes, orders, ends, strict=True)]
+
+
+def _money(changes: Sequence[Row], orders: Sequence[Moment], amount: str) -> tuple[list[Mark], list[Bar]]:
+    """Return a mark for each account that a change debits or credits, and bars that show which account the amount was in."""
+    marks, stays = [], []
+    for number, (change, at) in enumerate(zip(changes, orders, strict=True)):
+        movement = TRANSITIONS[change["from"], change["to"]].movement if change["ledger_transfer_id"] else None
+        if movement is None:
+            continue
+        balances = {entry["account"]: f": balance {money(entry['balance_after'])}" for entry in change["entries"]}
+        for account, sign in ((movement.debit, "−"), (movement.credit, "+")):
+            text = f"{account} {sign}{amount}{balances.get(account, '')}, {moment(at[0])}"
+            marks.append(Mark(account, at[0], text, _anchor(number), order=at[1]))
+        stays.append((movement.credit, at))
+    ends = [*(at for _, at in stays[1:]), None]
+    bars = [
+        Bar(account, at, end, "good" if account == SETTLEMENT else "neutral", amount)
+        for (account, at), end in zip(stays, ends, strict=True)
+    ]
+    return marks, bars
+
+
+def _accounts(bars: Sequence[Bar]) -> list[Lane]:
+    now = next((bar for bar in bars if bar.end is None), None)
+    return [
+        Lane(key, name, "entries", f"{now.label} {verb}" if now is not None and now.lane == key else "")
+        for key, name, verb in _ACCOUNTS
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- events and webhooks
+
+
+def _events(changes: Sequence[Row], orders: Sequence[Moment]) -> list[Mark]:
+    return [
+        Mark("events", at, f"{change['event_type']}, {moment(at)}", f"/webhooks/events/{change['event_id']}", order=order)
+        for change, (at, order) in zip(changes, orders, strict=True)
+    ]
+
+
+def _webhooks(known: Known, orders: Sequence[Moment]) -> tuple[list[Mark], list[Lane]]:
+    """Return the marks of the attempts, past and due, and the lanes of the endpoints."""
+    by_endpoint: dict[str, list[tuple[Moment, Row]]] = {}
+    for change, at in zip(known.changes, orders, strict=True):
+        for delivery in change["deliveries"] or ():
+            by_endpoint.setdefault(delivery["endpoint_id"], []).append((at, delivery))
+    most_first = sorted(by_endpoint, key=lambda id_: -sum(delivery["attempt_count"] for _, delivery in by_endpoint[id_]))
+    shown = sorted(most_first[:MAX_ENDPOINTS])
+    lanes, marks = [], []
+    for endpoint_id in shown:
+        found = by_endpoint[endpoint_id]
+        rows = [delivery for _, delivery in found]
+        endpoint = known.endpoints.get(endpoint_id)
+        lanes.append(_endpoint(endpoint_id, endpoint, rows, known.clock["now"]))
+        marks += [_attempt(endpoint_id, delivery, attempt, at) for at, delivery in found for attempt in delivery["attempts"]]
+    for item in known.due:
+        if item["kind"] == "delivery_attempt" and item["endpoint_id"] in shown:
+            text = f"Due: {item['description']}, {moment(item['due_at'])}"
+            marks.append(
+                Mark(item["endpoint_id"], item["due_at"], text, f"/webhooks/deliveries/{item['delivery_id']}", is_due=True)
+            )
+    return marks, lanes
+
+
+def _endpoint(endpoint_id: str, endpoint: Row | None, deliveries: Sequence[Row], now: str) -> Lane:
+    url = "deleted endpoint" if endpoint is None else endpoint["url"]
+    name = url.partition("://")[2] or url
+    received = [delivery for delivery in deliveries if delivery["status"] == "SUCCEEDED"]
+    missing = [delivery for delivery in deliveries if delivery["status"] != "SUCCEEDED" and delivery["attempts"]]
+    return Lane(
+        endpoint_id,
+        name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…",
+        "attempts",
+        _received(received, missing, len(deliveries), now),
+        _health(received, missing),
+        "" if endpoint is None else f"/webhooks/{endpoint_id}",
+        url,
+    )
+
+
+def _health(received: Sequence[Row], missing: Sequence[Row]) -> str:
+    if missing:
+        return "bad"
+    has_failed = any(attempt["error_class"] for delivery in received for attempt in delivery["attempts"])
+    return "warn" if has_failed else "good" if received else "neutral"
+
+
+def _received(received: Sequence[Row], missing: Sequence[Row], total: int, now: str) -> str:
+    """Return whether an endpoint has got the events, and when, in about 35 characters."""
+    if missing:
+        what = missing[-1]["event_type"] if len(missing) == 1 else f"{len(missing)} of {total} events"
+        return f"has not got {what}"
+    if not received:
+        return "not sent yet"
+    at = max(attempt["at"] for delivery in received for attempt in delivery["attempts"][-1:])
+    when = at[11:19] if at[:10] == now[:10] else f"{at[5:10]} {at[11:19]}"
+    failed = sum(attempt["error_class"] is not None for delivery in received for attempt in delivery["attempts"])
+    got = f"got all {total}" if len(received) == total else f"got {len(received)} of {total}"
+    return f"{got} by {when}{f', {failed} failed' if failed else ''}"
+
+
+def _attempt(endpoint_id: str, delivery: Row, attempt: Row, of_change: Moment) -> Mark:
+    answer = attempt["status"] if attempt["status"] is not None else attempt["error_class"] or "no response"
+    text = (
+        f"Attempt {attempt['attempt']} of {delivery['event_type']}{', resent' if attempt['manual'] else ''}: {answer} in "
+        f"{attempt['duration_ms']} ms, {moment(attempt['at'])}"
+    )
+    good = "bad" if attempt["error_class"] else "good"
+    # At the time of the change, it belongs to the change's column.
+    order = of_change[1] if attempt["at"] == of_change[0] else 0
+    href = f"/webhooks/deliveries/{delivery['id']}"
+    return Mark(endpoint_id, attempt["at"], text, href, good, order, milliseconds=attempt["duration_ms"])
+
+
+def _steps(due: Sequence[Row]) -> list[Mark]:
+    return [
+        Mark("status", item["due_at"], f"Due: {item['description']}, {moment(item['due_at'])}", "#next", tone(item["to"]),
+             is_due=True, label=item["to"] or "")
+        for item in due if item["kind"] == "payout_step"
+    ]  # fmt: skip
