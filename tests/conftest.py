@@ -92,6 +92,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     for name in ("DATABASE_URL", "REDIS_URL"):
         os.environ.pop(name, None)
     os.environ["BULK_CREDIT_FAIL_USER_IDS"] = f"@{folder.name}/fail-list"
+    os.environ["SANDBOX_DIALECTS"] = str(Path(__file__).parent.parent / "examples" / "dialects")
     env = dict(os.environ)
     if _DATABASE_VARIABLE in os.environ:
         env |= {"DATABASE_URL": os.environ[_DATABASE_VARIABLE], "SANDBOX_WEBHOOK_ALLOW": "loopback"}

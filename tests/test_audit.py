@@ -114,7 +114,7 @@ async def ledger(pool: None) -> Ledger:
     )
     approved, rejected = (str(result.location).rpartition("/")[2] for result in with_approval)
     await run(merchant_id, transition(approved, "approve"), transition(rejected, "reject"))
-    while await take_due_steps(WORK, merchant_id):
+    while any((await take_due_steps(WORK, [merchant_id], lock_timeout=60)).values()):
         pass
     await run(
         merchant_id,
@@ -123,7 +123,7 @@ async def ledger(pool: None) -> Ledger:
         transition(ids[3], "transition", "SUCCESS", "ipn"),
         transition(ids[7], "transition", "RETURNED", "simulation"),
     )
-    while await take_due_steps(WORK, merchant_id):
+    while any((await take_due_steps(WORK, [merchant_id], lock_timeout=60)).values()):
         pass
     return Ledger(merchant_id, succeeded=ids[0], failed=ids[1], pending=ids[2], user=await add_user(merchant_id))
 
@@ -310,6 +310,6 @@ async def test_a_clock_that_was_set_back_is_not_reported_as_corruption(pool: Non
     async with connection(merchant_id) as conn:
         await conn.execute("UPDATE worlds SET clock_offset = interval '-1 day' WHERE merchant_id = $1", merchant_id)
     await run(merchant_id, create("after", "0004"), create("after that", "0001"))
-    await take_due_steps(WORK, merchant_id)
+    await take_due_steps(WORK, [merchant_id], lock_timeout=60)
     report = await audit(merchant_id)
     assert [(c.name, c.problems) for c in report.checks if not c.ok] == []

@@ -18,7 +18,7 @@ from sandbox.domain.payout_commands import CreatePayout, NewPayout
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
 from sandbox.infrastructure.db.engine import connection, transaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.payouts.steps import take_due_steps, take_due_steps_together
+from sandbox.payouts.steps import take_due_steps
 from sandbox.unit_of_work.batches import CONTENDED_LIMIT
 from sandbox.unit_of_work.lock_turns import PLACES
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -322,13 +322,9 @@ async def test_a_wake_up_for_steps_that_a_transaction_has_found_causes_no_other(
     claimed: list[list[int]] = []
     done = asyncio.Event()
 
-    async def alone(work: UnitOfWorkRunner, merchant_id: str, **options: Any) -> bool:
-        claimed.append([merchants.index(merchant_id)])
-        return await take_due_steps(work, merchant_id, **options)
-
-    async def together(work: UnitOfWorkRunner, woken: Sequence[str], *options: Any) -> dict[str, bool]:
+    async def take(work: UnitOfWorkRunner, woken: Sequence[str], *options: Any) -> dict[str, bool]:
         claimed.append(sorted(map(merchants.index, woken)))
-        return await take_due_steps_together(work, woken, *options)
+        return await take_due_steps(work, woken, *options)
 
     async def committed(unit: UnitOfWork) -> None:
         if unit.merchant_id == merchants[1]:
@@ -337,8 +333,7 @@ async def test_a_wake_up_for_steps_that_a_transaction_has_found_causes_no_other(
             runner.wake(merchants[0], unit.ids.first + later)
             runner.wake(merchants[1])
 
-    monkeypatch.setattr(payout_steps, "take_due_steps", alone)
-    monkeypatch.setattr(payout_steps, "take_due_steps_together", together)
+    monkeypatch.setattr(payout_steps, "take_due_steps", take)
     async with asyncio.timeout(60), sending(1) as sender:
         work = units_of_work(committed)
         runner = PayoutStepRunner(work, Deliverer(AttemptRunner(sender, SecretBox(bytes(32)))))
@@ -360,15 +355,15 @@ async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool
     locked, *others = worlds
     merchants = [world.merchant_id for world in worlds]
     async with locked_elsewhere(stack, worlds):
-        assert await take_due_steps_together(units_of_work(), merchants) == {}
+        assert await take_due_steps(units_of_work(), merchants) == {}
     async with locked_elsewhere(stack, [locked]):
-        more = await take_due_steps_together(units_of_work(committed), merchants)
+        more = await take_due_steps(units_of_work(committed), merchants)
     assert more == {world.merchant_id: False for world in others}
     assert [len(unit.changed) for unit in units] == [1] * len(others)
     ids = [unit.events[0].id for unit in units]
     async with connection(merchants[0]) as conn:
         assert len(await conn.fetch("SELECT DISTINCT xmin::text FROM events WHERE id = ANY ($1::uuid[])", ids)) == 1
-    assert await take_due_steps_together(units_of_work(), merchants) == dict.fromkeys(merchants, False)
+    assert await take_due_steps(units_of_work(), merchants) == dict.fromkeys(merchants, False)
 
 
 async def test_in_a_frozen_world_the_steps_of_a_command_run_before_the_next_command(

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from build_backend.guide import with_included_files
 from tests.harness.code_blocks import ROOT, blocks_of
 from tests.harness.programs import needs
 from tests.harness.waiting import until
+from tests.harness.world import Stack
 
 PAGE: Final = ROOT / "docs/languages.md"
 _JARS: Final = Path("/usr/share/java")
@@ -67,14 +68,19 @@ def _environment(temporary: Path, path: str) -> dict[str, str]:
 
 
 def _run(
-    language: Language, folder: Path, tests: str, path: str = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    language: Language,
+    folder: Path,
+    tests: str,
+    path: str = f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    given: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     """Run tests in a project, and return the exit code and the output. No sandbox is left when this returns."""
     temporary = folder / "temporary"
     temporary.mkdir(exist_ok=True)
     done = subprocess.run(
-        ["sh", "-e", "-c", "\n".join(language.commands), "sh", tests], cwd=folder, env=_environment(temporary, path),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180, check=False,
+        ["sh", "-e", "-c", "\n".join(language.commands), "sh", tests], cwd=folder,
+        env=_environment(temporary, path) | (given or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=180, check=False,
     )  # fmt: skip
     # The folder of the sandbox that the tests have started, which has its keys, goes when its process has ended.
     until(lambda: not [*temporary.glob("psp-*/ready"), *temporary.glob("psp-*/ended")], seconds=60)
@@ -143,6 +149,58 @@ def test_without_a_sandbox_the_error_says_how_to_get_one(language: Language, tmp
 def test_the_shops_tests_pass(language: Language, tmp_path: Path) -> None:
     code, output = _run(language, _project(tmp_path, language, language.shop), language.shop[1])
     assert code == 0, output
+
+
+MISTAKES: Final = {
+    "takes forged webhooks": {
+        "php": ("if (!$this->isAuthentic($headers, $body))", "if (false)"),
+        "java": ("if (!isAuthentic(headers, body)) return 401;", ""),
+        "ruby": ("return 401 unless authentic?(headers, body)", ""),
+        "go": (" || !isValid(shop.WebhookSecret, r.Header, body)", ""),
+    },
+    "has a new key for each attempt": {
+        "php": ("X-IDEMPOTENCY-KEY: $id", "X-IDEMPOTENCY-KEY: {${uniqid()}}"),
+        "java": (
+            "client.send(request,",
+            'client.send(HttpRequest.newBuilder(request, (name, value) -> !name.equals("X-IDEMPOTENCY-KEY"))'
+            '.header("X-IDEMPOTENCY-KEY", "" + attempt).build(),',
+        ),
+        "ruby": ('"X-IDEMPOTENCY-KEY" => id', '"X-IDEMPOTENCY-KEY" => rand.to_s'),
+        "go": ('"X-Idempotency-Key": {key}', '"X-Idempotency-Key": {time.Now().String()}'),
+    },
+    "gives up at once": {
+        "php": ("ATTEMPTS = 3", "ATTEMPTS = 1"),
+        "java": ("ATTEMPTS = 3", "ATTEMPTS = 1"),
+        "ruby": ("ATTEMPTS = 3", "ATTEMPTS = 1"),
+        "go": ("attempts = 3", "attempts = 1"),
+    },
+    "keeps the first state": {
+        "php": ('if ($data["version"] > (', 'if (!isset($this->orders[$data["merchant_reference"]]) && $data["version"] > ('),
+        "java": (" || version > orders.get(id).version()", ""),
+        "ruby": ('if data["version"] > known', "if known.zero?"),
+        "go": (
+            "if event.Data.Version > shop.orders[event.Data.Reference].version {",
+            "if shop.orders[event.Data.Reference].version == 0 {",
+        ),
+    },
+}
+"""Mistake → language → a text of the shop, and what replaces it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", [one for one in LANGUAGES if one.id != "rspec"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_shops_tests_notice_a_mistake(language: Language, mistake: str, tmp_path: Path, stack: Stack) -> None:
+    """They use a sandbox that runs already."""
+    project = _project(tmp_path, language, language.shop)
+    shop = project / language.shop[0]
+    right, wrong = MISTAKES[mistake][language.name]
+    assert shop.read_text().count(right) == 1
+    shop.write_text(shop.read_text().replace(right, wrong))
+    given = {"PSP_URL": stack.api_url, "PSP_ADMIN_KEY": stack.admin_key}
+    code, output = _run(language, project, language.shop[1], path="/usr/bin:/bin", given=given)
+    assert code != 0, output
+    assert re.search("a_?lost_?answer|forged_?webhook|learns", output, re.IGNORECASE), output
 
 
 def test_each_file_is_short_starts_psp_alike_and_is_shown_whole_by_the_guide() -> None:

@@ -103,6 +103,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.users.vendor_feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
     "sandbox.unit_of_work.ledger._CREDITS": (MERCHANT, A, NEW_TRANSFERS),
     "sandbox.worlds.overview.service._OPEN_PAYOUTS": (MERCHANT, list(STATUSES)),
+    "sandbox.payouts.history._NUMBERED": (MERCHANT, list(STATUSES), ["BANK", "WALLET"], A, A, BATCH, BATCH, 0, BATCH),
     "sandbox.payouts.service._LIST": (MERCHANT, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.service._LIST_BY_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
     "sandbox.payouts.search.BY_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),

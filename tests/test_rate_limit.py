@@ -75,7 +75,7 @@ def test_a_merchants_api_has_no_limit_unless_one_is_set(world: World) -> None:
 
 def test_a_limit_covers_all_processes_and_exempts_the_sandbox_controls(stack: Stack) -> None:
     with World.create(stack) as world:
-        # Set it before the other API process sees the key: a process can cache for half a second that there is no limit.
+        # Set it before the other API process sees the key: a process can cache for a while that there is no limit.
         assert world.patch("/sandbox/v1/settings", {"rate_limit": 7.0}).status_code == 200
         statuses = []
         for _ in range(20):

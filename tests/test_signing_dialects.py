@@ -113,7 +113,7 @@ def test_an_unrelated_secret_signs_differently(signing: str, keys: tuple[str, ..
         ("v1", [PRIVATE], "must begin with whsec_"),
         ("v1a", [CURRENT], "must begin with whsk_"),
         ("custom", [CURRENT], "needs its settings"),
-        ("v2", [CURRENT], "use one of v1, v1a, stripe, github, custom"),
+        ("v2", [CURRENT], "use one of v1, v1a, stripe, github, safepay, custom"),
     ],
 )
 def test_what_cannot_be_signed_raises(signing: str, keys: list[str], reason: str) -> None:

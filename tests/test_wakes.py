@@ -140,7 +140,8 @@ async def test_taking_steps_reports_more_work_only_after_a_full_batch(pool: None
             stack.execute, "UPDATE payouts SET due_at = created_at, step = 1 WHERE merchant_id = $1", world.merchant_id
         )
         assert Decimal(world.balance()[0]) == Decimal("80.00")
-        assert [await take_due_steps(work, world.merchant_id, 16) for _ in range(3)] == [True, False, False]
+        more = [await take_due_steps(work, [world.merchant_id], lock_timeout=60, limit=16) for _ in range(3)]
+        assert more == [{world.merchant_id: has_more} for has_more in (True, False, False)]
     finally:
         await asyncio.to_thread(world.client.close)
 

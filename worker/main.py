@@ -28,6 +28,9 @@ from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.infrastructure.wake import CREDITS, DELIVERIES, STEPS, WORKER_SEEN, take_wake_ups
 from sandbox.payouts.scenarios.builtin import load_catalogue
+from sandbox.server.dialects.dialect import load_dialects
+from sandbox.server.dialects.registration import BUILT_IN
+from sandbox.server.dialects.rendering import EventTranslator
 from sandbox.server.readiness import Readiness
 from sandbox.server.runtime.open_files import raise_open_file_limit
 from sandbox.server.runtime.process_start import report_ready, start_process
@@ -109,10 +112,10 @@ async def run_worker(settings: Settings) -> None:
     box = SecretBox(settings.secret_key)
     journal = Journal(settings.redis_url, live_feed.notes)
     journal.start()
+    translator = EventTranslator(load_dialects(BUILT_IN, settings.dialects))
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
-    deliverer = Deliverer(
-        AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal, receiver_time(settings.clock_file))
-    )
+    receivers = receiver_time(settings.clock_file)
+    deliverer = Deliverer(AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal, receivers, translator))
     step_runner = PayoutStepRunner(runner, deliverer, settings.merchants_per_transaction)
     bulk_credit_tasks = create_bulk_credit_tasks(runner, live_feed.notes)
     summaries = SummaryCache(settings.redis_url)

@@ -8,12 +8,12 @@ from typing import Final
 import structlog
 from asyncpg import LockNotAvailableError
 
-from sandbox.domain.errors import Problem
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.db.distributed.placement import shard_of
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
-from sandbox.payouts.steps import take_due_steps, take_due_steps_together
+from sandbox.payouts.steps import take_due_steps
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.unit_of_work.transaction import LOCK_TURN
 from sandbox.webhooks.delivery.deliverer import Deliverer
 from worker.merchant_tasks import MerchantTasks
 
@@ -130,9 +130,9 @@ class PayoutStepRunner:
     async def _run_alone(self, merchant_id: str) -> bool:
         try:
             with self._deliverer.leasing() as deliveries:
-                more = await take_due_steps(self._work, merchant_id, before_write=deliveries)
+                more = await take_due_steps(self._work, [merchant_id], deliveries, LOCK_TURN)
             self._wake_deliverer([merchant_id], deliveries.complete)
-            return more
+            return more.get(merchant_id, False)
         except LockNotAvailableError:  # outside the `with`, which releases what the failed transaction reserved
             return True
 
@@ -153,15 +153,11 @@ class PayoutStepRunner:
         complete: set[str] = set()
         try:
             with self._deliverer.leasing() as deliveries:
-                if len(merchants) == 1:
-                    more[merchants[0]] = await take_due_steps(
-                        self._work, merchants[0], before_write=deliveries, lock_timeout=_LONE_LOCK_SECONDS
-                    )
-                else:
-                    more = await take_due_steps_together(self._work, merchants, deliveries)
+                lock_timeout = _LONE_LOCK_SECONDS if len(merchants) == 1 else None
+                more = await take_due_steps(self._work, merchants, deliveries, lock_timeout)
             complete = deliveries.complete
-        except (LockNotAvailableError, Problem):
-            pass  # locked or deleted: transactions of their own find out which
+        except LockNotAvailableError:
+            pass  # they get transactions of their own
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("steps_interrupted", merchants=len(merchants), error=repr(error)[:300])
         except Exception:

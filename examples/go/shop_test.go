@@ -46,7 +46,7 @@ func TestTheShopLearnsThatAPayoutWasReturned(t *testing.T) {
 
 func TestALostAnswerDoesNotPayTwice(t *testing.T) {
 	psp := NewPSP(t)
-	psp.Call("POST", "/sandbox/v1/faults", object{"kind": "connection_reset", "target": "api", "count": 1,
+	psp.Call("POST", "/sandbox/v1/faults", object{"kind": "truncated_body", "target": "api", "count": 1,
 		"match": object{"method": "POST", "path": "/api/v1/payouts"}})
 	if err := openShop(psp).Pay("17", "250.00"); err != nil {
 		t.Fatal(err)

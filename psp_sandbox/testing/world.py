@@ -21,6 +21,7 @@ from psp_sandbox.testing.options import Options, UsageError, read_amount, read_t
 from psp_sandbox.testing.process_clock import ProcessClock
 from psp_sandbox.testing.recording import Recording
 from psp_sandbox.testing.results import Balance, seconds_of
+from psp_sandbox.testing.safepay import Safepay
 from psp_sandbox.testing.sandbox import USER_AGENT, Sandbox
 from psp_sandbox.testing.webhooks import Inbox, Webhooks, payout_id_of
 
@@ -254,6 +255,11 @@ class World:
     def webhooks(self) -> Webhooks:
         """The verified webhooks that this test received; `psp.webhooks(payout)` are those of one payout."""
         return Webhooks(self._inbox, self.drain, can_change=lambda: self.has_app or not self.is_frozen)
+
+    @cached_property
+    def safepay(self) -> Safepay:
+        """What an adapter of Safepay Raast needs to use this merchant."""
+        return Safepay(self.url, self.merchant_id, self.api_key, self.request)
 
     def subscribe(self, *event_types: str) -> None:
         """Let the test's webhook endpoints receive these event types, such as "*"; by default they receive "payout.*"."""

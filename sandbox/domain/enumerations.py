@@ -50,7 +50,7 @@ HoldReason = Literal[
 ]  # fmt: skip
 """The things that a due delivery can wait for."""
 EndpointStatus = Literal["ENABLED", "DISABLED"]
-Signing = Literal["v1", "v1a", "stripe", "github", "custom"]
+Signing = Literal["v1", "v1a", "stripe", "github", "safepay", "custom"]
 SigningTime = Literal["host", "merchant"]
 RetryProfile = Literal["standard", "fast", "server_errors"]
 Role = Literal["admin", "member"]

@@ -30,8 +30,8 @@ Handler = Callable[[Request], Awaitable[Any]]
 Middleware = Callable[[Operation, Handler], Handler]
 
 REFUSAL_SECONDS: Final = 0.1
-KEY_CHECK_SECONDS: Final = 0.25
-"""Interval between checks of the key of a request that is held. Keys are cached for half a second, so what a revoked key waits
+KEY_CHECK_SECONDS: Final = 0.2
+"""Interval between checks of the key of a request that is held. Keys are cached for 0.75 seconds, so what a revoked key waits
 for ends within a second."""
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 
@@ -92,10 +92,7 @@ def content_negotiation(operation: Operation, proceed: Handler) -> Handler:
 
 
 def merchant_rate_limit(limiter: RateLimiter) -> Middleware:
-    """Raise RATE_LIMITED when the merchant's configured limit is reached.
-
-    Applies only to /api/v1. Otherwise you could not reach the settings that lift the limit.
-    """
+    """Raise RATE_LIMITED when the merchant's limit is reached: not for the settings that lift the limit."""
 
     def middleware(operation: Operation, proceed: Handler) -> Handler:
         async def limit(request: Request) -> Any:
@@ -104,7 +101,8 @@ def merchant_rate_limit(limiter: RateLimiter) -> Middleware:
                 await limiter.enforce_if_redis_is_up("api", caller.merchant_id, caller.merchant_id, caller.rate_limit)
             return await proceed(request)
 
-        return limit if _requires_api_key(operation) and operation.path.startswith("/api/v1/") else proceed
+        is_limited = operation.dialect or operation.path.startswith("/api/v1/")
+        return limit if _requires_api_key(operation) and is_limited else proceed
 
     return middleware
 
@@ -195,6 +193,8 @@ def query_parameters(operation: Operation, proceed: Handler) -> Handler:
     async def check(request: Request) -> Any:
         if request.query_string:
             given = parse_qsl(request.query_string.decode("latin-1"), keep_blank_values=True)
+            if operation.dialect:
+                given = [(name, value) for name, value in given if name in schemas and value]
             errors, request.query = find_query_errors(given, allowed, schemas)
             errors += cursor_errors(request.query)
             if errors:

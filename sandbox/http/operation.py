@@ -82,6 +82,9 @@ class Operation:
     """Link name → (operation id, the path parameter to fill with the response's `id`)."""
     media_type: str = JSON
     """The media type of responses that are not problems."""
+    dialect: str = ""
+    """The dialect that it belongs to; empty for the sandbox's own API. A dialect ignores unknown query parameters, and has no
+    idempotency keys of ours."""
     is_documented: bool = True
     """Whether the OpenAPI document includes it; HTML pages are excluded."""
     key_rate_limit: int | None = None
@@ -116,7 +119,7 @@ class Operation:
     @property
     def idempotency(self) -> Literal["required", "optional", "none"]:
         """Whether a request has an idempotency key: only one that writes, and under /api/v1, it must unless it deletes."""
-        if self.method == "GET" or self.access == "public":
+        if self.method == "GET" or self.access == "public" or self.dialect:
             return "none"
         return "required" if self.path.startswith("/api/v1/") and self.method != "DELETE" else "optional"
 

@@ -61,6 +61,8 @@ class Settings:
     """The clocks of an application that follows a merchant's clock. Set by `psp run --one-clock` alone."""
     exports_traces: bool
     """Whether to export OpenTelemetry spans. OpenTelemetry reads the endpoint and its other settings itself."""
+    dialects: str | None
+    """The folder of dialects of one's own, whose modules are run when a process starts."""
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -92,6 +94,7 @@ class Settings:
             metrics_port=read.integer("SANDBOX_METRICS_PORT", 0, 0, 65535),
             clock_file=Path(path) if (path := read.env.get(SANDBOX_VARIABLE)) else None,
             exports_traces=read.exports_traces(),
+            dialects=read.folder("SANDBOX_DIALECTS"),
         )
         if host not in LOOPBACK_HOSTS and settings.admin_key == DEVELOPMENT_ADMIN_KEY:
             raise SettingsError(
@@ -163,6 +166,12 @@ class _Reader:
                     f"{name} must be a comma-separated list of host names such as psp.example or .example, not {item!r}."
                 )
         return names | {urlsplit(url).hostname or "" for url in urls}
+
+    def folder(self, name: str) -> str | None:
+        value = self.env.get(name, "").strip()
+        if value and not os.path.isdir(value):
+            raise SettingsError(f"{name} must be a folder, and {value!r} is none.")
+        return value or None
 
     def exports_traces(self) -> bool:
         name = "OTEL_EXPORTER_OTLP_ENDPOINT"

@@ -11,6 +11,7 @@ from sandbox.infrastructure.db.statements import read_statements
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
 _READ: Final = _SQL["read"]
+_FIND: Final = _SQL["find"]
 
 
 class PayoutReads(SharedReads[Payout]):
@@ -18,6 +19,12 @@ class PayoutReads(SharedReads[Payout]):
 
     def __init__(self) -> None:
         super().__init__(_read)
+
+    async def find(self, merchant_id: str, reference: str) -> Payout | None:
+        """Return the payout with this merchant reference, if there is one."""
+        async with connection(merchant_id) as conn:
+            record = await conn.fetchrow(_FIND, merchant_id, reference)
+        return None if record is None else to_payout(record)
 
     async def require(self, merchant_id: str, payout_id: str) -> Payout:
         """Return a payout. Raises NOT_FOUND."""

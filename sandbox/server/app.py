@@ -34,6 +34,11 @@ from sandbox.payouts.service import PayoutService
 from sandbox.payouts.simulation import SimulationService
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.server.console.app import Console
+from sandbox.server.dialects.dialect import Services, load_dialects
+from sandbox.server.dialects.openapi import DialectDocs
+from sandbox.server.dialects.registration import BUILT_IN
+from sandbox.server.dialects.rendering import EventTranslator
+from sandbox.server.dialects.routing import DialectRouting
 from sandbox.server.docs.api import DocsApi
 from sandbox.server.docs.guide_api import GuideApi
 from sandbox.server.health import HealthApi
@@ -115,6 +120,19 @@ def create_app(settings: Settings) -> Application:
     clock = ClockService(work, advancer, summaries.add_clock_advance)
     receivers = receiver_time(settings.clock_file)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
+    dialects = load_dialects(BUILT_IN, settings.dialects)
+    translator = EventTranslator(dialects)
+    services = Services(
+        work=work,
+        payouts=PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads)),
+        reads=payout_reads,
+        balance=BalanceService(work),
+        directory=directory,
+        endpoints=endpoints,
+        secrets=SecretService(work, box),
+        deliveries=DeliveryService(work),
+        keys=KeyService(work, box),
+    )
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -129,7 +147,14 @@ def create_app(settings: Settings) -> Application:
             stack.push_async_callback(summaries.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))
             advancer.set_attempts(
-                AttemptRunner(webhook_sender, box, on_recorded=feed.notes, journal=journal, receiver_time=receivers)
+                AttemptRunner(
+                    webhook_sender,
+                    box,
+                    on_recorded=feed.notes,
+                    journal=journal,
+                    receiver_time=receivers,
+                    translator=translator,
+                )
             )
             for part in (sender, subscriber, journal, receiver_tests):
                 part.start()
@@ -140,19 +165,19 @@ def create_app(settings: Settings) -> Application:
         WalletService(summaries),
         BulkCreditService(work),
         SalesService(work),
-        PayoutService(work, directory, payout_reads, PayoutWaits(subscriber, payout_reads)),
+        services.payouts,
         SimulationService(work, payout_reads),
-        BalanceService(work),
+        services.balance,
         DirectoryApi(directory, work),
         endpoints,
         PreviewService(work),
         RecoveryService(work),
-        SecretService(work, box),
-        DeliveryService(work),
+        services.secrets,
+        services.deliveries,
         DeliveryExplainer(journal),
-        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers)),
+        ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers, translator)),
         MerchantService(work, box, endpoints, settings.ipn_url),
-        KeyService(work, box),
+        services.keys,
         SettingsService(work),
         clock,
         DueService(work.catalogue),
@@ -173,8 +198,10 @@ def create_app(settings: Settings) -> Application:
     console = Console(operations, settings, subscriber)
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
-    litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
-    application: ASGIApp = RequestLog(litestar, journal)
+    of_dialects = [operation for dialect in dialects.values() for operation in dialect.operations(services)]
+    of_dialects += operations_of(DialectDocs(dialects, of_dialects, settings.public_url))
+    litestar = create_litestar([*operations, *of_dialects], middleware, settings.public_url, BODY_LIMIT, lifespan)
+    application: ASGIApp = RequestLog(DialectRouting(litestar, dialects), journal)
     if settings.clock_file is not None:
         application = advancer.companions = OneClock(ClockFile(settings.clock_file), application)
     console.calls.connect(litestar, application)

@@ -153,7 +153,8 @@ def rules_of(operation: Operation) -> RedactionRules:
 
 
 def _is_journaled(request: Request) -> bool:
-    return request.caller is not ANONYMOUS and request.path.startswith(JOURNALED) and not request.path.startswith(NOT_JOURNALED)
+    is_recorded = request.path.startswith(JOURNALED) and not request.path.startswith(NOT_JOURNALED)
+    return request.caller is not ANONYMOUS and (is_recorded or bool(request.operation.dialect))
 
 
 # At most one entry per method, route and status. Looking up labels costs more than counting.

@@ -123,17 +123,22 @@ class UnitOfWorkRunner:
         return decided
 
     async def run_shared_transaction(
-        self, wanted: Sequence[ClaimRequest], decide: Callable[[UnitOfWork], T], before_write: BeforeWrite | None = None
+        self,
+        wanted: Sequence[ClaimRequest],
+        decide: Callable[[UnitOfWork], T],
+        before_write: BeforeWrite | None = None,
+        lock_timeout: float | None = None,
     ) -> dict[str, T]:
         """Run one transaction for several merchants of a shard. Return the decision for each merchant that could be locked.
 
-        Merchants that are locked elsewhere or were deleted have no entry. Raises any exception raised by `decide`, and
-        asyncpg's errors, among them LockNotAvailableError if it waits for another lock for more than LOCK_TURN seconds. If it
-        raises, nothing was written for any merchant, unless the connection broke during COMMIT.
+        Merchants that were deleted have no entry, nor have those that are locked elsewhere, unless there is a `lock_timeout`.
+        Raises any exception raised by `decide`, and asyncpg's errors, among them LockNotAvailableError if it waits for a lock
+        for more than `lock_timeout` seconds; without it, LOCK_TURN seconds for other locks. If it raises, nothing was written
+        for any merchant, unless the connection broke during COMMIT.
         """
         started = time.perf_counter()
-        async with transaction(wanted[0].merchant_id, LOCK_TURN) as conn:
-            units = await claim(conn, self.catalogue, wanted, wait=False)
+        async with transaction(wanted[0].merchant_id, lock_timeout or LOCK_TURN) as conn:
+            units = await claim(conn, self.catalogue, wanted, wait=lock_timeout is not None)
             if not units:
                 return {}
             decided = {unit.merchant_id: decide(unit) for unit in units}

@@ -18,7 +18,7 @@ from sandbox.http.fault import FAULT_PATH_PREFIXES, Fault, InjectedFault
 from sandbox.http.faults.hits import first_hit
 from sandbox.http.request import Request
 
-_REFERENCE: Final = re.compile(rb'"merchant_reference"\s*:\s*"([^"]*)')
+_REFERENCE: Final = re.compile(rb'"(?:merchant_reference|request_id)"\s*:\s*"([^"]*)')
 _AFTER_COMMIT: Final = frozenset({"connection_reset", "truncated_body", "slow_after_commit"})
 _CODES: Final = {kind.status: code for code, kind in reversed(CODES.items())} | {
     402: "INSUFFICIENT_BALANCE",
@@ -44,7 +44,7 @@ async def inject_before(request: Request) -> None:
     Raises the problem that a fault responds with.
     """
     path, faults = request.path, request.caller.faults
-    if not path.startswith(FAULT_PATH_PREFIXES):
+    if not path.startswith(FAULT_PATH_PREFIXES) and not request.operation.dialect:
         return
     raw = await request.read() if any("reference" in fault.match for fault in faults) else b""
 

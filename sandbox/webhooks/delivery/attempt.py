@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from prometheus_client import Histogram
@@ -27,7 +27,14 @@ from sandbox.infrastructure.outages import Outage
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.webhooks.delivery.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.delivery.fault_injection import FaultInjectingSender
-from sandbox.webhooks.delivery.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
+from sandbox.webhooks.delivery.outbox import (
+    AttemptResult,
+    ClaimedDelivery,
+    ClaimedEndpoint,
+    Exchange,
+    record_attempts,
+    release_claims,
+)
 from sandbox.webhooks.delivery.receiver_time import ReceiverTime, hosts_time
 from sandbox.webhooks.delivery.retry_schedule import classify_response, is_final, next_attempt, slows_down
 from sandbox.webhooks.delivery.signer import SignerCache
@@ -66,11 +73,22 @@ def split_into_sequences(claimed: Iterable[ClaimedDelivery]) -> list[list[Claime
     return sequences
 
 
+class Translator(Protocol):
+    """Writes webhooks as another provider does."""
+
+    def concerns(self, endpoint: ClaimedEndpoint) -> bool:
+        """Return whether the endpoint gets such webhooks."""
+
+    async def translate(self, merchant_id: str, claimed: ClaimedDelivery) -> ClaimedDelivery:
+        """Return the delivery with its translated body. Raises CONNECTION_ERRORS."""
+
+
 class AttemptRunner:
     """Makes attempts at claimed deliveries.
 
     `wake_later` receives a merchant and the seconds until its next attempt. `on_recorded` receives a merchant and a live-feed
-    note for each attempt recorded. The journal records each fault that hits.
+    note for each attempt recorded. The journal records each fault that hits. The translator, if any, writes the bodies for
+    endpoints that were made in a dialect.
     """
 
     def __init__(
@@ -81,8 +99,10 @@ class AttemptRunner:
         on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
         journal: Journal | None = None,
         receiver_time: ReceiverTime = hosts_time,
+        translator: Translator | None = None,
     ) -> None:
         self._sender = FaultInjectingSender(sender, journal, receiver_time)
+        self._translator = translator
         self._signers = SignerCache(box)
         self._wake_later = wake_later
         # Bound once. Otherwise structlog would bind a logger for each line.
@@ -130,6 +150,13 @@ class AttemptRunner:
             # Sealed under another SANDBOX_SECRET_KEY. Fail the attempt, so that the delivery log shows the reason.
             reason = "the endpoint's secret cannot be decrypted with this SANDBOX_SECRET_KEY"
             return at, Exchange("", None, SendResult(None, {}, "", reason, 0, error_class="SECRET"))
+        if self._translator is not None and self._translator.concerns(claimed.endpoint):
+            try:
+                claimed = await self._translator.translate(merchant_id, claimed)
+            except (*CONNECTION_ERRORS, *RETRYABLE) as error:
+                _log.warning("translation_failed", merchant_id=merchant_id, error=type(error).__name__)
+                reason = "the event could not be read from the database"
+                return at, Exchange("", None, SendResult(None, {}, "", reason, 0, error_class="INTERNAL"))
         return at, await self._sender.send(merchant_id, claimed, at, signer)
 
     async def attempt_sequence(

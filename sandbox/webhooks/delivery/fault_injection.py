@@ -19,7 +19,7 @@ from sandbox.webhooks.delivery.outbox import ClaimedDelivery, Exchange
 from sandbox.webhooks.delivery.receiver_time import ReceiverTime, hosts_time
 from sandbox.webhooks.delivery.signer import Signer
 from sandbox.webhooks.outbound.sender import Sender, SendResult
-from sandbox.webhooks.signing.standard_webhooks import NOW_HEADER, SIGNATURE_HEADER
+from sandbox.webhooks.signing.standard_webhooks import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER
 
 _MAX_REORDER_DELAY: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
@@ -130,8 +130,11 @@ class FaultInjectingSender:
         signed_at = int((time - age).timestamp())
         named = signer.sign(claimed.event_id, signed_at, claimed.body)
         of_dialect = None if signer.header == SIGNATURE_HEADER else dict(named)
-        named[NOW_HEADER] = render(at)
-        named[TRACEPARENT_HEADER] = claimed.traceparent
+        if claimed.is_translated:
+            named.pop(ID_HEADER, None)
+        else:
+            named[NOW_HEADER] = render(at)
+            named[TRACEPARENT_HEADER] = claimed.traceparent
         result = await self._sender.send(claimed.endpoint.url, body, named)
         return Exchange(named[signer.header], signed_at, result, request_headers=of_dialect)
 

@@ -52,6 +52,8 @@ class ClaimedEndpoint(msgspec.Struct, frozen=True):
     """The clock of the signature's timestamp: `host` or `merchant`."""
     custom_signing: str | None = None
     """JSON."""
+    wire: str | None = None
+    """JSON: the dialect that the endpoint was made in, and what it needs to know. None for most."""
     failing_since: datetime | None = None
     """The merchant's time of the first failed attempt since the last successful one."""
     faults: tuple[Fault, ...] = ()
@@ -79,6 +81,8 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     """Whether someone asked for this attempt (resend, recover)."""
     payout_id: str | None = None
     """The payout whose later events wait for this delivery. None if the endpoint is not ordered."""
+    is_translated: bool = False
+    """Whether `body` is that of a dialect, which no header of ours may accompany."""
     slot: Slot | None = None
     """When the attempt may start. None if the endpoint has no rate limit."""
 
@@ -186,6 +190,7 @@ def _endpoint(record: "Record", now: datetime) -> ClaimedEndpoint:
         signing=record["signing"],
         signing_time=record["signing_time"] or "host",
         custom_signing=record["custom_signing"],
+        wire=record["wire"],
         failing_since=record["failing_since"],
         faults=tuple(to_fault(fault) for fault in record["faults"]),
     )

@@ -13,11 +13,11 @@
 -- The rows of `due` are locked until all of them are written, so the statement claims exactly what it returns.
 WITH due AS MATERIALIZED (
     SELECT m.merchant_id, e.id AS endpoint_id, e.url, e.secret, e.previous_secrets, e.retry_profile, e.signing, e.signing_time,
-        e.custom_signing, e.failing_since, e.faults, c.*
+        e.custom_signing, e.wire, e.failing_since, e.faults, c.*
     FROM unnest($1::uuid[], $2::timestamptz[]) AS m (merchant_id, now)
     CROSS JOIN LATERAL (
         SELECT id, url, secret, previous_secrets::text AS previous_secrets, retry_profile, signing, signing_time,
-            custom_signing::text AS custom_signing, failing_since,
+            custom_signing::text AS custom_signing, wire::text AS wire, failing_since,
             ARRAY(SELECT json_build_array(id, kind, match, parameters, probability, seed) FROM faults f
                 WHERE f.merchant_id = m.merchant_id AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id
             ) AS faults
@@ -42,7 +42,7 @@ WITH due AS MATERIALIZED (
     ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until
 )
 SELECT m.merchant_id::text AS merchant_id, m.endpoint_id::text AS endpoint_id, m.url, m.secret, m.previous_secrets,
-    m.retry_profile, m.signing, m.signing_time, m.custom_signing, m.failing_since, m.faults, m.id::text AS id,
+    m.retry_profile, m.signing, m.signing_time, m.custom_signing, m.wire, m.failing_since, m.faults, m.id::text AS id,
     m.event_id::text AS event_id, m.scheduled, m.attempts, m.next_attempt_at, m.resent,
     v.type, v.body, v.request_id, v.traceparent
 FROM due m

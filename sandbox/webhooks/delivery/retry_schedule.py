@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from sandbox.http.retry_after import RETRY_AFTER_LIMIT
 
@@ -16,7 +16,7 @@ Outcome = Literal["succeeded", "failed", "gone"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
-SERVER_ERRORS = "server_errors"
+SERVER_ERRORS: Final = "server_errors"
 """The profile whose endpoints get no second attempt after a 3xx or 4xx, and stay enabled after a 410."""
 _FAST = tuple(timedelta(seconds=seconds) for seconds in (0, 1, 2, 4, 8, 16))
 

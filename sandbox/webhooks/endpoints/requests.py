@@ -90,6 +90,19 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     status: Annotated[EndpointStatus | UnsetType, about("Disable it, or enable it again.")] = UNSET
 
 
+class DialectEndpoint(CreateEndpointBody, kw_only=True):
+    """An endpoint that is created in a dialect."""
+
+    wire: dict[str, Any]
+    """`dialect` is its name. The rest is what was said there and has no field of its own."""
+
+
+class DialectChange(ChangeEndpointBody, kw_only=True):
+    """A change of such an endpoint."""
+
+    wire: dict[str, Any]
+
+
 class PreviewBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /webhook-endpoints/{endpoint_id}/preview`. Omitted conditions are the endpoint's own."""
 

@@ -16,7 +16,7 @@ from sandbox.domain.event_filters import Filter, from_text, to_text
 from sandbox.domain.redaction import Address, Secret
 from sandbox.webhooks.delivery.endpoint_health import StatusChange, add_to_history, history_from_text, history_to_text
 from sandbox.webhooks.delivery.signer import decode_custom
-from sandbox.webhooks.endpoints.requests import CreateEndpointBody
+from sandbox.webhooks.endpoints.requests import CreateEndpointBody, DialectEndpoint
 from sandbox.webhooks.endpoints.tables import WebhookEndpoints
 from sandbox.webhooks.signing.dialects import CustomSigning
 
@@ -28,6 +28,7 @@ SHOWN: Final = tuple(
         "id",
         *SETTINGS,
         "public_key",
+        "wire",
         "relayed",
         "status",
         "disabled_reason",
@@ -56,6 +57,8 @@ class Endpoint(msgspec.Struct, kw_only=True):
     rate_limit: int | None
     max_in_flight: int | None
     description: str
+    wire: dict[str, Any] | None
+    """The dialect that the endpoint was made in, and what was said there without a field of its own; null for most."""
     relayed: bool
     """Whether a listener posts its webhooks (`psp listen`), instead of the sandbox."""
     status: str
@@ -130,7 +133,9 @@ def columns_of(settings: CreateEndpointBody | Endpoint) -> dict[Any, Any]:
     """Return the columns for an endpoint's settings."""
     values = {name: getattr(settings, name) for name in SETTINGS}
     custom = settings.custom_signing
+    wire = settings.wire if isinstance(settings, Endpoint | DialectEndpoint) else None
     return values | {
+        "wire": None if wire is None else msgspec.json.encode(wire).decode(),
         "event_types": list(dict.fromkeys(settings.event_types)),
         "filters": to_text(settings.filters),
         "custom_signing": None if custom is None else msgspec.json.encode(custom).decode(),
@@ -156,6 +161,7 @@ def to_endpoint(record: Mapping[str, Any]) -> Endpoint:
         "filters": from_text(record["filters"]),
         "history": history_from_text(record["status_history"]),
         "custom_signing": None if custom is None else decode_custom(custom),
+        "wire": None if record["wire"] is None else msgspec.json.decode(record["wire"]),
         "signing_time": record["signing_time"] or "host",
         "relayed": bool(record["relayed"]),
         "failing_since": None if failing_since is None else render(failing_since),

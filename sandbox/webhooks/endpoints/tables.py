@@ -13,7 +13,8 @@ class WebhookEndpoints(Table, db=ENGINE):
     newest first. `public_key` belongs to `secret`, if that is an Ed25519 key. `rate_free_at`, in the host's time, is when the
     rate limit allows the next attempt. `failing_since` is the merchant's time of the first failure since the last success.
     `status_history` is an array of `{at, status, reason}`, oldest first. A `relayed` endpoint's deliveries are sent by a
-    listener, not by workers.
+    listener, not by workers. `wire` has the `dialect` that the endpoint was made in, and what was said there without a native
+    field.
     """
 
     merchant_id = UUID(primary_key=True, default=None)
@@ -40,3 +41,4 @@ class WebhookEndpoints(Table, db=ENGINE):
     status_history = JSONB(null=True, default=None)
     relayed = Boolean(null=True, default=None)
     public_key = Text(null=True, default=None)
+    wire = JSONB(null=True, default=None)

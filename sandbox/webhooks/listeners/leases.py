@@ -29,7 +29,7 @@ _decode: Final = msgspec.msgpack.Decoder(Lease).decode
 
 def seal_lease(box: SecretBox, merchant_id: str, claimed: ClaimedDelivery, at: datetime, signed: Exchange) -> str:
     """Return a delivery's lease as text."""
-    endpoint = msgspec.structs.replace(claimed.endpoint, sealed_secrets=(), custom_signing=None, faults=())
+    endpoint = msgspec.structs.replace(claimed.endpoint, sealed_secrets=(), custom_signing=None, wire=None, faults=())
     lease = Lease(msgspec.structs.replace(claimed, endpoint=endpoint, body=b""), at, signed)
     text = base64.b64encode(_encode(lease)).decode()
     sealed = box.seal(text, _context(merchant_id, claimed.endpoint_id), os.urandom(NONCE_SIZE))

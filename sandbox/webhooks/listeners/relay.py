@@ -25,7 +25,7 @@ from sandbox.infrastructure.live_subscriber import LiveSubscriber
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.unit_of_work.transaction import with_retries, write_rows
-from sandbox.webhooks.delivery.attempt import AttemptRunner
+from sandbox.webhooks.delivery.attempt import AttemptRunner, Translator
 from sandbox.webhooks.delivery.outbox import (
     LEASE,
     AttemptResult,
@@ -135,11 +135,17 @@ class Relay:
         on_recorded: Callable[[str, Sequence[Note]], None],
         journal: Journal | None = None,
         receiver_time: ReceiverTime = hosts_time,
+        translator: Translator | None = None,
     ) -> None:
         self._box = box
         self._subscriber = subscriber
         self._attempts = AttemptRunner(
-            _CapturingSender(), box, on_recorded=on_recorded, journal=journal, receiver_time=receiver_time
+            _CapturingSender(),
+            box,
+            on_recorded=on_recorded,
+            journal=journal,
+            receiver_time=receiver_time,
+            translator=translator,
         )
         self._waiting: Counter[str] = Counter()
 

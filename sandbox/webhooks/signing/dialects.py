@@ -1,10 +1,10 @@
 """Sign webhooks as an endpoint asks: by Standard Webhooks (`v1`, `v1a`), or in the dialect of another provider.
 
-The dialects `stripe`, `github` and `custom` let a receiver that was written for another provider run unchanged. Their key is
-the secret's text, including its `whsec_` prefix, as with Stripe.
+The dialects `stripe`, `github`, `safepay` and `custom` let a receiver run unchanged that was written for others. Their
+key is the secret's text, including its `whsec_` prefix, as with Stripe; that of `safepay` is what follows the prefix, decoded.
 
 During a rotation, `v1` and `v1a` sign with every valid secret, and `stripe` sends one `v1=` for each. GitHub and most other
-providers send a single signature, so `github` and `custom` sign with the current secret only.
+providers send a single signature, so `github`, `safepay` and `custom` sign with the current secret only.
 
 Pure: the time and all secrets are passed in.
 """
@@ -118,6 +118,23 @@ class CustomSigning(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omi
     key_encoding: KeyEncoding = "text"
 
 
+_PRESETS: Final = MappingProxyType(
+    {
+        "safepay": CustomSigning(
+            header="X-SFPY-SIGNATURE",
+            algorithm="sha256",
+            encoding="hex",
+            template="{timestamp}.{body}",
+            prefix="sha256=",
+            timestamp_header="X-SFPY-TIMESTAMP",
+            timestamp_format="rfc3339",
+            key_encoding="base64",
+        )
+    }
+)
+"""Dialects that are settings of `custom`. Their webhooks have no webhook-id."""
+
+
 class SigningExample(msgspec.Struct, frozen=True):
     """How a webhook is signed. No secret is in it; keys are shown by their fingerprints."""
 
@@ -153,7 +170,7 @@ def custom_signing_errors(fields: Mapping[str, Any], path: str = "custom_signing
 def signature_headers(
     signing: str, secrets: Sequence[str], event_id: str, timestamp: int, body: bytes, custom: CustomSigning | None = None
 ) -> dict[str, str]:
-    """Return the signature headers of a webhook, with the webhook-id, which every dialect carries.
+    """Return the signature headers of a webhook, with the webhook-id, or with the dialect's own names of the event.
 
     `secrets` are the texts of the endpoint's secrets (`whsec_`, or `whsk_` for `v1a`): the current one, then previous ones that
     are still valid. `timestamp` is in Unix seconds. `custom` holds the settings if `signing` is `custom`. Raises ValueError if
@@ -163,7 +180,7 @@ def signature_headers(
         return headers(event_id, timestamp, body, [_hmac_key(secret) for secret in secrets])
     if signing == "v1a":
         return headers_v1a(event_id, timestamp, body, [_private_key(secret) for secret in secrets])
-    custom = custom if signing == "custom" else None
+    custom = _settings_of(signing, custom)
     name = signature_header(signing, custom)
     if not secrets:
         raise ValueError("A webhook must be signed with at least one secret.")
@@ -173,7 +190,7 @@ def signature_headers(
         return {ID_HEADER: event_id, name: f"t={timestamp}{signatures}"}
     if custom is None:
         return {ID_HEADER: event_id, **_github_names(event_id, body), name: f"sha256={_hex(secrets[0], content)}"}
-    named = {ID_HEADER: event_id}
+    named = _safepay_names(body) if signing in _PRESETS else {ID_HEADER: event_id}
     stamp_header = timestamp_header(custom)
     if stamp_header is not None:
         named[stamp_header] = _stamp(timestamp, custom)
@@ -182,8 +199,11 @@ def signature_headers(
     return named
 
 
+_HeaderText = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z")]
+
+
 class _Typed(msgspec.Struct):
-    type: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.]{1,100}\Z")]
+    type: _HeaderText
 
 
 _typed: Final = msgspec.json.Decoder(_Typed)
@@ -197,16 +217,45 @@ def _github_names(event_id: str, body: bytes) -> dict[str, str]:
         return {GITHUB_DELIVERY_HEADER: event_id}
 
 
+class _Routed(msgspec.Struct):
+    identifier: _HeaderText
+    webhook_event_type: _HeaderText
+    aggregator_id: _HeaderText
+
+
+_routed: Final = msgspec.json.Decoder(_Routed)
+
+
+def _safepay_names(body: bytes) -> dict[str, str]:
+    """Return the headers that repeat what the body says; none if it is a body of another format."""
+    try:
+        found = _routed.decode(body)
+    except msgspec.MsgspecError:
+        return {}
+    return {
+        "X-SFPY-EVENT-ID": found.identifier,
+        "X-SFPY-EVENT-TYPE": found.webhook_event_type,
+        "X-SFPY-AGGREGATOR-ID": found.aggregator_id,
+    }
+
+
+def _settings_of(signing: str, custom: CustomSigning | None) -> CustomSigning | None:
+    return custom if signing == "custom" else _PRESETS.get(signing)
+
+
 def signature_header(signing: str, custom: CustomSigning | None = None) -> str:
     """Return the name of the header that carries the signature. Raises ValueError as `signature_headers` does."""
-    if signing == "custom":
+    if signing == "custom" or signing in _PRESETS:
+        custom = _settings_of(signing, custom)
         if custom is None:
             raise ValueError("Custom signing needs its settings.")
         return custom.header
     try:
         return _SIGNATURE_HEADERS[signing]
     except KeyError:
-        raise ValueError(f"Unknown signing {signing!r}: use one of {', '.join((*_SIGNATURE_HEADERS, 'custom'))}.") from None
+        raise ValueError(
+            f"Unknown signing {signing!r}: use one of {', '.join((*_SIGNATURE_HEADERS, *_PRESETS, 'custom'))}."
+        ) from None
 
 
 def secret_for(signing: str, random: bytes) -> str:
@@ -235,7 +284,7 @@ def explain(
 ) -> SigningExample:
     """Return what `signature_headers` signs with what, step by step. Takes the same arguments and raises the same errors."""
     named = signature_headers(signing, secrets, event_id, timestamp, body, custom)
-    custom = custom if signing == "custom" else None
+    custom = _settings_of(signing, custom)
     content = _signed_content(signing, event_id, timestamp, body, custom)
     template = _template(signing, custom)
     steps = [f"Take the raw body as it is sent, before any parsing: {_measured(body)}."]

@@ -238,7 +238,7 @@ CREATE TABLE IF NOT EXISTS webhook_endpoints (
     id uuid NOT NULL,
     url text NOT NULL,
     event_types text[] NOT NULL,
-    signing text NOT NULL CHECK (signing IN ('v1', 'v1a', 'stripe', 'github', 'custom')),
+    signing text NOT NULL CHECK (signing IN ('v1', 'v1a', 'stripe', 'github', 'safepay', 'custom')),
     retry_profile text NOT NULL CHECK (retry_profile IN ('standard', 'fast', 'server_errors')),
     ordered boolean NOT NULL,
     rate_limit integer CHECK (rate_limit > 0),
@@ -258,6 +258,7 @@ CREATE TABLE IF NOT EXISTS webhook_endpoints (
     status_history jsonb,
     relayed boolean,
     public_key text,
+    wire jsonb,
     PRIMARY KEY (merchant_id, id)
 );
 
@@ -323,7 +324,7 @@ CREATE TABLE IF NOT EXISTS receiver_tests (
     id uuid NOT NULL,
     url text NOT NULL,
     probe_url text,
-    signing text NOT NULL CHECK (signing IN ('v1', 'v1a', 'stripe', 'github', 'custom')),
+    signing text NOT NULL CHECK (signing IN ('v1', 'v1a', 'stripe', 'github', 'safepay', 'custom')),
     is_finished boolean NOT NULL,
     interrupted boolean NOT NULL,
     findings jsonb NOT NULL,

@@ -42,6 +42,7 @@ _SIGNINGS: Final[Mapping[Signing, str]] = {
     "v1a": "v1a · Standard Webhooks, with a key pair",
     "stripe": "stripe · as Stripe signs",
     "github": "github · as GitHub signs",
+    "safepay": "safepay · as Safepay Raast signs and writes events",
     "custom": "custom · described below",
 }
 _RETRIES: Final[Mapping[RetryProfile, str]] = {

@@ -1,0 +1,52 @@
+"""Render the webhooks of a dialect's endpoints from the events that are stored, so that a resend has the same bytes."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.domain.payout import Payout
+from sandbox.payouts.history import HistoryEntry, read_histories
+from sandbox.server.dialects.dialect import Dialect, PayoutEvent
+from sandbox.webhooks.delivery.outbox import ClaimedDelivery, ClaimedEndpoint
+
+
+class _Event(msgspec.Struct):
+    timestamp: str
+    data: Payout
+
+
+_decode: Final = msgspec.json.Decoder(_Event).decode
+_decode_wire: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class EventTranslator:
+    """Translates claimed deliveries. Those of native endpoints cost one look-up."""
+
+    def __init__(self, dialects: Mapping[str, Dialect]) -> None:
+        self._encoders = {name: dialect.event for name, dialect in dialects.items() if dialect.event is not None}
+
+    def concerns(self, endpoint: ClaimedEndpoint) -> bool:
+        """Return whether the endpoint gets the events of a dialect: it was made in one, or is signed as one."""
+        return endpoint.wire is not None or endpoint.signing in self._encoders
+
+    async def translate(self, merchant_id: str, claimed: ClaimedDelivery) -> ClaimedDelivery:
+        """Return the delivery with the body of its endpoint's dialect. Raises CONNECTION_ERRORS."""
+        wire = {} if claimed.endpoint.wire is None else _decode_wire(claimed.endpoint.wire)
+        encode = self._encoders.get(wire.get("dialect", claimed.endpoint.signing))
+        if encode is None:
+            return claimed
+        event = _decode(claimed.body)
+        described = await payout_event(merchant_id, claimed.event_id, claimed.event_type, event.timestamp, event.data, wire)
+        return msgspec.structs.replace(claimed, body=encode(described), is_translated=True)
+
+
+async def payout_event(
+    merchant_id: str, event_id: str, event_type: str, at: str, payout: Payout, wire: Mapping[str, Any]
+) -> PayoutEvent:
+    """Return a payout's event with the payout's changes up to it. Raises CONNECTION_ERRORS."""
+    whole = (await read_histories(merchant_id, [payout.id]))[payout.id]
+    places = [place for place, entry in enumerate(whole) if entry.event_id == event_id]
+    # A sample that was sent to test an endpoint is not in the history of a payout.
+    history = whole[: places[0] + 1] if places else [HistoryEntry(event_id, payout.status, at)]
+    return PayoutEvent(merchant_id, event_id, event_type, at, payout, history, wire)

@@ -1,0 +1,29 @@
+"""Safepay Raast, as documented in September 2026: payouts in rupees, at `/raastwire`. See docs/dialects/safepay.md."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sandbox.server.dialects.dialect import Dialect, Services
+from sandbox.server.dialects.safepay.accounts import AccountApi
+from sandbox.server.dialects.safepay.declared import NAME, PREFIX, require_own_aggregator
+from sandbox.server.dialects.safepay.errors import refuse
+from sandbox.server.dialects.safepay.events import encode_event
+from sandbox.server.dialects.safepay.keys import KeyApi
+from sandbox.server.dialects.safepay.payments import PaymentApi
+from sandbox.server.dialects.safepay.webhooks import WebhookApi
+
+
+def _apis(services: Services) -> Sequence[object]:
+    return AccountApi(services), PaymentApi(services), KeyApi(services), WebhookApi(services)
+
+
+DIALECT: Final = Dialect(
+    name=NAME,
+    title="Safepay Raast",
+    prefix=PREFIX,
+    key_header="X-SFPY-AGGREGATOR-SECRET-KEY",
+    apis=_apis,
+    guard=require_own_aggregator,
+    refuse=refuse,
+    event=encode_event,
+)

@@ -1,0 +1,347 @@
+"""Webhook endpoints and deliveries."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from sandbox.domain.errors import Problem, invalid
+from sandbox.domain.events import includes
+from sandbox.domain.fields import Text500, Url, one_of
+from sandbox.domain.ids import MAX_ID, MIN_ID
+from sandbox.domain.payout import Payout
+from sandbox.domain.payout_states import EVENT_OF, REINITIATED
+from sandbox.domain.redaction import Address, Secret
+from sandbox.domain.unit import CommandResult
+from sandbox.http.operation import parameter
+from sandbox.http.paging import MAX_LIMIT, PageWindow
+from sandbox.http.request import Request
+from sandbox.payouts.history import MAX_NUMBERED
+from sandbox.server.dialects.dialect import Services
+from sandbox.server.dialects.rendering import payout_event
+from sandbox.server.dialects.safepay.declared import NAME, PAGE, operation, part_of
+from sandbox.server.dialects.safepay.events import encode_event, event_type
+from sandbox.server.dialects.safepay.ids import native, prefixed
+from sandbox.server.dialects.safepay.mapping import MAPPING
+from sandbox.server.dialects.safepay.objects import Envelope, aggregator_of, seconds
+from sandbox.webhooks.deliveries import STATUSES, Delivery, DeliveryWithAttempts
+from sandbox.webhooks.delivery.retry_schedule import SERVER_ERRORS
+from sandbox.webhooks.endpoints.requests import ChangeEndpointBody, DialectChange, DialectEndpoint
+from sandbox.webhooks.endpoints.rows import CreatedEndpoint, Endpoint
+from sandbox.webhooks.endpoints.secrets import RotatedSecret, RotateSecretBody
+from sandbox.webhooks.endpoints.service import MAX_ENDPOINTS
+
+_encode: Final = msgspec.json.Encoder().encode
+_KNOWN: Final = (*MAPPING.documented["events"], *MAPPING.documented["other_events"])
+_WIRE_TYPE: Final[Mapping[str, str]] = {str(name): event_type(state) for state, name in EVENT_OF.items()} | {
+    REINITIATED: event_type("PENDING")
+}
+"""Native event type → wire event type; empty if the event is not sent."""
+_PATTERN: Final = r"^([a-z]+\.)?([a-z_]+|\*)\Z"
+_Types = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=64, pattern=_PATTERN)]], msgspec.Meta(min_length=1, max_length=32)
+]
+EventAmount = Literal["paisa", "rupees"]
+
+
+class CreateWebhookBody(msgspec.Struct, kw_only=True):
+    """The body of `POST /webhooks`. `sandbox_event_amount` is ours: the unit of the amount in events."""
+
+    url: Url
+    event_types: _Types
+    description: Text500 = ""
+    enabled: bool = True
+    sandbox_event_amount: EventAmount = "paisa"
+
+
+class ChangeWebhookBody(msgspec.Struct, kw_only=True):
+    """The body of `PUT /webhooks/{webhook_id}`. Omitted members keep their value."""
+
+    url: Url | UnsetType = UNSET
+    event_types: _Types | UnsetType = UNSET
+    description: Text500 | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    sandbox_event_amount: EventAmount | UnsetType = UNSET
+
+
+class Webhook(msgspec.Struct, kw_only=True):
+    """An endpoint."""
+
+    token: str
+    aggregator_id: str
+    url: Address
+    description: str
+    enabled: bool
+    event_filter_json: str
+    secret_version: int
+    created_at: str
+    updated_at: str
+    secret_rotated_at: str
+
+
+class WebhookOnly(msgspec.Struct):
+    """An endpoint without its secret."""
+
+    endpoint: Webhook
+
+
+class NewWebhook(msgspec.Struct):
+    """An endpoint and its secret, base64 of 32 bytes, which is shown only here."""
+
+    endpoint: Webhook
+    secret: Secret
+
+
+class RotatedWebhook(NewWebhook):
+    """An endpoint and its new secret. The old one does not sign any more."""
+
+    rotated_at: str
+
+
+class Webhooks(msgspec.Struct):
+    """All endpoints of the dialect."""
+
+    endpoints: list[Webhook]
+    count: str
+
+
+class WireDelivery(msgspec.Struct, kw_only=True):
+    """A delivery. `payload_json` is empty in lists."""
+
+    token: str
+    endpoint_token: str
+    aggregator_id: str
+    event_id: str
+    type: Annotated[str, one_of(MAPPING.documented["events"])]
+    payload_json: str = ""
+    status: Annotated[str, one_of(MAPPING.documented["deliveries"])]
+    attempts: int
+    last_error: str
+    next_attempt_at: str | None
+    created_at: str
+    delivered_at: str | None
+
+
+class WireDeliveries(msgspec.Struct):
+    """Part of a list. `count` is the length of the whole list, up to 10100."""
+
+    deliveries: list[WireDelivery]
+    count: str
+
+
+class WebhookApi:
+    """The operations on endpoints and deliveries."""
+
+    def __init__(self, services: Services) -> None:
+        self._endpoints = services.endpoints
+        self._secrets = services.secrets
+        self._deliveries = services.deliveries
+
+    @operation("POST", "/webhooks", "Create an endpoint", NewWebhook, CreateWebhookBody)
+    async def create_webhook(self, request: Request, aggregator_id: str, body: CreateWebhookBody) -> CommandResult:
+        _require_known(body.event_types)
+        wanted = DialectEndpoint(
+            url=body.url,
+            description=body.description,
+            event_types=_native_types(body.event_types),
+            signing=NAME,
+            retry_profile=SERVER_ERRORS,
+            wire={
+                "dialect": NAME,
+                "event_types": body.event_types,
+                "event_amount": body.sandbox_event_amount,
+                "secret_version": 1,
+            },
+        )
+        result = await self._endpoints.create_webhook_endpoint(request.context, wanted)
+        if result.status >= 400:
+            return result
+        created: Endpoint = msgspec.json.decode(result.body, type=CreatedEndpoint)
+        secret = created.secret if isinstance(created, CreatedEndpoint) else None
+        if not body.enabled:
+            result = await self._endpoints.change_webhook_endpoint(
+                request.context, created.id, ChangeEndpointBody(status="DISABLED")
+            )
+            created = msgspec.json.decode(result.body, type=Endpoint)
+        return _ok(NewWebhook(_webhook(request.merchant_id, created), _shown(secret)))
+
+    @operation("GET", "/webhooks", "List endpoints, newest first", Webhooks, query=PAGE)
+    async def list_webhooks(self, request: Request, aggregator_id: str) -> Envelope[Webhooks]:
+        limit, offset = part_of(request.query)
+        page = await self._endpoints.list_webhook_endpoints(request.merchant_id, PageWindow(MAX_ENDPOINTS, MAX_ID, MIN_ID))
+        found = [_webhook(request.merchant_id, endpoint) for endpoint in page.data if _is_ours(endpoint)]
+        return Envelope(Webhooks(found[offset : offset + limit], str(len(found))))
+
+    @operation("GET", "/webhooks/{webhook_id}", "Get an endpoint", WebhookOnly)
+    async def get_webhook(self, request: Request, aggregator_id: str, webhook_id: str) -> Envelope[WebhookOnly]:
+        return Envelope(WebhookOnly(_webhook(request.merchant_id, await self._find(request, webhook_id))))
+
+    @operation("PUT", "/webhooks/{webhook_id}", "Change an endpoint", WebhookOnly, ChangeWebhookBody)
+    async def change_webhook(
+        self, request: Request, aggregator_id: str, webhook_id: str, body: ChangeWebhookBody
+    ) -> CommandResult:
+        found = await self._find(request, webhook_id)
+        wire = dict(found.wire or {})
+        change = DialectChange(url=body.url, description=body.description, wire=wire)
+        if body.event_types is not UNSET:
+            _require_known(body.event_types)
+            wire["event_types"], change.event_types = body.event_types, _native_types(body.event_types)
+        if body.sandbox_event_amount is not UNSET:
+            wire["event_amount"] = body.sandbox_event_amount
+        if body.enabled is not UNSET:
+            change.status = "ENABLED" if body.enabled else "DISABLED"
+        result = await self._endpoints.change_webhook_endpoint(request.context, found.id, change)
+        if result.status >= 400:
+            return result
+        return _ok(WebhookOnly(_webhook(request.merchant_id, msgspec.json.decode(result.body, type=Endpoint))))
+
+    @operation("DELETE", "/webhooks/{webhook_id}", "Delete an endpoint", WebhookOnly)
+    async def delete_webhook(self, request: Request, aggregator_id: str, webhook_id: str) -> CommandResult:
+        found = await self._find(request, webhook_id)
+        result = await self._endpoints.delete_webhook_endpoint(request.context, found.id)
+        return result if result.status >= 400 else _ok(WebhookOnly(_webhook(request.merchant_id, found)))
+
+    @operation("PUT", "/webhooks/{webhook_id}/rotate", "Replace an endpoint's secret", RotatedWebhook)
+    async def rotate_webhook(self, request: Request, aggregator_id: str, webhook_id: str) -> CommandResult:
+        found = await self._find(request, webhook_id)
+        result = await self._secrets.rotate_webhook_secret(request.context, found.id, RotateSecretBody(grace_seconds=0))
+        if result.status >= 400:
+            return result
+        rotated = msgspec.json.decode(result.body, type=RotatedSecret)
+        wire = dict(found.wire or {})
+        wire |= {"secret_version": wire.get("secret_version", 1) + 1, "secret_rotated_at": rotated.previous_expires_at}
+        result = await self._endpoints.change_webhook_endpoint(request.context, found.id, DialectChange(wire=wire))
+        if result.status >= 400:
+            return result
+        shown = _webhook(request.merchant_id, msgspec.json.decode(result.body, type=Endpoint))
+        return _ok(RotatedWebhook(shown, _shown(rotated.secret), seconds(rotated.previous_expires_at)))
+
+    @operation(
+        "GET", "/webhooks/{webhook_id}/deliveries", "List an endpoint's deliveries, newest first", WireDeliveries,
+        query=(
+            *PAGE,
+            parameter("type", "Only deliveries of this event type."),
+            parameter("event_id", "Only the delivery of this event."),
+            parameter("delivery_id", "Only this delivery."),
+            parameter("status", "Only deliveries in this status.", type="string", enum=MAPPING.documented["deliveries"]),
+        ),
+    )  # fmt: skip
+    async def list_webhook_deliveries(self, request: Request, aggregator_id: str, webhook_id: str) -> Envelope[WireDeliveries]:
+        found = await self._find(request, webhook_id)
+        limit, offset = part_of(request.query)
+        deliveries = await self._all_deliveries(request.merchant_id, found.id, request.query)
+        shown = [await self._delivery(request.merchant_id, one) for one in deliveries[offset : offset + limit]]
+        return Envelope(WireDeliveries(shown, str(len(deliveries))))
+
+    @operation("GET", "/webhooks/{webhook_id}/deliveries/{delivery_id}", "Get a delivery", WireDelivery)
+    async def get_webhook_delivery(
+        self, request: Request, aggregator_id: str, webhook_id: str, delivery_id: str
+    ) -> Envelope[WireDelivery]:
+        merchant_id = request.merchant_id
+        endpoint, id_ = await self._find(request, webhook_id), native("whd", delivery_id)
+        if id_ is None:
+            raise Problem("NOT_FOUND")
+        found = await self._deliveries.get_webhook_delivery(merchant_id, id_)
+        if found.endpoint_id != endpoint.id:
+            raise Problem("NOT_FOUND")
+        shown = await self._delivery(merchant_id, found)
+        event = await self._deliveries.get_event(merchant_id, found.event_id)
+        payout = msgspec.json.decode(event.data, type=Payout)
+        described = await payout_event(merchant_id, event.id, event.type, event.timestamp, payout, endpoint.wire or {})
+        shown.payload_json = encode_event(described).decode()
+        return Envelope(shown)
+
+    async def _find(self, request: Request, token: str) -> Endpoint:
+        endpoint_id = native("wh", token)
+        found = None if endpoint_id is None else await self._endpoints.get_webhook_endpoint(request.merchant_id, endpoint_id)
+        if found is None or not _is_ours(found):
+            raise Problem("NOT_FOUND")
+        return found
+
+    async def _all_deliveries(self, merchant_id: str, endpoint_id: str, query: Mapping[str, str]) -> Sequence[Delivery]:
+        """Return the endpoint's deliveries that pass the filters, at most MAX_NUMBERED, read by cursor."""
+        statuses = [name for name in STATUSES if query.get("status", MAPPING.deliveries[name]) == MAPPING.deliveries[name]]
+        wanted = {"status": ",".join(statuses), "endpoint_id": endpoint_id}
+        before, found = MAX_ID, list[Delivery]()
+        if query.get("event_id"):
+            event_id = native("txnlog", query["event_id"])
+            if event_id is None:
+                return []
+            wanted["event_id"] = event_id
+        while len(found) < MAX_NUMBERED:
+            page = await self._deliveries.list_webhook_deliveries(merchant_id, PageWindow(MAX_LIMIT, before, MIN_ID), wanted)
+            found += [one for one in page.data if _passes(one, query)]
+            if not page.has_more:
+                break
+            before = page.data[-1].id
+        return found[:MAX_NUMBERED]
+
+    async def _delivery(self, merchant_id: str, one: Delivery) -> WireDelivery:
+        error, has_ended = "", one.status == "SUCCEEDED"
+        if not has_ended and one.attempt_count:
+            detail = (
+                one
+                if isinstance(one, DeliveryWithAttempts)
+                else await self._deliveries.get_webhook_delivery(merchant_id, one.id)
+            )
+            last = detail.attempts[-1]
+            error = f"status {last.status}" if last.status is not None else last.error or ""
+        return WireDelivery(
+            token=prefixed("whd", one.id),
+            endpoint_token=prefixed("wh", one.endpoint_id),
+            aggregator_id=aggregator_of(merchant_id),
+            event_id=prefixed("txnlog", one.event_id),
+            type=_WIRE_TYPE[one.event_type],
+            status=MAPPING.deliveries[one.status],
+            attempts=one.attempt_count,
+            last_error=error,
+            next_attempt_at=None if one.next_attempt_at is None else seconds(one.next_attempt_at),
+            created_at=seconds(one.created_at),
+            delivered_at=seconds(one.updated_at) if has_ended else None,
+        )
+
+
+def _ok(data: Any) -> CommandResult:
+    return CommandResult(200, _encode(Envelope(data)))
+
+
+def _shown(secret: str | None) -> str:
+    return (secret or "").removeprefix("whsec_")
+
+
+def _is_ours(endpoint: Endpoint) -> bool:
+    return (endpoint.wire or {}).get("dialect") == NAME
+
+
+def _passes(one: Delivery, query: Mapping[str, str]) -> bool:
+    wire_type = _WIRE_TYPE.get(one.event_type, "")
+    is_named = not query.get("delivery_id") or native("whd", query["delivery_id"]) == one.id
+    return bool(wire_type) and query.get("type", wire_type) == wire_type and is_named
+
+
+def _require_known(patterns: Sequence[str]) -> None:
+    """Raise VALIDATION_ERROR for a pattern that no documented event type matches."""
+    for place, pattern in enumerate(patterns):
+        if not any(includes([pattern], name) for name in _KNOWN):
+            raise invalid(f"event_types[{place}]", "must be an event type, or end in a wildcard such as payment.*")
+
+
+def _native_types(patterns: Sequence[str]) -> list[str]:
+    return [name for name, wire_type in _WIRE_TYPE.items() if wire_type and includes(patterns, wire_type)]
+
+
+def _webhook(merchant_id: str, endpoint: Endpoint) -> Webhook:
+    wire = endpoint.wire or {}
+    return Webhook(
+        token=prefixed("wh", endpoint.id),
+        aggregator_id=aggregator_of(merchant_id),
+        url=endpoint.url,
+        description=endpoint.description,
+        enabled=endpoint.status == "ENABLED",
+        event_filter_json=_encode({"event_types": wire.get("event_types", [])}).decode(),
+        secret_version=wire.get("secret_version", 1),
+        created_at=seconds(endpoint.created_at),
+        updated_at=seconds(endpoint.updated_at),
+        secret_rotated_at=seconds(wire.get("secret_rotated_at", endpoint.created_at)),
+    )

@@ -1,0 +1,115 @@
+"""No call of a dialect, however odd, is a 5xx or shows anything of ours, and mixed with native calls the books stay right."""
+
+import json
+import uuid
+from typing import Any, Final
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.harness.safepay import IBANS, KEY, Safepay, payout_body
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+_TEXT: Final = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=40)
+_JSON: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+_MEMBERS: Final = st.sampled_from(
+    ["request_id", "amount", "creditor_iban", "url", "event_types", "enabled", "description", "is_active", "name"]
+)
+_GOOD: Final = st.sampled_from(
+    [*IBANS.values(), "200", "0.01", str(uuid.UUID(int=7)), ["payment.*"], True, "http://127.0.0.1:9/"]
+)
+_BODIES: Final = st.dictionaries(_MEMBERS, _JSON | _GOOD, max_size=5) | _JSON
+_QUERIES: Final = st.dictionaries(
+    st.sampled_from(
+        ["limit", "offset", "status", "uetr", "msg_id", "payment_id", "start_date", "end_date", "iban", "type", "x"]
+    ),
+    _TEXT | st.integers().map(str) | st.sampled_from([*IBANS.values(), "P_SETTLED", "PAYOUT"]),
+    max_size=4,
+)
+
+
+@pytest.fixture(scope="module")
+def document(stack: Stack) -> Any:
+    return httpx.get(f"{stack.api_url}/openapi/safepay.json").json()
+
+
+def test_the_document_has_each_operation_and_is_listed(stack: Stack, document: Any) -> None:
+    (listed,) = [one for one in httpx.get(f"{stack.api_url}/openapi").json()["dialects"] if one["name"] == "safepay"]
+    assert httpx.get(stack.api_url + listed["document"]).json() == document
+    assert document["components"]["securitySchemes"]["Key"]["name"] == KEY
+    assert len([method for methods in document["paths"].values() for method in methods]) == 23
+    assert all(path.startswith("/raastwire/v1/aggregators/{aggregator_id}") for path in document["paths"])
+    assert "problem" not in json.dumps(document)
+    assert httpx.get(f"{stack.api_url}/openapi/none.json").status_code == 404
+
+
+def _check(answer: httpx.Response) -> None:
+    assert answer.status_code in (200, 400, 401, 404, 406, 409), answer.text
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    if answer.status_code == 200:
+        assert set(body) == {"api_version", "data"}
+    else:
+        error = body["error"] if answer.status_code == 401 else body
+        assert set(error) == {"code", "message"}
+        assert error["code"].startswith("error.")
+    for ours in ('request_id":"019', "merchant_reference", "sandbox/v1", "/problems/", "/api/v1"):
+        assert ours not in answer.text
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_odd_calls_get_the_dialects_errors(world: World, document: Any, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(document["paths"])))
+    method = data.draw(st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"]))
+    places = {
+        "{aggregator_id}": f"agg_{world.merchant_id}",
+        "{payment_id}": data.draw(st.sampled_from(["pm_x", f"pm_{uuid.UUID(int=1)}", "%00", "a b"])),
+        "{webhook_id}": data.draw(st.sampled_from(["wh_x", f"wh_{uuid.UUID(int=1)}"])),
+        "{delivery_id}": f"whd_{uuid.UUID(int=1)}",
+        "{key_id}": f"ak_{uuid.UUID(int=1)}",
+    }
+    for name, value in places.items():
+        path = path.replace(name, value)
+    raw = data.draw(_BODIES.map(lambda body: json.dumps(body).encode()) | st.binary(max_size=30))
+    kind = data.draw(st.sampled_from(["application/json", "application/json", "text/plain"]))
+    headers = {KEY: world.api_key, "content-type": kind}
+    _check(
+        httpx.request(method, world.stack.api_url + path, params=data.draw(_QUERIES), content=raw, headers=headers, timeout=60)
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mixed_with_native_calls_both_sides_show_the_same_and_the_audit_is_clean(world: World, data: st.DataObject) -> None:
+    safepay, made = Safepay(world), dict[str, str]()
+    for _ in range(data.draw(st.integers(1, 6))):
+        suffix, rupees = data.draw(st.sampled_from(sorted(IBANS))), data.draw(st.integers(1, 999))
+        match data.draw(st.sampled_from(["dialect", "native", "again", "cancel", "advance"])):
+            case "dialect":
+                body = payout_body(suffix, str(rupees))
+                made[body["request_id"]] = safepay.post("/payout", body)["token"].removeprefix("pm_")
+            case "native":
+                found = world.create_payout(suffix)
+                made[found["merchant_reference"]] = found["id"]
+            case "again" if made:
+                request_id = data.draw(st.sampled_from(sorted(made)))
+                if len(request_id) == 36:
+                    refused = safepay.call("POST", "/payout", json=payout_body(suffix, "99999", request_id))
+                    assert refused.status_code == 409
+            case "cancel" if made:
+                world.post(f"/api/v1/payouts/{data.draw(st.sampled_from(sorted(made.values())))}/cancel")
+            case "advance":
+                world.post("/sandbox/v1/clock/advance", {"seconds": 3600})
+    listed = {one["request_id"]: one for one in safepay.get("/payments", limit=100)["payments"]}
+    assert {name: one["token"] for name, one in listed.items() if name in made} == {n: f"pm_{i}" for n, i in made.items()}
+    until(lambda: world.get("/sandbox/v1/audit").json()["ok"])
+    balance = world.get("/api/v1/balance").json()
+    assert safepay.get("/ledger/accounts")["balance"] == balance["available_balance"].replace(".", "")

@@ -1,0 +1,34 @@
+"""The fixture `psp` leads an adapter of Safepay Raast to the merchant of a test."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from psp_sandbox.testing import Sandbox, UsageError, World
+from psp_sandbox.testing.process import Address
+from tests.harness.receiver import Receiver
+from tests.harness.safepay import KEY, payout_body
+from tests.harness.waiting import until
+from tests.harness.world import Stack
+from tests.test_dialect_safepay_webhooks import verify
+
+
+@pytest.fixture(scope="module")
+def psp_sandbox(stack: Stack) -> Iterator[Sandbox]:
+    """The plugin uses the sandbox of this test run, as with --psp-url."""
+    sandbox = Sandbox(Address(stack.api_url, stack.admin_key), is_ours=False)
+    yield sandbox
+    sandbox.close()
+
+
+def test_an_adapter_uses_the_merchant_of_the_test(psp: World, receiver: Receiver) -> None:
+    with pytest.raises(UsageError, match="subscribe"):
+        _ = psp.safepay.webhook_secret
+    assert psp.safepay.subscribe(receiver.url) == psp.safepay.webhook_secret
+    url = f"{psp.safepay.url}/v1/aggregators/{psp.safepay.aggregator_id}/payout"
+    made = httpx.post(url, json=payout_body(), headers={KEY: psp.safepay.key}).json()["data"]
+    psp.advance("10s")
+    assert psp.payout(made["token"].removeprefix("pm_")).status == "SUCCESS"
+    until(lambda: len(receiver.received) == 3)
+    assert "PAYMENT_SETTLED" in {verify(psp.safepay.webhook_secret, one)["code"] for one in receiver.received}
