@@ -52,11 +52,8 @@ def check_versions(folder: Path) -> None:
     """Check that all files name the version of pyproject.toml. Raises SystemExit if not."""
     package = json.loads((folder / "clients/typescript/package.json").read_text(encoding="utf-8"))
     server = json.loads((folder / "server.json").read_text(encoding="utf-8"))
-    found = {
-        "clients/typescript/package.json": package["version"],
-        "server.json": server["version"],
-        "server.json, package": server["packages"][0]["version"],
-    }
+    found = {"package.json": package["version"], "server.json": server["version"]}
+    found["the package of server.json"] = server["packages"][0]["version"]
     if wrong := {name: version for name, version in found.items() if version != VERSION}:
         sys.exit(f"release: pyproject.toml has version {VERSION}, but {wrong}.")
 
@@ -153,20 +150,25 @@ def check(out: Path, source: Path) -> None:
 
 
 def use_python(out: Path, folder: Path) -> None:
-    """Install the wheel from a local index into an empty environment, and run the first test of docs/start.md."""
+    """Install the wheel from a local index into empty environments, and run the first test of docs/start.md in each.
+
+    One has the sandbox too. The other has only the client and the plugin, and finds the `psp` of the first one.
+    """
     index, tests = folder / "index", folder / "project"
     tests.mkdir(parents=True)
     (folder / "tests.txt").write_text("\n".join(pins("requirements-dev.txt", "iniconfig|packaging|pluggy|pygments|pytest")))
     for locked in (ROOT / "requirements.txt", folder / "tests.txt"):
         run(*PIP, "download", "--no-deps", "--require-hashes", "--dest", str(index), "-r", str(locked))
-    run(sys.executable, "-m", "venv", str(folder / "venv"))
-    python = str(folder / "venv" / "bin" / "python")
-    given = ("--no-index", "--find-links", str(index), "--find-links", str(out), f"psp-sandbox[server]=={VERSION}", "pytest")
-    run(python, *PIP[1:], "install", *given)
     (tests / "test_returns.py").write_text(block("start.md", "# test_returns.py"), encoding="utf-8")
-    if "1 passed" not in run(python, "-m", "pytest", "-p", "no:cacheprovider", cwd=tests):
-        sys.exit("release: the first test of docs/start.md did not run.")
-    say("the wheel works in an empty environment")
+    path = f"{folder / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    for venv, package in (("venv", "psp-sandbox[server]"), ("thin", "psp-sandbox")):
+        run(sys.executable, "-m", "venv", str(folder / venv))
+        python = str(folder / venv / "bin" / "python")
+        given = ("--no-index", "--find-links", str(index), "--find-links", str(out), f"{package}=={VERSION}", "pytest")
+        run(python, *PIP[1:], "install", *given)
+        if "1 passed" not in run(python, "-m", "pytest", "-p", "no:cacheprovider", cwd=tests, PATH=path):
+            sys.exit(f"release: the first test of docs/start.md did not run with {package}.")
+    say("the wheel works in empty environments, with the sandbox and without")
 
 
 def use_node(out: Path, folder: Path, path: Path) -> None:

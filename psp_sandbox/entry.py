@@ -7,7 +7,7 @@ from psp_sandbox.application import put_first
 
 
 def main() -> None:
-    """Run `psp` with the process's arguments. If the sandbox itself is not installed, say how to install it."""
+    """Run `psp` with the process's arguments. If the sandbox itself is not installed, or cannot be, say what to do."""
     put_first()
     try:
         # By name: this package runs in users' processes, where it must not depend on the sandbox's own packages.
@@ -17,4 +17,6 @@ def main() -> None:
 
         if not missing_for_server():
             raise
+        if sys.platform == "win32":
+            sys.exit("psp: the sandbox does not run on Windows itself: run it in WSL or in a container, and set PSP_URL.")
         sys.exit(f"psp: the sandbox is not installed here, only its client and pytest plugin. Run: pip install '{SERVER}'")

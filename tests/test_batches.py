@@ -18,8 +18,10 @@ from sandbox.domain.payout_commands import CreatePayout, NewPayout
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
 from sandbox.infrastructure.db.engine import connection, transaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.payouts.steps import take_due_steps
 from sandbox.unit_of_work.batches import CONTENDED_LIMIT
+from sandbox.unit_of_work.claim import ClaimRequest, claim
 from sandbox.unit_of_work.lock_turns import PLACES
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.delivery.attempt import AttemptRunner
@@ -146,8 +148,9 @@ async def test_a_write_of_a_row_that_is_missing_is_an_error(
     given = {f"p_{name}": "NULL" for name in names} | {"p_transfers": "ARRAY['[]']::json[]", argument: "$3::json[]"}
     arguments = ", ".join(f"{name} => {value}" for name, value in given.items())
     statement = f"SELECT psp_write(p_merchants => $1, p_nows => $2, p_bodies => NULL, {arguments})"
-    with pytest.raises(NotNullViolationError, match='"merchant_id"'):
-        async with transaction(world.merchant_id) as conn:
+    async with transaction(world.merchant_id) as conn:
+        await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
+        with pytest.raises(NotNullViolationError, match='"merchant_id"'):
             await conn.execute(statement, [world.merchant_id], [datetime.now(UTC)], [json.dumps([row])])
 
 

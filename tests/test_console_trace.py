@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sandbox.domain.clock import render
 from sandbox.server.console.endpoint_trace import endpoint_trace, health
-from sandbox.server.console.payout_trace import Known, payout_trace
+from sandbox.server.console.payout_trace import Known, payout_trace, payouts_trace
 from sandbox.server.console.rendering import create_templates
 from sandbox.server.console.trace import LEFT, SPACE, WIDTH, Bar, Lane, Mark, Trace, draw, in_words
 from tests.harness.browser import WIDTHS, Browsing, check_accessibility, check_width
@@ -216,6 +216,13 @@ def test_every_mark_can_be_reached_read_and_followed(world: World, receiver: Rec
         check_width(page)
     page.keyboard.press("Enter")
     page.wait_for_url("**/webhooks/deliveries/*")
+
+
+def test_several_payouts_have_a_lane_each() -> None:
+    payout = {"id": "p", "merchant_reference": "A", "status": "FAILED", "failure_code": "TIMEOUT"}
+    drawn = payouts_trace([payout, {**payout, "id": "q"}], [known(2).changes, known(3).changes], at(100))
+    assert [lane.lane.summary for lane in drawn.lanes] == ["FAILED: TIMEOUT"] * 2
+    assert [mark.text.partition(",")[0] for mark in drawn.marks[:2]] == ["A: PENDING", "A: FAILED"]
 
 
 # ------------------------------------------------------------------------------------------------ of an endpoint

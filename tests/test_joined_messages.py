@@ -3,16 +3,19 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
 import pytest
 
+from sandbox.domain.ledger import TOP_UP
 from sandbox.infrastructure.db import pools
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, close_pool, open_pool, transaction
 from sandbox.infrastructure.db.joined_messages import commit_joined
 from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.claim import ClaimRequest, claim
+from sandbox.unit_of_work.write import write
 from tests.harness.world import Stack, World
 
 OWNER = "00000000-0000-7000-8000-000000000001"
@@ -108,18 +111,33 @@ async def test_a_first_statement_on_a_lost_connection_is_an_outage(stack: Stack)
         assert await conn.fetchval("SELECT pg_backend_pid()") != pid
 
 
-async def _run_and_commit(statement: str, argument: object) -> None:
+_LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+
+
+async def _run_and_commit(statement: str, *arguments: object) -> object:
     async with transaction(OWNER, 0.25) as conn:
-        with commit_joined(conn):
-            await conn.execute(statement, argument)
-        assert not conn.is_in_transaction()
+        await conn.execute("SELECT pg_advisory_xact_lock(1)")
+        with commit_joined(conn, statement):
+            return await conn.fetchval(statement, *arguments)
 
 
-async def test_a_commit_that_travels_with_a_statement_commits_it() -> None:
-    for number in range(3):  # the first time, asyncpg prepares the statement
-        await _run_and_commit("SELECT set_config('application_name', $1, false)", str(number))
+async def test_a_commit_is_executed_after_the_statement_that_it_travels_with() -> None:
+    """The first time on a connection, asyncpg prepares the statement, and looks up its types with another one."""
+    statement = f"SELECT ({_LOCKS}) FROM unnest($1::point[]) AS point"  # no other statement has this type
+    for _ in range(3):
+        assert await _run_and_commit(statement, [(0.0, 0.0)]) == 1
         async with transaction(OWNER) as conn:
-            assert await conn.fetchval("SELECT current_setting('application_name')") == str(number)
+            assert await conn.fetchval(_LOCKS) == 0
+
+
+async def test_a_commit_travels_with_a_statement_that_was_prepared_before() -> None:
+    statement, open_after = "SELECT $1::int", []
+    for _ in range(2):
+        async with transaction(OWNER) as conn:
+            with commit_joined(conn, statement):
+                await conn.execute(statement, 1)
+            open_after.append(conn.is_in_transaction())
+    assert open_after == [True, False]
 
 
 async def test_a_statement_that_fails_is_not_committed_and_the_next_transaction_gets_no_commit() -> None:
@@ -132,6 +150,16 @@ async def test_a_statement_that_fails_is_not_committed_and_the_next_transaction_
             assert await conn.fetchval("SELECT current_setting('application_name')") != "lost"
             await conn.execute("SELECT $1::int", 1)
             assert conn.is_in_transaction()
+
+
+async def test_nothing_is_written_outside_the_transaction_of_the_claim(world: World) -> None:
+    async with transaction(world.merchant_id) as conn:
+        (unit,) = await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
+    unit.transfer(TOP_UP, Decimal("1.00"), None, "late")
+    async with transaction(world.merchant_id) as conn:
+        await conn.execute("SELECT 1")
+        with pytest.raises(asyncpg.RaiseError, match="outside the transaction of the claim"):
+            await write(conn, [unit])
 
 
 async def test_nothing_is_decided_if_begin_was_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_the_action_fails_with_the_logs_if_the_sandbox_does_not_start(job: Job) 
     assert code == 1
     assert "::error title=PSP Sandbox::The sandbox did not start.\n" in job.printed
     assert "port taken" in job.printed
-    assert (job.temp / "installed").read_text().splitlines()[-1].endswith("install psp-sandbox==1.2.3")
+    assert (job.temp / "installed").read_text().splitlines()[-1].endswith("install psp-sandbox[server]==1.2.3")
     assert job.variables.keys() == {"PSP_LOGS"}
     job.printed = ""
     assert job.run(LOGS_ACTION)[0] == 0

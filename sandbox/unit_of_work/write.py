@@ -40,7 +40,7 @@ async def write(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork], *
     is_large = sum(len(unit.events) for unit in units) > _LARGE_WRITE
     rows = await compute(units[0].merchant_id, build_rows, is_large=is_large)
     if any(part is not None for part in rows):
-        with commit_joined(conn) if commit else nullcontext():
+        with commit_joined(conn, _WRITE) if commit else nullcontext():
             await conn.execute(_WRITE, [unit.merchant_id for unit in units], [unit.now for unit in units], *rows, bodies)
 
 

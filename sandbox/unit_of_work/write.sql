@@ -21,6 +21,10 @@ CREATE OR REPLACE FUNCTION psp_write(
     p_bodies text[]            -- the bodies of all units' events; each event's row has the index of its body
 ) RETURNS void LANGUAGE plpgsql VOLATILE AS $function$
 BEGIN
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+        -- Locking the merchants assigned an id to the transaction, so this is another one, which does not have their locks.
+        RAISE EXCEPTION 'psp_write was called outside the transaction of the claim';
+    END IF;
     IF p_created IS NOT NULL THEN
         INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code,
             account_number, account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata,

@@ -254,6 +254,7 @@ class PreparedStatements:
             transaction = self._conn.transaction()
             await transaction.start()
             try:
+                await self._conn.execute("SELECT pg_current_xact_id()")  # as the claim does; `psp_write` refuses to run without
                 before = await self._rows_read()
                 text = await self._conn.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {call}")
             except asyncpg.PostgresError as error:

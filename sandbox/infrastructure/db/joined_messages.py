@@ -23,6 +23,8 @@ class _JoiningTransport:
         self._transport = transport
         self.before = b""
         self.behind = b""
+        self.prepared: set[str] = set()
+        """The statements with which COMMIT may be joined."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -64,12 +66,18 @@ def send_with_next_statement(conn: "PoolConnectionProxy[Any]", *statements: str)
 
 
 @contextmanager
-def commit_joined(conn: "PoolConnectionProxy[Any]") -> Iterator[None]:
-    """Send COMMIT with the block's statement, which must have parameters. If it fails, PostgreSQL skips the COMMIT."""
+def commit_joined(conn: "PoolConnectionProxy[Any]", statement: str) -> Iterator[None]:
+    """Send COMMIT with the statement that the block executes, with parameters. If it fails, PostgreSQL skips the COMMIT.
+
+    Not the first time on a connection: when asyncpg prepares a statement, it may first execute another one, to look up types,
+    and the COMMIT would end the transaction before the statement.
+    """
     transport = _transport(conn)
-    transport.behind = _messages(("COMMIT",))
+    if statement in transport.prepared:
+        transport.behind = _messages(("COMMIT",))
     try:
         yield
+        transport.prepared.add(statement)
     finally:
         transport.behind = b""
 

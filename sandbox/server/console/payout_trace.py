@@ -62,6 +62,23 @@ def payout_trace(known: Known) -> Trace:
     )
 
 
+def payouts_trace(payouts: Sequence[Row], timelines: Sequence[Sequence[Row]], now: str) -> Trace:
+    """Return the drawing of several payouts, each with its timeline: a lane for each."""
+    lanes, marks, bars = [], [], []
+    for payout, changes in zip(payouts, timelines, strict=True):
+        key, href = payout["id"], f"/payouts/{payout['id']}"
+        found, orders = tone(payout["status"]), _orders(changes)
+        lanes.append(
+            Lane(key, _cut(payout["merchant_reference"]), "changes", _status(payout), found, href, payout["merchant_reference"])
+        )
+        ends: list[Moment | None] = [*orders[1:], None]
+        for change, at, end in zip(changes, orders, ends, strict=True):
+            text = f"{payout['merchant_reference']}: {change['to']}, {moment(at[0])}"
+            marks.append(Mark(key, at[0], text, href, tone(change["to"]), at[1]))
+            bars.append(Bar(key, at, end, tone(change["to"])))
+    return draw(lanes, marks, bars, now)
+
+
 def _orders(changes: Sequence[Row]) -> list[Moment]:
     """Return the moment of each change: its time, and its place among the changes of that time."""
     found: list[Moment] = []
@@ -137,7 +154,8 @@ def _money(changes: Sequence[Row], orders: Sequence[Moment], amount: str) -> tup
     """Return a mark for each account that a change debits or credits, and bars that show which account the amount was in."""
     marks, stays = [], []
     for number, (change, at) in enumerate(zip(changes, orders, strict=True)):
-        movement = TRANSITIONS[change["from"], change["to"]].movement if change["ledger_transfer_id"] else None
+        found = TRANSITIONS.get((change["from"], change["to"])) if change["ledger_transfer_id"] else None
+        movement = None if found is None else found.movement
         if movement is None:
             continue
         balances = {entry["account"]: f": balance {money(entry['balance_after'])}" for entry in change["entries"]}
@@ -209,13 +227,17 @@ def _endpoint(endpoint_id: str, endpoint: Row | None, deliveries: Sequence[Row],
     missing = [delivery for delivery in deliveries if delivery["status"] != "SUCCEEDED" and delivery["attempts"]]
     return Lane(
         endpoint_id,
-        name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…",
+        _cut(name),
         "attempts",
         _received(received, missing, len(deliveries), now),
         _health(received, missing),
         "" if endpoint is None else f"/webhooks/{endpoint_id}",
         url,
     )
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
 
 
 def _health(received: Sequence[Row], missing: Sequence[Row]) -> str:
