@@ -30,6 +30,7 @@ _PASSED: Final = pytest.StashKey[bool]()
 _EVIDENCE: "Final[pytest.StashKey[list[tuple[str, str]]]]" = pytest.StashKey()
 _WORKER_INPUT: Final = "psp_share"
 _REPORT: Final = "psp_report"
+_FAILURE_LINES: Final = 20
 _EXPLORE: Final = "psp_explore"
 
 
@@ -38,6 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("psp", "PSP Sandbox")
     group.addoption("--psp-url", metavar="URL", help="use the sandbox that runs at this URL instead of starting one (PSP_URL)")
     group.addoption("--psp-admin-key", metavar="KEY", help="the operator's key of that sandbox (PSP_ADMIN_KEY)")
+    group.addoption(
+        "--psp-webhook-host",
+        metavar="HOST",
+        help="the address or name by which that sandbox reaches this machine, if it runs in a container (PSP_WEBHOOK_HOST)",
+    )
     group.addoption(
         "--psp-artifacts",
         metavar="DIR",
@@ -116,11 +122,13 @@ def pytest_configure_node(node: Any) -> None:
 def psp_sandbox(pytestconfig: pytest.Config) -> Iterator["Sandbox"]:
     """The sandbox of this test session: that of --psp-url or PSP_URL, or one that starts now and ends with the session."""
     from psp_sandbox.testing.process import StartError
+    from psp_sandbox.testing.receiver import LOOPBACK
     from psp_sandbox.testing.sandbox import Sandbox
 
     url = _url(pytestconfig)
     if url:
-        sandbox = Sandbox(_given(pytestconfig, url), is_ours=False)
+        host = pytestconfig.getoption("--psp-webhook-host") or os.environ.get("PSP_WEBHOOK_HOST") or LOOPBACK
+        sandbox = Sandbox(_given(pytestconfig, url), is_ours=False, webhook_host=host)
     else:
         try:
             sandbox = Sandbox(_start(pytestconfig), is_ours=True)
@@ -207,17 +215,28 @@ def _check(item: pytest.Item, world: "World") -> None:
     except (PspError, AssertionError) as error:
         failed = [f"The checks at the end of the test could not be made: {error}"]
     if failed:
-        _collect_evidence(item, world)
+        _collect_evidence(item, world, "\n".join(failed))
         pytest.fail("\n".join(failed), pytrace=False)
 
 
-def _collect_evidence(item: pytest.Item, world: "World") -> None:
+def _collect_evidence(item: pytest.Item, world: "World", failure: str) -> None:
     """Read what the report of a failure shows, and save the world."""
-    from psp_sandbox.testing.report import evidence
+    from psp_sandbox.testing.report import FailedTest, evidence
 
     # The test may have changed the current directory.
     folder = item.config.invocation_params.dir / item.config.getoption("--psp-artifacts")
-    item.stash[_EVIDENCE] = evidence(world, folder, item.nodeid)
+    item.stash[_EVIDENCE] = evidence(world, folder, FailedTest(item.nodeid, failure, _fixtures_of(item)))
+
+
+def _fixtures_of(item: pytest.Item) -> list[str]:
+    """Return the fixtures that a test function asks for by name, without the parameters of `parametrize`."""
+    info = getattr(item, "_fixtureinfo", None)  # a doctest has none
+    return [name for name in info.argnames if item.session._fixturemanager.getfixturedefs(name, item)] if info else []
+
+
+def _failure_of(report: pytest.TestReport) -> str:
+    """Return what the report says of the assertion: its line, and pytest's explanation."""
+    return "\n".join([line for line in report.longreprtext.splitlines() if line.startswith((">", "E"))][:_FAILURE_LINES])
 
 
 @pytest.fixture
@@ -242,7 +261,9 @@ def pytest_runtest_makereport(
     if world is not None:  # so this is not the report of the teardown, whose checks have collected the evidence
         item.stash[_PASSED] = call.when == "call" and call.excinfo is None
         if report.failed and not item.config.pluginmanager.has_plugin(_EXPLORE):
-            _collect_evidence(item, world)
+            _collect_evidence(item, world, _failure_of(report))
+        if call.when == "setup":
+            world.recording.starts.clear()  # what fixtures have started, they start again
     if report.failed:
         evidence = item.stash.setdefault(_EVIDENCE, [])
         report.sections += evidence

@@ -13,6 +13,7 @@ import pytest
 
 from sandbox.infrastructure.db import pools
 from sandbox.infrastructure.db.all_shards import on_every_shard
+from sandbox.infrastructure.db.distributed import cluster_pools
 from sandbox.infrastructure.db.distributed.cluster import Cluster, Node, read_cluster
 from sandbox.infrastructure.db.engine import DatabaseUnavailableError, close_pool, connection, open_pool
 from sandbox.server.readiness import Readiness
@@ -121,7 +122,8 @@ async def renamed(citus: CitusCluster, stacks: list[Stack], monkeypatch: pytest.
 
     resolve_others = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(pools, "read_cluster", read_renamed)
+    for module in (pools, cluster_pools):
+        monkeypatch.setattr(module, "read_cluster", read_renamed)
     await open_pool(citus.urls[COORDINATOR], 2)
     yield str(gone)
     await close_pool()
@@ -141,7 +143,7 @@ async def test_a_node_whose_name_does_not_resolve_is_down(
             assert {node.status: node.node for node in ready.nodes}["down"] == renamed
             assert len(ready.nodes) == len(NODES)
             if not nodes_can_be_read:
-                monkeypatch.setattr(pools.Pools, "read_again", lambda _: asyncio.Event().wait())
+                monkeypatch.setattr(cluster_pools.ClusterPools, "read_again", lambda _: asyncio.Event().wait())
     finally:
         await readiness.close()
     found = await on_every_shard(lambda conn: conn.fetch("SELECT merchant_id::text FROM merchants"))

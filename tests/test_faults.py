@@ -67,7 +67,6 @@ def test_an_injected_error_is_sent_before_the_request_has_any_effect(
     first = world.post("/api/v1/payouts", body, key=key)
     assert (first.status_code, first.json()["code"], first.headers.get("retry-after")) == (status, code, retry_after)
     assert first.headers["content-type"] == "application/problem+json"
-    # Only a validation error lists errors.
     assert ("errors" in first.json()) == (code == "VALIDATION_ERROR")
     # The request had no effect, so its repeat under the same key is not a replay.
     second = world.post("/api/v1/payouts", body, key=key)
@@ -103,14 +102,25 @@ def test_slow_after_commit_commits_before_it_delays_the_response(world: World) -
     until(lambda: len(world.get("/api/v1/payouts").json()["data"]) == 1)
 
 
-@pytest.mark.parametrize("kind", ["connection_reset", "truncated_body"])
-def test_a_broken_response_is_replayed_and_the_payout_exists_once(world: World, kind: str) -> None:
-    created = create_fault(world, "api", kind, count=1, match={"method": "POST", "path": "/api/v1/payouts*"})
+@pytest.mark.parametrize(
+    ("kind", "fields", "error", "has_effect"),
+    [
+        ("connection_reset", {}, httpx.ReadError, True),
+        ("truncated_body", {}, httpx.RemoteProtocolError, True),
+        # The body may still be on its way, and then it is its sending that fails.
+        ("connection_reset", {"when": "before_effect"}, httpx.TransportError, False),
+    ],
+)
+def test_after_a_lost_or_broken_response_a_repeat_leaves_one_payout(
+    world: World, kind: str, fields: dict[str, str], error: type[httpx.TransportError], has_effect: bool
+) -> None:
+    created = create_fault(world, "api", kind, count=1, match={"method": "POST", "path": "/api/v1/payouts*"}, **fields)
     body, key = world.payout_body("0004"), str(uuid.uuid4())
-    with pytest.raises(httpx.ReadError if kind == "connection_reset" else httpx.RemoteProtocolError):
+    with pytest.raises(error):
         world.post("/api/v1/payouts", body, key=key)
+    assert len(world.get("/api/v1/payouts").json()["data"]) == has_effect
     again = world.post("/api/v1/payouts", body, key=key)
-    assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+    assert (again.status_code, again.headers.get("idempotent-replayed")) == (201, "true" if has_effect else None)
     assert [payout["id"] for payout in world.get("/api/v1/payouts").json()["data"]] == [again.json()["id"]]
     assert hits(world, created) == (1, 0)
 
@@ -126,18 +136,6 @@ def test_a_gateway_can_lose_the_answer_of_a_request_that_had_its_effect(world: W
     assert not {"location", "idempotent-replayed"} & {*lost.headers}
     again = world.post("/api/v1/payouts", body, key=key)
     assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
-    assert hits(world, created) == (1, 0)
-
-
-def test_a_connection_can_be_lost_before_the_request_has_an_effect(world: World) -> None:
-    created = create_fault(world, "api", "connection_reset", when="before_effect", count=1, match={"method": "POST"})
-    assert created["parameters"] == {"when": "before_effect"}
-    body, key = world.payout_body("0004"), str(uuid.uuid4())
-    with pytest.raises(httpx.ReadError):
-        world.post("/api/v1/payouts", body, key=key)
-    assert world.get("/api/v1/payouts").json()["data"] == []
-    again = world.post("/api/v1/payouts", body, key=key)
-    assert (again.status_code, again.headers.get("idempotent-replayed")) == (201, None)
     assert hits(world, created) == (1, 0)
 
 
@@ -337,7 +335,7 @@ def test_a_reordered_delivery_arrives(world: World, receiver: Receiver) -> None:
 
 
 def test_only_matching_deliveries_are_hit(world: World, receiver: Receiver) -> None:
-    unaffected = create_endpoint(world, receiver, event_types=["payout.*"])
+    create_endpoint(world, receiver, event_types=["payout.*"])
     with Receiver() as other_receiver:
         other = create_endpoint(world, other_receiver)
         match = {"event_type": "payout.c*", "endpoint_id": other["id"]}
@@ -348,7 +346,6 @@ def test_only_matching_deliveries_are_hit(world: World, receiver: Receiver) -> N
             lambda: world.get("/api/v1/webhook-deliveries", endpoint_id=other["id"]).json()["data"][0]["attempt_count"]
         )
         assert (found >= 1, other_receiver.received) == (True, [])
-    assert unaffected["id"] != other["id"]
 
 
 def test_a_fault_hits_the_very_next_delivery_and_a_duplicate_has_the_same_id(world: World, receiver: Receiver) -> None:
@@ -382,16 +379,6 @@ def test_the_same_deliveries_are_hit_in_two_worlds_with_the_same_seed(stack: Sta
     first = dropped()
     assert 10 < len(first) < 30
     assert dropped() == first
-
-
-def test_the_attempts_of_a_delayed_delivery_are_counted(world: World, receiver: Receiver) -> None:
-    create_endpoint(world, receiver, event_types=["payout.returned"])
-    world.client.post("/sandbox/v1/clock/freeze", json={})
-    world.create_payout("0012")
-    create_fault(world, "webhooks", "delay", milliseconds=5000)
-    ran = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 70}).json()["ran"]
-    attempts = [(entry["attempt"], entry["outcome"]) for entry in ran if entry["kind"] == "delivery_attempt"]
-    assert attempts == [(1, "failed"), (2, "succeeded")]
 
 
 # Probability and delay, without a database.

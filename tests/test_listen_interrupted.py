@@ -69,7 +69,7 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 class Load:
-    """Creates payouts, about thirty per second, until it is stopped. Repeats each request until it gets a 201."""
+    """Creates payouts, about fifteen per second, until it is stopped. Repeats each request until it gets a 201."""
 
     def __init__(self, world: World) -> None:
         self.created: list[str] = []
@@ -80,7 +80,7 @@ class Load:
 
     def _run(self) -> None:
         with httpx.Client(base_url=self._world.stack.api_url, headers={"X-API-KEY": self._world.api_key}) as client:
-            while not self.is_stopped.wait(0.03):
+            while not self.is_stopped.wait(0.06):
                 body, headers = self._world.payout_body("0001", amount="1.00"), {"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}
                 while True:
                     with contextlib.suppress(httpx.HTTPError):

@@ -1,19 +1,16 @@
 """A merchant's own scenarios: which payouts they match, which path they take, and which rules are refused."""
 
-import json
 import uuid
 from collections import Counter
-from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
-from standardwebhooks import Webhook
 
 from sandbox.payouts.scenarios.builtin import load_catalogue
 from sandbox.payouts.scenarios.rules import MAX_RULES
 from tests.harness.waiting import until
 from tests.harness.world import World
+from tests.test_ipn import send
 
 CATALOGUE = load_catalogue()
 RULES = "/sandbox/v1/scenarios"
@@ -159,13 +156,7 @@ def test_a_started_payout_keeps_its_path_when_its_rule_is_replaced_or_deleted(wo
 
 
 def release(world: World, payout_id: str) -> None:
-    body = json.dumps({"payout_id": payout_id, "status": "PROCESSING"})
-    message_id, now = str(uuid.uuid4()), datetime.now(UTC)
-    headers = {
-        "content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(world.ipn_secret).sign(message_id, now, body),
-    }  # fmt: skip
-    response = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=headers, timeout=60)
+    response = send(world, {"payout_id": payout_id, "status": "PROCESSING"})
     assert response.status_code == 200, response.text
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from psp_sandbox.testing.receiver import listening_address
 from tests.harness.plugin import Project
 from tests.harness.world import Stack
 
@@ -336,6 +337,32 @@ def test_the_report_says_which_payout_a_delivery_is_about_and_whose_time_it_show
     )
 
 
+def test_a_sandbox_elsewhere_reaches_the_test_by_the_address_that_is_named(project: Project) -> None:
+    # 127.0.0.2 stands for the address by which a container reaches its host: nothing else of the plugin listens there.
+    result = project.run(
+        """
+        def test_reached(psp):
+            psp.pays("success")
+            assert psp.webhooks.types[-1] == "payout.succeeded"
+            assert {one.headers["host"].partition(":")[0] for one in psp.webhooks.received} == {"127.0.0.2"}
+
+        def test_reached_application(psp, live_app):
+            def app(environ, start_response):
+                start_response("200 OK", [])
+                return [environ["HTTP_HOST"].encode()]
+
+            app = live_app(app)
+            assert app.client.get("/").text.startswith("127.0.0.2:")
+            psp.pays("success")
+            assert {one.answer.partition(b":")[0] for one in psp.webhooks.received} == {b"127.0.0.2"}
+        """,
+        "--psp-webhook-host",
+        "127.0.0.2",
+    )
+    result.assert_outcomes(passed=2)
+    assert listening_address("192.0.2.254") == "127.0.0.1"  # not this machine's, so it is a container's name for it
+
+
 def test_a_sandbox_that_cannot_reach_the_test_gets_a_hint(project: Project) -> None:
     # Like a sandbox in a container: nothing listens at the receiver's address there.
     result = project.run(
@@ -346,4 +373,6 @@ def test_a_sandbox_that_cannot_reach_the_test_gets_a_hint(project: Project) -> N
         """
     )
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*webhook deliver* failed*", "*in a container, 127.0.0.1 is the container*--network=host*"])
+    result.stdout.fnmatch_lines(
+        ["*webhook deliver* failed*", "*in a container, 127.0.0.1 is the container*--psp-webhook-host*"]
+    )

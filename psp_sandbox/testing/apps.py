@@ -1,5 +1,6 @@
 """The applications of one test, and the webhook endpoints that lead to them."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -9,7 +10,8 @@ from psp_sandbox.client import Client
 from psp_sandbox.testing.live_app import AppError, Door, Interface, LiveApp, bind, create, interface_of, serve
 from psp_sandbox.testing.live_process import LiveProcess, free_port
 from psp_sandbox.testing.options import UsageError
-from psp_sandbox.testing.receiver import Mailbox
+from psp_sandbox.testing.receiver import Mailbox, listening_address
+from psp_sandbox.testing.recording import Recording, Start
 from psp_sandbox.testing.sandbox import Sandbox
 from psp_sandbox.testing.webhooks import Inbox
 
@@ -22,6 +24,7 @@ class Merchant(Protocol):
     url: str
     api_key: str
     webhook_secret: str
+    recording: Recording
 
     @property
     def env(self) -> dict[str, str]:
@@ -59,6 +62,12 @@ class Apps:
         self.processes: list[LiveProcess] = []
 
     @property
+    def first(self) -> LiveApp | LiveProcess | None:
+        """The application that was started first."""
+        every: list[LiveApp | LiveProcess] = [*self._apps, *self.processes]
+        return every[0] if every else None
+
+    @property
     def any(self) -> bool:
         """Whether the test ran an application, or passes its webhooks on to one."""
         return bool(self._apps or self.processes) or self._mailbox.forward_to is not None
@@ -74,18 +83,19 @@ class Apps:
         """Run an application in a thread of this process. See `World.live_app`."""
         _check_path(path)
         world = self._world
-        server_socket = bind()
+        address = listening_address(world.sandbox.webhook_host)
+        server_socket = bind(address)
         try:
             port = server_socket.getsockname()[1]
-            url = f"http://127.0.0.1:{port}"
-            endpoint_id, secret = self._lead_to(f"{url}{path}", endpoint)
+            url, webhook_url = f"http://{address}:{port}", f"http://{world.sandbox.webhook_host}:{port}{path}"
+            endpoint_id, secret = self._lead_to(webhook_url, endpoint)
             env = {**world.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port)}
             self._set_environment(env)
             app = target
             if interface_of(target) is None and interface is None:
                 offered = {
                     "psp": world, "psp_url": world.url, "api_key": world.api_key, "webhook_secret": secret, "port": port,
-                    "url": url, "webhook_url": f"{url}{path}",
+                    "url": url, "webhook_url": webhook_url,
                 }  # fmt: skip
                 app = create(target, offered, env, arguments)
             elif arguments:
@@ -96,7 +106,9 @@ class Apps:
         except BaseException:
             server_socket.close()
             raise
-        live = LiveApp(app, url, port, f"{url}{path}", secret, endpoint_id, server)
+        live = LiveApp(app, url, port, webhook_url, secret, endpoint_id, server, world.recording)
+        options = {"path": path, **({"endpoint": endpoint} if endpoint else {}), **arguments}
+        world.recording.starts.append(_start_of(target, options))
         self._cleanups.callback(live.stop)
         self._apps.append(live)
         return live
@@ -120,7 +132,19 @@ class Apps:
         endpoint_id, secret = self._pass_on_to(f"{url}{path}", endpoint)
         given = {**os.environ, **self._world.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port), **env}
         words = tuple(os.fspath(word).replace("{port}", str(port)) for word in command)
-        live = LiveProcess(words, url, port, f"{url}{path}", secret, endpoint_id, given, cwd, ready, timeout)
+        live = LiveProcess(
+            words, url, port, f"{url}{path}", secret, endpoint_id, given, cwd, ready, timeout, self._world.recording
+        )
+        options = {
+            "path": path,
+            "ready": ready,
+            "cwd": cwd and os.path.abspath(cwd),
+            "env": dict(env),
+            "endpoint": dict(endpoint),
+        }
+        shown = {name: _code(value) for name, value in options.items() if value}
+        target = _code([os.fspath(word) for word in command])
+        self._world.recording.starts.append(Start(fixture="live_process", target=target, options=shown))
         self._cleanups.callback(live.close)
         self.processes.append(live)
         live.start()
@@ -192,6 +216,24 @@ class Apps:
     def close(self) -> None:
         """Stop the applications."""
         self._cleanups.close()
+
+
+def _start_of(target: Any, options: Mapping[str, Any]) -> Start:
+    """Return how `live_app` was called, as code. A function inside another one, or an object, cannot be written down."""
+    name, module = getattr(target, "__qualname__", ""), getattr(target, "__module__", None)
+    is_named = bool(module) and name.isidentifier()
+    return Start(
+        fixture="live_app",
+        target=name if is_named else None,
+        module=module if is_named else None,
+        options={name: _code(value) for name, value in options.items()},
+    )
+
+
+def _code(value: Any) -> str:
+    """Return a value as Python code."""
+    is_text = isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+    return json.dumps(value, ensure_ascii=False) if is_text else repr(value)
 
 
 def _check_path(path: str) -> None:

@@ -56,9 +56,10 @@ def _why_unreachable(world: "World") -> str | None:
     if world.uses_own_sandbox or world.received.all():
         return None
     return (
-        f"Nothing arrived. The plugin receives webhooks on 127.0.0.1, where the sandbox at {world.url} must run, too; in a "
-        "container, 127.0.0.1 is the container. Run the container with --network=host, or leave --psp-url and PSP_URL out, so "
-        "that the plugin starts a sandbox of its own. If the test needs no webhooks, use "
+        f"Nothing arrived. The plugin receives webhooks at {world.sandbox.webhook_host}, where the sandbox at {world.url} must "
+        "reach it; in a container, 127.0.0.1 is the container. Say with --psp-webhook-host by which address or name the "
+        "sandbox reaches this machine, such as 172.17.0.1 or host.docker.internal, or leave --psp-url and PSP_URL out, so that "
+        "the plugin starts a sandbox of its own. If the test needs no webhooks, use "
         "@pytest.mark.psp(allow_failed_deliveries=True)."
     )
 

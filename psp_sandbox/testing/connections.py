@@ -35,8 +35,8 @@ class _ShortLivedPool(AsyncPool):
         return self._http
 
 
-def short_lived(url: str, api_key: str) -> AsyncClient:
+def short_lived(url: str, api_key: str, user_agent: str) -> AsyncClient:
     """Return an async client that keeps no connection open, so that it need not be closed and works on any event loop."""
-    client = AsyncClient(url, api_key=api_key)
+    client = AsyncClient(url, api_key=api_key, user_agent=user_agent)
     client._caller.pool = _ShortLivedPool(client._caller.address)
     return client

@@ -15,6 +15,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from psp_sandbox.testing.receiver import LOOPBACK
+from psp_sandbox.testing.recording import Recording
 from psp_sandbox.testing.webhooks import Inbox, Received
 
 if TYPE_CHECKING:
@@ -66,15 +68,14 @@ class LiveApp:
     webhook_secret: str
     endpoint_id: str
     _server: Server
+    _recording: Recording
     _client: "httpx.Client | None" = None
 
     @property
     def client(self) -> "httpx.Client":
         """An httpx client for the application, with its URL as the base URL."""
         if self._client is None:
-            import httpx
-
-            self._client = httpx.Client(base_url=self.url, timeout=30, transport=httpx.HTTPTransport(), trust_env=False)
+            self._client = self._recording.client(self.url)
         return self._client
 
     def stop(self) -> None:
@@ -98,11 +99,11 @@ class Door:
         return self.inbox.add(self.secret, headers, body)
 
 
-def bind() -> socket.socket:
-    """Return a socket that listens on a free port of loopback. Connections wait until a server accepts them."""
+def bind(address: str = LOOPBACK) -> socket.socket:
+    """Return a socket that listens on a free port. Connections wait until a server accepts them."""
     server_socket = socket.socket()
     server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server_socket.bind(("127.0.0.1", 0))
+    server_socket.bind((address, 0))
     server_socket.listen(128)
     return server_socket
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from psp_sandbox.testing.live_app import AppError, bind
+from psp_sandbox.testing.recording import Recording
 
 if TYPE_CHECKING:
     import httpx
@@ -68,6 +69,7 @@ class LiveProcess:
     _cwd: "str | os.PathLike[str] | None"
     _ready: str | None
     _timeout: float
+    _recording: Recording = field(default_factory=Recording)
     _log: Any = field(default_factory=tempfile.TemporaryFile)
     _process: "subprocess.Popen[bytes] | None" = None
     _watch: "subprocess.Popen[bytes] | None" = None
@@ -79,9 +81,7 @@ class LiveProcess:
     def client(self) -> "httpx.Client":
         """An httpx client for the application, with its URL as the base URL."""
         if self._client is None:
-            import httpx
-
-            self._client = httpx.Client(base_url=self.url, timeout=30, transport=httpx.HTTPTransport(), trust_env=False)
+            self._client = self._recording.client(self.url)
         return self._client
 
     @property
@@ -119,7 +119,7 @@ class LiveProcess:
             try:
                 self._wait()
             except BaseException:  # Ctrl-C too
-                self.kill()
+                self._end(signal.SIGKILL)
                 raise
 
     def _wait(self) -> None:
@@ -142,7 +142,8 @@ class LiveProcess:
         import httpx
 
         with contextlib.suppress(httpx.HTTPError):
-            return self.client.get(self._ready, timeout=min(self._timeout, 5)).is_success
+            answer = httpx.get(f"{self.url}{self._ready}", timeout=min(self._timeout, 5), trust_env=False, verify=False)  # noqa: S501 (plain HTTP)
+            return answer.is_success
         return False
 
     def _printed(self) -> str:
@@ -153,20 +154,24 @@ class LiveProcess:
         with self._lock:
             self._end(signal.SIGTERM)
             self.start()
+        self._recording.add("restart")
 
     def kill(self) -> None:
         """End the application in the middle of whatever it does, as a crash does. `restart` starts it again."""
         with self._lock:
             self._end(signal.SIGKILL)
+        self._recording.add("kill")
 
     def stop(self) -> None:
         """End the application. Its webhook endpoint stays, so that deliveries fail as if the application were down."""
         with self._lock:
             self._end(signal.SIGTERM)
+        self._recording.add("stop")
 
     def close(self) -> None:
         """End the application, and forget what it has printed."""
-        self.stop()
+        with self._lock:
+            self._end(signal.SIGTERM)
         self._log.close()
 
     def _end(self, number: signal.Signals) -> None:

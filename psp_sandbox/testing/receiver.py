@@ -3,12 +3,14 @@
 import contextlib
 import http.server
 import secrets
+import socket
 import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
 from psp_sandbox.testing.webhooks import Inbox, Received
 
+LOOPBACK: Final = "127.0.0.1"
 _FORWARD_SECONDS: Final = 15.0
 """How long an application may take to answer: as long as the sandbox waits for it."""
 _HOP_HEADERS: Final = ("host", "connection", "content-length", "transfer-encoding")
@@ -48,23 +50,40 @@ def _forward(url: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int
     return response.status_code, response.content
 
 
+def listening_address(host: str) -> str:
+    """Return the address to listen on so that a sandbox elsewhere reaches this process by the name `host`.
+
+    That is `host` itself if this machine has the address. Else it is loopback, where names such as host.docker.internal lead.
+    """
+    with socket.socket() as trial:
+        try:
+            trial.bind((host, 0))
+        except OSError:
+            return LOOPBACK
+    return host
+
+
 class Receiver(http.server.ThreadingHTTPServer):
-    """Listens on loopback. It answers 410 if the test is over, and otherwise as the test's mailbox says."""
+    """Listens on loopback, or where a sandbox elsewhere reaches it by the name `host`.
+
+    It answers 410 if the test is over, and otherwise as the test's mailbox says.
+    """
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = LOOPBACK) -> None:
         self._mailboxes: dict[str, Mailbox] = {}
-        super().__init__(("127.0.0.1", 0), _Handler)
+        self._host = host
+        super().__init__((listening_address(host), 0), _Handler)
         threading.Thread(target=self.serve_forever, args=(0.05,), name="psp-receiver", daemon=True).start()
 
     def open(self, inbox: Inbox) -> tuple[str, Mailbox]:
         """Return a new URL and its mailbox. The secret can be set afterwards, when the endpoint exists."""
         path = f"/{secrets.token_hex(8)}"
         self._mailboxes[path] = Mailbox(inbox)
-        return f"http://127.0.0.1:{self.server_port}{path}", self._mailboxes[path]
+        return f"http://{self._host}:{self.server_port}{path}", self._mailboxes[path]
 
     def close_path(self, url: str) -> None:
         """Forget a URL."""

@@ -22,7 +22,7 @@ _ENDPOINTS: Final = "/api/v1/webhook-endpoints"
 _KEYS: Final = "/sandbox/v1/keys"
 _DRAIN: Final = "/sandbox/v1/drain"
 _POLL_FIELDS: Final = ("method", "path", "query", "request_body", "api_key_id", "status", "response_body", "fault")
-_REPEATED_HEADERS: Final = ("accept", "content-type", "content-encoding", "traceparent", "x-sandbox-scenario")
+REPEATED_HEADERS: Final = ("accept", "content-type", "content-encoding", "traceparent", "x-sandbox-scenario")
 _HOST_TIMED: Final = ("/sandbox/v1/snapshots", "/sandbox/v1/receiver-tests", "/sandbox/v1/overview", _KEYS, "/aggregator/")
 """Paths whose answers contain ids and times of the host, also in a frozen world."""
 _DELIVERIES: Final = re.compile(r"(.*\.)?(status|attempt_count|attempts(\[\d+\])?|next_attempt_at|updated_at)(\..*)?\Z")
@@ -282,7 +282,7 @@ class _Repetition:
         return found + self._compare(call, response)
 
     def _send(self, call: Mapping[str, Any]) -> "httpx.Response":
-        headers = {name: call["request_headers"][name] for name in _REPEATED_HEADERS if name in call["request_headers"]}
+        headers = {name: call["request_headers"][name] for name in REPEATED_HEADERS if name in call["request_headers"]}
         headers["X-Request-Id"] = call["request_id"]
         if call["idempotency_key"] is not None:
             headers["X-IDEMPOTENCY-KEY"] = call["idempotency_key"]

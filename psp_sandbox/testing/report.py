@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from psp_sandbox.client import PspError
 from psp_sandbox.testing.checks import describe_delivery
 from psp_sandbox.testing.options import wire_time
+from psp_sandbox.testing.recording import BUNDLE_END, Recorded, arrivals_of, file_beside
 
 if TYPE_CHECKING:
     from psp_sandbox.testing.live_process import LiveProcess
@@ -30,11 +32,26 @@ _OWN_CALLS: Final = re.compile(
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.\-]+")
 
 Section = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTest:
+    """What pytest knows of a test that failed."""
+
+    node_id: str
+    failure: str
+    """What it asserted, as the report shows it."""
+    fixtures: Sequence[str]
+    """The fixtures that it asks for."""
+
+
 Item = TypeVar("Item")
 
 
-def evidence(world: "World", folder: Path, node_id: str) -> list[Section]:
+def evidence(world: "World", folder: Path, test: FailedTest) -> list[Section]:
     """Save the merchant's world, and return the sections of the report, as (title, text). Secrets are hidden.
+
+    If the test has an application, what it did with it is saved, too, so that `psp world to-test` can repeat it.
 
     The sections are API calls, payouts, deliveries, and where the world was saved: in `folder`, in a file that is named after
     the test.
@@ -46,7 +63,7 @@ def evidence(world: "World", folder: Path, node_id: str) -> list[Section]:
     except PspError as error:
         calls, saved = [f"(not available: {error})"], f"The world was not saved: {error}"
     else:
-        calls, saved = _requests(json.loads(bundle)["journal"]["calls"]), _save(bundle, folder, node_id)
+        calls, saved = _requests(json.loads(bundle)["journal"]["calls"]), _save(world, bundle, folder, test)
     parts = [
         ("API calls (the host's time)", calls),
         ("payouts (the merchant's time)", _read(_payouts, world)),
@@ -69,16 +86,30 @@ def _read(read: "Callable[[World], list[str]]", world: "World") -> list[str]:
         return [f"(not available: {error})"]
 
 
-def _save(bundle: bytes, folder: Path, node_id: str) -> str:
-    """Save a bundle, and return a line that says where, or why it failed."""
-    name = _UNSAFE.sub("-", node_id.replace("/", ".").replace("::", "--")).strip("-")[-180:]
-    path = folder / f"{name}.psp-world.json"
+def _save(world: "World", bundle: bytes, folder: Path, test: FailedTest) -> str:
+    """Save a bundle and what the test did with its application, and return a line that says where, or why it failed."""
+    name = _UNSAFE.sub("-", test.node_id.replace("/", ".").replace("::", "--")).strip("-")[-180:]
+    path = folder / f"{name}{BUNDLE_END}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bundle)
+        if world.app is not None:
+            file_beside(path).write_text(_redact(world, _recorded(world, test).to_json()), "utf-8")
     except OSError as error:
         return f"The world was not saved: {error}"
     return f"The world was saved in {path}. `psp world import {path}` loads it into another sandbox."
+
+
+def _recorded(world: "World", test: FailedTest) -> Recorded:
+    return Recorded(
+        test=test.node_id,
+        failure=test.failure,
+        fixtures=test.fixtures,
+        options={"allow_failed_deliveries": world.allow_failed_deliveries},
+        steps=world.recording.steps,
+        starts=world.recording.starts,
+        arrivals=arrivals_of(world.received),
+    )
 
 
 def _payouts(world: "World") -> list[str]:

@@ -4,14 +4,20 @@ import contextlib
 import queue
 import threading
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from psp_sandbox.client import Client, ProblemError, PspError
 from psp_sandbox.client.models import CatalogueEntry, NewMerchant
 from psp_sandbox.testing.options import UsageError
 from psp_sandbox.testing.process import Address
-from psp_sandbox.testing.receiver import Receiver
+from psp_sandbox.testing.receiver import LOOPBACK, Receiver
+from psp_sandbox.testing.recording import Recording
 
+if TYPE_CHECKING:
+    import httpx
+
+USER_AGENT: Final = "psp-sandbox-pytest"
+"""The User-Agent of the test's own calls. All other calls in the journal are the application's."""
 _TIMEOUT_SECONDS: Final = 60.0
 _RETRIES: Final = 2
 """Few, because a fault may be meant to hit every try."""
@@ -27,20 +33,33 @@ class Sandbox:
     `url` is its API's URL, `admin_key` the operator's key. `is_ours` says that it ends with the test session.
     """
 
-    def __init__(self, address: Address, *, is_ours: bool) -> None:
+    def __init__(self, address: Address, *, is_ours: bool, webhook_host: str = LOOPBACK) -> None:
         self.url = address.url.rstrip("/")
         self.is_ours = is_ours
-        self.client = Client(self.url, admin_key=address.admin_key, timeout=_TIMEOUT_SECONDS, retries=_RETRIES)
+        self.webhook_host = webhook_host
+        """The name or address by which the sandbox reaches this process."""
+        self.client = Client(
+            self.url, admin_key=address.admin_key, timeout=_TIMEOUT_SECONDS, retries=_RETRIES, user_agent=USER_AGENT
+        )
         self.admin_key = self.client._caller.address.keys["operator"] or ""
+        self.client._caller.pool.http().event_hooks = {"request": [self._record]}
+        self.recordings: dict[str, Recording] = {}
+        """API key → where its calls are recorded."""
         self._waiting: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
         self._deleter: threading.Thread | None = None
         self._scenarios: dict[str, CatalogueEntry] = {}
         """The built-in scenarios by name, once a test has needed them."""
 
+    def _record(self, request: "httpx.Request") -> None:
+        recording = self.recordings.get(request.headers.get("X-API-KEY", ""))
+        key = request.headers.get("X-IDEMPOTENCY-KEY")
+        if recording is not None and key is not None:
+            recording.add_call(key)
+
     @cached_property
     def receiver(self) -> Receiver:
         """The webhook receiver of this process, which starts when it is first used."""
-        return Receiver()
+        return Receiver(self.webhook_host)
 
     def create_merchant(self, body: dict[str, Any]) -> NewMerchant:
         """Create a merchant from the fields of `POST /merchants`.

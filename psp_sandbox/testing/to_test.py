@@ -1,14 +1,19 @@
 """Write a pytest test that makes a recorded world's calls one by one, to be read and edited."""
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Final
 
+from psp_sandbox.testing.application_test import application_test
 from psp_sandbox.testing.compare import parse
-from psp_sandbox.testing.replay import fields_of, first_url, is_exact, why_not, without_polls
+from psp_sandbox.testing.fresh_world import CannotReplayError
+from psp_sandbox.testing.recording import file_beside, read_beside
+from psp_sandbox.testing.replay import fields_of, first_url, is_exact, read_bundle, why_not, without_polls
 from psp_sandbox.testing.stand_in import statuses_of
 
 _WIDTH: Final = 118
@@ -44,6 +49,22 @@ _RACING: Final = ("/api/v1/webhook-deliveries", "/api/v1/events", "/aggregator/"
 def to_test(bundle: Mapping[str, Any], source: str) -> str:
     """Return the source code of a test. `source` is the bundle's name, for the docstring."""
     return _Writer(bundle).source(source)
+
+
+def test_of_file(file: Path, output: Path | None) -> str:
+    """Return the source code of a test of a bundle's file, to be written to `output`.
+
+    If a failed test with an application has saved the bundle, it repeats that test. Raises CannotReplayError, OSError.
+    """
+    bundle = read_bundle(file)
+    try:
+        recorded = read_beside(file)
+    except ValueError as error:
+        raise CannotReplayError(f"{file_beside(file)}: {error}") from error
+    if recorded is None:
+        return to_test(bundle, file.name)
+    folder = Path.cwd() if output is None else output.resolve().parent
+    return application_test(bundle, recorded, os.path.relpath(file.resolve(), folder))
 
 
 class _Code(str):

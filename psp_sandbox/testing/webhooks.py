@@ -33,6 +33,13 @@ class Received:
     status: int | None = None
     """The endpoint's answer; None until it answers."""
     answer: bytes = b""
+    at: float = field(default_factory=lambda: host_seconds())
+    """When it arrived, in seconds of the host's time."""
+
+
+def host_seconds() -> float:
+    """Return the host's time, also while this process's clock is frozen."""
+    return time.monotonic() + _HOST_OFFSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def why_invalid(secret: str, headers: dict[str, str], body: bytes) -> str | None
     expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
     if not any(hmac.compare_digest(expected.encode(), one.encode()) for one in given):
         return "no signature matches"
-    off = min(abs(now - sent) for now in (time.time(), time.monotonic() + _HOST_OFFSET))
+    off = min(abs(now - sent) for now in (time.time(), host_seconds()))
     if off > _TOLERANCE_SECONDS:
         return f"the timestamp is {off:.0f} s off"
     return None

@@ -19,9 +19,10 @@ from psp_sandbox.testing.live_app import Interface, LiveApp
 from psp_sandbox.testing.live_process import START_SECONDS, LiveProcess
 from psp_sandbox.testing.options import Options, UsageError, read_amount, read_time, wire_time
 from psp_sandbox.testing.process_clock import ProcessClock
+from psp_sandbox.testing.recording import Recording
 from psp_sandbox.testing.results import Balance, seconds_of
 from psp_sandbox.testing.safepay import Safepay
-from psp_sandbox.testing.sandbox import Sandbox
+from psp_sandbox.testing.sandbox import USER_AGENT, Sandbox
 from psp_sandbox.testing.webhooks import Inbox, Webhooks, payout_id_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class World:
         self._sandbox = sandbox
         self._options = options
         self._inbox = Inbox()
+        self.recording = Recording()
+        """What the test has done with its application so far."""
         self._seen: set[str] = set()
         self._cleanups = contextlib.ExitStack()
         self._frozen = options.frozen
@@ -60,6 +63,7 @@ class World:
         self.api_key = created.api_key
         self.webhook_secret = created.webhook_secret
         self.ipn_secret = created.ipn_secret
+        sandbox.recordings[self.api_key] = self.recording
         self._client: Client | None = None
         self._mailbox.secret = self.webhook_secret
         self._apps = Apps(self, self._own_url, self._mailbox)
@@ -89,7 +93,7 @@ class World:
     @cached_property
     def async_client(self) -> AsyncClient:
         """A typed client for async tests. It keeps no connection open, so nothing has to be closed."""
-        return short_lived(self.url, self.client._caller.address.keys["merchant"] or "")
+        return short_lived(self.url, self.client._caller.address.keys["merchant"] or "", USER_AGENT)
 
     def request(self, method: str, path: str, json: Any = None, **options: Any) -> "httpx.Response":
         """Send a request that the client has no method for, with the merchant's key, and return the response.
@@ -349,6 +353,11 @@ class World:
         return self._apps.any
 
     @property
+    def app(self) -> LiveApp | LiveProcess | None:
+        """The application that was started first, if any."""
+        return self._apps.first
+
+    @property
     def processes(self) -> Sequence[LiveProcess]:
         """The applications that run as processes, in order of their start."""
         return self._apps.processes
@@ -368,6 +377,7 @@ class World:
         try:
             self._cleanups.close()
         finally:
+            self._sandbox.recordings.pop(self.api_key, None)
             self._sandbox.receiver.close_path(self._own_url)
             self._sandbox.delete_later(self.merchant_id)
 

@@ -100,14 +100,15 @@ def to_test(
 ) -> None:
     """Write a pytest test that makes the calls of a bundle's journal one by one, for you to read and change.
 
+    If the bundle is of a failed test with an application, the test repeats what that one did with it.
+
     It needs the package's pytest plugin, and no sandbox while it is written.
     """
     from psp_sandbox.testing.fresh_world import CannotReplayError
-    from psp_sandbox.testing.replay import read_bundle
-    from psp_sandbox.testing.to_test import to_test as write_test
+    from psp_sandbox.testing.to_test import test_of_file as write_test
 
     try:
-        source = write_test(read_bundle(file), file.name)
+        source = write_test(file, output)
         if output is not None:
             output.write_text(source, "utf-8")
     except CannotReplayError as error:

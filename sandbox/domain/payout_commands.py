@@ -35,6 +35,8 @@ class NewPayout(msgspec.Struct, frozen=True):
     """The user who requested it; the amount comes out of this user's wallet."""
     scenario_header: str | None = None
     """The request's X-Sandbox-Scenario."""
+    fails_unfunded: bool = False
+    """Whether too little money makes a payout that is FAILED from the start, instead of a refusal. It moves no money."""
 
 
 class CreatePayout(msgspec.Struct, frozen=True):
@@ -93,8 +95,8 @@ class CreatePayouts:
 def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutRow:
     """Create a payout in the unit.
 
-    Raises DUPLICATE_REFERENCE, INSUFFICIENT_BALANCE, or VALIDATION_ERROR for an unknown X-Sandbox-Scenario, having
-    changed nothing.
+    Raises DUPLICATE_REFERENCE, INSUFFICIENT_BALANCE unless `fails_unfunded`, or VALIDATION_ERROR for an unknown
+    X-Sandbox-Scenario, having changed nothing.
     """
     unit.catalogue.check_header(new.scenario_header, unit.custom_scenarios)
     if new.merchant_reference in unit.references:
@@ -141,7 +143,14 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
     row.assign_scenario(scenario)
     if status == states.PENDING:
         schedule_next_step(unit, row, scenario, 0)
-    unit.create_payout(row, status, "api", context.actor)
+    try:
+        unit.create_payout(row, status, "api", context.actor)
+    except Problem as problem:
+        if problem.code != "INSUFFICIENT_BALANCE" or not new.fails_unfunded:
+            raise
+        row.due_at = None
+        payout.failure_code, payout.failure_reason = problem.code, "The balance was too low."
+        unit.create_payout(row, states.FAILED, "api", context.actor)
     return row
 
 

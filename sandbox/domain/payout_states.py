@@ -43,6 +43,7 @@ def _table() -> dict[tuple[str | None, str], Change]:
                 table[source, target] = Change(movement, EVENT_OF[target])
 
     allow((None,), (REQUESTED, PENDING), LOCK)
+    allow((None,), (FAILED,), None)  # too little money, and the request asked for a payout that says so
     allow((REQUESTED,), (PENDING,), None)
     allow((REQUESTED,), (REJECTED, CANCELLED), RELEASE)
     allow((PENDING, RETRY, ON_HOLD, IN_REVIEW), (PROCESSING,), None)

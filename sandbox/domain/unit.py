@@ -201,13 +201,17 @@ class UnitOfWork:
         return min(times, default=None)
 
     def create_payout(self, row: PayoutRow, status: str, cause: str, actor: str | None) -> None:
-        """Create a payout in `status` and lock its funds. Raises INSUFFICIENT_BALANCE, having changed nothing."""
+        """Create a payout in `status` and lock its funds, unless it is FAILED. Raises INSUFFICIENT_BALANCE, having changed
+        nothing.
+        """
         change = TRANSITIONS[None, status]
-        if change.movement is None:
-            raise ValueError(f"a payout cannot begin in {status}")
         payout = row.payout
         self._check_wallet(payout, None, status)
-        transfer_id = self.transfer(change.movement, payout.amount, payout.id, payout.merchant_reference)
+        transfer_id = None
+        if change.movement is not None:
+            transfer_id = self.transfer(change.movement, payout.amount, payout.id, payout.merchant_reference)
+        else:
+            payout.processed_at, row.processed_at = self.now_text, self.now
         # Nothing may fail from here on.
         payout.status = status
         self._update_wallet(payout, None, status)

@@ -154,7 +154,8 @@ def _money(changes: Sequence[Row], orders: Sequence[Moment], amount: str) -> tup
     """Return a mark for each account that a change debits or credits, and bars that show which account the amount was in."""
     marks, stays = [], []
     for number, (change, at) in enumerate(zip(changes, orders, strict=True)):
-        movement = TRANSITIONS[change["from"], change["to"]].movement if change["ledger_transfer_id"] else None
+        found = TRANSITIONS.get((change["from"], change["to"])) if change["ledger_transfer_id"] else None
+        movement = None if found is None else found.movement
         if movement is None:
             continue
         balances = {entry["account"]: f": balance {money(entry['balance_after'])}" for entry in change["entries"]}

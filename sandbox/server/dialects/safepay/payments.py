@@ -186,6 +186,7 @@ class PaymentApi:
             metadata={},
             requires_approval=False,
             scenario_header=scenario_header,
+            fails_unfunded=True,
         )
 
     async def _payment(self, merchant_id: str, found: Payout) -> Payment:
