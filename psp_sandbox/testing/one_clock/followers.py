@@ -22,7 +22,7 @@ _MAX_STEP_SECONDS: Final = 2.0
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MAX_STEPS: Final = 1500
 """25 hours in steps of a minute."""
-_BUDGET_SECONDS: Final = 8.0
+_BUDGET_SECONDS: Final = 12.0
 """How long all steps of a move may take in real time. If they take longer, they become larger."""
 _RUNS: Final = frozenset({"R", "D"})
 

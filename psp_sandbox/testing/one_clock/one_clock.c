@@ -36,7 +36,7 @@ struct wait { int32_t thread, process; int64_t end, length; };
 struct clocks {
     int64_t wall, monotonic; /* offsets, in nanoseconds */
     int32_t is_moving;
-    char merchant[44];
+    char key_digest[32], padding[12];
     int32_t processes[PROCESSES];
     struct wait waits[WAITS];
 };
