@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.domain.clock import render
+from sandbox.server.console.endpoint_trace import endpoint_trace, health
 from sandbox.server.console.payout_trace import Known, payout_trace
 from sandbox.server.console.rendering import create_templates
 from sandbox.server.console.trace import LEFT, SPACE, WIDTH, Bar, Lane, Mark, Trace, draw, in_words
@@ -167,6 +168,14 @@ def test_an_endpoint_that_has_not_got_an_event_is_ill() -> None:
     assert (lanes["shop.example/0"].summary, lanes["shop.example/0"].tone) == ("has not got payout.failed", "bad")
 
 
+def test_a_trace_says_which_webhooks_it_leaves_out() -> None:
+    found = known(changes=3)
+    found.changes[0]["deliveries"] = None  # type: ignore[index]  # the rows are dictionaries
+    assert [one.lane.summary for one in payout_trace(found).lanes if one.lane.key == "events"] == [
+        "3; below, webhooks of the last 2"
+    ]
+
+
 def test_a_large_trace_is_small() -> None:
     """300 attempts and 40 events, with the length of real paths."""
     templates = create_templates("x")
@@ -206,4 +215,42 @@ def test_every_mark_can_be_reached_read_and_followed(world: World, receiver: Rec
         check_accessibility(page, "target-size")
         check_width(page)
     page.keyboard.press("Enter")
+    page.wait_for_url("**/webhooks/deliveries/*")
+
+
+# ------------------------------------------------------------------------------------------------ of an endpoint
+
+
+def test_an_endpoint_is_measured_by_its_last_deliveries() -> None:
+    good = {"attempt": 2, "at": at(90), "status": 200, "error_class": None, "duration_ms": 5, "manual": False}
+    late = {**_delivery(0, "e0", 1), "created_at": at(0), "next_attempt_at": None, "status": "SUCCEEDED", "attempt_count": 2}
+    late["attempts"] = [*late["attempts"], good]
+    waiting = {**_delivery(1, "e0", 1), "created_at": at(37), "next_attempt_at": at(600)}
+    found = health([waiting, late])
+    assert (found.attempts, found.succeeded, found.milliseconds, found.lateness) == (3, 1, 3, "1 min 30 s")
+    assert found.last_failure == waiting
+    drawn = endpoint_trace([waiting, late], at(100))
+    assert [(lane.lane.summary, lane.lane.tone) for lane in drawn.lanes] == [
+        ("PENDING, 1 attempt", "bad"), ("SUCCEEDED, 2 attempts", "good"),
+    ]  # fmt: skip
+    assert [(mark.tone, mark.is_due) for mark in drawn.marks] == [
+        ("bad", False), ("neutral", True), ("bad", False), ("good", False),
+    ]  # fmt: skip
+    assert health([]).last_failure is None
+
+
+def test_an_endpoint_shows_how_it_does(world: World, receiver: Receiver, browsing: Browsing) -> None:
+    receiver.respond = lambda _: (503, {}, b"down")
+    world.post("/sandbox/v1/clock/freeze")
+    endpoint = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["id"]
+    world.post("/api/v1/payouts", world.payout_body("0001"))
+    world.post("/sandbox/v1/drain")
+    page = browsing.open(f"/console/webhooks/{endpoint}", world.api_key)
+    assert "0 of 3" in page.locator("#endpoint-tiles").inner_text()
+    assert page.locator("#endpoint-trace .mark.bad").count() == 3
+    for width in WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": 900})
+        check_accessibility(page)
+        check_width(page)
+    page.locator("#endpoint-tiles a").click()
     page.wait_for_url("**/webhooks/deliveries/*")

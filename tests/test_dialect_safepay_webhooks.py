@@ -16,6 +16,7 @@ from sandbox.server.dialects.safepay.errors import refuse
 from sandbox.server.dialects.safepay.ids import from_msg_id, payout_of, reference, to_msg_id
 from sandbox.server.dialects.safepay.mapping import MAPPING
 from sandbox.webhooks.signing.dialects import signature_headers
+from tests.harness.listener import listening
 from tests.harness.receiver import Received, Receiver
 from tests.harness.safepay import IBANS, Safepay
 from tests.harness.waiting import until
@@ -138,6 +139,9 @@ def test_endpoints_and_deliveries_are_listed_changed_and_deleted(world: World, r
     one = safepay.get(f"/webhooks/{token}/deliveries/{listed[0]['token']}")
     received = next(r for r in receiver.received if "x-sfpy-event-id" in r.headers)
     assert one["payload_json"].encode() == received.body
+    (attempt,) = world.get(f"/api/v1/webhook-deliveries/{one['token'].removeprefix('whd_')}").json()["attempts"]
+    assert attempt["request"]["body"].encode() == received.body
+    assert {name.lower(): value for name, value in attempt["request"]["headers"].items()}.items() <= received.headers.items()
     assert one["event_id"] == made["txn_logs"][0]["token"]
     assert safepay.get(f"/webhooks/{token}/deliveries", event_id=one["event_id"])["count"] == "1"
     assert safepay.get(f"/webhooks/{token}/deliveries", type="payment.settled")["count"] == "0"
@@ -186,3 +190,13 @@ def test_references_lead_back_to_their_payout_for_ever(kind: str) -> None:
     assert from_msg_id(to_msg_id(found)) == found
     # Part of the contract: this value must never change.
     assert kind != "uetr" or str(found) == "28be3ec5-06f1-4b74-9291-2e0fe32ac414"
+
+
+def test_a_listener_that_signs_as_safepay_gets_safepays_events(world: World, receiver: Receiver) -> None:
+    with listening(world.stack.api_url, world.api_key, receiver.url, "--signing", "safepay") as listener:
+        payout = world.create_payout("0004", amount="12.50")
+        shown = listener.next()
+        assert (shown["status"], shown["delivery_status"]) == (200, "SUCCEEDED")
+        event = verify(listener.endpoint["secret"].removeprefix("whsec_"), receiver.received[0])
+        assert event["subject"]["payment"]["token"] == f"pm_{payout['id']}"
+        assert not {"webhook-id", "traceparent", "x-sandbox-now"} & set(receiver.received[0].headers)

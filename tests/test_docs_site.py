@@ -48,7 +48,9 @@ def test_every_page_is_in_the_navigation(built: Path) -> None:
 
 
 def test_every_file_is_served_with_its_type(built: Path, http: httpx.Client) -> None:
-    text = dict.fromkeys((".go", ".java", ".php", ".py", ".rb", ".sh", ".toml", ".txt", ".yml"), "text/plain; charset=utf-8")
+    text = dict.fromkeys(
+        (".go", ".http", ".java", ".php", ".py", ".rb", ".sh", ".toml", ".txt", ".yml"), "text/plain; charset=utf-8"
+    )
     types = text | {
         ".css": "text/css; charset=utf-8",
         ".html": "text/html; charset=utf-8",

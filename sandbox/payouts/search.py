@@ -77,8 +77,8 @@ async def search_payouts(
 
     First come those that it identifies: the payout with this reference, those whose id begins with it, and those of the user
     with this id or external id. Indexes find them, however old they are. Then come those whose reference, account number,
-    account title or id contains it. Both parts are in order, newest first. A page that has read MAX_SCANNED payouts of a range
-    ends, even if it is empty; the next page continues there.
+    account title or id contains it, or whose amount it is. Both parts are in order, newest first. A page that has read
+    MAX_SCANNED payouts of a range ends, even if it is empty; the next page continues there.
     """
     limit, user_id, reference = window.limit + 1, filters.get("user_id"), filters.get("merchant_reference")
     metadata = msgspec.json.encode(entries(filters, "metadata")).decode()

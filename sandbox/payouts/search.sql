@@ -26,7 +26,8 @@ WHERE p.status = ANY ($5::text[]) AND p.dest_type = ANY ($6::text[]) AND p.metad
     AND ($8::text IS NULL OR p.merchant_reference = $8) AND ($4::uuid IS NULL OR p.user_id = $4)
     AND ($9::text IS NULL OR (
         (strpos(lower(p.merchant_reference), (SELECT lower($9))) > 0 OR strpos(p.account_number, $10::text) > 0
-            OR strpos(lower(p.account_title), (SELECT lower($9))) > 0 OR strpos(p.id::text, (SELECT lower($9))) > 0)
+            OR strpos(lower(p.account_title), (SELECT lower($9))) > 0 OR strpos(p.id::text, (SELECT lower($9))) > 0
+            OR p.amount::text = $9)
         AND p.merchant_reference <> $11::text AND (p.user_id IS NULL OR p.user_id <> ALL ($12::uuid[]))
         AND NOT (p.id >= $13::uuid AND p.id < $14::uuid)
     ))

@@ -192,8 +192,8 @@ class PayoutService:
                 "q",
                 "Only payouts that this text finds. First those that it identifies, however old they are: by merchant "
                 "reference, by the beginning of the id, or by the user's id or external id. Then those whose reference, "
-                "account number, account title or id contains it. Both are newest first. A page that has searched "
-                f"{MAX_SCANNED} payouts ends there, even if it is empty; the next page continues.",
+                "account number, account title or id contains it, or whose amount it is. Both are newest first. A page that "
+                f"has searched {MAX_SCANNED} payouts ends there, even if it is empty; the next page continues.",
                 type="string",
                 minLength=1,
                 maxLength=100,

@@ -129,7 +129,7 @@ def create_app(settings: Settings) -> Application:
         directory=directory,
         endpoints=endpoints,
         secrets=SecretService(work, box),
-        deliveries=DeliveryService(work),
+        deliveries=DeliveryService(work, translator.rendered),
         keys=KeyService(work, box),
     )
 

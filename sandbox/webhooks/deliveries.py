@@ -1,6 +1,6 @@
 """List and show events and their deliveries with each attempt, and resend a delivery."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import msgspec
@@ -45,6 +45,7 @@ _ATTEMPTS: Final = _SQL["attempts"]
 _SENT: Final = _SQL["sent"]
 _ENDPOINT_OF: Final = _SQL["endpoint_of"]
 _RESEND: Final = _SQL["resend"]
+_FORMAT_OF: Final = _SQL["format_of"]
 
 
 class Event(msgspec.Struct, kw_only=True):
@@ -130,11 +131,22 @@ _decode_body: Final = msgspec.json.Decoder(_Body).decode
 _decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
+Rendered = Callable[[str, str | None, str, str, str, bytes], Awaitable[bytes]]
+"""Takes the merchant, the endpoint's `wire` as JSON, its signing, and an event's id, type and body."""
+
+
+async def _as_stored(*event: Any) -> bytes:
+    body: bytes = event[-1]
+    return body
+
+
 class DeliveryService:
     """Reads events and deliveries, and resends a delivery."""
 
-    def __init__(self, work: UnitOfWorkRunner) -> None:
+    def __init__(self, work: UnitOfWorkRunner, rendered: Rendered = _as_stored) -> None:
+        """`rendered` returns an event's body as an endpoint gets it."""
         self._work = work
+        self._rendered = rendered
 
     @get(
         "/api/v1/events",
@@ -209,9 +221,15 @@ class DeliveryService:
                 raise _no_delivery(delivery_id)
             event = await conn.fetchrow(_SENT, merchant_id, record["event_id"])
             attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, MAX_ATTEMPTS_SHOWN)
+            form = await conn.fetchrow(_FORMAT_OF, merchant_id, record["endpoint_id"])
         assert event is not None, "only a reset or a restore deletes an event, and it deletes the event's deliveries too"
         traceparent = event["traceparent"] or derive(event["request_id"])
-        shown = [_to_attempt(attempt, record["event_id"], event["body"].encode(), traceparent) for attempt in attempts]
+        body = event["body"].encode()
+        if form is not None:
+            body = await self._rendered(
+                merchant_id, form["wire"], form["signing"], record["event_id"], record["event_type"], body
+            )
+        shown = [_to_attempt(attempt, record["event_id"], body, traceparent) for attempt in attempts]
         return DeliveryWithAttempts(**_delivery_fields(record), attempts=shown)
 
     @post(
@@ -299,7 +317,8 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes, tracepare
             named = _decode_headers(record["request_headers"])
         sent = damaged_body(record["fault_kind"] or "", body)
         host = URL(record["url"]).host_port_subcomponent or ""
-        context = {**now, TRACEPARENT_HEADER: traceparent}
+        # A dialect's webhook has none of our headers.
+        context = {**now, TRACEPARENT_HEADER: traceparent} if ID_HEADER in named else {}
         headers = {"host": host, **DEFAULT_HEADERS, **named, **context, "content-length": str(len(sent))}
         request = AttemptRequest(headers, sent.decode(errors="replace"))
     status = record["status"]

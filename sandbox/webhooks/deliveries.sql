@@ -97,3 +97,9 @@ ON CONFLICT (merchant_id, id) DO UPDATE SET status = EXCLUDED.status, next_attem
     updated_at = EXCLUDED.updated_at
 RETURNING t.*)
 SELECT {columns} FROM d;
+
+-- name: format_of
+-- How the endpoint of a delivery gets its events; no row if it was deleted.
+SELECT signing, wire::text AS wire FROM webhook_endpoints WHERE webhook_endpoints.merchant_id = $1
+    AND webhook_endpoints.id >= $2 AND webhook_endpoints.id <= $2
+    ORDER BY webhook_endpoints.merchant_id, webhook_endpoints.id;

@@ -84,6 +84,7 @@ function withReport(error: unknown, report: string): unknown {
 
 export { type Fault, type FaultOptions } from "./testing/faults.js";
 export { type Received, type Webhook } from "./testing/inbox.js";
+export { type Safepay } from "./testing/safepay.js";
 export { UsageError, type WorldOptions } from "./testing/values.js";
 export { type Webhooks } from "./testing/webhooks.js";
 export { type AppEnv, type Balance, type LiveApp, type World } from "./testing/world.js";

@@ -114,3 +114,20 @@ test("mistakes in a test are told as such", async ({ psp }) => {
   await expect(psp.nextPayout({ reference: "B", timeoutMs: 0 })).rejects.toThrow("no payout with reference");
   expect(() => psp.forwardWebhooks("localhost")).toThrow(UsageError);
 });
+
+test("an adapter of Safepay Raast uses the merchant of the test", async ({ psp }) => {
+  expect(() => psp.safepay.webhookSecret).toThrow(UsageError);
+  await expect(psp.safepay.subscribe("not a URL")).rejects.toThrow(UsageError);
+  const secret = await psp.safepay.subscribe("http://127.0.0.1:9/", "payment.settled");
+  expect(Buffer.from(psp.safepay.webhookSecret, "base64")).toHaveLength(32);
+  expect(psp.safepay.webhookSecret).toBe(secret);
+  psp.allowFailedDeliveries = true;
+  const response = await fetch(`${psp.safepay.url}/v1/aggregators/${psp.safepay.aggregatorId}/payout`, {
+    method: "POST",
+    headers: { "X-SFPY-AGGREGATOR-SECRET-KEY": psp.safepay.key, "Content-Type": "application/json" },
+    body: JSON.stringify({ request_id: crypto.randomUUID(), amount: "200", creditor_iban: "PK12HABB0000000000000004" }),
+  });
+  const made = (await response.json()) as { data: { token: string; status: string } };
+  expect(made.data.status).toBe("P_INITIATED");
+  expect((await psp.payout(made.data.token.slice(3))).amount).toBe("200.00");
+});

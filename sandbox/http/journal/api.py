@@ -33,7 +33,9 @@ class JournalApi:
             parameter("status", "Only calls with this response status.", type="integer", minimum=100, maximum=599),
             parameter("request_id", "Only calls with this X-Request-Id.", type="string", minLength=1, maxLength=128),
             parameter("fault_id", "Only calls that this fault hit.", type="string", format="uuid"),
-            parameter("q", "Only calls whose path or bodies contain this.", type="string", minLength=1, maxLength=200),
+            parameter(
+                "q", "Only calls whose path, bodies or idempotency key contain this.", type="string", minLength=1, maxLength=200
+            ),
         ),
         description="Keeps the newest 1000 calls for a day, and only those with a valid key or, for a bank's callback, a valid "
         "signature. A call appears within a "
@@ -64,5 +66,10 @@ def _matches(entry: JournalEntry, params: Mapping[str, str]) -> bool:
         and str(entry.status) == params.get("status", str(entry.status))
         and ("fault_id" not in params or (entry.fault is not None and entry.fault.id == params["fault_id"]))
         and fnmatchcase(entry.path, params.get("path", "*"))
-        and (text in entry.path or text in entry.request_body or text in entry.response_body)
+        and (
+            text in entry.path
+            or text in entry.request_body
+            or text in entry.response_body
+            or text in (entry.idempotency_key or "")
+        )
     )

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 from sandbox.domain.errors import Problem
 from sandbox.http.operation import JSON, MULTIPART, Operation
 from sandbox.http.request import ANONYMOUS, Caller, SignedIn
+from sandbox.server.console.recording import MADE_BY
 
 _BOUNDARY: Final = "psp-console-file"
 _PREVIEWS: Final = uuid.UUID("7b1c1d0e-6f0f-5d4b-9a43-3a0d6a8f2c11")
@@ -101,7 +102,7 @@ class ApiCalls:
         app = self._app if is_read or call.is_preview else self._logged
         assert app is not None, "connect was not called"
         request_id = str(uuid.uuid4())
-        sent = {"accept": JSON, "x-request-id": request_id, **(headers or {})}
+        sent = {"accept": JSON, "user-agent": MADE_BY, "x-request-id": request_id, **(headers or {})}
         content = _content(call, operation, sent)
         if call.is_preview and operation.idempotency == "required":
             sent["x-idempotency-key"] = f"preview-{uuid.uuid5(_PREVIEWS, f'{operation.id} {content.hex()}')}"

@@ -46,7 +46,7 @@ def payout_trace(known: Known) -> Trace:
             Lane("requests", "Your requests", "requests", _requests_summary(known.requests), _worst(requests)),
             status_lane,
             *_accounts(money_bars),
-            Lane("events", "Events", "events", f"{len(known.changes)} sent, in order"),
+            Lane("events", "Events", "events", _events_summary(known.changes)),
             *lanes,
         ],
         [
@@ -110,7 +110,7 @@ def _requests(known: Known, orders: Sequence[Moment]) -> list[Mark]:
 
 def _requests_summary(requests: Sequence[Row]) -> str:
     refused = sum(request["status"] >= 400 for request in requests)
-    return f"{len(requests)} in the journal{f', {refused} refused' if refused else ''}"
+    return f"{len(requests) or 'none'} in the journal{f', {refused} refused' if refused else ''}"
 
 
 # ---------------------------------------------------------------------------------------------------- status and money
@@ -171,6 +171,11 @@ def _events(changes: Sequence[Row], orders: Sequence[Moment]) -> list[Mark]:
     ]
 
 
+def _events_summary(changes: Sequence[Row]) -> str:
+    drawn = sum(change["deliveries"] is not None for change in changes)
+    return f"{len(changes)} sent" if drawn == len(changes) else f"{len(changes)}; below, webhooks of the last {drawn}"
+
+
 def _webhooks(known: Known, orders: Sequence[Moment]) -> tuple[list[Mark], list[Lane]]:
     """Return the marks of the attempts, past and due, and the lanes of the endpoints."""
     by_endpoint: dict[str, list[tuple[Moment, Row]]] = {}
@@ -185,7 +190,9 @@ def _webhooks(known: Known, orders: Sequence[Moment]) -> tuple[list[Mark], list[
         rows = [delivery for _, delivery in found]
         endpoint = known.endpoints.get(endpoint_id)
         lanes.append(_endpoint(endpoint_id, endpoint, rows, known.clock["now"]))
-        marks += [_attempt(endpoint_id, delivery, attempt, at) for at, delivery in found for attempt in delivery["attempts"]]
+        marks += [
+            attempt_mark(endpoint_id, delivery, attempt, at) for at, delivery in found for attempt in delivery["attempts"]
+        ]
     for item in known.due:
         if item["kind"] == "delivery_attempt" and item["endpoint_id"] in shown:
             text = f"Due: {item['description']}, {moment(item['due_at'])}"
@@ -232,17 +239,17 @@ def _received(received: Sequence[Row], missing: Sequence[Row], total: int, now: 
     return f"{got} by {when}{f', {failed} failed' if failed else ''}"
 
 
-def _attempt(endpoint_id: str, delivery: Row, attempt: Row, of_change: Moment) -> Mark:
+def attempt_mark(lane: str, delivery: Row, attempt: Row, of_change: Moment = ("", 0)) -> Mark:
+    """Return the mark of an attempt at a delivery, in the column of its change if both have the same time."""
     answer = attempt["status"] if attempt["status"] is not None else attempt["error_class"] or "no response"
     text = (
         f"Attempt {attempt['attempt']} of {delivery['event_type']}{', resent' if attempt['manual'] else ''}: {answer} in "
         f"{attempt['duration_ms']} ms, {moment(attempt['at'])}"
     )
     good = "bad" if attempt["error_class"] else "good"
-    # At the time of the change, it belongs to the change's column.
     order = of_change[1] if attempt["at"] == of_change[0] else 0
     href = f"/webhooks/deliveries/{delivery['id']}"
-    return Mark(endpoint_id, attempt["at"], text, href, good, order, milliseconds=attempt["duration_ms"])
+    return Mark(lane, attempt["at"], text, href, good, order, milliseconds=attempt["duration_ms"])
 
 
 def _steps(due: Sequence[Row]) -> list[Mark]:

@@ -7,7 +7,7 @@ import jinja2
 
 from sandbox.domain.payout_states import STATUSES
 from sandbox.http.code_spans import code_spans
-from sandbox.server.console.texts import compact, host_time, moment, money, pretty, short_id, tone
+from sandbox.server.console.texts import compact, host_time, hue, moment, money, pretty, short_id, tone
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -33,6 +33,7 @@ def create_templates(version: str) -> jinja2.Environment:
     found.globals |= {
         "static": lambda name: f"/console/static/{name}?v={version}",
         "host_time": host_time,
+        "hue": hue,
         "STATUSES": STATUSES,
     }
     return found

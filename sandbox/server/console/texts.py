@@ -61,6 +61,11 @@ def host_time(at: Any, clock: Mapping[str, Any] | None) -> str:
     return f"{text}; {host} on the host, if the clock was not changed since"
 
 
+def hue(merchant_id: str) -> int:
+    """Return the number of a merchant's colour, from 0 to 7."""
+    return int(merchant_id[-4:], 16) % 8 if merchant_id else 0
+
+
 def short_id(value: Any) -> str:
     """Return the end of an id, which differs most between ids."""
     text = str(value)

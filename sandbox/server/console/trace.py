@@ -61,7 +61,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A state that lasts from a moment until another, or until now."""
+    """A state that lasts from a moment until another, or until now. It may also lie ahead: from now until its start."""
 
     lane: str
     start: Moment
@@ -276,8 +276,8 @@ def _with_room(marks: Sequence[DrawnMark]) -> list[DrawnMark]:
 
 
 def _bar(bar: Bar, y: int, places: dict[Moment, float], now: Moment) -> DrawnBar:
-    x = places[bar.start]
-    width = round(max(places[bar.end or now] - x, 0), 1)
+    x, end = sorted((places[bar.start], places[bar.end or now]))
+    width = round(end - x, 1)
     fits = len(bar.label) * _CHARACTER + 2 * SPACE <= width
     return DrawnBar(x, y, width, 16 if bar.label else 8, bar.tone, bar.label if fits else "")
 

@@ -32,13 +32,22 @@ class EventTranslator:
 
     async def translate(self, merchant_id: str, claimed: ClaimedDelivery) -> ClaimedDelivery:
         """Return the delivery with the body of its endpoint's dialect. Raises CONNECTION_ERRORS."""
-        wire = {} if claimed.endpoint.wire is None else _decode_wire(claimed.endpoint.wire)
-        encode = self._encoders.get(wire.get("dialect", claimed.endpoint.signing))
+        endpoint = claimed.endpoint
+        body = await self.rendered(
+            merchant_id, endpoint.wire, endpoint.signing, claimed.event_id, claimed.event_type, claimed.body
+        )
+        return claimed if body is claimed.body else msgspec.structs.replace(claimed, body=body, is_translated=True)
+
+    async def rendered(
+        self, merchant_id: str, wire: str | None, signing: str, event_id: str, event_type: str, body: bytes
+    ) -> bytes:
+        """Return an event's body as the endpoint gets it, which has this `wire` as JSON. Raises CONNECTION_ERRORS."""
+        known = {} if wire is None else _decode_wire(wire)
+        encode = self._encoders.get(known.get("dialect", signing))
         if encode is None:
-            return claimed
-        event = _decode(claimed.body)
-        described = await payout_event(merchant_id, claimed.event_id, claimed.event_type, event.timestamp, event.data, wire)
-        return msgspec.structs.replace(claimed, body=encode(described), is_translated=True)
+            return body
+        event = _decode(body)
+        return encode(await payout_event(merchant_id, event_id, event_type, event.timestamp, event.data, known))
 
 
 async def payout_event(

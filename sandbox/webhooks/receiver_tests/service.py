@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
-from piccolo.query.methods.select import First
-from piccolo.query.methods.update import Update
 from tenacity import stop_after_attempt
 
 from sandbox.domain.clock import truncate
@@ -45,7 +43,6 @@ from sandbox.webhooks.receiver_tests.results import (
     StoredFinding,
 )
 from sandbox.webhooks.receiver_tests.runner import ReceiverRun, Target, new_id, target_of
-from sandbox.webhooks.receiver_tests.tables import ReceiverTests
 from sandbox.webhooks.receiver_tests.views import ListedReceiverTest, ReceiverTest, TestStatus, to_listed_test, to_test, verdict
 
 if TYPE_CHECKING:
@@ -68,6 +65,9 @@ _log = structlog.get_logger()
 _SQL: Final = read_statements(__name__)
 _DELETE_OLD: Final = _SQL["delete_old"]
 _LIST: Final = _SQL["list"]
+_GET: Final = _SQL["get"]
+_INSERT: Final = _SQL["insert"]
+_UPDATE: Final = _SQL["update"]
 
 _XML: Final = "application/xml"
 _LINKS: Final = {"get": ("get_receiver_test", "test_id"), "junit": ("get_receiver_test_junit", "test_id")}
@@ -156,19 +156,8 @@ class ReceiverTestService:
 
         async def action(conn: "PoolConnectionProxy[Any]", _: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
-            row = ReceiverTests(
-                merchant_id=merchant_id,
-                id=test_id,
-                url=body.url,
-                probe_url=body.probe_url,
-                signing=body.signing,
-                is_finished=False,
-                interrupted=False,
-                findings="[]",
-                created_at=now,
-                heartbeat_at=now,
-            )
-            (record,) = await ReceiverTests.insert(row).returning(*ReceiverTests.all_columns())
+            record = await conn.fetchrow(_INSERT, merchant_id, test_id, body.url, body.probe_url, body.signing, now)
+            assert record is not None
             await conn.execute(_DELETE_OLD, merchant_id, KEPT)
             return CommandResult(202, msgspec.json.encode(to_test(record)), f"/sandbox/v1/receiver-tests/{test_id}")
 
@@ -211,8 +200,8 @@ class ReceiverTestService:
     )
     async def get_receiver_test(self, merchant_id: str, test_id: Uuid) -> ReceiverTest:
         """Return a test with its findings so far. Raises NOT_FOUND."""
-        async with connection(merchant_id):
-            record = await _select_one(merchant_id, test_id)
+        async with connection(merchant_id) as conn:
+            record = await conn.fetchrow(_GET, merchant_id, test_id)
         if record is None:
             raise Problem("NOT_FOUND", f"Receiver test not found. The newest {KEPT} of a merchant are kept.")
         return to_test(record)
@@ -277,7 +266,7 @@ class ReceiverTestService:
         except BaseException:
             # The process is shutting down, or this is a bug. Either way, nobody runs the rest of the checks.
             with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):
-                await write_rows(merchant_id, lambda _: _update(merchant_id, test_id, _as_json(findings), True, True).run())
+                await _store(merchant_id, test_id, findings, is_finished=True, is_interrupted=True)
             raise
         finally:
             await end_tasks(run)
@@ -286,8 +275,7 @@ class ReceiverTestService:
     async def _save(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> bool:
         """Store findings and a heartbeat. Return False if the test no longer exists."""
         try:
-            update = _update(merchant_id, test_id, _as_json(findings), False, False)
-            return bool(await write_rows(merchant_id, lambda _: update.run()))
+            return await _store(merchant_id, test_id, findings)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _not_saved(test_id).log(error)
             return True  # the next heartbeat saves it
@@ -295,9 +283,8 @@ class ReceiverTestService:
     async def _save_end(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> None:
         """Store the end of a test. Raises the last error if PostgreSQL stays unavailable."""
         saving = backoff(_SAVE_SECONDS, _MAX_SAVE_PAUSE, (*CONNECTION_ERRORS, *RETRYABLE), _not_saved(test_id).log)
-        await saving.copy(stop=stop_after_attempt(_SAVE_ATTEMPTS), reraise=True)(
-            write_rows, merchant_id, lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run()
-        )
+        save = saving.copy(stop=stop_after_attempt(_SAVE_ATTEMPTS), reraise=True)
+        await save(_store, merchant_id, test_id, findings, is_finished=True)
 
     def _notify(
         self,
@@ -321,23 +308,15 @@ def _not_saved(test_id: str) -> Outage:
     return Outage("receiver_test_not_saved", test_id=test_id)
 
 
-def _select_one(merchant_id: str, test_id: str) -> First:
-    t = ReceiverTests
-    return t.select().where(t.merchant_id == merchant_id, t.id == test_id).first()
-
-
-def _update(merchant_id: str, test_id: str, findings: str, is_finished: bool, interrupted: bool) -> Update[ReceiverTests]:
-    t = ReceiverTests
-    found = t.update(
-        {
-            t.findings: findings,
-            t.is_finished: is_finished,
-            t.interrupted: interrupted,
-            t.heartbeat_at: truncate(datetime.now(UTC)),
-        }
-    )
-    return found.where(t.merchant_id == merchant_id, t.id == test_id).returning(t.id)
-
-
-def _as_json(findings: Sequence[StoredFinding]) -> str:
-    return msgspec.json.encode(findings).decode()
+async def _store(
+    merchant_id: str,
+    test_id: str,
+    findings: Sequence[StoredFinding],
+    *,
+    is_finished: bool = False,
+    is_interrupted: bool = False,
+) -> bool:
+    """Store a test's findings and a heartbeat. Return False if the test no longer exists."""
+    text, now = msgspec.json.encode(findings).decode(), truncate(datetime.now(UTC))
+    arguments = (merchant_id, test_id, text, is_finished, is_interrupted, now)
+    return bool(await write_rows(merchant_id, lambda conn: conn.fetchval(_UPDATE, *arguments)))

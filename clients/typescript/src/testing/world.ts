@@ -8,6 +8,7 @@ import type { Money, Time } from "../values.js";
 import { Fault, type FaultOptions, faultBody } from "./faults.js";
 import { Inbox } from "./inbox.js";
 import { Receiver, close, listen, serverOf } from "./receiver.js";
+import { Safepay } from "./safepay.js";
 import { Sandbox } from "./sandbox.js";
 import { UsageError, type WorldOptions, checkOptions, merchantBody, readAmount, secondsOf } from "./values.js";
 import { type PayoutLike, type Webhooks, payoutIdOf, webhooksOf } from "./webhooks.js";
@@ -70,6 +71,7 @@ export class World {
   readonly inbox: Inbox;
   /** @internal The faults of this test. */
   readonly faults: Fault[] = [];
+  #safepay: Safepay | undefined;
   readonly #receiver: Receiver;
   readonly #seen = new Set<string>();
   readonly #apps: LiveApp[] = [];
@@ -122,6 +124,12 @@ export class World {
   /** The environment variables that an application needs. */
   get env(): AppEnv {
     return { PSP_URL: this.url, PSP_API_KEY: this.apiKey, PSP_WEBHOOK_SECRET: this.webhookSecret };
+  }
+
+  /** What an adapter of Safepay Raast needs to use this merchant. */
+  get safepay(): Safepay {
+    this.#safepay ??= new Safepay(this.url, this.merchantId, this.apiKey);
+    return this.#safepay;
   }
 
   /** Send a request that the client has no method for, with the merchant's key. Throws a ProblemError unless it succeeds. */

@@ -24,9 +24,11 @@ from sandbox.server.console.pages import (
     requests,
     sales,
     scenarios,
+    search,
     settings,
     sign_in,
     snapshots,
+    steps,
     users,
 )
 from sandbox.server.console.routing import Fragment, Page
@@ -54,9 +56,11 @@ _MODULES: Final = (
     requests.pages,
     sales.pages,
     scenarios.pages,
+    search.pages,
     settings.pages,
     sign_in.pages,
     snapshots.pages,
+    steps.pages,
     users.pages,
 )
 

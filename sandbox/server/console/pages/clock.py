@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sandbox.domain.clock import parse, render
 from sandbox.http.responses import Response
+from sandbox.server.console.clock_trace import due_trace, moments, ran_trace
 from sandbox.server.console.data_table import Column, Row, Table
 from sandbox.server.console.forms import FormState
 from sandbox.server.console.routing import Pages
@@ -34,6 +35,9 @@ DUE: Final = (
 SHOWN_STEPS: Final = 25
 """Number of steps that are shown after an advance; the others unfold."""
 SHOWN_DUE: Final = 15
+DRAWN_DUE: Final = 100
+"""The most that a list has. What is due later is neither drawn nor part of a preview."""
+SHOWN_AHEAD: Final = 6
 _NO_IDS: Final = {"payout_id": None, "sale_id": None, "delivery_id": None, "event_id": None}
 """The fields of all kinds of steps. Each kind has some of them."""
 _OPERATIONS: Final = {"run-drain": "drain", "run-freeze": "freeze_clock"}
@@ -61,30 +65,45 @@ class Ran:
 @pages.page("/world")
 async def clock(view: View) -> Response:
     """Show the clock, with forms to move it, and what the last of them ran."""
-    state, (due, has_more) = await asyncio.gather(view.call("get_clock"), _due(view))
+    state, found = await asyncio.gather(view.call("get_clock"), view.call("list_due", query={"limit": str(DRAWN_DUE)}))
+    due, has_more = _due(found)
+    times = moments(found["data"])
+    upto = _upto(view.query.get("upto", ""), len(times))
+    ahead = [item for item in found["data"] if upto and item["due_at"] <= times[upto - 1]]
+    ran = _ran(view.form)
     return await view.render(
         "clock.html",
         tables=[due],
         state=state,
         has_more=has_more,
+        drawing=due_trace(found["data"], state["now"], times[upto - 1] if upto else None) if times else None,
+        moments=times,
+        upto=upto,
+        ahead=ahead,
+        shown_ahead=SHOWN_AHEAD,
         next_due=next((row["due_at"] for row in due.rows if row["due_at"] > state["now"]), None),
         offset=_offset(state["offset_seconds"]),
         times=_times(state["now"]),
-        ran=_ran(view.form),
+        ran=ran,
+        ran_drawing=ran_trace([*ran.first.rows, *ran.rest.rows], ran.now) if ran is not None and ran.first.rows else None,
     )
 
 
-async def _due(view: View) -> tuple[Table, bool]:
+def _upto(text: str, count: int) -> int:
+    """Return which of the times was chosen, counted from 1; 0 for none."""
+    return min(int(text), count) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+
+
+def _due(found: Mapping[str, Any]) -> tuple[Table, bool]:
     """Return the table of what happens next, and whether there is more to come."""
-    found = await view.call("list_due", query={"limit": str(SHOWN_DUE)})
-    items = found["data"]
+    items = found["data"][:SHOWN_DUE]
     # One advance runs everything that is due at the same time, so only the first of these rows has a button.
     rows = [
         {**_NO_IDS, **item, "is_first": number == 0 or items[number - 1]["due_at"] != item["due_at"]}
         for number, item in enumerate(items)
     ]
     empty = "Nothing is due. Create a payout to an account that ends in 0012: it is returned a minute later."
-    return Table("due", "What is due next", DUE, rows, empty), found["has_more"]
+    return Table("due", "What is due next", DUE, rows, empty), found["has_more"] or len(found["data"]) > SHOWN_DUE
 
 
 def _ran(form: FormState | None) -> Ran | None:

@@ -20,6 +20,7 @@ from sandbox.domain.enumerations import (
 from sandbox.domain.event_filters import KNOWN_FIELDS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Table
+from sandbox.server.console.endpoint_trace import endpoint_trace, health
 from sandbox.server.console.pages import deliveries
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.view import View
@@ -111,8 +112,14 @@ async def endpoint(view: View) -> Response:
             empty="Nothing was sent to it yet. Send a test event, or create a payout.",
         ),
     )  # fmt: skip
+    shown = await asyncio.gather(
+        *(view.call("get_webhook_delivery", path={"delivery_id": row["id"]}, shown=False) for row in table.rows[:_SHORT])
+    )
+    clock = await view.call("get_clock", shown=False)
     return await view.render(
         "endpoint.html",
+        drawing=endpoint_trace(shown, clock["now"]) if shown else None,
+        health=health(shown),
         tables=[table],
         endpoint=found,
         choices=CHOICES,

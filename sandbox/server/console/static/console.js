@@ -160,7 +160,7 @@ function debounce(run, milliseconds) {
 
 const search = debounce((form) => {
   const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
-  const url = form.action.split("?")[0] + (query.size ? `?${query}` : "");
+  const url = form.action.split(/[?#]/)[0] + (query.size ? `?${query}` : "");
   history.replaceState(null, "", url);
   load(url);
 }, 200);
@@ -330,6 +330,7 @@ function move(step) {
 const keys = {
   "?": () => document.getElementById("keys").showModal(),
   "/": () => (document.querySelector("main input[type=search]") || document.querySelector("main input:not([type=hidden])"))?.focus(),
+  f: () => document.getElementById("find")?.focus(),
   n: () => document.querySelector("[data-new]")?.click(),
   j: () => move(1),
   k: () => move(-1),

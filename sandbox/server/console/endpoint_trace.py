@@ -1,0 +1,63 @@
+"""Arrange an endpoint's last deliveries as a drawing, and measure how it does. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from sandbox.domain.clock import parse
+from sandbox.server.console.payout_trace import attempt_mark
+from sandbox.server.console.texts import moment, tone
+from sandbox.server.console.trace import Lane, Mark, Trace, draw, in_words
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an endpoint's last deliveries went. None: nothing to measure."""
+
+    attempts: int
+    succeeded: int
+    milliseconds: float | None
+    """Half of the attempts took at most this."""
+    lateness: str | None
+    """The longest time from an event until it was delivered."""
+    last_failure: Row | None
+    """The delivery with the newest failed attempt."""
+
+
+def endpoint_trace(deliveries: Sequence[Row], now: str) -> Trace:
+    """Return the drawing of deliveries, newest first, with their attempts: a lane for each."""
+    lanes, marks = [], []
+    for delivery in deliveries:
+        key, href = delivery["id"], f"/webhooks/deliveries/{delivery['id']}"
+        count = delivery["attempt_count"]
+        summary = f"{delivery['status']}, {count} {'attempt' if count == 1 else 'attempts'}"
+        is_failing = delivery["status"] != "SUCCEEDED" and count > 0
+        found = "bad" if is_failing else tone(delivery["status"])
+        lanes.append(Lane(key, delivery["event_type"], "attempts", summary, found, href, delivery["event_type"]))
+        marks += [attempt_mark(key, delivery, attempt) for attempt in delivery["attempts"]]
+        if delivery["next_attempt_at"]:
+            at = delivery["next_attempt_at"]
+            marks.append(
+                Mark(key, at, f"Due: attempt {count + 1} of {delivery['event_type']}, {moment(at)}", href, is_due=True)
+            )
+    return draw(lanes, marks, [], now)
+
+
+def health(deliveries: Sequence[Row]) -> Health:
+    """Measure deliveries with their attempts."""
+    attempts = [(attempt["at"], attempt, delivery) for delivery in deliveries for attempt in delivery["attempts"]]
+    good = [item for item in attempts if not item[1]["error_class"]]
+    failed = [item for item in attempts if item[1]["error_class"]]
+    late = [
+        (parse(at) - parse(delivery["created_at"])).total_seconds() for at, attempt, delivery in good if not attempt["manual"]
+    ]
+    return Health(
+        attempts=len(attempts),
+        succeeded=len(good),
+        milliseconds=round(median(attempt["duration_ms"] for _, attempt, _ in attempts), 1) if attempts else None,
+        lateness=("less than a second" if max(late) < 1 else in_words(max(late))) if late else None,
+        last_failure=max(failed, key=lambda item: item[0])[2] if failed else None,
+    )
