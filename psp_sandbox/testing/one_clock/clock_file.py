@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 _OFFSETS: Final = struct.Struct("=qq")
 _IS_MOVING: Final = struct.Struct("=i")
 _DIGEST: Final = struct.Struct("=32s12x")
-_PROCESSES: Final = struct.Struct("=1024i")
+_PROCESS: Final = struct.Struct("=ii")
 _WAIT: Final = struct.Struct("=iiqq")
 _DIGEST_AT: Final = _OFFSETS.size + _IS_MOVING.size
 _PROCESSES_AT: Final = _DIGEST_AT + _DIGEST.size
-_WAITS_AT: Final = _PROCESSES_AT + _PROCESSES.size
+_WAITS_AT: Final = _PROCESSES_AT + 1024 * _PROCESS.size
 _SIZE: Final = _WAITS_AT + 1024 * _WAIT.size
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -94,7 +94,12 @@ class ClockFile:
     @property
     def processes(self) -> set[int]:
         """The processes that have followed the clocks; some may have ended."""
-        return set(_PROCESSES.unpack_from(self._shared, _PROCESSES_AT)) - {0}
+        return set(self.open_requests())
+
+    def open_requests(self) -> dict[int, int]:
+        """Return how many requests each process has sent to others that have no answer yet."""
+        found = _PROCESS.iter_unpack(self._shared[_PROCESSES_AT:_WAITS_AT])
+        return {process: max(0, count) for process, count in found if process}
 
     def waits(self) -> Iterator[Wait]:
         """Yield the waits that have a time limit."""
@@ -106,9 +111,9 @@ class ClockFile:
 
     def forget(self, process: int) -> None:
         """Remove what a process that was killed has left."""
-        for at in range(_PROCESSES_AT, _WAITS_AT, 4):
-            if _IS_MOVING.unpack_from(self._shared, at)[0] == process:
-                _IS_MOVING.pack_into(self._shared, at, 0)
+        for at in range(_PROCESSES_AT, _WAITS_AT, _PROCESS.size):
+            if _PROCESS.unpack_from(self._shared, at)[0] == process:
+                _PROCESS.pack_into(self._shared, at, 0, 0)
         for at in range(_WAITS_AT, _SIZE, _WAIT.size):
             if _WAIT.unpack_from(self._shared, at)[1] == process:
                 _WAIT.pack_into(self._shared, at, 0, 0, 0, 0)

@@ -38,6 +38,8 @@ class Move:
         self._clock = clock
         self._target = target
         self._is_busy = is_busy
+        self._unanswered: dict[int, int] = {}
+        """How many requests of each process nobody answers, such as those of a stream of logs."""
         self._shortest = (target - clock.now) / _MAX_STEPS
         self._steps = 0
         self._began = time.monotonic()
@@ -66,7 +68,13 @@ class Move:
         ends, quiet = time.monotonic() + _MAX_STEP_SECONDS, 0
         while quiet < samples and time.monotonic() < ends:
             time.sleep(_PAUSE_SECONDS)
-            quiet = 0 if self._is_busy() or self._has_due_wait() or self._runs() else quiet + 1
+            quiet = 0 if self._is_busy() or self._has_due_wait() or self._asks() or self._runs() else quiet + 1
+        if quiet < samples:
+            self._unanswered = self._clock.open_requests()
+
+    def _asks(self) -> bool:
+        found = self._clock.open_requests().items()
+        return any(count > self._unanswered.get(process, 0) and _lives(process) for process, count in found)
 
     def _has_due_wait(self) -> bool:
         return any(wait.left <= timedelta(0) and _lives(wait.process) for wait in self._clock.waits())
