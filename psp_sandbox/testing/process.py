@@ -48,13 +48,13 @@ class SandboxProcess:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._clock_folder = tempfile.TemporaryDirectory(prefix="psp-clocks-")
+        self._clock_folder: str | None = None
 
     def start(self) -> Address:
         """Start it and wait until it is ready. Raises StartError."""
         env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
         env[PARENT_PID] = str(os.getpid())
-        env[FOLDER_VARIABLE] = self._clock_folder.name
+        self._clock_folder = env[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="psp-clocks-")
         way = find_psp()
         # An unnamed file: if this process is killed, no file is left over.
         with tempfile.TemporaryFile() as log:
@@ -72,7 +72,7 @@ class SandboxProcess:
                 # It prints one line when it is ready. If it cannot start, it exits, and the read returns.
                 line = self._process.stdout.readline()
                 ready = json.loads(line)
-                return Address(ready["api_url"], ready["admin_key"], self._clock_folder.name)
+                return Address(ready["api_url"], ready["admin_key"], self._clock_folder)
             except ValueError:
                 self.stop()
                 raise StartError(f"The sandbox did not start. `{shlex.join(way)}` printed:\n\n{_read_end(log)}") from None
@@ -83,9 +83,10 @@ class SandboxProcess:
     def stop(self) -> None:
         """Stop it, and wait until none of its processes is left. Further calls have no effect."""
         process, self._process = self._process, None
-        self._clock_folder.cleanup()
         if process is None:
             return
+        if self._clock_folder is not None:
+            shutil.rmtree(self._clock_folder, ignore_errors=True)
         process.terminate()
         try:
             process.wait(_STOP_SECONDS)

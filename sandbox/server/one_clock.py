@@ -70,9 +70,9 @@ class OneClockMove:
     def __init__(self, move: Move) -> None:
         self._move = move
 
-    def next_stop(self) -> datetime:
+    async def next_stop(self) -> datetime:
         """Return the next time at which the application has something to do, or the target."""
-        return self._move.next_stop()
+        return await asyncio.to_thread(self._move.next_stop)
 
     async def reach(self, moment: datetime) -> None:
         """Move to a time, and wait until the application has done what was due."""

@@ -46,6 +46,7 @@ class Move:
 
     def next_stop(self) -> datetime:
         """Return the next time at which the application has something to do, or the target."""
+        self._rest(1)  # an event loop that handles a request does not tell when its next timer is due
         now = self._clock.now
         shortest = self._shortest_now(now)
         waits = [wait for wait in self._clock.waits() if _lives(wait.process)]
@@ -64,13 +65,21 @@ class Move:
         distance = moment - self._clock.now
         is_awaited = any(wait.left <= distance for wait in self._clock.waits() if wait.length > self._shortest)
         samples = _QUIET_SAMPLES if is_awaited or moment >= self._target else _QUIET_SAMPLES_BETWEEN
+        # Others may have sent the application something since the last step.
+        self._rest(1)
         self._clock.move_to(moment)
+        self._rest(samples)
+
+    def _rest(self, samples: int) -> None:
         ends, quiet = time.monotonic() + _MAX_STEP_SECONDS, 0
-        while quiet < samples and time.monotonic() < ends:
-            time.sleep(_PAUSE_SECONDS)
-            quiet = 0 if self._is_busy() or self._has_due_wait() or self._asks() or self._runs() else quiet + 1
-        if quiet < samples:
-            self._unanswered = self._clock.open_requests()
+        while quiet < samples:
+            if time.monotonic() > ends:
+                self._unanswered = self._clock.open_requests()
+                return
+            is_quiet = not (self._is_busy() or self._has_due_wait() or self._asks() or self._runs())
+            quiet = quiet + 1 if is_quiet else 0
+            if quiet < samples:
+                time.sleep(_PAUSE_SECONDS)
 
     def _asks(self) -> bool:
         found = self._clock.open_requests().items()
