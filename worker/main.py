@@ -114,7 +114,7 @@ async def run_worker(settings: Settings) -> None:
     journal.start()
     translator = EventTranslator(load_dialects(BUILT_IN, settings.dialects))
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
-    receivers = receiver_time(settings.clock_file)
+    receivers = receiver_time(settings.clock_folder)
     deliverer = Deliverer(AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal, receivers, translator))
     step_runner = PayoutStepRunner(runner, deliverer, settings.merchants_per_transaction)
     bulk_credit_tasks = create_bulk_credit_tasks(runner, live_feed.notes)

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from psp_sandbox.client import Client
 from psp_sandbox.testing.live_app import AppError, Door, Interface, LiveApp, bind, create, interface_of, serve
 from psp_sandbox.testing.live_process import LiveProcess, free_port
+from psp_sandbox.testing.one_clock.library import OneClockError, require_following
 from psp_sandbox.testing.options import UsageError
 from psp_sandbox.testing.receiver import Mailbox, listening_address
 from psp_sandbox.testing.recording import Recording, Start
@@ -24,6 +25,7 @@ class Merchant(Protocol):
     url: str
     api_key: str
     webhook_secret: str
+    merchant_id: str
     recording: Recording
 
     @property
@@ -122,6 +124,7 @@ class Apps:
         cwd: str | os.PathLike[str] | None,
         timeout: float,
         endpoint: Mapping[str, Any],
+        one_clock: bool,
     ) -> LiveProcess:
         """Run an application as a process. See `World.live_process`."""
         _check_path(path)
@@ -130,7 +133,8 @@ class Apps:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         endpoint_id, secret = self._pass_on_to(f"{url}{path}", endpoint)
-        given = {**os.environ, **self._world.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port), **env}
+        clocks = self._one_clock(os.fspath(command[0])) if one_clock else {}
+        given = {**os.environ, **self._world.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port), **clocks, **env}
         words = tuple(os.fspath(word).replace("{port}", str(port)) for word in command)
         live = LiveProcess(
             words, url, port, f"{url}{path}", secret, endpoint_id, given, cwd, ready, timeout, self._world.recording
@@ -192,6 +196,17 @@ class Apps:
         created = world.client.webhook_endpoints.create(url=receiver_url, **fields)
         mailbox.secret = created.secret if _is_checked(fields) else None
         return created.id, created.secret or ""
+
+    def _one_clock(self, command: str) -> dict[str, str]:
+        world = self._world
+        try:
+            require_following(command)
+            clocks = world.sandbox.clocks
+        except OneClockError as error:
+            raise AppError(str(error)) from None
+        clock = clocks.follow(world.merchant_id, world.api_key, world.client.clock.get().now)
+        world.received.application_time = lambda: clock.now.timestamp()
+        return clocks.environment(clock)
 
     def _take_over(self) -> list[str]:
         """Return the id of the plugin's own endpoint if no application has it yet."""

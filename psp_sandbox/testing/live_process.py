@@ -43,6 +43,7 @@ class StartProcess(Protocol):
         cwd: "str | os.PathLike[str] | None" = None,
         timeout: float = START_SECONDS,
         endpoint: Mapping[str, Any] | None = None,
+        one_clock: bool = False,
     ) -> "LiveProcess":
         """Run a command until the test ends."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from psp_sandbox.installed import SERVER, missing_for_server, server_of_this_version
+from psp_sandbox.testing.one_clock.library import FOLDER_VARIABLE
 
 PARENT_PID: Final = "SANDBOX_PARENT_PID"
 """The variable that tells the sandbox which process it must not outlive, also if that process ignores SIGHUP (nohup)."""
@@ -38,6 +39,8 @@ class Address:
 
     url: str
     admin_key: str | None
+    clock_folder: str | None = None
+    """Where it looks for the clocks of applications that follow a merchant's clock; None if it does not."""
 
 
 class SandboxProcess:
@@ -45,11 +48,13 @@ class SandboxProcess:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._clock_folder: str | None = None
 
     def start(self) -> Address:
         """Start it and wait until it is ready. Raises StartError."""
         env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
         env[PARENT_PID] = str(os.getpid())
+        self._clock_folder = env[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix="psp-clocks-")
         way = find_psp()
         # An unnamed file: if this process is killed, no file is left over.
         with tempfile.TemporaryFile() as log:
@@ -67,7 +72,7 @@ class SandboxProcess:
                 # It prints one line when it is ready. If it cannot start, it exits, and the read returns.
                 line = self._process.stdout.readline()
                 ready = json.loads(line)
-                return Address(ready["api_url"], ready["admin_key"])
+                return Address(ready["api_url"], ready["admin_key"], self._clock_folder)
             except ValueError:
                 self.stop()
                 raise StartError(f"The sandbox did not start. `{shlex.join(way)}` printed:\n\n{_read_end(log)}") from None
@@ -80,6 +85,8 @@ class SandboxProcess:
         process, self._process = self._process, None
         if process is None:
             return
+        if self._clock_folder is not None:
+            shutil.rmtree(self._clock_folder, ignore_errors=True)
         process.terminate()
         try:
             process.wait(_STOP_SECONDS)

@@ -4,10 +4,13 @@ import contextlib
 import queue
 import threading
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from psp_sandbox.client import Client, ProblemError, PspError
 from psp_sandbox.client.models import CatalogueEntry, NewMerchant
+from psp_sandbox.testing.one_clock.clocks import Clocks
+from psp_sandbox.testing.one_clock.library import OneClockError
 from psp_sandbox.testing.options import UsageError
 from psp_sandbox.testing.process import Address
 from psp_sandbox.testing.receiver import LOOPBACK, Receiver
@@ -38,6 +41,7 @@ class Sandbox:
         self.is_ours = is_ours
         self.webhook_host = webhook_host
         """The name or address by which the sandbox reaches this process."""
+        self._clock_folder = address.clock_folder
         self.client = Client(
             self.url, admin_key=address.admin_key, timeout=_TIMEOUT_SECONDS, retries=_RETRIES, user_agent=USER_AGENT
         )
@@ -60,6 +64,13 @@ class Sandbox:
     def receiver(self) -> Receiver:
         """The webhook receiver of this process, which starts when it is first used."""
         return Receiver(self.webhook_host)
+
+    @cached_property
+    def clocks(self) -> Clocks:
+        """What lets applications follow their merchants' clocks. Raises OneClockError if that is impossible here."""
+        if self._clock_folder is None:
+            raise OneClockError("One clock needs a sandbox that the plugin starts, so leave out --psp-url and PSP_URL.")
+        return Clocks(Path(self._clock_folder))
 
     def create_merchant(self, body: dict[str, Any]) -> NewMerchant:
         """Create a merchant from the fields of `POST /merchants`.

@@ -11,6 +11,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +59,7 @@ class Share:
             if self._answer is None:
                 try:
                     address = self._start()
-                    found = {"url": address.url, "admin_key": address.admin_key}
+                    found = asdict(address)
                 except Exception as error:  # each worker reports it in its first test
                     found = {"error": str(error)}
                 self._answer = json.dumps(found).encode()
@@ -81,4 +82,4 @@ def ask(path: str) -> Address:
         ) from None
     if "error" in found:
         raise StartError(found["error"])
-    return Address(found["url"], found["admin_key"])
+    return Address(**found)

@@ -67,10 +67,10 @@ class Webhook:
         return str(self.data["id"]) if self.type.startswith("payout.") else None
 
 
-def why_invalid(secret: str, headers: dict[str, str], body: bytes) -> str | None:
+def why_invalid(secret: str, headers: dict[str, str], body: bytes, application_time: float | None = None) -> str | None:
     """Return why a request is not a valid webhook, or None if it is. Names of headers are lowercase.
 
-    Its timestamp may be compared with the host's time or with this process's, which a test can freeze.
+    Its timestamp may be compared with the host's time, with this process's, which a test can freeze, or with an application's.
     """
     try:
         sent = int(headers["webhook-timestamp"][:13])  # cut, because arithmetic fails with hundreds of digits
@@ -87,7 +87,8 @@ def why_invalid(secret: str, headers: dict[str, str], body: bytes) -> str | None
     expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
     if not any(hmac.compare_digest(expected.encode(), one.encode()) for one in given):
         return "no signature matches"
-    off = min(abs(now - sent) for now in (time.time(), host_seconds()))
+    times = (time.time(), host_seconds(), application_time)
+    off = min(abs(now - sent) for now in times if now is not None)
     if off > _TOLERANCE_SECONDS:
         return f"the timestamp is {off:.0f} s off"
     return None
@@ -101,6 +102,8 @@ class Inbox:
         self._lock = threading.Lock()
         self.on_answer: Callable[[Received], bool] | None = None
         """Called when an application has handled a webhook, before it answers. If it returns True, the answer is lost."""
+        self.application_time: Callable[[], float | None] = lambda: None
+        """The wall clock of an application that follows the merchant's clock."""
 
     def add(self, secret: str | None, headers: Iterable[tuple[str, str]], body: bytes) -> Received:
         """Record a request when it arrives. Set `status` and `answer` of the result before the answer is sent.
@@ -108,7 +111,7 @@ class Inbox:
         If `secret` is None, its signature is not checked.
         """
         named = {name.lower(): value for name, value in headers}
-        problem = None if secret is None else why_invalid(secret, named, body)
+        problem = None if secret is None else why_invalid(secret, named, body, self.application_time())
         event: dict[str, Any] = {}
         if problem is None:
             try:

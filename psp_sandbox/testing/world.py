@@ -310,16 +310,18 @@ class World:
         cwd: str | os.PathLike[str] | None = None,
         timeout: float = START_SECONDS,
         endpoint: Mapping[str, Any] | None = None,
+        one_clock: bool = False,
     ) -> LiveProcess:
         """Run a command as a process until the test ends, with a webhook endpoint that leads to its `path`.
 
         `command` is a list such as `["node", "app.js"]`, in which `{port}` becomes its port. Its environment is this process's,
         with the variables of `psp.env`, PORT and `env`. It is ready when it listens at that port of 127.0.0.1 or, with `ready`,
         when it answers that path well; `timeout` is in seconds. `cwd` is its folder, `endpoint` has further fields of the
-        webhook endpoint. Raises UsageError, and AppError with what the application has printed.
+        webhook endpoint. With `one_clock`, its clocks follow the merchant's, so that `advance` fires its timers too. Raises
+        UsageError, and AppError with what the application has printed.
         """
         __tracebackhide__ = True
-        return self._apps.start(command, path, ready, env or {}, cwd, timeout, endpoint or {})
+        return self._apps.start(command, path, ready, env or {}, cwd, timeout, endpoint or {}, one_clock)
 
     def forward_webhooks(self, url: str) -> None:
         """Pass the webhooks that arrive at the plugin's endpoint on to an application that the test has started itself.

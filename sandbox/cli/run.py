@@ -99,20 +99,19 @@ def run_command(options: "Options", command: list[str], *, one_clock: bool = Fal
 def _one_clock(command: list[str]) -> Iterator[Callable[["Ready"], Mapping[str, str]]]:
     """Yield what returns the variables that let the command follow the merchant's clock. Raises OneClockError."""
     from psp_sandbox.client import Client
-    from psp_sandbox.testing.one_clock.clock_file import ClockFile
-    from psp_sandbox.testing.one_clock.library import SANDBOX_VARIABLE, build, environment, require_following
+    from psp_sandbox.testing.one_clock.clocks import Clocks
+    from psp_sandbox.testing.one_clock.library import FOLDER_VARIABLE, require_following
 
     require_following(command[0])
     with tempfile.TemporaryDirectory(prefix="psp-one-clock-") as folder:
-        library = build(Path(folder))
-        clock = ClockFile.create(Path(folder) / "clock")
-        os.environ[SANDBOX_VARIABLE] = str(clock.path)
+        clocks = Clocks(Path(folder))
+        os.environ[FOLDER_VARIABLE] = folder
 
         def follow(ready: "Ready") -> Mapping[str, str]:
             assert ready.keys.merchant_id is not None
             assert ready.keys.api_key is not None
             with Client(ready.api_url, api_key=ready.keys.api_key) as client:
-                clock.follow(ready.keys.merchant_id, client.clock.get().now)
-            return environment(library, clock.path)
+                now = client.clock.get().now
+            return clocks.environment(clocks.follow(ready.keys.merchant_id, ready.keys.api_key, now))
 
         yield follow

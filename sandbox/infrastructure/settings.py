@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from psp_sandbox.testing.one_clock.library import SANDBOX_VARIABLE
+from psp_sandbox.testing.one_clock.library import FOLDER_VARIABLE
 from sandbox.domain.redaction import register_secret
 
 DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
@@ -57,8 +57,8 @@ class Settings:
     log_format: str
     metrics_port: int
     """The port on which a worker serves its metrics; 0 disables it."""
-    clock_file: Path | None
-    """The clocks of an application that follows a merchant's clock. Set by `psp run --one-clock` alone."""
+    clock_folder: Path | None
+    """Where the clocks of applications are that follow a merchant's clock. Set by `psp run --one-clock` and the plugin."""
     exports_traces: bool
     """Whether to export OpenTelemetry spans. OpenTelemetry reads the endpoint and its other settings itself."""
     dialects: str | None
@@ -92,7 +92,7 @@ class Settings:
             log_level=read.choice("SANDBOX_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("SANDBOX_LOG_FORMAT", "json", ("json", "console")),
             metrics_port=read.integer("SANDBOX_METRICS_PORT", 0, 0, 65535),
-            clock_file=Path(path) if (path := read.env.get(SANDBOX_VARIABLE)) else None,
+            clock_folder=Path(path) if (path := read.env.get(FOLDER_VARIABLE)) else None,
             exports_traces=read.exports_traces(),
             dialects=read.folder("SANDBOX_DIALECTS"),
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from litestar import Litestar
 from litestar.types import ASGIApp
 
-from psp_sandbox.testing.one_clock.clock_file import ClockFile
 from sandbox.http.faults.injection import inject_before
 from sandbox.http.faults.service import FaultService
 from sandbox.http.journal.api import JournalApi
@@ -118,7 +117,7 @@ def create_app(settings: Settings) -> Application:
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payout_reads = PayoutReads()
     clock = ClockService(work, advancer, summaries.add_clock_advance)
-    receivers = receiver_time(settings.clock_file)
+    receivers = receiver_time(settings.clock_folder)
     receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
     dialects = load_dialects(BUILT_IN, settings.dialects)
     translator = EventTranslator(dialects)
@@ -202,7 +201,7 @@ def create_app(settings: Settings) -> Application:
     of_dialects += operations_of(DialectDocs(dialects, of_dialects, settings.public_url))
     litestar = create_litestar([*operations, *of_dialects], middleware, settings.public_url, BODY_LIMIT, lifespan)
     application: ASGIApp = RequestLog(DialectRouting(litestar, dialects), journal)
-    if settings.clock_file is not None:
-        application = advancer.companions = OneClock(ClockFile(settings.clock_file), application)
+    if settings.clock_folder is not None:
+        application = advancer.companions = OneClock(settings.clock_folder, application)
     console.calls.connect(litestar, application)
     return Application(application, operations, subscriber.begin_closing)

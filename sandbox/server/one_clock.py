@@ -1,15 +1,17 @@
-"""Let an application's clocks follow one merchant's clock: `psp run --one-clock`."""
+"""Let the clocks of applications follow their merchants' clocks: `psp run --one-clock`, `live_process(one_clock=True)`."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from psp_sandbox.testing.one_clock.clock_file import ClockFile
+from psp_sandbox.testing.one_clock.clock_file import clock_of, digest_of
 from psp_sandbox.testing.one_clock.followers import Move, require_all_following
 from psp_sandbox.testing.one_clock.library import OneClockError
 from sandbox.domain.errors import Problem
@@ -20,19 +22,25 @@ _API: Final = "/api/"
 class OneClock:
     """The application's side of an advance, and an ASGI layer that knows which of its requests are in progress."""
 
-    def __init__(self, clock: ClockFile, app: ASGIApp) -> None:
-        self._clock = clock
+    def __init__(self, folder: Path, app: ASGIApp) -> None:
+        self._folder = folder
         self._app = app
-        self._requests = 0
+        self._requests: Counter[bytes] = Counter()
+        """By digest of the API key."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, and count it while it is in progress if it is one that an application makes."""
-        is_counted = scope["type"] == ScopeType.HTTP and scope["path"].startswith(_API)
-        self._requests += is_counted
+        if scope["type"] != ScopeType.HTTP or not scope["path"].startswith(_API):
+            await self._app(scope, receive, send)
+            return
+        key = _key_digest(scope["headers"])
+        self._requests[key] += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._requests -= is_counted
+            self._requests[key] -= 1
+            if not self._requests[key]:
+                del self._requests[key]
 
     @asynccontextmanager
     async def move(self, merchant_id: str, target: datetime) -> AsyncIterator["OneClockMove | None"]:
@@ -40,18 +48,20 @@ class OneClock:
 
         Raises INVALID_STATE if one of the application's processes does not follow.
         """
-        if merchant_id != self._clock.merchant_id:
+        clock = clock_of(self._folder, merchant_id)
+        if clock is None:
             yield None
             return
         try:
-            await asyncio.to_thread(require_all_following, self._clock)
+            await asyncio.to_thread(require_all_following, clock)
         except OneClockError as error:
             raise Problem("INVALID_STATE", str(error)) from None
-        self._clock.set_moving(True)
+        key = clock.key_digest
+        clock.set_moving(True)
         try:
-            yield OneClockMove(Move(self._clock, target, lambda: self._requests > 0))
+            yield OneClockMove(Move(clock, target, lambda: key in self._requests))
         finally:
-            self._clock.set_moving(False)
+            clock.set_moving(False)
 
 
 class OneClockMove:
@@ -60,10 +70,15 @@ class OneClockMove:
     def __init__(self, move: Move) -> None:
         self._move = move
 
-    def next_stop(self) -> datetime:
+    async def next_stop(self) -> datetime:
         """Return the next time at which the application has something to do, or the target."""
-        return self._move.next_stop()
+        return await asyncio.to_thread(self._move.next_stop)
 
     async def reach(self, moment: datetime) -> None:
         """Move to a time, and wait until the application has done what was due."""
         await asyncio.to_thread(self._move.reach, moment)
+
+
+def _key_digest(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    values = {name: value for name, value in headers if name in (b"x-api-key", b"authorization")}
+    return digest_of(values.get(b"x-api-key") or values.get(b"authorization", b"").removeprefix(b"Bearer "))

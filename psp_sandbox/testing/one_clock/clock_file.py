@@ -3,6 +3,7 @@
 `one_clock.c` has the same layout.
 """
 
+import hashlib
 import mmap
 import struct
 import time
@@ -13,14 +14,27 @@ from typing import Final, NamedTuple
 
 _OFFSETS: Final = struct.Struct("=qq")
 _IS_MOVING: Final = struct.Struct("=i")
-_MERCHANT: Final = struct.Struct("=44s")
-_PROCESSES: Final = struct.Struct("=1024i")
+_DIGEST: Final = struct.Struct("=32s12x")
+_PROCESS: Final = struct.Struct("=ii")
 _WAIT: Final = struct.Struct("=iiqq")
-_MERCHANT_AT: Final = _OFFSETS.size + _IS_MOVING.size
-_PROCESSES_AT: Final = _MERCHANT_AT + _MERCHANT.size
-_WAITS_AT: Final = _PROCESSES_AT + _PROCESSES.size
+_DIGEST_AT: Final = _OFFSETS.size + _IS_MOVING.size
+_PROCESSES_AT: Final = _DIGEST_AT + _DIGEST.size
+_WAITS_AT: Final = _PROCESSES_AT + 1024 * _PROCESS.size
 _SIZE: Final = _WAITS_AT + 1024 * _WAIT.size
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def digest_of(api_key: bytes) -> bytes:
+    """Return what stands for an API key where the key itself must not be."""
+    return hashlib.sha256(api_key).digest()
+
+
+def clock_of(folder: Path, merchant_id: str) -> "ClockFile | None":
+    """Return the clocks of the application that follows a merchant's clock, or None if there is none."""
+    try:
+        return ClockFile(folder / merchant_id)
+    except FileNotFoundError:
+        return None
 
 
 class Wait(NamedTuple):
@@ -46,15 +60,15 @@ class ClockFile:
         path.write_bytes(bytes(_SIZE))
         return cls(path)
 
-    @property
-    def merchant_id(self) -> str:
-        """The merchant whose clock is followed; empty before `follow`."""
-        return bytes(_MERCHANT.unpack_from(self._shared, _MERCHANT_AT)[0]).rstrip(b"\0").decode()
-
-    def follow(self, merchant_id: str, now: datetime) -> None:
-        """Follow a merchant's clock, which shows `now`. The wall clock may go back, the monotonic clock never does."""
-        _MERCHANT.pack_into(self._shared, _MERCHANT_AT, merchant_id.encode())
+    def follow(self, api_key: str, now: datetime) -> None:
+        """Follow the clock of a key's merchant, which shows `now`. The wall clock may go back, the monotonic one never does."""
+        _DIGEST.pack_into(self._shared, _DIGEST_AT, digest_of(api_key.encode()))
         self._move(now - self.now)
+
+    @property
+    def key_digest(self) -> bytes:
+        """The digest of the application's API key."""
+        return bytes(_DIGEST.unpack_from(self._shared, _DIGEST_AT)[0])
 
     @property
     def now(self) -> datetime:
@@ -80,7 +94,12 @@ class ClockFile:
     @property
     def processes(self) -> set[int]:
         """The processes that have followed the clocks; some may have ended."""
-        return set(_PROCESSES.unpack_from(self._shared, _PROCESSES_AT)) - {0}
+        return set(self.open_requests())
+
+    def open_requests(self) -> dict[int, int]:
+        """Return how many requests each process has sent to others that have no answer yet."""
+        found = _PROCESS.iter_unpack(self._shared[_PROCESSES_AT:_WAITS_AT])
+        return {process: max(0, count) for process, count in found if process}
 
     def waits(self) -> Iterator[Wait]:
         """Yield the waits that have a time limit."""
@@ -92,9 +111,9 @@ class ClockFile:
 
     def forget(self, process: int) -> None:
         """Remove what a process that was killed has left."""
-        for at in range(_PROCESSES_AT, _WAITS_AT, 4):
-            if _IS_MOVING.unpack_from(self._shared, at)[0] == process:
-                _IS_MOVING.pack_into(self._shared, at, 0)
+        for at in range(_PROCESSES_AT, _WAITS_AT, _PROCESS.size):
+            if _PROCESS.unpack_from(self._shared, at)[0] == process:
+                _PROCESS.pack_into(self._shared, at, 0, 0)
         for at in range(_WAITS_AT, _SIZE, _WAIT.size):
             if _WAIT.unpack_from(self._shared, at)[1] == process:
                 _WAIT.pack_into(self._shared, at, 0, 0, 0, 0)

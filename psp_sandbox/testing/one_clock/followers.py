@@ -22,7 +22,7 @@ _MAX_STEP_SECONDS: Final = 2.0
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MAX_STEPS: Final = 1500
 """25 hours in steps of a minute."""
-_BUDGET_SECONDS: Final = 8.0
+_BUDGET_SECONDS: Final = 12.0
 """How long all steps of a move may take in real time. If they take longer, they become larger."""
 _RUNS: Final = frozenset({"R", "D"})
 
@@ -38,12 +38,15 @@ class Move:
         self._clock = clock
         self._target = target
         self._is_busy = is_busy
+        self._unanswered: dict[int, int] = {}
+        """How many requests of each process nobody answers, such as those of a stream of logs."""
         self._shortest = (target - clock.now) / _MAX_STEPS
         self._steps = 0
         self._began = time.monotonic()
 
     def next_stop(self) -> datetime:
         """Return the next time at which the application has something to do, or the target."""
+        self._rest(1)  # an event loop that handles a request does not tell when its next timer is due
         now = self._clock.now
         shortest = self._shortest_now(now)
         waits = [wait for wait in self._clock.waits() if _lives(wait.process)]
@@ -62,11 +65,25 @@ class Move:
         distance = moment - self._clock.now
         is_awaited = any(wait.left <= distance for wait in self._clock.waits() if wait.length > self._shortest)
         samples = _QUIET_SAMPLES if is_awaited or moment >= self._target else _QUIET_SAMPLES_BETWEEN
+        # Others may have sent the application something since the last step.
+        self._rest(1)
         self._clock.move_to(moment)
+        self._rest(samples)
+
+    def _rest(self, samples: int) -> None:
         ends, quiet = time.monotonic() + _MAX_STEP_SECONDS, 0
-        while quiet < samples and time.monotonic() < ends:
-            time.sleep(_PAUSE_SECONDS)
-            quiet = 0 if self._is_busy() or self._has_due_wait() or self._runs() else quiet + 1
+        while quiet < samples:
+            if time.monotonic() > ends:
+                self._unanswered = self._clock.open_requests()
+                return
+            is_quiet = not (self._is_busy() or self._has_due_wait() or self._asks() or self._runs())
+            quiet = quiet + 1 if is_quiet else 0
+            if quiet < samples:
+                time.sleep(_PAUSE_SECONDS)
+
+    def _asks(self) -> bool:
+        found = self._clock.open_requests().items()
+        return any(count > self._unanswered.get(process, 0) and _lives(process) for process, count in found)
 
     def _has_due_wait(self) -> bool:
         return any(wait.left <= timedelta(0) and _lives(wait.process) for wait in self._clock.waits())

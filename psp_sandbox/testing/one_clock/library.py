@@ -20,8 +20,8 @@ _DYNAMIC_LINKER: Final = 3
 _MAX_SCRIPTS: Final = 4
 VARIABLE: Final = "PSP_CLOCK_FILE"
 """The variable that names the clock file to an application's processes."""
-SANDBOX_VARIABLE: Final = "SANDBOX_CLOCK_FILE"
-"""The variable that names it to the sandbox's own processes, which do not follow."""
+FOLDER_VARIABLE: Final = "SANDBOX_CLOCK_FOLDER"
+"""The variable that tells the sandbox where the clock files are: each has the id of the merchant that it follows."""
 
 
 class OneClockError(Exception):

@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,18 +30,23 @@
 #define MOVING_SLICE (2 * MILLISECOND)
 #define PROCESSES 1024
 #define WAITS 1024
+#define FILES 65536
 /* A time of the monotonic clock is smaller, one of the wall clock larger: which clock a condition variable has is not known. */
 #define WALL_TIMES (1000000000LL * SECOND)
 
 struct wait { int32_t thread, process; int64_t end, length; };
+struct process { int32_t id, open_requests; };
 struct clocks {
     int64_t wall, monotonic; /* offsets, in nanoseconds */
     int32_t is_moving;
-    char merchant[44];
-    int32_t processes[PROCESSES];
+    char key_digest[32], padding[12];
+    struct process processes[PROCESSES];
     struct wait waits[WAITS];
 };
 static struct clocks *clocks;
+static struct process *self;
+/* By file: whether it is a connection that this process has opened, and whether it has sent something there that has no answer. */
+static char is_client[FILES], is_open[FILES];
 
 #define REAL(name) \
     static __typeof__(&name) real; \
@@ -73,10 +79,20 @@ static int64_t now_of(clockid_t clock) {
 
 static void add_process(void) {
     int32_t process = getpid();
+    self = NULL;
     for (int i = 0; clocks && i < PROCESSES; i++) {
         int32_t free = 0;
-        if (__atomic_compare_exchange_n(&clocks->processes[i], &free, process, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return;
+        if (__atomic_compare_exchange_n(&clocks->processes[i].id, &free, process, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            self = &clocks->processes[i];
+            self->open_requests = 0;
+            return;
+        }
     }
+}
+
+static void start_child(void) {
+    for (int i = 0; i < FILES; i++) is_open[i] = 0; /* the requests are the parent's */
+    add_process();
 }
 
 __attribute__((constructor)) static void start(void) {
@@ -88,7 +104,7 @@ __attribute__((constructor)) static void start(void) {
     if (shared == MAP_FAILED) return;
     clocks = shared;
     add_process();
-    pthread_atfork(NULL, NULL, add_process);
+    pthread_atfork(NULL, NULL, start_child);
 }
 
 /* Reading the clocks. */
@@ -153,13 +169,13 @@ static void end(const struct waiting *self) {
 
 /* Make a wait in slices: `call` waits for `part` nanoseconds, and `again` says whether nothing has happened. */
 #define IN_SLICES(length, call, again) \
-    struct waiting self = begin(length); \
+    struct waiting waiting = begin(length); \
     do { \
-        int64_t part = slice(&self); \
+        int64_t part = slice(&waiting); \
         result = (call); \
-    } while ((again) && left(&self) > 0); \
+    } while ((again) && left(&waiting) > 0); \
     int saved = errno; \
-    end(&self); \
+    end(&waiting); \
     errno = saved
 
 int clock_nanosleep(clockid_t clock, int flags, const struct timespec *request, struct timespec *rest) {
@@ -171,7 +187,7 @@ int clock_nanosleep(clockid_t clock, int flags, const struct timespec *request, 
     struct timespec one;
     IN_SLICES(nanoseconds(request) - (is_absolute ? now_of(clock) : 0),
               (one = timespec_of(part), real(CLOCK_MONOTONIC, 0, &one, NULL)), result == 0);
-    if (result == EINTR && rest && !is_absolute) *rest = timespec_of(left(&self) > 0 ? left(&self) : 0);
+    if (result == EINTR && rest && !is_absolute) *rest = timespec_of(left(&waiting) > 0 ? left(&waiting) : 0);
     return result;
 }
 
@@ -305,6 +321,73 @@ int sem_clockwait(sem_t *restrict semaphore, clockid_t clock, const struct times
 
 int sem_timedwait(sem_t *restrict semaphore, const struct timespec *restrict at) {
     return sem_clockwait(semaphore, CLOCK_REALTIME, at);
+}
+
+/* Requests: while one has no answer, the program waits for another one, which does not follow the clocks. */
+
+static void asked(int file) {
+    if (self && file >= 0 && file < FILES && is_client[file] && !__atomic_exchange_n(&is_open[file], 1, __ATOMIC_ACQ_REL))
+        __atomic_add_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
+}
+
+static void answered(int file) {
+    if (self && file >= 0 && file < FILES && __atomic_exchange_n(&is_open[file], 0, __ATOMIC_ACQ_REL))
+        __atomic_sub_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
+}
+
+int connect(int file, const struct sockaddr *peer, socklen_t size) {
+    REAL(connect);
+    int result = real(file, peer, size), saved = errno, type = 0;
+    socklen_t length = sizeof type;
+    if (file >= 0 && file < FILES && (result == 0 || saved == EINPROGRESS)
+        && getsockopt(file, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM)
+        is_client[file] = 1;
+    errno = saved;
+    return result;
+}
+
+int close(int file) {
+    REAL(close);
+    answered(file);
+    if (file >= 0 && file < FILES) is_client[file] = 0;
+    return real(file);
+}
+
+#define SENDS(name, parameters, arguments) \
+    ssize_t name parameters { \
+        REAL(name); \
+        ssize_t sent = real arguments; \
+        if (sent > 0) asked(file); \
+        return sent; \
+    }
+#define RECEIVES(name, parameters, arguments) \
+    ssize_t name parameters { \
+        REAL(name); \
+        ssize_t received = real arguments; \
+        if (received >= 0 || (errno != EAGAIN && errno != EINTR)) answered(file); \
+        return received; \
+    }
+SENDS(send, (int file, const void *data, size_t size, int flags), (file, data, size, flags))
+SENDS(sendmsg, (int file, const struct msghdr *message, int flags), (file, message, flags))
+SENDS(write, (int file, const void *data, size_t size), (file, data, size))
+SENDS(writev, (int file, const struct iovec *parts, int count), (file, parts, count))
+RECEIVES(recv, (int file, void *data, size_t size, int flags), (file, data, size, flags))
+RECEIVES(recvmsg, (int file, struct msghdr *message, int flags), (file, message, flags))
+RECEIVES(read, (int file, void *data, size_t size), (file, data, size))
+RECEIVES(readv, (int file, const struct iovec *parts, int count), (file, parts, count))
+
+ssize_t sendto(int file, const void *data, size_t size, int flags, const struct sockaddr *peer, socklen_t length) {
+    REAL(sendto);
+    ssize_t sent = real(file, data, size, flags, peer, length);
+    if (sent > 0) asked(file);
+    return sent;
+}
+
+ssize_t recvfrom(int file, void *restrict data, size_t size, int flags, struct sockaddr *restrict peer, socklen_t *restrict length) {
+    REAL(recvfrom);
+    ssize_t received = real(file, data, size, flags, peer, length);
+    if (received >= 0 || (errno != EAGAIN && errno != EINTR)) answered(file);
+    return received;
 }
 
 /* An absolute time is one of the moved clocks; the kernel needs the host's. These waits do not end early. */

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from psp_sandbox.testing.one_clock.clock_file import ClockFile
+from psp_sandbox.testing.one_clock.clock_file import clock_of
 
 ReceiverTime = Callable[[str], datetime]
 """Merchant's id → the time of its receivers' wall clock."""
@@ -15,9 +15,13 @@ def hosts_time(_: str) -> datetime:
     return datetime.now(UTC)
 
 
-def receiver_time(clock_file: Path | None) -> ReceiverTime:
-    """Return what tells the receivers' time, if the application of one merchant has the clocks of this file."""
-    if clock_file is None:
+def receiver_time(clock_folder: Path | None) -> ReceiverTime:
+    """Return what tells the receivers' time, if applications have the clocks in this folder."""
+    if clock_folder is None:
         return hosts_time
-    clock = ClockFile(clock_file)
-    return lambda merchant_id: clock.now if merchant_id == clock.merchant_id else hosts_time(merchant_id)
+
+    def time(merchant_id: str) -> datetime:
+        clock = clock_of(clock_folder, merchant_id)
+        return hosts_time(merchant_id) if clock is None else clock.now
+
+    return time

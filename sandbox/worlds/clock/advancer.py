@@ -124,7 +124,7 @@ class _Instant:
 class Companion(Protocol):
     """An application whose clocks move together with the merchant's clock."""
 
-    def next_stop(self) -> datetime:
+    async def next_stop(self) -> datetime:
         """Return the next time at which the application has something to do, or the end of the move."""
 
     async def reach(self, moment: datetime) -> None:
@@ -177,7 +177,7 @@ class ClockAdvancer:
         result = AdvanceResult(datetime.now(UTC), RUNNING)
         delay = 0.002
         while True:
-            stop = target if companion is None else companion.next_stop()
+            stop = target if companion is None else await companion.next_stop()
             instant = await self._run_instant(merchant_id, stop)
             result.now, result.clock = instant.unit.now, instant.unit.clock
             record_scheduled(merchant_id, "clock", instant.paid)
