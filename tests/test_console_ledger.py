@@ -48,7 +48,7 @@ def test_a_request_shows_what_it_caused_and_how_to_repeat_it(world: World, brows
     world.post("/sandbox/v1/drain")
     row = page.locator("#table-requests tbody tr").filter(has_text="/api/v1/payouts")
     row.first.wait_for()
-    page.get_by_label("Search").fill(body["merchant_reference"])
+    page.get_by_label("Search", exact=True).fill(body["merchant_reference"])
     page.wait_for_url("**/console/m/*/requests?q=*")
     row.get_by_role("link", name="/api/v1/payouts").first.click()
     page.wait_for_url("**/console/m/*/requests/*-*")

@@ -1,8 +1,6 @@
 """If any process is killed at any moment, nothing is lost and nothing happens twice. Real processes, SIGKILL, under load."""
 
 import contextlib
-import os
-import signal
 import threading
 import uuid
 from collections.abc import Iterator
@@ -44,7 +42,9 @@ def kill(supervisor: psutil.Process, victim: str, redis_url: str) -> None:
         client.flushall()
         client.close()
         return
-    os.kill(process_of(supervisor, victim).pid, signal.SIGKILL)
+    process = process_of(supervisor, victim)
+    process.kill()
+    process.wait(60)  # otherwise it could be found again, and killed in place of another
 
 
 @dataclass

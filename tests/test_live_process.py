@@ -89,7 +89,8 @@ def test_webhooks_that_no_running_process_takes_come_again(
     psp.advance("1h")
     arrived = psp.webhooks
     assert arrived.types == ["payout.created", "payout.succeeded"]
-    assert (tmp_path / "got").read_text().splitlines() == [f"/webhooks {one.id}" for one in arrived]
+    # Retries come in any order.
+    assert {*(tmp_path / "got").read_text().splitlines()} == {f"/webhooks {one.id}" for one in arrived}
 
 
 def test_a_second_process_has_an_endpoint_of_its_own(psp: World, start: Callable[..., LiveProcess], tmp_path: Path) -> None:

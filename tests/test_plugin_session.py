@@ -43,7 +43,11 @@ class Run:
         env |= {"DATABASE_URL": "postgresql://127.0.0.1:1/shop", "REDIS_URL": "redis://127.0.0.1:1", **variables}
         command = [*prefix, sys.executable, "-m", "pytest", *QUIET, "-p", "no:cacheprovider", *arguments]
         self._log = (folder / "pytest.log").open("w+b")
-        self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=self._log, stderr=self._log)
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=self._log, stderr=self._log,
+            # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would this process.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
         self.seen: dict[int, psutil.Process] = {}
 
     def remember(self) -> None:

@@ -169,7 +169,7 @@ async def test_a_run_interrupted_between_chunks_resumes_and_reports_the_whole_ru
     sales = SalesService(units_of_work())
     write, chunks = runner.write, iter(range(1, 4))
 
-    async def write_or_fail(conn: Any, units: Sequence[UnitOfWork]) -> None:
+    async def write_or_fail(conn: Any, units: Sequence[UnitOfWork], **_: Any) -> None:
         await write(conn, units)
         if next(chunks) == 3:
             raise MemoryError

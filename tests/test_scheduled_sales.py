@@ -184,7 +184,7 @@ async def test_an_advance_that_fails_while_it_pays_continues_and_pays_once(
     reconcile(world, **{sell(world, user_id, "30"): "APPROVED"})
     write, calls = runner.write, iter(range(1, 9))
 
-    async def write_or_fail(conn: Any, units: Sequence[UnitOfWork]) -> None:
+    async def write_or_fail(conn: Any, units: Sequence[UnitOfWork], **_: Any) -> None:
         await write(conn, units)
         if next(calls) == 2:
             raise MemoryError

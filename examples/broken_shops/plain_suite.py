@@ -3,13 +3,39 @@
 `variants.py` puts them into each broken shop, in place of the shop's own tests.
 """
 
+import threading
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
 
 from psp_sandbox.testing import World
 
 if TYPE_CHECKING:
     from examples.shop.tests.conftest import Shop
+
+BUSY_SECONDS: Final = 0.1
+"""How long a request waits for the one before. All webhooks of a payout take less time than the answer that explore delays."""
+
+
+@pytest.fixture(autouse=True)
+def one_request_at_a_time(shop: "Shop", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the shop finish its request before it takes the next, like many servers of developers.
+
+    So the webhooks of a payout come after the answer, and no test sees that they may be faster.
+    """
+    free, serve = threading.Lock(), type(shop).__call__
+
+    def serve_alone(shop: "Shop", environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        is_alone = free.acquire(timeout=BUSY_SECONDS)
+        try:
+            return serve(shop, environ, start_response)
+        finally:
+            if is_alone:
+                free.release()
+
+    monkeypatch.setattr(type(shop), "__call__", serve_alone)
 
 
 def test_each_run_pays_what_is_new(psp: World, shop: "Shop") -> None:
