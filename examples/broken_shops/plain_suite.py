@@ -4,6 +4,7 @@
 """
 
 import threading
+import time
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -15,8 +16,8 @@ from psp_sandbox.testing import World
 if TYPE_CHECKING:
     from examples.shop.tests.conftest import Shop
 
-BUSY_SECONDS: Final = 0.1
-"""How long a request waits for the one before. All webhooks of a payout take less time than the answer that explore delays."""
+BUSY_SECONDS: Final = 0.2
+"""How long after its start a request is waited for: not as long as explore delays an answer until its webhooks have arrived."""
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +27,13 @@ def one_request_at_a_time(shop: "Shop", monkeypatch: pytest.MonkeyPatch) -> None
     So the webhooks of a payout come after the answer, and no test sees that they may be faster.
     """
     free, serve = threading.Lock(), type(shop).__call__
+    busy_until = 0.0
 
     def serve_alone(shop: "Shop", environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        is_alone = free.acquire(timeout=BUSY_SECONDS)
+        nonlocal busy_until
+        is_alone = free.acquire(timeout=max(0.0, busy_until - time.monotonic()))
+        if is_alone:
+            busy_until = time.monotonic() + BUSY_SECONDS
         try:
             return serve(shop, environ, start_response)
         finally:

@@ -121,8 +121,8 @@ async def explain_payout(calling: Calling, payout_id: PayoutId) -> Result:
     its webhooks. get_payout has the data behind it.
     """
     psp = calling.psp
-    payout, timeline, due, events = await asyncio.gather(
-        psp.payouts.get(payout_id),
+    payout = await psp.payouts.get(payout_id)  # first, so that a wrong id has one error: that there is no such payout
+    timeline, due, events = await asyncio.gather(
         psp.payouts.timeline(payout_id),
         psp.clock.due(payout_id=payout_id),
         first(psp.events.list(payout_id=payout_id, limit=_MOST_EVENTS + 1), _MOST_EVENTS),
