@@ -16,7 +16,7 @@ from psp_sandbox.testing import World
 if TYPE_CHECKING:
     from examples.shop.tests.conftest import Shop
 
-BUSY_SECONDS: Final = 0.2
+BUSY_SECONDS: Final = 0.1
 """How long after its start a request is waited for: not as long as explore delays an answer until its webhooks have arrived."""
 
 

@@ -93,9 +93,11 @@ def _books_statuses(difference: Difference, names: Names) -> frozenset[str]:
 
 
 def _is_given_up(difference: Difference, names: Names) -> bool:
-    """Whether the books say that nothing is paid, and the provider has the payout."""
-    is_booked = difference.books_status is not None and difference.psp_status is not None
-    return is_booked and _books_statuses(difference, names) <= UNPAID - {difference.psp_status}
+    """Whether the books say that nothing is paid, or that the money was given back, and the provider has the payout."""
+    if difference.books_status is None or difference.psp_status is None:
+        return False
+    is_given_back = difference.psp_status not in UNPAID and difference.books_spent == "0.00"  # whatever status came later
+    return is_given_back or _books_statuses(difference, names) <= UNPAID - {difference.psp_status}
 
 
 def _of_write(
