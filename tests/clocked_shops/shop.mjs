@@ -27,7 +27,9 @@ const database = Pool && new Pool({ max: 4, connectionTimeoutMillis: 10_000, que
 
 function ask(url) {
   return new Promise((resolve, reject) => {
-    const request = get(url, { agent, timeout: 10_000 }, async (response) => resolve((await response.toArray()).join("")));
+    const request = get(url, { agent, timeout: 10_000 }, (response) =>
+      response.toArray().then((parts) => resolve(parts.join("")), reject),
+    );
     request.on("timeout", () => request.destroy(new Error("the upstream timed out"))).on("error", reject);
   });
 }

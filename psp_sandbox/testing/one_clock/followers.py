@@ -80,7 +80,8 @@ class Move:
         """Let the application finish what it does, and begin to handle no further requests."""
         self._clock.hold_requests(_MAX_STEP_SECONDS)
         try:
-            if not self._rest(1, _MAX_STEP_SECONDS):
+            # Work may be on its way from one thread to another for a moment.
+            if self._is_active() and not self._rest(_QUIET_SAMPLES_BETWEEN, _MAX_STEP_SECONDS):
                 self._unanswered = self._clock.open_requests()
             yield
         finally:
@@ -92,11 +93,13 @@ class Move:
         while quiet < samples:
             if time.monotonic() > ends:
                 return False
-            is_quiet = not (self._is_busy() or self._has_due_wait() or self._asks() or self._runs())
-            quiet = quiet + 1 if is_quiet else 0
+            quiet = 0 if self._is_active() else quiet + 1
             if quiet < samples:
                 time.sleep(_PAUSE_SECONDS)
         return True
+
+    def _is_active(self) -> bool:
+        return self._is_busy() or self._has_due_wait() or self._asks() or self._runs()
 
     def _asks(self) -> bool:
         found = self._clock.open_requests().items()

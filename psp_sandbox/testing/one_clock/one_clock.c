@@ -47,7 +47,7 @@ struct clocks {
 static struct clocks *clocks;
 static struct process *self;
 /* By file: whether it is a connection that this process has opened, or has accepted, and whether an answer is awaited there. */
-static char is_client[FILES], is_served[FILES], is_open[FILES];
+static char is_client[FILES], is_served[FILES], is_open[FILES], tickets[FILES];
 
 #define REAL(name) \
     static __typeof__(&name) real; \
@@ -227,7 +227,24 @@ static void answered(int file) {
         __atomic_sub_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
 }
 
-/* Wait for one connection. A TLS connection's first answer is not the one to the request, so it is awaited again. */
+/* A server of TLS 1.3 sends tickets when the client has finished the handshake, before it answers the request that came along. */
+enum { NO_TICKETS, TICKETS, REST_OF_TICKETS };
+enum { CHANGE_CIPHER_SPEC = 20, APPLICATION_DATA = 23, RECORD_HEADER = 5 };
+
+static void sent(int file, const char *data, size_t size) {
+    asked(file);
+    if (size && file < FILES && is_client[file] && *data == CHANGE_CIPHER_SPEC) tickets[file] = TICKETS;
+}
+
+static void received(int file, const char *data, ssize_t size) {
+    int awaited = data && size > 0 && file < FILES ? tickets[file] : NO_TICKETS;
+    if (awaited) tickets[file] = NO_TICKETS;
+    if (awaited == TICKETS && size == RECORD_HEADER) tickets[file] = REST_OF_TICKETS;
+    if (awaited == REST_OF_TICKETS || (awaited == TICKETS && *data == APPLICATION_DATA)) return;
+    answered(file);
+}
+
+/* Wait for one connection. What it has sent so far, such as a handshake's part, was not the answer. */
 static int awaited(int file) {
     if (!is_connection(file)) return 0;
     if (file < FILES && is_client[file]) asked(file);
@@ -359,7 +376,7 @@ int connect(int file, const struct sockaddr *peer, socklen_t size) {
 int close(int file) {
     REAL(close);
     answered(file);
-    if (file >= 0 && file < FILES) is_client[file] = is_served[file] = 0;
+    if (file >= 0 && file < FILES) is_client[file] = is_served[file] = tickets[file] = 0;
     return real(file);
 }
 
@@ -394,44 +411,36 @@ static int is_held(int file, int flags) {
     }
 }
 
-#define SENDS(name, parameters, arguments) \
+#define SENDS(name, parameters, arguments, data, size) \
     ssize_t name parameters { \
         REAL(name); \
-        ssize_t sent = real arguments; \
-        if (sent > 0) asked(file); \
-        return sent; \
+        ssize_t count = real arguments; \
+        if (count > 0) sent(file, data, size); \
+        return count; \
     }
-#define RECEIVES(name, parameters, arguments, flags) \
+#define RECEIVES(name, parameters, arguments, data, flags) \
     ssize_t name parameters { \
         REAL(name); \
         if (is_held(file, flags)) return -1; \
-        ssize_t received = real arguments; \
-        if (received >= 0 || (errno != EAGAIN && errno != EINTR)) answered(file); \
-        return received; \
+        ssize_t count = real arguments; \
+        if (count >= 0 || (errno != EAGAIN && errno != EINTR)) received(file, data, count); \
+        return count; \
     }
-SENDS(send, (int file, const void *data, size_t size, int flags), (file, data, size, flags))
-SENDS(sendmsg, (int file, const struct msghdr *message, int flags), (file, message, flags))
-SENDS(write, (int file, const void *data, size_t size), (file, data, size))
-SENDS(writev, (int file, const struct iovec *parts, int count), (file, parts, count))
-RECEIVES(recv, (int file, void *data, size_t size, int flags), (file, data, size, flags), flags)
-RECEIVES(recvmsg, (int file, struct msghdr *message, int flags), (file, message, flags), flags)
-RECEIVES(read, (int file, void *data, size_t size), (file, data, size), 0)
-RECEIVES(readv, (int file, const struct iovec *parts, int count), (file, parts, count), 0)
-
-ssize_t sendto(int file, const void *data, size_t size, int flags, const struct sockaddr *peer, socklen_t length) {
-    REAL(sendto);
-    ssize_t sent = real(file, data, size, flags, peer, length);
-    if (sent > 0) asked(file);
-    return sent;
-}
-
-ssize_t recvfrom(int file, void *restrict data, size_t size, int flags, struct sockaddr *restrict peer, socklen_t *restrict length) {
-    REAL(recvfrom);
-    if (is_held(file, flags)) return -1;
-    ssize_t received = real(file, data, size, flags, peer, length);
-    if (received >= 0 || (errno != EAGAIN && errno != EINTR)) answered(file);
-    return received;
-}
+SENDS(send, (int file, const void *data, size_t size, int flags), (file, data, size, flags), data, size)
+SENDS(sendmsg, (int file, const struct msghdr *message, int flags), (file, message, flags),
+      message->msg_iov->iov_base, message->msg_iov->iov_len)
+SENDS(write, (int file, const void *data, size_t size), (file, data, size), data, size)
+SENDS(writev, (int file, const struct iovec *parts, int length), (file, parts, length), parts->iov_base, parts->iov_len)
+SENDS(sendto, (int file, const void *data, size_t size, int flags, const struct sockaddr *peer, socklen_t length),
+      (file, data, size, flags, peer, length), data, size)
+RECEIVES(recv, (int file, void *data, size_t size, int flags), (file, data, size, flags), data, flags)
+RECEIVES(recvmsg, (int file, struct msghdr *message, int flags), (file, message, flags),
+         message->msg_iovlen ? message->msg_iov->iov_base : NULL, flags)
+RECEIVES(read, (int file, void *data, size_t size), (file, data, size), data, 0)
+RECEIVES(readv, (int file, const struct iovec *parts, int length), (file, parts, length), length > 0 ? parts->iov_base : NULL, 0)
+RECEIVES(recvfrom,
+         (int file, void *restrict data, size_t size, int flags, struct sockaddr *restrict peer, socklen_t *restrict length),
+         (file, data, size, flags, peer, length), data, flags)
 
 /* An absolute time is one of the moved clocks; the kernel needs the host's. These waits do not end early. */
 
