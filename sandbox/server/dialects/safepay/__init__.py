@@ -1,4 +1,4 @@
-"""Safepay Raast, as documented in September 2026: payouts in rupees, at `/raastwire`. See docs/dialects/safepay.md."""
+"""Safepay Raast, as documented in September 2026: payouts in rupees, at `/raastwire`. See docs/safepay.md."""
 
 from collections.abc import Sequence
 from typing import Final
