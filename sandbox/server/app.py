@@ -53,6 +53,7 @@ from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
 from sandbox.users.wallets import WalletService
+from sandbox.webhooks.attempts import AttemptService
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.delivery.receiver_time import receiver_time
@@ -173,6 +174,7 @@ def create_app(settings: Settings) -> Application:
         RecoveryService(work),
         services.secrets,
         services.deliveries,
+        AttemptService(),
         DeliveryExplainer(journal),
         ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers, translator)),
         MerchantService(work, box, endpoints, settings.ipn_url),
