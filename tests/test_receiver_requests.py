@@ -161,7 +161,7 @@ def cure(name: str, signing: str = "v1") -> Cure:
     return shown(StoredFinding(name, "passed", None, None, ""), signing).cure
 
 
-@pytest.mark.parametrize("signing", ["v1", "v1a", "stripe", "github"])
+@pytest.mark.parametrize("signing", ["v1", "v1a", "stripe", "github", "safepay"])
 def test_every_check_has_a_cure_in_five_languages_and_the_python_code_is_valid(signing: str) -> None:
     for name in NAMES:
         found = cure(name, signing)
