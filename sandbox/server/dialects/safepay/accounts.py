@@ -185,9 +185,7 @@ class AccountApi:
             parameter("alias_value", "The alias.", type="string", minLength=1, maxLength=64),
         ),
     )  # fmt: skip
-    async def get_account_info(
-        self, request: Request, aggregator_id: str, body: AccountInfoBody
-    ) -> Envelope[AccountInfo]:
+    async def get_account_info(self, request: Request, aggregator_id: str, body: AccountInfoBody) -> Envelope[AccountInfo]:
         given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
         given |= request.query
         if "iban" not in given and "alias_type" not in given:
