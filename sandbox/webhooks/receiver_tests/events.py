@@ -177,8 +177,8 @@ class Forge:
         return encode(event) if self.wire is None else self.wire.body(event)
 
     def payout_id(self, event: Json) -> str:
-        """Return the id of an event's payout, as the receiver knows it."""
-        id_: str = event["data"]["id"]
+        """Return the id of an event's payout, as the receiver knows it. It means nothing for events of other objects."""
+        id_: str = event["data"].get("id", "")
         return id_ if self.wire is None else self.wire.payout_id(id_)
 
     def kinds(self) -> list[EventType]:
