@@ -1,8 +1,10 @@
 """A page being built: the session, the API calls that it makes, and the response."""
 
+import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -25,6 +27,10 @@ PAGE_SIZE: Final = 25
 MAX_PARTS: Final = 20
 """Maximum number of parts of a search without a match that a page skips."""
 MAX_SHOWN_COMMANDS: Final = 12
+TOKEN_MARK: Final = f"token-{secrets.token_hex(16)}"
+"""Stands for the token of forms in a page that is built for several consoles."""
+KEY_MARK: Final = f"key-{secrets.token_hex(16)}"
+"""Stands for the beginning of idempotency keys in a page that is built for several consoles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,11 @@ class View:
     """The commands that show what the page shows."""
     others: Sequence[Visitor] = ()
     """On the sign-in page: the sessions that the browser has."""
+    is_shared: bool = False
+    """Whether the page is built for several consoles. It then has marks in place of tokens and idempotency keys."""
+    html: str | None = None
+    """The page, once it is rendered."""
+    _keys: Iterator[int] = field(default_factory=count)
 
     @property
     def session(self) -> Session:
@@ -217,7 +228,12 @@ class View:
 
     def new_key(self) -> str:
         """Return an idempotency key for a form. Submitting the same form twice then has its effect once."""
-        return str(uuid.uuid4())
+        return f"{KEY_MARK}-{next(self._keys)}" if self.is_shared else str(uuid.uuid4())
+
+    @property
+    def token(self) -> str:
+        """The token of the page's forms."""
+        return TOKEN_MARK if self.is_shared else self.session.token
 
     def with_query(self, **changes: str | None) -> str:
         """Return the page's URL with changed query parameters; None removes one."""
@@ -234,7 +250,7 @@ class View:
         clock = None
         if self.merchant_id:
             clock = await self.call_if_found("get_clock", shown=False)
-        html = self.kit.templates.get_template(template).render(
+        html = self.html = self.kit.templates.get_template(template).render(
             view=self,
             session=self.session,
             merchant_name=self.visitor.merchant_name,
