@@ -344,6 +344,7 @@ const keys = {
   "/": () => (document.querySelector("main input[type=search]") || document.querySelector("main input:not([type=hidden])"))?.focus(),
   f: () => document.getElementById("find")?.focus(),
   n: () => document.querySelector("[data-new]")?.click(),
+  t: () => tail?.querySelector("summary").click(),
   j: () => move(1),
   k: () => move(-1),
   "]": () => document.querySelector('[data-page="next"]')?.click(),
