@@ -50,8 +50,10 @@ def running(psp: World, live_app: StartApp, tmp_path: Path) -> Running:
 @pytest.fixture
 def psp_books(running: Running) -> list[tuple[str, str, str, Decimal]]:
     """Return the shop's books for `pytest --psp-explore`: request id, status, amount, and what was spent."""
-    rows = running.shop.payouts()
-    return [(row["request_id"], row["status"], row["amount"], sum(map(Decimal, row["spent"].split(",")))) for row in rows]
+    return [
+        (row["request_id"], row["status"], row["amount"], sum(map(Decimal, row["spent"].split(",")), Decimal(0)))
+        for row in running.shop.payouts()
+    ]
 
 
 @pytest.fixture
