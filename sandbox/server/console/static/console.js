@@ -319,8 +319,8 @@ document.addEventListener("click", async (event) => {
 
 for (const kind of ["pointerover", "focusin"]) {
   document.addEventListener(kind, (event) => {
-    const mark = event.target.closest?.(".trace .mark, .trace .lane-name a");
-    const detail = mark?.closest("[data-region]").querySelector(".trace-detail");
+    const mark = event.target.closest?.("svg a");
+    const detail = mark?.closest("[data-region]")?.querySelector(".trace-detail");
     if (detail) detail.textContent = mark.querySelector("title").textContent;
   });
 }
