@@ -63,6 +63,10 @@ def test_payouts_are_counted_by_status_and_failure_code_and_the_balance_follows_
         {"failure_code": "ACCOUNT_CLOSED", "count": 2, "amount": "5.50"},
         {"failure_code": "BANK_REJECTED", "count": 1, "amount": "4.00"},
     ]
+    bank = {"bank_code": "HBL", "wallet_code": None}
+    assert payouts["by_destination_and_code"] == [
+        {**bank, "failure_code": "ACCOUNT_CLOSED", "count": 2}, {**bank, "failure_code": "BANK_REJECTED", "count": 1},
+    ]  # fmt: skip
     assert [(one["status"], one["count"]) for one in payouts["open"] if one["count"]] == [("PENDING", 1)]
     points = found["balance"]["points"]
     entries = world.get("/api/v1/balance/history", limit=100).json()["data"]

@@ -241,7 +241,7 @@ function withEnd(account, end) {
 document.addEventListener("input", (event) => {
   const form = event.target.form;
   if (form && event.target.dataset.fill) fill(form, JSON.parse(event.target.dataset.fill));
-  if (form?.matches("[data-search]")) search(form);
+  if (form?.matches("[data-search]") && event.target.name) search(form);
   if (form?.dataset.fragment) fetchFragment(form);
   if (form?.dataset.command) fetchCommand(form);
 });
