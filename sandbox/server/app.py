@@ -37,7 +37,7 @@ from sandbox.server.console.app import Console
 from sandbox.server.dialects.dialect import Services, load_dialects
 from sandbox.server.dialects.openapi import DialectDocs
 from sandbox.server.dialects.registration import BUILT_IN
-from sandbox.server.dialects.rendering import EventTranslator
+from sandbox.server.dialects.rendering import EventTranslator, wire_formats
 from sandbox.server.dialects.routing import DialectRouting
 from sandbox.server.docs.api import DocsApi
 from sandbox.server.docs.guide_api import GuideApi
@@ -120,8 +120,8 @@ def create_app(settings: Settings) -> Application:
     payout_reads = PayoutReads()
     clock = ClockService(work, advancer, summaries.add_clock_advance)
     receivers = receiver_time(settings.clock_folder)
-    receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
     dialects = load_dialects(BUILT_IN, settings.dialects)
+    receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes, wire_formats(dialects))
     translator = EventTranslator(dialects)
     services = Services(
         work=work,

@@ -35,7 +35,7 @@ from sandbox.webhooks.endpoints.service import MAX_ENDPOINTS
 
 _encode: Final = msgspec.json.Encoder().encode
 _KNOWN: Final = (*MAPPING.documented["events"], *MAPPING.documented["other_events"])
-_WIRE_TYPE: Final[Mapping[str, str]] = {str(name): event_type(state) for state, name in EVENT_OF.items()} | {
+WIRE_TYPES: Final[Mapping[str, str]] = {str(name): event_type(state) for state, name in EVENT_OF.items()} | {
     REINITIATED: event_type("PENDING")
 }
 """Native event type → wire event type; empty if the event is not sent."""
@@ -295,7 +295,7 @@ class WebhookApi:
             endpoint_token=prefixed("wh", one.endpoint_id),
             aggregator_id=aggregator_of(merchant_id),
             event_id=prefixed("txnlog", one.event_id),
-            type=_WIRE_TYPE[one.event_type],
+            type=WIRE_TYPES[one.event_type],
             status=MAPPING.deliveries[one.status],
             attempts=one.attempt_count,
             last_error=error,
@@ -327,7 +327,7 @@ def _is_ours(endpoint: Endpoint) -> bool:
 
 
 def _passes(one: Delivery, query: Mapping[str, str]) -> bool:
-    wire_type = _WIRE_TYPE.get(one.event_type, "")
+    wire_type = WIRE_TYPES.get(one.event_type, "")
     is_named = not query.get("delivery_id") or native("whd", query["delivery_id"]) == one.id
     return bool(wire_type) and query.get("type", wire_type) == wire_type and is_named
 
@@ -340,7 +340,7 @@ def _require_known(patterns: Sequence[str]) -> None:
 
 
 def _native_types(patterns: Sequence[str]) -> list[str]:
-    return [name for name, wire_type in _WIRE_TYPE.items() if wire_type and includes(patterns, wire_type)]
+    return [name for name, wire_type in WIRE_TYPES.items() if wire_type and includes(patterns, wire_type)]
 
 
 def _webhook(merchant_id: str, endpoint: Endpoint) -> Webhook:
