@@ -5,24 +5,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from psp_sandbox.testing.explore.causes import cure
 from psp_sandbox.testing.explore.results import Cause, Verdict
-from psp_sandbox.testing.process import Address, SandboxProcess
+from psp_sandbox.testing.process import Address
 from tests.harness.code_blocks import ROOT
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Address]:
-    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
-    process = SandboxProcess()
-    yield process.start()
-    process.stop()
-
 
 SUITE = """
 import json, os, pathlib, sys, urllib.request

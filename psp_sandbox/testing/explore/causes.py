@@ -11,12 +11,6 @@ from psp_sandbox.testing.explore.books import UNPAID, Names, statuses_of
 from psp_sandbox.testing.explore.points import Point, body_of, reference_in
 from psp_sandbox.testing.explore.results import At, Cause, Difference, Kind
 
-_STATUS_OF: Final[Mapping[str, str]] = {
-    "payout.requested": "REQUESTED", "payout.created": "PENDING", "payout.processing": "PROCESSING", "payout.retrying": "RETRY",
-    "payout.on_hold": "ON_HOLD", "payout.in_review": "IN_REVIEW", "payout.succeeded": "SUCCESS", "payout.failed": "FAILED",
-    "payout.cancelled": "CANCELLED", "payout.rejected": "REJECTED", "payout.returned": "RETURNED",
-    "payout.reinitiated": "PENDING",
-}  # fmt: skip
 _PASSED: Final = frozenset({"REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW"})
 _REPEATS: Final = (Kind.TWICE, Kind.KILLED_BEFORE_ANSWER)
 """After these, the same event has arrived twice."""
@@ -77,7 +71,7 @@ def _of_point(
     if point.kind is Kind.TWICE:
         return Cause.APPLIED_TWICE
     if point.at is At.EVENT:
-        late = _STATUS_OF.get(point.match[0])
+        late = point.match[-1]
         return Cause.OLDER_OVER_NEWER if any(late in _books_statuses(one, names) for one in found) else Cause.EVENT_LOST
     if point.at is At.READ and not any(_is_behind(one, names) for one in found):
         return Cause.GAVE_UP_ON_PAID

@@ -68,6 +68,8 @@ class Event:
     type: str
     payout_id: str | None
     at: datetime
+    status: str | None = None
+    """The status that the payout changed to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Point:
     place: str
     kind: Kind
     match: tuple[str, ...] = ()
-    """Of a call: method and path; of an event: its type; of a status: the status."""
+    """Of a call: method and path; of an event: its type and the status that it led to; of a status: the status."""
     skip: int = 0
     """How many of what matches comes before."""
     gap_ms: int = 0
@@ -127,7 +129,10 @@ def recording_of(bundle: Mapping[str, Any], key_id: str) -> Recording:
     payouts = sorted(rows_of(bundle, "payouts"), key=lambda row: str(row["id"]))
     return Recording(
         tuple(_calls(bundle["journal"]["calls"], key_id, events.values(), delivered)),
-        tuple(Event(row["type"], row["payout_id"], datetime.fromisoformat(row["created_at"])) for row in delivered),
+        tuple(
+            Event(row["type"], row["payout_id"], datetime.fromisoformat(row["created_at"]), row["to_status"])
+            for row in delivered
+        ),
         tuple(str(row["status"]) for row in payouts),
     )
 
@@ -204,7 +209,8 @@ def _of_events(events: Sequence[Event], can_restart: bool) -> Iterator[Point]:
         for kind in (*OF_EVENTS, *(OF_RESTARTS if can_restart else ())):
             if kind is not Kind.OUT_OF_ORDER or successor is not None:
                 gap = 0 if successor is None else int((successor.at - event.at).total_seconds() * 1000)
-                yield Point(At.APPLICATION if kind in OF_RESTARTS else At.EVENT, place, kind, (event.type,), skip, gap)
+                match = (event.type,) if event.status is None else (event.type, event.status)
+                yield Point(At.APPLICATION if kind in OF_RESTARTS else At.EVENT, place, kind, match, skip, gap)
 
 
 def _of_statuses(statuses: Sequence[str]) -> Iterator[Point]:
