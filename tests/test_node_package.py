@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.harness.code_blocks import blocks_of
-from tests.harness.node_package import PACKAGE, ROOT, Node, built_package, environment
+from tests.harness.node_package import PACKAGE, ROOT, Node, built_package, environment, run
 from tests.harness.programs import needs
 from tests.harness.waiting import until
 
@@ -314,6 +314,28 @@ def test_the_shops_tests_pass(outcomes: dict[str, str]) -> None:
     own = {name: outcome for name, outcome in outcomes.items() if name.startswith("shop: ")}
     assert len(own) == 17
     assert set(own.values()) == {"passed"}, own
+
+
+def test_psp_explore_tries_the_shops_own_tests_with_a_merchant_each(node: Node, tmp_path: Path) -> None:
+    project = node.project(tmp_path / "project")
+    for name, replacements in (("shop", []), ("no_ordering", MISTAKES["no_ordering"][2])):
+        _copy_shop(project / name)
+        for changed, text, new_text in replacements:
+            source = (project / name / changed).read_text()
+            (project / name / changed).write_text(source.replace(text, new_text))
+    explored = run(
+        "psp", "run", "--ephemeral", "--", "psp", "explore", "--own-merchants", "--status", "REFUSED=NONE", "--status",
+        "UNSENT=NONE", "--point", "payout.processing#1:out_of_order", "--json", "--", node.program("vitest"), "run",
+        "shop/test/paying.test.js", "no_ordering/test/paying.test.js", cwd=project,
+    )  # fmt: skip
+    assert explored.returncode == 1, explored.stderr
+    found = json.loads(explored.stdout)
+    verdicts: dict[str, set[str]] = {}
+    for point in found["points"]:
+        verdicts.setdefault(point["test"].partition("/")[0], set()).add(point["verdict"])
+    assert verdicts["shop"] <= {"right", "refused"}, found["points"]
+    assert "wrong" in verdicts["no_ordering"], found["points"]
+    assert [one["test"].partition(" > ")[2] for one in found["left_out"]] == ["what is not an amount is refused"] * 2
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -32,8 +32,11 @@ class Node:
         self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of the package's node_modules, and return what it did."""
-        program = str(self.folder / "node_modules/.bin" / command[0])
-        return _run(program, *command[1:], cwd=cwd or self.folder, env=env)
+        return run(self.program(command[0]), *command[1:], cwd=cwd or self.folder, env=env)
+
+    def program(self, name: str) -> str:
+        """Return the path of a program of the package's node_modules."""
+        return str(self.folder / "node_modules/.bin" / name)
 
     def project(self, folder: Path) -> Path:
         """Return a new project that has the published files of the package, and its Vitest and Jest."""
@@ -54,7 +57,8 @@ def environment(**changed: str) -> dict[str, str]:
     return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "NO_COLOR": "1", "CI": "1"} | changed
 
 
-def _run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program, and return what it did."""
     return subprocess.run(
         command, cwd=cwd, env=env or environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS,
         check=False,
@@ -64,17 +68,17 @@ def _run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subp
 @contextmanager
 def built_package(copy: Path) -> Iterator[Node]:
     """Install and build a copy of the package in a folder. Skips the test if npm reaches no registry."""
-    version = _run("node", "--version", cwd=ROOT).stdout.strip().removeprefix("v")
+    version = run("node", "--version", cwd=ROOT).stdout.strip().removeprefix("v")
     if int(version.split(".")[0]) < 20:
         pytest.skip(f"Node 20 or newer is needed, not {version}")
     folder = copy / "clients/typescript"
     shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns(*_BUILT))
     shutil.copytree(ROOT / "openapi", copy / "openapi", ignore=shutil.ignore_patterns("__pycache__"))
-    installed = _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", cwd=folder)
+    installed = run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", cwd=folder)
     if installed.returncode and _NO_REGISTRY.search(installed.stderr):
         pytest.skip("npm reaches no registry, so the package's development tools cannot be installed")
     assert installed.returncode == 0, installed.stderr
-    packed = _run("npm", "pack", cwd=folder)
+    packed = run("npm", "pack", cwd=folder)
     assert packed.returncode == 0, packed.stdout + packed.stderr
     yield Node(folder, folder / packed.stdout.strip().splitlines()[-1])
     shutil.rmtree(copy, ignore_errors=True)
