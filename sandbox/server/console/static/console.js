@@ -244,7 +244,7 @@ function withEnd(account, end) {
 document.addEventListener("input", (event) => {
   const form = event.target.form;
   if (form && event.target.dataset.fill) fill(form, JSON.parse(event.target.dataset.fill));
-  if (form?.matches("[data-search]")) search(form);
+  if (form?.matches("[data-search]") && event.target.name) search(form);
   if (form?.dataset.fragment) fetchFragment(form);
   if (form?.dataset.command) fetchCommand(form);
 });
@@ -322,8 +322,8 @@ document.addEventListener("click", async (event) => {
 
 for (const kind of ["pointerover", "focusin"]) {
   document.addEventListener(kind, (event) => {
-    const mark = event.target.closest?.(".trace .mark, .trace .lane-name a");
-    const detail = mark?.closest("[data-region]").querySelector(".trace-detail");
+    const mark = event.target.closest?.("svg a");
+    const detail = mark?.closest("[data-region]")?.querySelector(".trace-detail");
     if (detail) detail.textContent = mark.querySelector("title").textContent;
   });
 }
