@@ -273,6 +273,14 @@ def test_wait_for_gets_a_response_to_every_held_request(stack: tuple[Stack, Path
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
 
 
+@pytest.mark.slow
+def test_consoles_show_every_payout(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "consoles", "--consoles", "4", "--merchants", "2", "--seconds", "1", "--rounds", "1")
+    assert found["not_shown"] == 0
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+    assert found["api_cpu_percent"]["without"] > 0
+
+
 def test_wait_for_refuses_more_held_requests_than_the_rate_allows(stack: tuple[Stack, Path]) -> None:
     result = CliRunner().invoke(
         create_app(), ["bench", "wait-for", "--rate", "1", "--held", "21", "--ready-file", str(stack[1])]

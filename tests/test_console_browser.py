@@ -129,6 +129,47 @@ def test_a_payout_created_through_the_api_appears_without_reloading(world: World
     assert page.evaluate("window.isSamePage")
 
 
+def test_a_region_in_use_stays_and_shows_the_newest_once_it_is_free(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console", world.api_key)
+    page.locator("body[data-listening]").wait_for()
+    section = page.locator("#status-chart")
+    section.get_by_text("As a table").click()
+    world.create_payout("0001")
+    page.wait_for_function("() => waiting.has('status-chart')")
+    section.locator("details[open]").wait_for()
+    section.get_by_text("As a table").click()
+    section.locator(".bars").get_by_text("SUCCESS", exact=True).wait_for()
+
+
+def test_screen_readers_hear_of_new_rows_together_and_later(world: World, browsing: Browsing) -> None:
+    for _ in range(2):
+        world.create_payout("0004")
+    page = browsing.open("/console/payouts", world.api_key)
+    page.locator("body[data-listening]").wait_for()
+    heard = page.evaluate_handle(
+        "() => { const heard = []; new MutationObserver(() => heard.push(document.getElementById('news').textContent))"
+        ".observe(document.getElementById('news'), { childList: true }); return heard; }"
+    )
+    for _ in range(3):
+        created = world.create_payout("0004")
+        page.get_by_role("row").filter(has_text=created["merchant_reference"]).wait_for()
+    page.wait_for_function("heard => heard.length > 0", arg=heard)
+    assert re.fullmatch(r"[1-9]\d* new or changed rows?", heard.evaluate("heard => heard[0]"))
+    assert len(heard.evaluate("heard => heard")) < 3
+    assert page.locator("main [aria-live], main [role=log]").count() == 0, "nothing else is read out"
+
+
+def test_the_tail_shows_what_happens_on_every_page_while_it_is_open(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/world/settings", world.api_key)
+    page.locator("#tail-box summary").press("Enter")
+    created = world.create_payout("0001")
+    page.locator("#tail").get_by_text("payout.succeeded").wait_for()
+    check_accessibility(page)
+    page.get_by_role("link", name="Catalogue").click()
+    page.locator("#tail").get_by_role("link", name=created["merchant_reference"]).first.click()
+    page.wait_for_url(f"**/payouts/{created['id']}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["/console/sign-in", "/console/merchants", "/console/no-such-page"])
 def test_pages_outside_of_a_merchant(world: World, browsing: Browsing, path: str) -> None:

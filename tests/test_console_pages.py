@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 
 import pytest
 
+from sandbox.server.console.page_parts import parts_of
 from sandbox.server.console.pages import PAGES
 from tests.harness.browser import Browsing, check_page
 from tests.harness.console import ConsoleClient
@@ -55,6 +57,46 @@ def test_a_member_can_open_every_page(filled: tuple[World, dict[str, str]]) -> N
     with ConsoleClient(world.stack.api_url) as client:
         client.sign_in(key)
         assert {page: status for page in PATHS if (status := client.get(path_of(page, ids)).status_code) != 200} == {}
+
+
+class Outermost(HTMLParser):
+    """Finds the outermost regions of a page, to compare with: their ids, and how many elements each has."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: dict[str, int] = {}
+        self._open: list[str] = []
+        self._region, self._depth = "", 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if not self._region and "data-region" in dict(attrs):
+            self._region, self._depth = dict(attrs)["id"] or "", len(self._open)
+        if self._region:
+            self.found[self._region] = self.found.get(self._region, 0) + 1
+        if tag not in ("input", "br", "hr", "img", "meta", "link", "use", "rect", "line", "circle", "path", "polyline"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self._region:
+            self.found[self._region] = self.found.get(self._region, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+        if len(self._open) <= self._depth:
+            self._region = ""
+
+
+def test_regions_of_every_page_are_found_whole(filled: tuple[World, dict[str, str]]) -> None:
+    world, ids = filled
+    with ConsoleClient(world.stack.api_url) as client:
+        client.sign_in(world.api_key)
+        for page in (*PATHS, *STATES):
+            html = client.get(path_of(page, ids)).text
+            regions = parts_of(html).regions
+            counts = {name: sum(Outermost(region.html).found.values()) for name, region in regions.items()}
+            assert counts == Outermost(html).found, page
 
 
 def test_another_merchants_ids_show_nothing(filled: tuple[World, dict[str, str]], stack: Stack) -> None:

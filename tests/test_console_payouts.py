@@ -82,9 +82,12 @@ def test_run_now_advances_the_clock_to_what_happens_next(world: World, browsing:
 def test_a_change_appears_without_reloading(world: World, browsing: Browsing) -> None:
     payout_id = create(world, "0004")
     page = browsing.open(f"/console/payouts/{payout_id}", world.api_key)
-    with page.expect_response(lambda response: response.request.headers.get("x-live") == "1"):
-        world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": "SUCCESS"})
+    page.locator("body[data-listening]").wait_for()
+    fetched: list[str] = []
+    page.on("request", lambda request: fetched.append(request.url))
+    world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": "SUCCESS"})
     page.locator(".head .badge", has_text="SUCCESS").wait_for()
+    assert fetched == [], "it is pushed"
 
 
 def test_each_legal_action_has_a_button(world: World, browsing: Browsing) -> None:

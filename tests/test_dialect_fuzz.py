@@ -1,6 +1,7 @@
 """No call of a dialect, however odd, is a 5xx or shows anything of ours, and mixed with native calls the books stay right."""
 
 import json
+import os
 import uuid
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from tests.harness.safepay import IBANS, KEY, Safepay, payout_body
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
+_CASES: Final = int(os.environ.get("PSP_FUZZ_CASES", "120"))
+"""How many odd calls to make. For a long run, set the variable."""
 _TEXT: Final = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=40)
 _JSON: Final = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
@@ -64,7 +67,7 @@ def _check(answer: httpx.Response) -> None:
         assert ours not in answer.text
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=_CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_odd_calls_get_the_dialects_errors(world: World, document: Any, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(document["paths"])))

@@ -85,6 +85,7 @@ def test_the_same_request_id_returns_the_payment_as_it_is_now_also_after_native_
         refused = safepay.call("POST", "/payout", json=other)
         assert (refused.status_code, refused.json()["code"]) == (409, "error.conflict")
         assert set(refused.json()) == {"code", "message"}
+        assert refused.json()["message"].startswith("idempotency error")
     assert safepay.get("/payments")["count"] == "1"
 
 
@@ -134,7 +135,7 @@ def test_wrong_keys_and_other_aggregators_are_refused_as_documented(world: World
         assert Safepay(world).get("/payments", payment_id=token) == {"payments": [], "count": "0"}
 
 
-@pytest.mark.parametrize("path", ["/payments/pm_x", "/payments/7", "/qr-codes", "/refunds", "/payout/x", "/webhooks/wh_x"])
+@pytest.mark.parametrize("path", ["/payments/pm_x", "/payments/7", "/qr-codes", "/refunds", "/payout/x"])
 def test_unknown_paths_and_ids_are_flat_404s(safepay: Safepay, path: str) -> None:
     found = safepay.call("GET", path)
     assert (found.status_code, found.json()["code"]) == (404, "error.not_found")
@@ -190,6 +191,10 @@ def test_titles_are_found_and_refused(safepay: Safepay) -> None:
     assert safepay.call("GET", "/title-fetch/v2", params={"account_number": "1", "bank_name": "x"}).status_code == 400
     info = safepay.get("/account-info", iban=IBANS["0001"], with_title_fetch="true")
     assert (info["servicer_member_id"], info["account_title"]) == ("HABBPKKARTG", found["acctitle"])
+    by_body = safepay.call("GET", "/account-info", json={"iban": IBANS["0001"], "with_title_fetch": True})
+    assert by_body.json()["data"] == info
+    refused = safepay.call("GET", "/account-info")
+    assert (refused.status_code, refused.json()["message"]) == (400, "iban or alias_type and alias_value is required")
     alias = safepay.get("/title-fetch/alias", type="TILL_CODE", value="730001")
     assert alias == safepay.get("/account-info", alias_type="TILL_CODE", alias_value="730001")
     assert safepay.call("GET", "/title-fetch/alias", params={"type": "MOBILE", "value": "730003"}).status_code == 404

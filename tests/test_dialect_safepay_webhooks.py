@@ -126,13 +126,29 @@ def test_a_3xx_or_4xx_is_dead_at_once_and_the_endpoint_stays_enabled(world: Worl
     assert safepay.get(f"/webhooks/{token}")["endpoint"]["enabled"] is True
 
 
+def test_disabling_an_endpoint_makes_its_pending_deliveries_dead_for_good(world: World, receiver: Receiver) -> None:
+    receiver.respond = lambda _: (500, {}, b"")
+    world.post("/sandbox/v1/clock/freeze", {})
+    safepay, token, _ = subscribe(world, receiver, "payment.created")
+    safepay.payout("0004")
+    world.post("/sandbox/v1/clock/advance", {"seconds": 0})
+    until(lambda: safepay.get(f"/webhooks/{token}/deliveries", status="WD_PENDING")["deliveries"][0]["attempts"])
+    for is_enabled in (False, True):
+        safepay.put(f"/webhooks/{token}", {"enabled": is_enabled})
+        (delivery,) = safepay.get(f"/webhooks/{token}/deliveries")["deliveries"]
+        assert (delivery["status"], delivery["next_attempt_at"]) == ("WD_DEAD", None)
+    world.post("/sandbox/v1/clock/advance", {"seconds": 60})
+    assert safepay.get(f"/webhooks/{token}/deliveries")["deliveries"] == [delivery]
+
+
 def test_endpoints_and_deliveries_are_listed_changed_and_deleted(world: World, receiver: Receiver) -> None:
     safepay, token, _ = subscribe(world, receiver, "payment.created", "refund.*")
     endpoint = safepay.get(f"/webhooks/{token}")["endpoint"]
     assert json.loads(endpoint["event_filter_json"]) == {"event_types": ["payment.created", "refund.*"]}
     native = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["id"]
     assert safepay.get("/webhooks") == {"endpoints": [endpoint], "count": "1"}
-    assert safepay.call("GET", f"/webhooks/wh_{native}").status_code == 404
+    unknown = ["/webhooks/wh_x", f"/webhooks/wh_{native}", f"/webhooks/{token}/deliveries/whd_{native}"]
+    assert {safepay.call("GET", path).status_code for path in unknown} == {400}
     made = safepay.payout("0004")
     listed = until(lambda: safepay.get(f"/webhooks/{token}/deliveries", status="WD_DELIVERED")["deliveries"])
     assert (listed[0]["type"], listed[0]["payload_json"]) == ("payment.created", "")
@@ -148,7 +164,7 @@ def test_endpoints_and_deliveries_are_listed_changed_and_deleted(world: World, r
     changed = safepay.put(f"/webhooks/{token}", {"enabled": False, "event_types": ["payment.settled"]})["endpoint"]
     assert (changed["enabled"], json.loads(changed["event_filter_json"])) == (False, {"event_types": ["payment.settled"]})
     assert safepay.call("DELETE", f"/webhooks/{token}").status_code == 200
-    assert safepay.call("GET", f"/webhooks/{token}/deliveries").status_code == 404
+    assert safepay.call("GET", f"/webhooks/{token}/deliveries").status_code == 400
     assert safepay.call("POST", "/webhooks", json={"url": receiver.url, "event_types": ["payout.x"]}).status_code == 400
     assert safepay.call("POST", "/webhooks", json={"url": receiver.url}).status_code == 400
 

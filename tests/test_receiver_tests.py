@@ -300,7 +300,7 @@ async def service(stack: Stack) -> AsyncIterator[ReceiverTestService]:
     """Yield a service in this process, connected to the sandbox's database."""
     await open_pool(stack.database_url, 4)
     work = units_of_work()
-    service = ReceiverTestService(work, [ip_network("127.0.0.0/8")], lambda merchant_id, notes: None)
+    service = ReceiverTestService(work, [ip_network("127.0.0.0/8")], lambda merchant_id, notes: None, {})
     service.start()
     try:
         yield service
@@ -361,7 +361,7 @@ async def test_the_end_of_a_test_is_stored_after_an_outage_and_a_long_one_is_rep
     monkeypatch.setattr(service_module, "write_rows", write)
     monkeypatch.setattr(service_module, "_SAVE_SECONDS", 0.001)
     monkeypatch.setattr(service_module, "_SAVE_ATTEMPTS", 3)
-    tests = ReceiverTestService(cast("UnitOfWorkRunner", None), (), lambda merchant_id, notes: None)
+    tests = ReceiverTestService(cast("UnitOfWorkRunner", None), (), lambda merchant_id, notes: None, {})
     if failures < 3:
         await tests._save_end(MIN_ID, MIN_ID, [])
     else:

@@ -189,6 +189,25 @@ def reads(
     return partial(ReadsBench, seconds=seconds, rounds=rounds, connections=connections)
 
 
+@add_bench(app, "consoles")
+def consoles(
+    consoles: Annotated[int, typer.Option("--consoles", min=1, max=1000, help="Consoles to keep open.")] = 50,
+    page: Annotated[str, typer.Option("--page", help="The page that they show, from the merchant's first on.")] = "/payouts",
+    rate: Annotated[int, typer.Option("--rate", min=1, max=10_000, help="Creates per second.")] = 20,
+    seconds: _Seconds = 8,
+    rounds: _Rounds = 3,
+    merchants: _Merchants = 1,
+) -> OpenBench:
+    """Create payouts at a steady rate, alternately while nobody looks and while consoles are open.
+
+    `api_cpu_percent` is the CPU time of the API processes, in percent of one core. The percentiles measure the time from the
+    response to a create until a console has the payout's row.
+    """
+    from sandbox.cli.benches.consoles import ConsolesBench
+
+    return partial(ConsolesBench, consoles=consoles, page=page, rate=rate, seconds=seconds, rounds=rounds, merchants=merchants)
+
+
 @add_bench(app, "startup", on_sandbox=False)
 def startup(
     rounds: _Rounds = 3,

@@ -9,6 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.cli.failures import usage_error
+from sandbox.server.dialects.dialect import load_dialects
+from sandbox.server.dialects.registration import BUILT_IN
+from sandbox.server.dialects.rendering import wire_formats
 from sandbox.webhooks.outbound.sender import WebhookSender
 from sandbox.webhooks.receiver_tests.application import Application, ApplicationError
 from sandbox.webhooks.receiver_tests.requests import ReceiverTestBody
@@ -37,7 +40,7 @@ def certified_with_app(command: str, body: dict[str, Any], test: Callable[[], di
 
 
 async def _run(application: Application, body: dict[str, Any], test: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    target = target_of(msgspec.convert(body, ReceiverTestBody))
+    target = target_of(msgspec.convert(body, ReceiverTestBody), wire_formats(load_dialects(BUILT_IN, None)))
     try:
         async with application:
             found = await asyncio.to_thread(test)

@@ -36,7 +36,7 @@ from sandbox.server.console.app import Console
 from sandbox.server.dialects.dialect import Services, load_dialects
 from sandbox.server.dialects.openapi import DialectDocs
 from sandbox.server.dialects.registration import BUILT_IN
-from sandbox.server.dialects.rendering import EventTranslator
+from sandbox.server.dialects.rendering import EventTranslator, wire_formats
 from sandbox.server.dialects.routing import DialectRouting
 from sandbox.server.docs.api import DocsApi
 from sandbox.server.docs.guide_api import GuideApi
@@ -53,6 +53,7 @@ from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
 from sandbox.users.wallets import WalletService
+from sandbox.webhooks.attempts import AttemptService
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.delivery.receiver_time import receiver_time
@@ -118,8 +119,8 @@ def create_app(settings: Settings) -> Application:
     payout_reads = PayoutReads()
     clock = ClockService(work, advancer, summaries.add_clock_advance)
     receivers = receiver_time(settings.clock_folder)
-    receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
     dialects = load_dialects(BUILT_IN, settings.dialects)
+    receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes, wire_formats(dialects))
     translator = EventTranslator(dialects)
     services = Services(
         work=work,
@@ -173,6 +174,7 @@ def create_app(settings: Settings) -> Application:
         RecoveryService(work),
         services.secrets,
         services.deliveries,
+        AttemptService(),
         DeliveryExplainer(journal),
         ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers, translator)),
         MerchantService(work, box, endpoints, settings.ipn_url),

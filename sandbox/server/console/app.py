@@ -32,7 +32,7 @@ from sandbox.server.console.commands import Commands
 from sandbox.server.console.data_table import value_at
 from sandbox.server.console.ended_sessions import Visitor, end_session, visitor_of
 from sandbox.server.console.forms import FormState, UnreadableField, body_of, failed, parameters_of
-from sandbox.server.console.live import LivePages
+from sandbox.server.console.live import Build, LivePages
 from sandbox.server.console.pages import FRAGMENTS, PAGES
 from sandbox.server.console.paths import (
     HOME,
@@ -47,7 +47,7 @@ from sandbox.server.console.paths import (
     to_sign_in,
 )
 from sandbox.server.console.rendering import create_templates
-from sandbox.server.console.routing import Fragment, Page
+from sandbox.server.console.routing import Fragment, Page, PagePaths
 from sandbox.server.console.security import add, require_own_origin
 from sandbox.server.console.session import Session, holder_of, is_token_of
 from sandbox.server.console.submission import Submission
@@ -88,9 +88,7 @@ class Console:
             settings.public_url,
             settings.host in LOOPBACK_HOSTS,
         )
-        # /payouts/new is also a /payouts/{payout_id}.
-        exact_first = sorted(PAGES, key=lambda page: page.path.count("{"))
-        self._pages = [(re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", page.route) + r"\Z"), page) for page in exact_first]
+        self._pages = PagePaths(PAGES)
 
     def routes(self) -> list[Operation]:
         """Return the console's own operations, which are not part of the API."""
@@ -213,8 +211,7 @@ class Console:
     async def _old_link(self, request: Request, page: str) -> Response:
         """Redirect from a link that names no merchant, such as `/console/payouts`, to the page of a merchant."""
         path = MERCHANT.format(merchant_id="-") + f"/{page.strip('/')}"
-        is_page = any(pattern.match(path) for pattern, _ in self._pages)
-        return await (self._home(request) if is_page else self._not_found(request))
+        return await (self._not_found(request) if self._pages.find(path, "-") is None else self._home(request))
 
     # ------------------------------------------------------------------------------------------------ forms
 
@@ -261,15 +258,12 @@ class Console:
     async def _return_to(self, url: str, request: Request, visitor: Visitor, state: FormState, status: int) -> Response:
         """Return the page that a form was on, with the form as it was submitted."""
         parts = urlsplit(url)
-        for pattern, page in self._pages:
-            found = pattern.match(parts.path)
-            if found is None:
-                continue
-            parameters = found.groupdict()
-            if parameters.pop("merchant_id", "") == visitor.session.merchant_id:
-                view = View(self._kit, request, visitor, parts.path, parameters, query_of(parts.query), state, status)
-                return self._sessions.keep(await self._build(page, view), visitor.session.after_page(int(time.time())))
-        return await self._failure(request, Problem("NOT_FOUND", "The form does not name its page."), visitor)
+        found = self._pages.find(parts.path, visitor.session.merchant_id)
+        if found is None:
+            return await self._failure(request, Problem("NOT_FOUND", "The form does not name its page."), visitor)
+        page, parameters = found
+        view = View(self._kit, request, visitor, parts.path, parameters, query_of(parts.query), state, status)
+        return self._sessions.keep(await self._build(page, view), visitor.session.after_page(int(time.time())))
 
     async def _fragment(self, request: Request, name: str, merchant_id: str = "") -> Response:
         """Return a part of a page for a form that is being filled in."""
@@ -338,13 +332,31 @@ class Console:
     # ------------------------------------------------------------------------------------------------ the rest
 
     async def _open_live(self, request: Request, merchant_id: str) -> Any:
-        """Open the live updates of a page. They end with the page's session."""
+        """Open the live updates of pages: the query's `page` and `tail`. They end with the session."""
         visitor = await self._visitor(request, merchant_id)
         session = visitor.session
-        given = query_of(request.query_string.decode("latin-1")).get("session")
-        if visitor.signed_in is None or given not in (None, session.id):
+        given = query_of(request.query_string.decode("latin-1"))
+        if visitor.signed_in is None or given.get("session") not in (None, session.id):
             raise Problem("FORBIDDEN", _RELOAD)
-        return self._live.open(merchant_id, lambda: self._sessions.is_valid(session))
+        urls = [given[name] for name in ("page", "tail") if name in given]
+        pages = {f"{session.subject} {url}": self._shared(url, request, visitor) for url in urls}
+        return self._live.open(merchant_id, pages, session.token, lambda: self._sessions.is_valid(session))
+
+    def _shared(self, url: str, request: Request, visitor: Visitor) -> Build:
+        """Return what builds a page for all consoles with the visitor's key. Raises NOT_FOUND."""
+        parts = urlsplit(url)
+        found = self._pages.find(parts.path, visitor.session.merchant_id)
+        if found is None:
+            raise Problem("NOT_FOUND", "The console has no such page.")
+        page, parameters = found
+        query = {name: value for name, value in query_of(parts.query).items() if name != "csv"}
+
+        async def build() -> str | None:
+            view = View(self._kit, request, visitor, parts.path, parameters, query, is_shared=True)
+            await self._build(page, view)
+            return view.html
+
+        return build
 
     async def _static(self, request: Request, name: str) -> Response:
         content = self._files.get(name)

@@ -1,6 +1,7 @@
 """Declare pages. Each module of `pages` has a `Pages` object, whose decorators collect its pages."""
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,23 @@ class Fragment:
 
     name: str
     build: Build
+
+
+class PagePaths:
+    """Finds the page that a path belongs to."""
+
+    def __init__(self, pages: Sequence[Page]) -> None:
+        # /payouts/new is also a /payouts/{payout_id}.
+        exact_first = sorted(pages, key=lambda page: page.path.count("{"))
+        self._pages = [(re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", page.route) + r"\Z"), page) for page in exact_first]
+
+    def find(self, path: str, merchant_id: str) -> tuple[Page, dict[str, str]] | None:
+        """Return a merchant's page, without an id one outside of merchants, and its path parameters; None if there is none."""
+        for pattern, page in self._pages:
+            found = pattern.match(path)
+            if found is not None and (parameters := found.groupdict()).pop("merchant_id", "") == merchant_id:
+                return page, parameters
+        return None
 
 
 class Pages:

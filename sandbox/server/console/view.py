@@ -1,8 +1,10 @@
 """A page being built: the session, the API calls that it makes, and the response."""
 
+import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -25,6 +27,10 @@ PAGE_SIZE: Final = 25
 MAX_PARTS: Final = 20
 """Maximum number of parts of a search without a match that a page skips."""
 MAX_SHOWN_COMMANDS: Final = 12
+TOKEN_MARK: Final = f"token-{secrets.token_hex(16)}"
+"""Stands for the token of forms in a page that is built for several consoles."""
+KEY_MARK: Final = f"key-{secrets.token_hex(16)}"
+"""Stands for the beginning of idempotency keys in a page that is built for several consoles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,12 @@ class View:
     """The commands that show what the page shows."""
     others: Sequence[Visitor] = ()
     """On the sign-in page: the sessions that the browser has."""
+    _clock: Any = None
+    is_shared: bool = False
+    """Whether the page is built for several consoles. It then has marks in place of tokens and idempotency keys."""
+    html: str | None = None
+    """The page, once it is rendered."""
+    _keys: Iterator[int] = field(default_factory=count)
 
     @property
     def session(self) -> Session:
@@ -126,6 +138,12 @@ class View:
         if shown:
             self._show(sent)
         return reply.data
+
+    async def clock(self) -> Any:
+        """Return the merchant's clock, read once for a page. None without a merchant, or if it was deleted."""
+        if self._clock is None and self.merchant_id:
+            self._clock = await self.call_if_found("get_clock", shown=False)
+        return self._clock
 
     async def call_if_found(self, operation_id: str, /, **options: Any) -> Any:
         """Call an operation, and return the JSON, or None if the API refuses the call."""
@@ -217,7 +235,12 @@ class View:
 
     def new_key(self) -> str:
         """Return an idempotency key for a form. Submitting the same form twice then has its effect once."""
-        return str(uuid.uuid4())
+        return f"{KEY_MARK}-{next(self._keys)}" if self.is_shared else str(uuid.uuid4())
+
+    @property
+    def token(self) -> str:
+        """The token of the page's forms."""
+        return TOKEN_MARK if self.is_shared else self.session.token
 
     def with_query(self, **changes: str | None) -> str:
         """Return the page's URL with changed query parameters; None removes one."""
@@ -231,14 +254,11 @@ class View:
             disposition = f'attachment; filename="{wanted.name}.csv"'
             # With a byte order mark, spreadsheets read it as UTF-8.
             return Response(200, wanted.csv().encode("utf-8-sig"), "text/csv", add([("content-disposition", disposition)]))
-        clock = None
-        if self.merchant_id:
-            clock = await self.call_if_found("get_clock", shown=False)
-        html = self.kit.templates.get_template(template).render(
+        html = self.html = self.kit.templates.get_template(template).render(
             view=self,
             session=self.session,
             merchant_name=self.visitor.merchant_name,
-            clock=clock,
+            clock=await self.clock(),
             tables={table.name: table for table in tables},
             **context,
         )

@@ -86,6 +86,10 @@ class Dialect:
     """Returns the status and body of a refusal."""
     event: Callable[[PayoutEvent], bytes] | None = None
     """Returns the body of a webhook, for endpoints of the dialect. None if they get the native one."""
+    event_types: frozenset[str] = frozenset()
+    """The native types of the events that endpoints of the dialect can get."""
+    payout_id: Callable[[str], str] = str
+    """Returns a payout's id as it is in events."""
 
     def operations(self, services: Services) -> list[Operation]:
         """Return its operations, whose handlers all take the request.

@@ -1,7 +1,9 @@
 """Render the webhooks of a dialect's endpoints from the events that are stored, so that a resend has the same bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -9,6 +11,7 @@ from sandbox.domain.payout import Payout
 from sandbox.payouts.history import HistoryEntry, read_histories
 from sandbox.server.dialects.dialect import Dialect, PayoutEvent
 from sandbox.webhooks.delivery.outbox import ClaimedDelivery, ClaimedEndpoint
+from sandbox.webhooks.receiver_tests.events import WireFormat
 
 
 class _Event(msgspec.Struct):
@@ -16,6 +19,8 @@ class _Event(msgspec.Struct):
     data: Payout
 
 
+_NOBODY: Final = "00000000-0000-7000-8000-000000000000"
+"""The merchant of made-up events."""
 _decode: Final = msgspec.json.Decoder(_Event).decode
 _decode_wire: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -48,6 +53,25 @@ class EventTranslator:
             return body
         event = _decode(body)
         return encode(await payout_event(merchant_id, event_id, event_type, event.timestamp, event.data, known))
+
+
+def wire_formats(dialects: Mapping[str, Dialect]) -> dict[str, WireFormat]:
+    """Return how receivers of each dialect are tested, whose signing has the dialect's name."""
+    return {
+        name: WireFormat(partial(_made_up, dialect.event), dialect.payout_id, dialect.event_types)
+        for name, dialect in dialects.items()
+        if dialect.event is not None
+    }
+
+
+def _made_up(encode: Callable[[PayoutEvent], bytes], event: Mapping[str, Any]) -> bytes:
+    """Return the webhook of a made-up event, whose payout has had the usual states before."""
+    payout = msgspec.convert(event["data"], Payout)
+    statuses = dict.fromkeys(status for status in ("PENDING", event["previous_status"], payout.status) if status)
+    last, at = UUID(event["id"]), event["timestamp"]
+    ids = [str(UUID(int=last.int ^ steps)) for steps in reversed(range(len(statuses)))]
+    history = [HistoryEntry(id_, status, at) for id_, status in zip(ids, statuses, strict=True)]
+    return encode(PayoutEvent(_NOBODY, event["id"], event["type"], at, payout, history, {}))
 
 
 async def payout_event(

@@ -262,6 +262,15 @@ class EndpointService:
         # The loop terminates: new events arrive more slowly than pending deliveries are failed.
         return await self._work.run_resumable(context, action)
 
+    async def end_webhook_deliveries(self, context: RequestContext, endpoint_id: str) -> None:
+        """Set the unfinished deliveries of a disabled endpoint to FAILED, for a dialect that does not keep them."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
+            has_more = await end_deliveries(conn, unit, endpoint_id)
+            return CommandResult(202 if has_more else 204, b"", provisional=has_more)
+
+        await self._work.run_resumable(context, action)
+
 
 async def end_deliveries(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint_id: str) -> bool:
     """Set an endpoint's unfinished deliveries to FAILED. Return whether there may be more than one transaction can change."""

@@ -6,8 +6,9 @@ Pure: the time, the secret and new ids are passed in.
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -18,14 +19,16 @@ from sandbox.domain.event_samples import sample
 from sandbox.domain.ids import IdSource
 from sandbox.webhooks.signing.dialects import (
     CustomSigning,
+    settings_of,
     signature_header,
     signature_headers,
     timestamp_header,
+    type_member,
     unrelated_secret,
 )
 from sandbox.webhooks.signing.standard_webhooks import NOW_HEADER, TIMESTAMP_HEADER
 
-ReceiverSigning = Literal["v1", "v1a", "stripe", "github", "custom"]
+ReceiverSigning = Literal["v1", "v1a", "stripe", "github", "safepay", "custom"]
 """The ways to sign that a receiver can be tested with."""
 
 Json = dict[str, Any]
@@ -36,7 +39,7 @@ STAGES: Final = (_FIRST, ("payout.processing", "PENDING", "PROCESSING"), ("payou
 
 _SIGNATURE: Final = re.compile(r"(v1a?,|v1=|sha256=)([A-Za-z0-9+/=]+)")
 _STRIPE_TIME: Final = re.compile(r"t=[0-9]+")
-_UNKNOWN_SCHEME: Final = {"v1": "v2,", "v1a": "v2,", "stripe": "v2=", "github": "sha512="}
+_UNKNOWN_SCHEME: Final = {"v1": "v2,", "v1a": "v2,", "stripe": "v2=", "github": "sha512=", "safepay": "sha512="}
 _BETWEEN_SIGNATURES: Final = {"v1": " ", "v1a": " ", "stripe": ","}
 _BEGINNING: Final = 16
 """The number of correct characters in a signature whose beginning alone is right."""
@@ -51,12 +54,25 @@ class Outgoing(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     method: str = "POST"
+    payout_id: str = ""
+    """The payout that it is about, as the receiver knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireFormat:
+    """How events are written for receivers of another provider."""
+
+    body: Callable[[Json], bytes]
+    payout_id: Callable[[str], str]
+    kinds: frozenset[str]
+    """The types of native events that are sent at all."""
 
 
 class Forge:
     """Makes requests for one receiver.
 
     `now` is the host's time in Unix seconds; `new_id` returns a new UUID. `custom` holds the settings if `signing` is `custom`.
+    Events are written as `wire` says, or natively.
     """
 
     def __init__(
@@ -67,9 +83,11 @@ class Forge:
         now_text: str,
         new_id: Callable[[], str],
         custom: CustomSigning | None = None,
+        wire: WireFormat | None = None,
     ) -> None:
         self.signing = signing
-        self._custom = custom
+        self.wire = wire
+        self._custom = custom = settings_of(signing, custom)
         self._signature = _SIGNATURE if custom is None else _custom_signature(custom)
         is_base64 = signing in ("v1", "v1a") if custom is None else custom.encoding == "base64"
         self._alphabet = _BASE64 if is_base64 else _HEX
@@ -148,10 +166,33 @@ class Forge:
 
         `body` replaces the event's usual encoding. `age` is how many seconds ago it was signed; negative for the future.
         """
-        raw = encode(event) if body is None else body
+        raw = self.encode(event) if body is None else body
         keys = [self._secret] if secrets is None else secrets
         found = signature_headers(self.signing, keys, event["id"], self.now - age, raw, self._custom)
-        return Outgoing(label, {**found, NOW_HEADER: self._now_text}, raw)
+        named = found if self.wire is not None else {**found, NOW_HEADER: self._now_text}
+        return Outgoing(label, named, raw, payout_id=self.payout_id(event))
+
+    def encode(self, event: Json) -> bytes:
+        """Return an event as the receiver gets it."""
+        return encode(event) if self.wire is None else self.wire.body(event)
+
+    def payout_id(self, event: Json) -> str:
+        """Return the id of an event's payout, as the receiver knows it. It means nothing for events of other objects."""
+        id_: str = event["data"].get("id", "")
+        return id_ if self.wire is None else self.wire.payout_id(id_)
+
+    def kinds(self) -> list[EventType]:
+        """Return the types of events that are sent."""
+        return [kind for kind in get_args(EventType) if self.wire is None or kind in self.wire.kinds]
+
+    def changed(self, label: str, event: Json, change: Callable[[Json], Json]) -> Outgoing:
+        """Return the webhook of an event whose body was changed before it was signed."""
+        return self.signed(label, event, body=encode(change(msgspec.json.decode(self.encode(event)))))
+
+    @property
+    def type_member(self) -> str:
+        """The member of a body that says the type of the event."""
+        return type_member(self.signing)
 
     def rotated(self, event: Json, *, wrong_first: bool) -> Outgoing:
         """Return a webhook that is signed with the receiver's secret and with another one."""
@@ -178,7 +219,7 @@ class Forge:
 
     def has_rotation(self) -> bool:
         """Return whether a webhook can carry several signatures."""
-        return self.signing not in ("github", "custom")
+        return self.signing != "github" and self._custom is None
 
     def with_timestamp(self, webhook: Outgoing, label: str, text: str) -> Outgoing:
         """Return the webhook with another timestamp, which its signature does not cover."""
@@ -223,7 +264,8 @@ class Forge:
     def with_header(webhook: Outgoing, label: str, name: str, value: str | None) -> Outgoing:
         """Return the webhook with a header changed, or removed if the value is None."""
         kept = {key: text for key, text in webhook.headers.items() if key != name or value is not None}
-        return Outgoing(label, kept if value is None else {**kept, name: value}, webhook.body, webhook.method)
+        headers = kept if value is None else {**kept, name: value}
+        return msgspec.structs.replace(webhook, label=label, headers=headers)
 
     def almost_right(self, webhook: Outgoing) -> Outgoing:
         """Return the webhook with a signature whose end is wrong."""
@@ -266,9 +308,9 @@ def encode(event: Json) -> bytes:
     return msgspec.json.encode(event)
 
 
-def spelled_unusually(event: Json) -> bytes:
+def spelled_unusually(body: bytes) -> bytes:
     """Return the same event as other valid JSON: spaces, line breaks, escapes, and the members in another order."""
-    return _spelled(event, 0).encode()
+    return _spelled(msgspec.json.decode(body), 0).encode()
 
 
 def _spelled(value: Any, depth: int) -> str:

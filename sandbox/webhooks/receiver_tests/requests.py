@@ -13,7 +13,7 @@ from sandbox.webhooks.endpoints.requests import dialect_errors
 from sandbox.webhooks.outbound.address_guard import Network
 from sandbox.webhooks.outbound.url_check import url_error
 from sandbox.webhooks.receiver_tests.events import ReceiverSigning
-from sandbox.webhooks.signing.dialects import CustomSigning, custom_signing_errors
+from sandbox.webhooks.signing.dialects import CustomSigning, custom_signing_errors, has_decoded_key
 from sandbox.webhooks.signing.standard_webhooks import PRIVATE_KEY_PREFIX, SECRET_PREFIX, decode_private_key, decode_secret
 
 
@@ -59,18 +59,18 @@ def receiver_test_errors(fields: Mapping[str, Any], allowed_networks: Sequence[N
     if custom is not None:
         errors += custom_signing_errors(custom)
     if "secret" in fields:
-        is_decoded = custom is not None and custom.get("key") == "base64"
-        errors += _secret_errors("v1" if is_decoded else signing, fields["secret"])
+        is_decoded = has_decoded_key(signing, (custom or {}).get("key_encoding", "text"))
+        errors += _secret_errors(signing, fields["secret"], is_decoded=is_decoded)
     return errors
 
 
-def _secret_errors(signing: str, secret: str) -> list[FieldProblem]:
+def _secret_errors(signing: str, secret: str, *, is_decoded: bool) -> list[FieldProblem]:
     try:
-        if signing == "v1":
-            decode_secret(normalized_secret(signing, secret))
+        if is_decoded:
+            decode_secret(normalized_secret("v1", secret))
         elif signing == "v1a":
             decode_private_key(normalized_secret(signing, secret))
     except ValueError:
-        form = "whsec_ and the base64 of 24 to 64 bytes" if signing == "v1" else "whsk_ and the base64 of an Ed25519 key"
+        form = "whsec_ and the base64 of 24 to 64 bytes" if is_decoded else "whsk_ and the base64 of an Ed25519 key"
         return [("secret", f"must be {form}, because signing is {signing}")]
     return []

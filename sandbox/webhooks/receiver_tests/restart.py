@@ -5,14 +5,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from sandbox.domain.clock import render
 from sandbox.webhooks.outbound.sender import WebhookSender
 from sandbox.webhooks.receiver_tests.application import Application, ApplicationError
 from sandbox.webhooks.receiver_tests.checks import BURST
-from sandbox.webhooks.receiver_tests.events import Forge, Json, Outgoing
+from sandbox.webhooks.receiver_tests.events import Json, Outgoing
 from sandbox.webhooks.receiver_tests.judges import Answer, Limits, described
 from sandbox.webhooks.receiver_tests.probe import Probe
 from sandbox.webhooks.receiver_tests.results import StoredFinding
@@ -58,10 +56,11 @@ class _Restart:
 
     async def once(self, app: Application, answered: int) -> str | None:
         """Kill and restart the receiver once it has answered this many webhooks. Return the error, or None."""
+        forge = self._target.forge()
         burst = await self._interrupt(app.kill, answered)
         await app.restart()
         accepted = [event for event, is_accepted in zip(burst.events, burst.accepted, strict=True) if is_accepted]
-        readings = await self._probe.settled_all([event["data"]["id"] for event in accepted])
+        readings = await self._probe.settled_all([forge.payout_id(event) for event in accepted])
         lost = sum(reading.applied < 1 for reading in readings)
         if lost:
             return (
@@ -71,7 +70,7 @@ class _Restart:
         refusal = await self._send_again(burst.events)
         if refusal is not None:
             return f"After a restart, a webhook that was sent again was not accepted: {refusal}."
-        readings = await self._probe.settled_all([event["data"]["id"] for event in burst.events])
+        readings = await self._probe.settled_all([forge.payout_id(event) for event in burst.events])
         never, twice = (sum(is_wrong(reading.applied) for reading in readings) for is_wrong in (_is_none, _is_many))
         if never:
             return (
@@ -84,7 +83,7 @@ class _Restart:
         return None
 
     async def _interrupt(self, kill: Callable[[], Awaitable[None]], answered: int) -> _Round:
-        events = [self._forge().event(new_id()) for _ in range(BURST)]
+        events = [self._target.forge().event(new_id()) for _ in range(BURST)]
         accepted = [False] * BURST
         enough = asyncio.Event()
 
@@ -116,16 +115,12 @@ class _Restart:
 
     async def _post(self, event: Json) -> str | None:
         """Send a webhook. Return why it was not accepted, or None."""
-        request: Outgoing = self._forge().signed("", event)
+        request: Outgoing = self._target.forge().signed("", event)
         answer = answer_of(await self._sender.send(self._target.url, request.body, request.headers))
         return None if answer.is_accepted else described(answer)
 
     async def _get(self, url: str) -> Answer:
         return answer_of(await self._sender.send(url, b"", {"accept": "application/json"}, "GET"))
-
-    def _forge(self) -> Forge:
-        now = datetime.now(UTC)
-        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), new_id, self._target.custom)
 
 
 def _is_none(applied: int) -> bool:

@@ -3,25 +3,23 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-
-import msgspec
 
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.ids import uuid7
 from sandbox.webhooks.outbound.sender import SendResult, WebhookSender
 from sandbox.webhooks.receiver_tests.checks import BURST, CHECKS, COPIES, NAMES, Check, Probing, Step
 from sandbox.webhooks.receiver_tests.curl import curl
-from sandbox.webhooks.receiver_tests.events import Forge, Outgoing
+from sandbox.webhooks.receiver_tests.events import Forge, Outgoing, WireFormat
 from sandbox.webhooks.receiver_tests.judges import Answer, Exchange, Limits, Observed, Reading, Verdict, described
 from sandbox.webhooks.receiver_tests.probe import Probe
 from sandbox.webhooks.receiver_tests.requests import ReceiverTestBody, normalized_secret
 from sandbox.webhooks.receiver_tests.results import StoredFinding, received_answer, sent_request
 from sandbox.webhooks.receiver_tests.timing import FIRST_PAIRS, MAX_SECONDS, advice, reveals_progress, second_pairs
-from sandbox.webhooks.signing.dialects import CustomSigning
+from sandbox.webhooks.signing.dialects import CustomSigning, has_decoded_key
 
 _IN_TURN: Final = 1.5
 """If two requests at the same time take this many times as long as one, the receiver handles them one after the other."""
@@ -42,14 +40,21 @@ class Target:
     probe_url: str | None = None
     custom: CustomSigning | None = None
     """The settings if `signing` is `custom`."""
+    wire: WireFormat | None = None
+    """How events are written, if not natively."""
+
+    def forge(self) -> Forge:
+        """Return a maker of webhooks that are sent now."""
+        now = datetime.now(UTC)
+        return Forge(self.signing, self.secret, int(now.timestamp()), render(now), new_id, self.custom, self.wire)
 
 
-def target_of(body: ReceiverTestBody) -> Target:
-    """Return the receiver to test."""
+def target_of(body: ReceiverTestBody, formats: Mapping[str, WireFormat]) -> Target:
+    """Return the receiver to test. `formats` has the format of each signing whose events are not native."""
     custom = body.custom_signing
-    is_decoded = custom is not None and custom.key_encoding == "base64"
+    is_decoded = has_decoded_key(body.signing, "text" if custom is None else custom.key_encoding)
     secret = normalized_secret("v1" if is_decoded else body.signing, body.secret)
-    return Target(body.url, secret, body.signing, body.probe_url, custom)
+    return Target(body.url, secret, body.signing, body.probe_url, custom, formats.get(body.signing))
 
 
 class ReceiverRun:
@@ -111,7 +116,7 @@ class ReceiverRun:
         if self._usual_seconds <= min(_IN_PARALLEL, self._limits.advice):
             await self._one(check, on_finding)
             return
-        forge = self._forge()
+        forge = self._target.forge()
         another = forge.signed("Another webhook", forge.event(forge.new_id()))
         started = time.perf_counter()
         await asyncio.gather(self._one(check, on_finding), self._exchange(another))
@@ -126,12 +131,8 @@ class ReceiverRun:
         self._findings[finding.name] = finding
         on_finding(finding)
 
-    def _forge(self) -> Forge:
-        now = datetime.now(UTC)
-        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), new_id, self._target.custom)
-
     async def _one(self, check: Check, on_finding: OnFinding) -> StoredFinding:
-        forge = self._forge()
+        forge = self._target.forge()
         reason = check.not_applicable(forge)
         if reason is not None:
             finding = StoredFinding(check.name, "skipped", None, None, reason)
@@ -170,7 +171,7 @@ class ReceiverRun:
             exchanges = [await self._exchange(request) for request in requests]
         if probe is None:
             return exchanges, None, False
-        payout_ids = [_payout_of(request) for request in requests] if check.probing is not Probing.NOTHING else []
+        payout_ids = [request.payout_id for request in requests] if check.probing is not Probing.NOTHING else []
         if check.probing is Probing.ONCE_EACH:
             return exchanges, list(await asyncio.gather(*map(probe.read, payout_ids))), False
         if check.probing is Probing.UNTIL_APPLIED and all(exchange.answer.is_accepted for exchange in exchanges):
@@ -196,13 +197,13 @@ class ReceiverRun:
         if self._probe is None:
             return exchanges, None, False
         await self._send_later(self._probe)
-        return exchanges, await self._probe.settled_all([_payout_of(request) for request in requests[:count:COPIES]]), False
+        return exchanges, await self._probe.settled_all([request.payout_id for request in requests[:count:COPIES]]), False
 
     async def _send_in_steps(
         self, requests: Sequence[Outgoing], steps: Sequence[Step], probe: Probe
     ) -> tuple[list[Exchange], list[Reading]]:
         """Send the webhooks of one payout in order, and read the probe after each step."""
-        payout_id = _payout_of(requests[0])
+        payout_id = requests[0].payout_id
         exchanges: list[Exchange] = []
         readings: list[Reading] = []
         for step in steps:
@@ -224,10 +225,10 @@ class ReceiverRun:
         """
         if self._usual_seconds > self._limits.advice:
             return Reading()
-        forge = self._forge()
-        later = forge.new_id()
-        await self._exchange(forge.signed("A later webhook", forge.event(later)))
-        return await probe.settled(later)
+        forge = self._target.forge()
+        later = forge.signed("A later webhook", forge.event(forge.new_id()))
+        await self._exchange(later)
+        return await probe.settled(later.payout_id)
 
     async def _get(self, url: str) -> Answer:
         return answer_of(await self._sender.send(url, b"", {"accept": "application/json"}, "GET"))
@@ -242,7 +243,7 @@ class ReceiverRun:
             pairs = FIRST_PAIRS if is_first else second_pairs(nearly_right)
             wrong, nearly_right = [], []
             for number in range(pairs):
-                forge = self._forge()
+                forge = self._target.forge()
                 webhook = forge.signed("", forge.event(forge.new_id()))
                 two = [(wrong, forge.all_wrong(webhook)), (nearly_right, forge.almost_right(webhook))]
                 # Take turns in going first, so that neither profits from the other's warm caches.
@@ -273,11 +274,6 @@ def answer_of(result: SendResult, seconds: float = 0.0) -> Answer:
         seconds=seconds,
         timed_out=result.error_class == "TIMEOUT" and result.status is None,
     )
-
-
-def _payout_of(request: Outgoing) -> str:
-    payout_id: str = msgspec.json.decode(request.body)["data"]["id"]
-    return payout_id
 
 
 def new_id() -> str:

@@ -36,6 +36,7 @@ from sandbox.unit_of_work.transaction import write_rows
 from sandbox.webhooks.outbound.address_guard import Network
 from sandbox.webhooks.outbound.sender import WebhookSender
 from sandbox.webhooks.receiver_tests.checks import NAMES
+from sandbox.webhooks.receiver_tests.events import WireFormat
 from sandbox.webhooks.receiver_tests.judges import Limits
 from sandbox.webhooks.receiver_tests.junit import junit
 from sandbox.webhooks.receiver_tests.requests import ReceiverTestBody, check_receiver_test, receiver_test_errors
@@ -81,15 +82,18 @@ class ReceiverTestService:
         work: UnitOfWorkRunner,
         allowed_networks: Sequence[Network],
         on_progress: Callable[[str, Sequence[Note]], None],
+        formats: Mapping[str, WireFormat],
         limits: Limits = Limits(),  # noqa: B008 -- immutable
     ) -> None:
         """`allowed_networks` are the private networks in which receivers and probes may be.
 
-        `on_progress` receives the merchant and a note for the live feed after each check and at the end.
+        `on_progress` receives the merchant and a note for the live feed after each check and at the end. `formats` has the
+        format of each signing whose events are not native.
         """
         self._work = work
         self._allowed = tuple(allowed_networks)
         self._on_progress = on_progress
+        self._formats = formats
         self._limits = limits
         self._sender: WebhookSender | None = None
         self._running: Counter[str] = Counter()
@@ -166,7 +170,7 @@ class ReceiverTestService:
         try:
             result = await self._work.run(context, action, RESERVE_NO_IDS)
             if result.status == 202 and not result.replayed:
-                self._begin(merchant_id, test_id, target_of(body))
+                self._begin(merchant_id, test_id, target_of(body, self._formats))
                 begun = True
         finally:
             if not begun:

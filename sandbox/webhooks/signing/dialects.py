@@ -180,7 +180,7 @@ def signature_headers(
         return headers(event_id, timestamp, body, [_hmac_key(secret) for secret in secrets])
     if signing == "v1a":
         return headers_v1a(event_id, timestamp, body, [_private_key(secret) for secret in secrets])
-    custom = _settings_of(signing, custom)
+    custom = settings_of(signing, custom)
     name = signature_header(signing, custom)
     if not secrets:
         raise ValueError("A webhook must be signed with at least one secret.")
@@ -239,14 +239,26 @@ def _safepay_names(body: bytes) -> dict[str, str]:
     }
 
 
-def _settings_of(signing: str, custom: CustomSigning | None) -> CustomSigning | None:
+def settings_of(signing: str, custom: CustomSigning | None = None) -> CustomSigning | None:
+    """Return the settings of a dialect that has some: of `custom`, those given; None for a dialect without."""
     return custom if signing == "custom" else _PRESETS.get(signing)
+
+
+def has_decoded_key(signing: str, key_encoding: str = "text") -> bool:
+    """Return whether the key is decoded from the secret's base64. `key_encoding` is that of a custom signing."""
+    preset = _PRESETS.get(signing)
+    return signing == "v1" or (key_encoding if preset is None else preset.key_encoding) == "base64"
+
+
+def type_member(signing: str) -> str:
+    """Return the member of a webhook's body that says the type of its event."""
+    return "webhook_event_type" if signing in _PRESETS else "type"
 
 
 def signature_header(signing: str, custom: CustomSigning | None = None) -> str:
     """Return the name of the header that carries the signature. Raises ValueError as `signature_headers` does."""
     if signing == "custom" or signing in _PRESETS:
-        custom = _settings_of(signing, custom)
+        custom = settings_of(signing, custom)
         if custom is None:
             raise ValueError("Custom signing needs its settings.")
         return custom.header
@@ -284,7 +296,7 @@ def explain(
 ) -> SigningExample:
     """Return what `signature_headers` signs with what, step by step. Takes the same arguments and raises the same errors."""
     named = signature_headers(signing, secrets, event_id, timestamp, body, custom)
-    custom = _settings_of(signing, custom)
+    custom = settings_of(signing, custom)
     content = _signed_content(signing, event_id, timestamp, body, custom)
     template = _template(signing, custom)
     steps = [f"Take the raw body as it is sent, before any parsing: {_measured(body)}."]

@@ -29,6 +29,7 @@ from sandbox.server.console.pages import (
     sign_in,
     snapshots,
     steps,
+    tail,
     users,
 )
 from sandbox.server.console.routing import Fragment, Page
@@ -61,6 +62,7 @@ _MODULES: Final = (
     sign_in.pages,
     snapshots.pages,
     steps.pages,
+    tail.pages,
     users.pages,
 )
 

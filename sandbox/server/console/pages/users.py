@@ -113,7 +113,7 @@ async def user(view: View) -> Response:
     timelines = await asyncio.gather(
         *(view.call("get_payout_timeline", path={"payout_id": payout["id"]}, shown=False) for payout in payouts)
     )
-    clock = await view.call("get_clock", shown=False)
+    clock = await view.clock()
     return await view.render(
         "user.html",
         tables=tables,

@@ -21,8 +21,8 @@ function isBusy(region) {
   return Boolean(selection && !selection.isCollapsed && region.contains(selection.anchorNode));
 }
 
-// Tokens and idempotency keys differ in each response; alone they are no reason to replace a region.
-const comparable = (element) => element.outerHTML.replace(/name="_key" value="[^"]*"/g, "").replace(/ class="here"/g, "");
+// What a region is compared by. Tokens and idempotency keys differ in each response; alone they are no reason to replace it.
+const comparable = (region) => region.dataset.same ?? region.outerHTML.replace(/name="_key" value="[^"]*"/g, "").replace(/ class="(here|arrived| )+"/g, "");
 
 // A selector that finds an element again in a fresh copy of its region.
 function pathTo(element) {
@@ -31,19 +31,25 @@ function pathTo(element) {
   return element.matches("button") && element.form?.id ? `#${CSS.escape(element.form.id)} button` : null;
 }
 
-function swap(fresh, keepBusy) {
+// Replace the regions that `find` has a newer version of, by id. Return the ids of those that stay because they are busy.
+function swap(find, keepBusy) {
+  const busy = new Set();
+  let arrived = 0;
   for (const region of document.querySelectorAll("[data-region]")) {
-    const next = fresh.getElementById(region.id);
-    if (!next || (keepBusy && isBusy(region)) || comparable(region) === comparable(next)) continue;
+    const next = region.isConnected && find(region.id);
+    if (!next || comparable(region) === comparable(next)) continue;
+    if (keepBusy && isBusy(region)) { busy.add(region.id); continue; }
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
     const path = focused && pathTo(focused);
     const known = new Set([...region.querySelectorAll("tbody tr")].map((row) => row.textContent.trim()));
-    const adopted = document.adoptNode(next);
-    region.replaceWith(adopted);
-    if (keepBusy && known.size) for (const row of adopted.querySelectorAll("tbody tr")) if (!known.has(row.textContent.trim())) row.classList.add("arrived");
-    if (path) adopted.querySelector(path)?.focus();
-    startClock();
+    const shown = document.importNode(next, true);
+    region.replaceWith(shown);
+    if (keepBusy && known.size) for (const row of shown.querySelectorAll("tbody tr")) if (!known.has(row.textContent.trim())) { row.classList.add("arrived"); arrived += 1; }
+    if (path) shown.querySelector(path)?.focus();
+    if (region.id === "clock") startClock();
   }
+  if (arrived) announce(arrived);
+  return busy;
 }
 
 // ---- A tab belongs to one merchant and one session. It never shows anything of another.
@@ -78,65 +84,70 @@ async function load(url, { live = false } = {}) {
   if (response.redirected && new URL(response.url).pathname === "/console/sign-in") return leave(response.url);
   if (!response.ok || mine !== generation) return;
   const fresh = parse(await response.text());
-  if (isOfThisPage(fresh)) swap(fresh, live);
+  if (isOfThisPage(fresh)) swap((id) => fresh.getElementById(id), live);
   else refuse("You signed in again since this page was opened, so it shows nothing new.", location.href, "Open it again");
 }
 
-// ---- Live updates: the server says what has changed, at most twice a second; the page then fetches itself.
+// ---- Live updates: the server sends the regions of this page that have changed.
 
-const wanted = (document.body.dataset.refresh || "").split(/\s+/).filter(Boolean);
-let pending = false, timer = 0, rested = 0;
+let source = null, retry = 1000, retryTimer = 0, busyTimer = 0;
+const waiting = new Map();
 
-function isAboutThisPage(change) {
-  const kinds = change.kinds.some((kind) => kind === "*" || wanted.some((want) => (want.endsWith(".") ? kind.startsWith(want) : kind === want)));
-  const about = document.querySelector("[data-about]")?.dataset.about.split(" ");
-  return kinds && (!about || change.all || change.ids.length === 0 || about.some((id) => change.ids.includes(id)));
+// Show regions that were sent. Those that someone is working in wait, each in its newest version.
+function show(sent) {
+  for (const region of sent) waiting.set(region.id, region);
+  const versions = [...waiting.values()];
+  const busy = swap((id) => waiting.get(id) || versions.map((region) => region.querySelector(`#${CSS.escape(id)}`)).find(Boolean), true);
+  for (const id of waiting.keys()) if (!busy.has(id)) waiting.delete(id);
+  clearTimeout(busyTimer);
+  if (waiting.size) busyTimer = setTimeout(show, 1000, []);
 }
 
-function refreshSoon() {
-  pending = true;
-  if (timer || document.hidden) return;
-  timer = setTimeout(async () => {
-    pending = false;
-    const started = performance.now();
-    await load(location.href, { live: true });
-    // The first change shows immediately, the next ones after a pause. A busy sandbox gets longer pauses: each open page takes at
-    // most a twentieth of its time.
-    const ended = performance.now();
-    rested = ended + Math.min(15000, Math.max(500, 20 * (ended - started)));
-    timer = 0;
-    if (pending) refreshSoon();
-  }, Math.max(0, rested - performance.now()));
+// Screen readers hear how many rows are new, and that at most every ten seconds, instead of each row.
+let arrivals = 0, announceTimer = 0;
+function announce(count) {
+  arrivals += count;
+  announceTimer ||= setTimeout(() => {
+    document.getElementById("news").textContent = `${arrivals} new or changed ${arrivals === 1 ? "row" : "rows"}`;
+    arrivals = announceTimer = 0;
+  }, document.getElementById("news").textContent ? 10000 : 500);
 }
 
 function listen() {
-  if (!own.live || wanted.length === 0) return;
-  let source = null, retry = 1000;
-  const close = () => { source?.close(); source = null; };
-  const open = () => {
-    // A browser has few connections to a host, which many tabs would use up: a tab that nobody sees gives its one back.
-    if (source || document.hidden) return;
-    source = new EventSource(own.live);
-    source.addEventListener("changed", (event) => {
-      retry = 1000;
-      own.listening = "yes";
-      // The first message comes with the connection: what changed since the page was built may be missing in it.
-      const change = JSON.parse(event.data);
-      if (isAboutThisPage(change)) refreshSoon();
-    });
-    source.addEventListener("ended", () => { close(); load(location.href, { live: true }); }); // leads to the sign-in form
-    source.addEventListener("error", () => {
-      if (source?.readyState !== EventSource.CLOSED) return;
-      close();
-      load(location.href, { live: true }); // says so if the session has ended
-      setTimeout(open, retry);
-      retry = Math.min(30000, retry * 2);
-    });
-  };
-  open();
-  document.addEventListener("visibilitychange", () => { document.hidden ? close() : open(); });
-  addEventListener("pagehide", close);
+  source?.close();
+  source = null;
+  clearTimeout(retryTimer);
+  // A browser has few connections to a host, which many tabs would use up: a tab that nobody sees gives its one back.
+  if (!own.live || document.hidden || (!own.refresh && !isTailOpen())) return;
+  const asked = new URLSearchParams({ session: own.session });
+  if (own.refresh) asked.set("page", location.pathname + location.search);
+  if (isTailOpen()) asked.set("tail", own.tail);
+  const mine = source = new EventSource(`${own.live}?${asked}`);
+  mine.addEventListener("regions", (event) => {
+    retry = 1000;
+    own.listening = "yes";
+    // The first message comes with the connection: what changed since the page was built may be missing in it.
+    show([...parse(JSON.parse(event.data)).body.children]);
+  });
+  mine.addEventListener("ended", () => { mine.close(); load(location.href, { live: true }); }); // leads to the sign-in form
+  mine.addEventListener("error", () => {
+    if (mine.readyState !== EventSource.CLOSED || mine !== source) return;
+    load(location.href, { live: true }); // says so if the session has ended
+    retryTimer = setTimeout(listen, retry);
+    retry = Math.min(30000, retry * 2);
+  });
 }
+
+// The tail in the header: what happened last, on every page, while it is open.
+const tail = document.getElementById("tail-box");
+const isTailOpen = () => Boolean(tail?.open);
+if (tail) {
+  document.getElementById("tail").dataset.region = "";
+  tail.open = sessionStorage.getItem("tail") === "open";
+  tail.addEventListener("toggle", () => { sessionStorage.setItem("tail", tail.open ? "open" : ""); listen(); });
+}
+document.addEventListener("visibilitychange", listen);
+addEventListener("pagehide", () => source?.close());
 
 // ---- The clock in the header runs with the merchant's clock.
 
@@ -158,11 +169,12 @@ function debounce(run, milliseconds) {
   return (...given) => { clearTimeout(waiting); waiting = setTimeout(() => run(...given), milliseconds); };
 }
 
-const search = debounce((form) => {
+const search = debounce(async (form) => {
   const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
   const url = form.action.split(/[?#]/)[0] + (query.size ? `?${query}` : "");
   history.replaceState(null, "", url);
-  load(url);
+  await load(url);
+  listen(); // to the page as it is now
 }, 200);
 
 const fetchFragment = debounce(async (form) => {

@@ -1,6 +1,7 @@
-"""Safepay Raast, as documented in September 2026: payouts in rupees, at `/raastwire`. See docs/dialects/safepay.md."""
+"""Safepay Raast, as documented in September 2026: payouts in rupees, at `/raastwire`. See docs/safepay.md."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from sandbox.server.dialects.dialect import Dialect, Services
@@ -8,9 +9,10 @@ from sandbox.server.dialects.safepay.accounts import AccountApi
 from sandbox.server.dialects.safepay.declared import NAME, PREFIX, require_own_aggregator
 from sandbox.server.dialects.safepay.errors import refuse
 from sandbox.server.dialects.safepay.events import encode_event
+from sandbox.server.dialects.safepay.ids import prefixed
 from sandbox.server.dialects.safepay.keys import KeyApi
 from sandbox.server.dialects.safepay.payments import PaymentApi
-from sandbox.server.dialects.safepay.webhooks import WebhookApi
+from sandbox.server.dialects.safepay.webhooks import WIRE_TYPES, WebhookApi
 
 
 def _apis(services: Services) -> Sequence[object]:
@@ -26,4 +28,6 @@ DIALECT: Final = Dialect(
     guard=require_own_aggregator,
     refuse=refuse,
     event=encode_event,
+    event_types=frozenset(name for name, wire_type in WIRE_TYPES.items() if wire_type),
+    payout_id=partial(prefixed, "pm"),
 )

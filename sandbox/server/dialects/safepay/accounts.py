@@ -1,8 +1,10 @@
 """The aggregator and its ledger account, and account validation."""
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from sandbox.domain.errors import Problem, invalid
 from sandbox.http.operation import parameter
@@ -27,7 +29,8 @@ from sandbox.server.dialects.safepay.objects import (
 
 _OPENED: Final = "2026-01-01T00:00:00.000Z"
 _ALIAS_BANK: Final = "HABB"
-_ALIAS_TYPES: Final = ("MOBILE", "RAAST_ID", "TILL_CODE", "EMAIL", "CNIC")
+_AliasType = Literal["MOBILE", "RAAST_ID", "TILL_CODE", "EMAIL", "CNIC"]
+_ALIAS_TYPES: Final = get_args(_AliasType)
 _IBAN: Final = parameter("iban", "A Pakistani IBAN.", type="string", minLength=1, maxLength=34)
 
 
@@ -73,6 +76,15 @@ class AccountInfo(msgspec.Struct, kw_only=True):
     mcc: str = ""
     account_title: str
     account_type: str = "Account"
+
+
+class AccountInfoBody(msgspec.Struct, kw_only=True):
+    """What is looked up. The specification allows it in the body of the GET too; the query comes first."""
+
+    iban: Annotated[str, msgspec.Meta(min_length=1, max_length=34)] | UnsetType = UNSET
+    with_title_fetch: bool | UnsetType = UNSET
+    alias_type: _AliasType | UnsetType = UNSET
+    alias_value: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | UnsetType = UNSET
 
 
 class LedgerAccount(msgspec.Struct, kw_only=True):
@@ -138,7 +150,7 @@ class AccountApi:
 
     @operation("GET", "/title-fetch", "Get the holder of an IBAN", Title, query=(_IBAN,))
     async def fetch_title(self, request: Request, aggregator_id: str) -> Envelope[Title]:
-        return Envelope(_title(holder_of(self._directory, _required(request, "iban"), "iban")))
+        return Envelope(_title(holder_of(self._directory, _required(request.query, "iban"), "iban")))
 
     @operation(
         "GET", "/title-fetch/v2", "Get the holder of an account number", TitleAndIban,
@@ -148,7 +160,7 @@ class AccountApi:
         ),
     )  # fmt: skip
     async def fetch_title_of_account(self, request: Request, aggregator_id: str) -> Envelope[TitleAndIban]:
-        number, bic = _required(request, "account_number"), MAPPING.banks[_required(request, "bank_name")]
+        number, bic = _required(request.query, "account_number"), MAPPING.banks[_required(request.query, "bank_name")]
         iban = iban_of(bic[:4], number)
         title = _title(holder_of(self._directory, iban, "bank_name"))
         return Envelope(TitleAndIban(**msgspec.structs.asdict(title), iban=iban))
@@ -161,11 +173,11 @@ class AccountApi:
         ),
     )  # fmt: skip
     async def fetch_alias(self, request: Request, aggregator_id: str) -> Envelope[AccountInfo]:
-        kind, value = _required(request, "type"), _required(request, "value")
+        kind, value = _required(request.query, "type"), _required(request.query, "value")
         return Envelope(_info(holder_of(self._directory, _iban_of_alias(kind, value), "value")))
 
     @operation(
-        "GET", "/account-info", "Get the account of an IBAN or an alias", AccountInfo,
+        "GET", "/account-info", "Get the account of an IBAN or an alias", AccountInfo, AccountInfoBody,
         query=(
             _IBAN,
             parameter("with_title_fetch", "Whether to name its holder.", type="string", enum=["true", "false"]),
@@ -173,13 +185,14 @@ class AccountApi:
             parameter("alias_value", "The alias.", type="string", minLength=1, maxLength=64),
         ),
     )  # fmt: skip
-    async def get_account_info(self, request: Request, aggregator_id: str) -> Envelope[AccountInfo]:
-        query = request.query
-        iban = query.get("iban")
-        if iban is None:
-            iban = _iban_of_alias(_required(request, "alias_type"), _required(request, "alias_value"))
+    async def get_account_info(self, request: Request, aggregator_id: str, body: AccountInfoBody) -> Envelope[AccountInfo]:
+        given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
+        given |= request.query
+        if "iban" not in given and "alias_type" not in given:
+            raise invalid("iban", "or alias_type and alias_value is required")
+        iban = given.get("iban") or _iban_of_alias(_required(given, "alias_type"), _required(given, "alias_value"))
         found = _info(holder_of(self._directory, iban, "iban"))
-        if query.get("with_title_fetch") == "false":
+        if given.get("with_title_fetch") in (False, "false"):
             found.account_title = ""
         return Envelope(found)
 
@@ -198,10 +211,11 @@ def holder_of(directory: Directory, iban: str, field: str) -> Verification:
     return verify(directory, "WALLET", wallet.code, iban)
 
 
-def _required(request: Request, name: str) -> str:
-    if name not in request.query:
+def _required(given: Mapping[str, Any], name: str) -> str:
+    if name not in given:
         raise invalid(name, "is required")
-    return request.query[name]
+    found: str = given[name]
+    return found
 
 
 def _title(found: Verification) -> Title:

@@ -118,7 +118,7 @@ class PaymentApi:
         if made is None:
             return result
         if (made.amount, creditor_iban(self._directory, made)) != (new.amount, new.account_number):
-            raise Problem("IDEMPOTENCY_KEY_REUSED", "idempotency error")
+            raise Problem("IDEMPOTENCY_KEY_REUSED")
         return Envelope(await self._payment(request.merchant_id, made))
 
     @operation(

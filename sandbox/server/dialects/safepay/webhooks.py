@@ -1,6 +1,7 @@
 """Webhook endpoints and deliveries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -34,7 +35,7 @@ from sandbox.webhooks.endpoints.service import MAX_ENDPOINTS
 
 _encode: Final = msgspec.json.Encoder().encode
 _KNOWN: Final = (*MAPPING.documented["events"], *MAPPING.documented["other_events"])
-_WIRE_TYPE: Final[Mapping[str, str]] = {str(name): event_type(state) for state, name in EVENT_OF.items()} | {
+WIRE_TYPES: Final[Mapping[str, str]] = {str(name): event_type(state) for state, name in EVENT_OF.items()} | {
     REINITIATED: event_type("PENDING")
 }
 """Native event type → wire event type; empty if the event is not sent."""
@@ -194,6 +195,8 @@ class WebhookApi:
         result = await self._endpoints.change_webhook_endpoint(request.context, found.id, change)
         if result.status >= 400:
             return result
+        if body.enabled is False:
+            await self._endpoints.end_webhook_deliveries(request.context, found.id)
         return _ok(WebhookOnly(_webhook(request.merchant_id, msgspec.json.decode(result.body, type=Endpoint))))
 
     @operation("DELETE", "/webhooks/{webhook_id}", "Delete an endpoint", WebhookOnly)
@@ -240,11 +243,10 @@ class WebhookApi:
     ) -> Envelope[WireDelivery]:
         merchant_id = request.merchant_id
         endpoint, id_ = await self._find(request, webhook_id), native("whd", delivery_id)
-        if id_ is None:
-            raise Problem("NOT_FOUND")
-        found = await self._deliveries.get_webhook_delivery(merchant_id, id_)
-        if found.endpoint_id != endpoint.id:
-            raise Problem("NOT_FOUND")
+        with _known("delivery_id"):
+            found = None if id_ is None else await self._deliveries.get_webhook_delivery(merchant_id, id_)
+            if found is None or found.endpoint_id != endpoint.id:
+                raise Problem("NOT_FOUND")
         shown = await self._delivery(merchant_id, found)
         event = await self._deliveries.get_event(merchant_id, found.event_id)
         payout = msgspec.json.decode(event.data, type=Payout)
@@ -253,10 +255,11 @@ class WebhookApi:
         return Envelope(shown)
 
     async def _find(self, request: Request, token: str) -> Endpoint:
-        endpoint_id = native("wh", token)
-        found = None if endpoint_id is None else await self._endpoints.get_webhook_endpoint(request.merchant_id, endpoint_id)
-        if found is None or not _is_ours(found):
-            raise Problem("NOT_FOUND")
+        endpoint_id, merchant_id = native("wh", token), request.merchant_id
+        with _known("webhook_id"):
+            found = None if endpoint_id is None else await self._endpoints.get_webhook_endpoint(merchant_id, endpoint_id)
+            if found is None or not _is_ours(found):
+                raise Problem("NOT_FOUND")
         return found
 
     async def _all_deliveries(self, merchant_id: str, endpoint_id: str, query: Mapping[str, str]) -> Sequence[Delivery]:
@@ -292,7 +295,7 @@ class WebhookApi:
             endpoint_token=prefixed("wh", one.endpoint_id),
             aggregator_id=aggregator_of(merchant_id),
             event_id=prefixed("txnlog", one.event_id),
-            type=_WIRE_TYPE[one.event_type],
+            type=WIRE_TYPES[one.event_type],
             status=MAPPING.deliveries[one.status],
             attempts=one.attempt_count,
             last_error=error,
@@ -300,6 +303,15 @@ class WebhookApi:
             created_at=seconds(one.created_at),
             delivered_at=seconds(one.updated_at) if has_ended else None,
         )
+
+
+@contextmanager
+def _known(name: str) -> Iterator[None]:
+    """Raise VALIDATION_ERROR in place of NOT_FOUND: webhooks have no documented 404."""
+    try:
+        yield
+    except Problem as problem:
+        raise (invalid(name, "is unknown") if problem.code == "NOT_FOUND" else problem) from None
 
 
 def _ok(data: Any) -> CommandResult:
@@ -315,7 +327,7 @@ def _is_ours(endpoint: Endpoint) -> bool:
 
 
 def _passes(one: Delivery, query: Mapping[str, str]) -> bool:
-    wire_type = _WIRE_TYPE.get(one.event_type, "")
+    wire_type = WIRE_TYPES.get(one.event_type, "")
     is_named = not query.get("delivery_id") or native("whd", query["delivery_id"]) == one.id
     return bool(wire_type) and query.get("type", wire_type) == wire_type and is_named
 
@@ -328,7 +340,7 @@ def _require_known(patterns: Sequence[str]) -> None:
 
 
 def _native_types(patterns: Sequence[str]) -> list[str]:
-    return [name for name, wire_type in _WIRE_TYPE.items() if wire_type and includes(patterns, wire_type)]
+    return [name for name, wire_type in WIRE_TYPES.items() if wire_type and includes(patterns, wire_type)]
 
 
 def _webhook(merchant_id: str, endpoint: Endpoint) -> Webhook:
