@@ -152,6 +152,7 @@ def _money(psp: Shell, _: Receiver, folder: Path) -> None:
     psp("directory")
     assert psp("verify-account 12345678900003")["valid"] is False
     assert psp("audit")["ok"] is True
+    assert psp("balance flows")["is_complete"] is True
     assert psp("overview")["payouts"]["covers"]["is_complete"] is True
 
 

@@ -23,6 +23,7 @@ from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
+from sandbox.payouts.balance.flows import FlowService
 from sandbox.payouts.balance.service import BalanceService
 from sandbox.payouts.directory.api import DirectoryApi
 from sandbox.payouts.directory.loader import load_directory
@@ -168,6 +169,7 @@ def create_app(settings: Settings) -> Application:
         services.payouts,
         SimulationService(work, payout_reads),
         services.balance,
+        FlowService(),
         DirectoryApi(directory, work),
         endpoints,
         PreviewService(work),
