@@ -1,4 +1,4 @@
-"""Embedded databases are copied from a template, which a first start makes. Without one, or with a bad one, initdb makes them."""
+"""Embedded databases are copied from a template, which the first start makes. Without a usable one, initdb makes them."""
 
 import os
 import shutil
