@@ -82,5 +82,7 @@ def test_nothing_but_the_dialect_names_its_provider() -> None:
         "sandbox/domain/enumerations.py",
         "sandbox/infrastructure/db/migrations/schema_0_1_0.sql",
         "sandbox/server/console/pages/endpoints.py",
+        "sandbox/webhooks/receiver_tests/checks.toml",
+        "sandbox/webhooks/receiver_tests/events.py",
         "sandbox/webhooks/signing/dialects.py",
     }

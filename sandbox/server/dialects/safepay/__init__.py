@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
+from uuid import uuid4
 
 from sandbox.server.dialects.dialect import Dialect, Services
 from sandbox.server.dialects.safepay.accounts import AccountApi
@@ -12,6 +13,7 @@ from sandbox.server.dialects.safepay.events import encode_event
 from sandbox.server.dialects.safepay.ids import prefixed
 from sandbox.server.dialects.safepay.keys import KeyApi
 from sandbox.server.dialects.safepay.payments import PaymentApi
+from sandbox.server.dialects.safepay.scenario import comparison
 from sandbox.server.dialects.safepay.webhooks import WIRE_TYPES, WebhookApi
 
 
@@ -30,4 +32,5 @@ DIALECT: Final = Dialect(
     event=encode_event,
     event_types=frozenset(name for name, wire_type in WIRE_TYPES.items() if wire_type),
     payout_id=partial(prefixed, "pm"),
+    comparison=comparison(uuid4),
 )
