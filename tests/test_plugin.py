@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-
 from psp_sandbox.client.problems import DuplicateReference, InsufficientBalance
+
 from psp_sandbox.testing import Sandbox, UsageError, World
 from psp_sandbox.testing.checks import failed_checks
 from psp_sandbox.testing.options import read_marks

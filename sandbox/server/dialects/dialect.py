@@ -94,6 +94,13 @@ class Dialect:
     comparison: Comparison | None = None
     """How `psp dialect compare` compares it with the provider's own test environment."""
 
+    load_script: Path | None = None
+    """A script for wrk that creates payouts, for `psp bench dialect`. It gets the accounts in PSP_BENCH_PATHS."""
+    payment: Callable[[str, str], tuple[str, Mapping[str, str]]] | None = None
+    """Takes a merchant and a payout. Returns which of its operations shows the payout, and the parameters of the path."""
+    remark: str = ""
+    """What the console says beside a payout in this format."""
+
     def operations(self, services: Services) -> list[Operation]:
         """Return its operations, whose handlers all take the request.
 
