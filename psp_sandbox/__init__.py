@@ -1,4 +1,4 @@
-"""PSP Sandbox for Python programs: a typed client, and fixtures for pytest. The sandbox itself runs in processes of its own."""
+"""PSP Sandbox for Python programs: a typed client, and fixtures for pytest. The sandbox itself runs in its own processes."""
 
 from typing import TYPE_CHECKING, Any
 

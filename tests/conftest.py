@@ -7,6 +7,7 @@ distributed: the URL is that of any node of the cluster.
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,8 @@ import structlog
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
+from psp_sandbox.testing import Sandbox
+from psp_sandbox.testing.process import Address, SandboxProcess
 from sandbox.server.runtime.open_files import raise_open_file_limit
 from sandbox.unit_of_work import light_merchants
 from tests.harness.console import ConsoleClient
@@ -221,3 +224,27 @@ def browsing(chromium: "Browser", stack: Stack) -> Iterator["Browsing"]:
     found = Browsing(chromium, stack.api_url)
     yield found
     found.close()
+
+
+@pytest.fixture(scope="module")
+def psp_sandbox(stack: Stack) -> Iterator[Sandbox]:
+    """The plugin uses the sandbox of this test run, as with --psp-url."""
+    sandbox = Sandbox(Address(stack.api_url, stack.admin_key), is_ours=False)
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Address]:
+    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
+    process = SandboxProcess()
+    yield process.start()
+    process.stop()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Yield a port that stays reserved and that no program listens on."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from examples.broken_shops import variants as declared
-from psp_sandbox.testing.process import Address, SandboxProcess
+from psp_sandbox.testing.process import Address
 from psp_sandbox.testing.recording import Recorded
 
 ROOT: Final = Path(__file__).parent.parent
@@ -97,14 +97,6 @@ def test_the_order_is_paid(psp, live_process):
     psp.drain()
     assert app.client.get("/").text == "SUCCESS"
 """
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Address]:
-    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
-    process = SandboxProcess()
-    yield process.start()
-    process.stop()
 
 
 Outcomes = dict[str, str]

@@ -1,14 +1,13 @@
 """The broken shops: each has one declared mistake, and a suite that passes all the same."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from examples.broken_shops import variants as declared
 from psp_sandbox.testing.explore.results import Cause, Exploration, Kind, PointResult, Verdict
-from psp_sandbox.testing.process import Address, SandboxProcess
+from psp_sandbox.testing.process import Address
 from tests.harness.shop import Report, run_tests
 
 VARIANTS = declared.variants()
@@ -37,14 +36,6 @@ def test_a_change_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     wrong = declared.Variant("wrong", "shop", "", "", "", "", "", (declared.Change("app.py", "not there", ""),))
     with pytest.raises(ValueError, match=r"wrong: app\.py has this 0 times: not there"):
         declared.make(wrong, tmp_path / "wrong")
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Address]:
-    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
-    process = SandboxProcess()
-    yield process.start()
-    process.stop()
 
 
 def _options(sandbox: Address) -> tuple[str, ...]:

@@ -1,10 +1,8 @@
 """Concurrent requests to processes that enter a Citus cluster by different nodes act as if there were one process."""
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -14,6 +12,7 @@ from sandbox.infrastructure.db.distributed.cluster import Node, Shard
 from sandbox.infrastructure.db.distributed.placement import every_shard
 from sandbox.infrastructure.db.engine import connection, transaction
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
+from tests.harness.load import run_concurrently
 from tests.harness.work import pooled
 from tests.harness.world import World
 
@@ -29,19 +28,9 @@ def world_on_node(citus: CitusCluster, request: pytest.FixtureRequest) -> Iterat
         yield world
 
 
-def run_concurrently(citus: CitusCluster, world: World, action: Callable[[int, httpx.Client], Any]) -> list[Any]:
+def run_on_nodes(citus: CitusCluster, world: World, action: Callable[[int, httpx.Client], Any]) -> list[Any]:
     """Run the action in all threads at the same moment, the threads of each node through that node. Return the results."""
-    gate = threading.Barrier(THREADS)
-    urls = [citus.sandbox(entry).api_url for entry in NODES]
-
-    def run(number: int) -> Any:
-        with httpx.Client(base_url=urls[number % len(urls)], headers={"X-API-KEY": world.api_key}, timeout=120) as client:
-            client.get("/health")  # connect before the race begins
-            gate.wait(300)
-            return action(number, client)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(run, range(THREADS)))
+    return run_concurrently(world, action, THREADS, [citus.sandbox(entry).api_url for entry in NODES])
 
 
 def test_one_idempotency_key_creates_one_payout(citus: CitusCluster, world_on_node: World) -> None:
@@ -51,7 +40,7 @@ def test_one_idempotency_key_creates_one_payout(citus: CitusCluster, world_on_no
         response = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": "one"})
         return response.status_code, response.json().get("id", response.json().get("code"))
 
-    responses = set(run_concurrently(citus, world, create))
+    responses = set(run_on_nodes(citus, world, create))
     assert {status for status, _ in responses} <= {201, 409}
     assert {found for status, found in responses if status == 409} <= {"IDEMPOTENCY_KEY_IN_FLIGHT"}
     (created,) = (found for status, found in responses if status == 201)
@@ -72,7 +61,7 @@ def test_parallel_payouts_never_overspend_one_balance(citus: CitusCluster, world
         body = world.payout_body("0004", amount="66000.00")
         return client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": f"n{number}"}).status_code
 
-    assert Counter(run_concurrently(citus, world, create)) == {201: 15, 422: THREADS - 15}
+    assert Counter(run_on_nodes(citus, world, create)) == {201: 15, 422: THREADS - 15}
     assert world.balance() == ("10000.00", "990000.00")
     world.assert_clean()
 

@@ -152,6 +152,7 @@ def _money(psp: Shell, _: Receiver, folder: Path) -> None:
     psp("directory")
     assert psp("verify-account 12345678900003")["valid"] is False
     assert psp("audit")["ok"] is True
+    assert psp("balance flows")["is_complete"] is True
     assert psp("overview")["payouts"]["covers"]["is_complete"] is True
 
 
@@ -176,6 +177,7 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     event = psp("trigger payout.failed")["id"]
     psp("drain")
     delivery = psp(f"deliveries list --event {event} --status SUCCEEDED")["data"][0]["id"]
+    assert psp(f"deliveries attempts --endpoint {endpoint}")["data"][0]["attempts"][0]["status"] == 200
     assert psp(f"deliveries get {delivery}")["attempts"][0]["status"] == 200
     assert psp(f"deliveries explain {delivery}")["next_attempt"]["reason"] == "SUCCEEDED"
     recover = f"endpoints recover {endpoint} --since 2020-01-01T00:00:00Z --which all --events payout.failed"

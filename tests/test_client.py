@@ -7,6 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
+from psp_sandbox import AsyncClient, Client, ProblemError
+from psp_sandbox.client import NotReached, PspError, WaitTimeout
 from psp_sandbox.client.models import CreatedPayout, DeliveryAttempt, Payout, PayoutStep, RefusedItem
 from psp_sandbox.client.problems import (
     DuplicateReference,
@@ -16,9 +19,6 @@ from psp_sandbox.client.problems import (
     NotFound,
     ValidationError,
 )
-
-from psp_sandbox import AsyncClient, Client, ProblemError
-from psp_sandbox.client import NotReached, PspError, WaitTimeout
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World

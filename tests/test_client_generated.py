@@ -11,11 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
-from psp_sandbox.client._generated import nouns
-
 from psp_sandbox.client import _clients, _http, errors, models, problems
 from psp_sandbox.client._calls import Call
 from psp_sandbox.client._decode import decode
+from psp_sandbox.client._generated import nouns
 from sandbox.domain.errors import CODES
 
 ROOT = Path(__file__).parent.parent

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
-from psp_sandbox.client.inputs import RequestMatch
-from psp_sandbox.client.models import Payout
-from psp_sandbox.client.problems import InternalError, RateLimited, Unavailable
 
 from psp_sandbox import AsyncClient, Client, ProblemError
 from psp_sandbox.client import Unreachable, _callers
+from psp_sandbox.client.inputs import RequestMatch
+from psp_sandbox.client.models import Payout
+from psp_sandbox.client.problems import InternalError, RateLimited, Unavailable
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World

@@ -161,13 +161,30 @@ def test_screen_readers_hear_of_new_rows_together_and_later(world: World, browsi
 
 def test_the_tail_shows_what_happens_on_every_page_while_it_is_open(world: World, browsing: Browsing) -> None:
     page = browsing.open("/console/world/settings", world.api_key)
-    page.locator("#tail-box summary").press("Enter")
+    page.keyboard.press("t")
     created = world.create_payout("0001")
     page.locator("#tail").get_by_text("payout.succeeded").wait_for()
     check_accessibility(page)
     page.get_by_role("link", name="Catalogue").click()
     page.locator("#tail").get_by_role("link", name=created["merchant_reference"]).first.click()
     page.wait_for_url(f"**/payouts/{created['id']}")
+
+
+def test_without_scripts_links_and_forms_do_everything(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/sign-in", scripts=False)
+    page.get_by_label("API key").fill(world.api_key)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.get_by_role("link", name="Payouts", exact=True).click()
+    page.get_by_role("link", name="New payout").click()
+    page.get_by_role("button", name="Create payout", exact=True).click()
+    page.get_by_role("status").wait_for()
+    reference = page.get_by_role("heading", level=1).inner_text()
+    page.get_by_label("Search everything").fill(reference)
+    page.get_by_label("Search everything").press("Enter")
+    page.locator("main").get_by_role("link", name=reference).first.wait_for()
+    page.locator("#tail-box summary").click()
+    page.get_by_role("link", name="What happened last").click()
+    page.locator("#tail").get_by_role("link", name="payout.created").wait_for()
 
 
 @pytest.mark.slow

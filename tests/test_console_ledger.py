@@ -3,7 +3,7 @@
 import shlex
 
 from sandbox.server.console.replay import replay
-from tests.harness.browser import Browsing
+from tests.harness.browser import WIDTHS, Browsing, check_accessibility, check_width
 from tests.harness.world import World
 
 
@@ -28,6 +28,36 @@ def test_the_ledger_changes_live(world: World, browsing: Browsing) -> None:
     page.locator("body[data-listening]").wait_for()
     world.post("/sandbox/v1/balance/top-up", {"amount": "1234.56"})
     page.locator("#table-entries").get_by_text("1,234.56").first.wait_for()
+
+
+def test_the_flow_of_a_day_leads_to_its_entries(world: World, browsing: Browsing) -> None:
+    world.post("/sandbox/v1/clock/freeze", {"at": "2031-03-01T10:00:00Z"})
+    world.create_payout("0012", amount="1500.00")
+    world.post("/sandbox/v1/clock/advance", {"seconds": 90})
+    world.post("/sandbox/v1/clock/advance", {"seconds": 86_400})
+    world.create_payout("0003", amount="20.00")
+    world.post("/sandbox/v1/drain")
+    page = browsing.open("/console/ledger/flow", world.api_key)
+    arrows = page.locator(".flow-chart a")
+    said = [arrow.locator("title").text_content() for arrow in arrows.all()]
+    assert said[:5] == [
+        "2031-03-02: 20.00 from Available to Locked in 1 transfer",
+        "2031-03-02: 20.00 from Locked to Available in 1 transfer",
+        "2031-03-01: 1,500.00 from Available to Locked in 1 transfer",
+        "2031-03-01: 1,500.00 from Locked to Settlement in 1 transfer",
+        "2031-03-01: 1,500.00 from Settlement to Available in 1 transfer",
+    ]
+    assert page.locator("#table-flows tbody tr").count() == len(said)
+    arrows.nth(2).focus()
+    assert page.locator("#flow-chart .trace-detail").inner_text() == said[2]
+    for width in WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": 900})
+        check_accessibility(page)
+        check_accessibility(page, "target-size")
+        check_width(page)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ledger?created_from=2031-03-01*")
+    assert page.locator("#table-entries tbody tr").count() == 4
 
 
 def test_the_audit_names_each_check_in_words(world: World, browsing: Browsing) -> None:

@@ -45,12 +45,15 @@ class Page:
     def __init__(self, about: str = "") -> None:
         self.payouts = 0
         self.built = 0
-        self.can_be_shown = True
+        self.answer: str | Exception | None = ""
+        """What it answers instead of itself, if it is not empty."""
         self._about = f'data-about="{about}"' if about else ""
 
     async def build(self) -> str | None:
         self.built += 1
-        if not self.can_be_shown:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer is None:
             return None
         form = f'<form id="form" data-region>{TOKEN_MARK} {KEY_MARK}-0 {self.payouts}</form>'
         return f'<body data-refresh="payout."><div id="same" data-region {self._about}>same</div>{form}</body>'
@@ -195,12 +198,15 @@ async def test_a_slow_console_gets_only_the_newest_version_and_delays_no_other(f
     await fast.leave()
 
 
-async def test_a_page_that_fails_or_cannot_be_shown_is_tried_again_with_the_next_change(feed: Feed, pages: LivePages) -> None:
+@pytest.mark.parametrize("answer", [None, ZeroDivisionError("a bug")])
+async def test_a_page_that_fails_or_cannot_be_shown_is_tried_again_with_the_next_change(
+    feed: Feed, pages: LivePages, answer: Exception | None
+) -> None:
     page = Page()
-    page.can_be_shown = False
+    page.answer = answer
     client = look(pages, page=page)
     await until_built(page, 1)
-    page.can_be_shown = True
+    page.answer = ""
     feed.publish("p1")
     assert "same" in await client.next(), "the whole page, since nothing was sent before"
     await client.leave()

@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from sandbox.server.console.pages import new_payout
-from tests.harness.browser import Browsing, check_accessibility
+from tests.harness.browser import WIDTHS, Browsing, check_accessibility, check_width
 from tests.harness.console import ConsoleClient
 from tests.harness.iban import make_iban
 from tests.harness.receiver import Receiver
@@ -43,6 +43,50 @@ def test_the_list_has_filters_in_its_url(world: World, browsing: Browsing) -> No
     page.goto("/console/payouts?user_id=123")
     assert "user_id" in page.get_by_role("alert").inner_text()
     assert page.get_by_label("User id").input_value() == "123"
+
+
+def test_the_map_of_failures_leads_to_exactly_its_payouts(world: World, browsing: Browsing) -> None:
+    closed = {create(world, "0007", bank_code="MCB") for _ in range(2)}
+    for suffix, bank in (("0007", "HBL"), ("0006", "MCB"), ("0001", "MCB")):
+        create(world, suffix, bank_code=bank)
+    page = browsing.open("/console/payouts/failures", world.api_key)
+    for width in WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": 900})
+        check_accessibility(page)
+        check_accessibility(page, "target-size")
+        check_width(page)
+    row = page.locator(".heat tbody tr", has_text="ACCOUNT_CLOSED")
+    assert [cell.inner_text() for cell in row.locator("td").all()] == ["3", "1", "2"]
+    row.locator("a", has_text="2").click()
+    page.wait_for_url("**/payouts?failure_code=ACCOUNT_CLOSED&bank_code=MCB")
+    links = page.locator("#table-payouts tbody td:first-child a")
+    assert {(link.get_attribute("href") or "").rpartition("/")[2] for link in links.all()} == closed
+
+
+def test_listed_payouts_are_drawn_together(world: World, browsing: Browsing) -> None:
+    create(world, "0003")
+    create(world, "0001")
+    page = browsing.open("/console/payouts?status=FAILED", world.api_key)
+    page.get_by_role("link", name="Draw them over time").click()
+    page.wait_for_url("**/payouts?status=FAILED&drawn=yes")
+    assert page.locator("#payouts-trace .lane-name .summary").all_text_contents() == ["✕ FAILED: BANK_REJECTED"]
+    page.get_by_label("SUCCESS").check()
+    page.wait_for_url("**drawn=yes**")
+    page.locator("#payouts-trace .lane-name .summary.good").wait_for()
+    assert page.locator("#payouts-trace .lane-name .summary").count() == 2
+
+
+def test_filters_fold_on_a_phone(world: World, browsing: Browsing) -> None:
+    create(world, "0003")
+    page = browsing.open("/console/payouts", world.api_key)
+    page.set_viewport_size({"width": WIDTHS["narrow"], "height": 900})
+    assert page.get_by_label("Search", exact=True).is_visible()
+    assert not page.get_by_label("FAILED").is_visible()
+    page.get_by_text("Filters", exact=True).click()
+    page.get_by_label("FAILED").check()
+    page.wait_for_url("**/payouts?status=FAILED")
+    page.set_viewport_size({"width": WIDTHS["wide"], "height": 900})
+    assert not page.get_by_text("Filters", exact=True).is_visible()
 
 
 def test_a_payout_shows_each_change_with_its_money_event_and_attempts(
@@ -273,6 +317,9 @@ def test_a_batch_shows_the_result_of_each_row_and_keeps_the_input(world: World, 
     assert [(payout["merchant_reference"], payout["metadata"]) for payout in found] == [("B-1", {"order": "1"})]
     assert rows.nth(2).get_by_role("link").get_attribute("href") == f"{world.console}/payouts/{found[0]['id']}"
     check_accessibility(page)
+    assert "B-1" in (page.locator("#batch-trace .lane-name").text_content() or "")
+    page.get_by_role("link", name="Follow them").click()
+    page.locator("#payouts-trace .lane-name .good", has_text="SUCCESS").wait_for()
 
 
 def test_a_batch_that_is_not_csv_says_where(world: World, console: ConsoleClient) -> None:

@@ -1,25 +1,13 @@
 """The fixture `psp` leads an adapter of Safepay Raast to the merchant of a test."""
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
-from psp_sandbox.testing import Sandbox, UsageError, World
-from psp_sandbox.testing.process import Address
+from psp_sandbox.testing import UsageError, World
 from tests.harness.receiver import Receiver
 from tests.harness.safepay import KEY, payout_body
 from tests.harness.waiting import until
-from tests.harness.world import Stack
 from tests.test_dialect_safepay_webhooks import verify
-
-
-@pytest.fixture(scope="module")
-def psp_sandbox(stack: Stack) -> Iterator[Sandbox]:
-    """The plugin uses the sandbox of this test run, as with --psp-url."""
-    sandbox = Sandbox(Address(stack.api_url, stack.admin_key), is_ours=False)
-    yield sandbox
-    sandbox.close()
 
 
 def test_an_adapter_uses_the_merchant_of_the_test(psp: World, receiver: Receiver) -> None:

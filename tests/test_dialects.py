@@ -2,13 +2,14 @@
 
 import base64
 import hmac
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import httpx
 import pytest
 
-from sandbox.server.dialects.dialect import load_dialects
+from sandbox.server.dialects.dialect import Services, load_dialects
 from sandbox.server.dialects.registration import BUILT_IN
 from sandbox.server.dialects.safepay.mapping import MAPPING
 from tests.harness.code_blocks import ROOT
@@ -58,6 +59,13 @@ def test_a_folder_with_a_dialect_twice_or_without_one_is_refused(tmp_path: Path)
     (tmp_path / "a.py").write_text("")
     with pytest.raises(ValueError, match="no DIALECT"):
         load_dialects(BUILT_IN, str(tmp_path))
+
+
+def test_the_page_names_calls_that_exist() -> None:
+    services = get_type_hints(Services)
+    called = re.findall(r"`(\w+)\.(\w+)\(", (ROOT / "docs" / "dialects.md").read_text())
+    assert {service for service, _ in called} >= {"payouts", "reads", "balance", "endpoints"}
+    assert [f"{service}.{method}" for service, method in called if not hasattr(services[service], method)] == []
 
 
 def test_the_page_lists_each_state_and_test_account() -> None:

@@ -72,7 +72,7 @@ def test_the_headline_says_how_many_ways_were_tried_how_they_ended_and_how_much_
     points += [point("t", At.WRITE, Kind.ANSWER_LOST, Verdict.WRONG, **paid_twice("r", "900.00"))] * 5
     found = Exploration("pytest", 1, "2026-03-01T09:00:00.000Z", 78, tuple(points))
     assert headline(found) == (
-        "1,204 ways tried: 1,150 right, 49 refused loudly, 5 wrong. PKR 4,500.00 paid or credited too much."
+        "1,204 ways tried: 1,150 right, 49 noticed by the test, 5 wrong. PKR 4,500.00 paid or credited too much."
     )
 
 
@@ -92,11 +92,18 @@ def test_the_money_of_a_finding_is_named_by_what_happened_to_it(difference: Diff
 
 def test_the_page_says_the_result_first_and_then_what_to_do_first() -> None:
     text = exploration_page(exploration())
-    first = ("strong", "Failed: PKR 2,500.70 paid or credited too much")
+    first = ("strong", "Failed: PKR 2,500.70 paid or credited too much, had this been production")
     sections = ("What to do first", "What was tried", "By test", "Findings", "What this does not show")
     order = [first, *(("h2", section) for section in sections)]
     places = [text.index(f">{heading}</{tag}>") for tag, heading in order]
     assert places == sorted(places)
+    # A reader who does not know the sandbox asks whose money it is, and who has to do it.
+    for answer in (
+        "no real money moves",
+        "the money of whoever runs the application",
+        "First, for the application's developers",
+    ):
+        assert answer in text
     assert "Passed: nothing ended wrong" in exploration_page(exploration(findings=False))
 
 

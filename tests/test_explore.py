@@ -2,7 +2,6 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from psp_sandbox.testing.explore.results import (
     Verdict,
 )
 from psp_sandbox.testing.explore.schedule import MAX_PAIRS, named, schedule
-from psp_sandbox.testing.process import Address, SandboxProcess
+from psp_sandbox.testing.process import Address
 from tests.harness.plugin import QUIET
 
 pytest_plugins = ["pytester"]
@@ -108,14 +107,6 @@ def test_{name}(psp, app):
     psp.drain()
     assert app.status == "SUCCESS"
 """
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Address]:
-    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
-    process = SandboxProcess()
-    yield process.start()
-    process.stop()
 
 
 class Project:

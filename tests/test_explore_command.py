@@ -5,24 +5,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from psp_sandbox.testing.explore.causes import cure
 from psp_sandbox.testing.explore.results import Cause, Verdict
-from psp_sandbox.testing.process import Address, SandboxProcess
+from psp_sandbox.testing.process import Address
 from tests.harness.code_blocks import ROOT
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Address]:
-    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
-    process = SandboxProcess()
-    yield process.start()
-    process.stop()
-
 
 SUITE = """
 import json, os, pathlib, sys, urllib.request
@@ -47,7 +35,11 @@ def run_psp_explore(folder: Path, sandbox: Address, *words: str) -> "subprocess.
     (folder / "suite.py").write_text(SUITE)
     python = f"{sys.executable} suite.py"
     books = ("--books", f"{python} books", "--status", "paid=SUCCESS", "--point", "POST /payouts#1:request_lost")
-    command = [sys.executable, "-m", "psp_sandbox", "explore", *books, *words, "--", *python.split(), "pay"]
+    return run_words(folder, sandbox, *books, *words, "--", *python.split(), "pay")
+
+
+def run_words(folder: Path, sandbox: Address, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "psp_sandbox", "explore", *words]
     env = {**os.environ, "PSP_URL": sandbox.url, "PSP_ADMIN_KEY": sandbox.admin_key or "", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
@@ -76,3 +68,53 @@ def test_an_application_that_does_not_start_is_named_with_its_exit_code(tmp_path
     done = run_psp_explore(tmp_path, sandbox, "--app", "sh -c 'exit 3'", "--webhook-url", url)
     assert done.returncode == 2, done.stderr
     assert f"sh -c 'exit 3' ended with exit code 3 before it listened at {url}." in done.stderr
+
+
+OWN_MERCHANTS = """
+import http.server, json, os, sys, threading, urllib.request
+
+def call(url, body, key=None, **headers):
+    headers |= {"content-type": "application/json", **({"X-API-KEY": key} if key else {})}
+    return json.load(urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers)))
+
+class Books(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps([{"reference": "a", "status": "SUCCESS", "amount": "5.00"}]).encode())
+
+books = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Books)
+threading.Thread(target=books.serve_forever, daemon=True).start()
+psp, explore = os.environ["PSP_URL"], os.environ["PSP_EXPLORE_URL"]
+
+def run(test, attempts):
+    admin = {"X-ADMIN-KEY": os.environ["PSP_ADMIN_KEY"]}
+    key = call(psp + "/sandbox/v1/merchants", {"name": test, "opening_balance": "10.00"}, **admin)["api_key"]
+    call(explore + "/begin", {"test": test, "api_key": key})
+    for _ in range(attempts):
+        try:
+            account = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+            payout = {"merchant_reference": "a", "amount": "5.00", **account}
+            call(psp + "/api/v1/payouts", payout, key, **{"X-IDEMPOTENCY-KEY": "a"})
+            break
+        except OSError:
+            pass
+    if test != "endless":
+        call(explore + "/rest", {"api_key": key, "failure": None, "books_url": f"http://127.0.0.1:{books.server_port}"})
+
+run("repeats", 2)
+run("gives up", 1)
+run("endless", 1)
+"""
+
+
+def test_tests_that_make_a_merchant_each_are_explored_together(tmp_path: Path, sandbox: Address) -> None:
+    (tmp_path / "own.py").write_text(OWN_MERCHANTS)
+    words = ("--own-merchants", "--point", "POST /payouts#1:request_lost", "--json", "--", sys.executable, "own.py")
+    done = run_words(tmp_path, sandbox, *words)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    verdicts = {point["test"]: (point["verdict"], point["cause"]) for point in found["points"]}
+    assert verdicts == {"repeats": (Verdict.RIGHT, None), "gives up": (Verdict.WRONG, Cause.NO_RETRY)}, found
+    assert [one["test"] for one in found["left_out"]] == ["endless"]
+    assert found["has_books"]

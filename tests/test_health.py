@@ -53,14 +53,6 @@ def missing(response: httpx.Response) -> set[str]:
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    """Yield a port that nobody listens on, and keep others from using it."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
-
-
-@pytest.fixture
 def silent_port() -> Iterator[int]:
     """Yield a port that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -168,7 +168,7 @@ MISTAKES: Final = {
         "ruby": ('"X-IDEMPOTENCY-KEY" => id', '"X-IDEMPOTENCY-KEY" => rand.to_s'),
         "go": ('"X-Idempotency-Key": {key}', '"X-Idempotency-Key": {time.Now().String()}'),
     },
-    "gives up at once": {
+    "gives up immediately": {
         "php": ("ATTEMPTS = 3", "ATTEMPTS = 1"),
         "java": ("ATTEMPTS = 3", "ATTEMPTS = 1"),
         "ruby": ("ATTEMPTS = 3", "ATTEMPTS = 1"),

@@ -4,15 +4,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from psp_sandbox.testing import AppError, LiveProcess, Sandbox, StartProcess, UsageError, World
-from psp_sandbox.testing.process import Address
+from psp_sandbox.testing import AppError, LiveProcess, StartProcess, UsageError, World
 from tests.harness.plugin import Project
 from tests.harness.supervised import is_over, wait_for
 from tests.harness.world import Stack
@@ -40,14 +39,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
-
-
-@pytest.fixture(scope="module")
-def psp_sandbox(stack: Stack) -> Iterator[Sandbox]:
-    """The plugin uses the sandbox of this test run, as with --psp-url."""
-    sandbox = Sandbox(Address(stack.api_url, stack.admin_key), is_ours=False)
-    yield sandbox
-    sandbox.close()
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from psp_sandbox.testing.explore.results import Cause, Verdict
-from psp_sandbox.testing.process import Address, SandboxProcess
+from psp_sandbox.testing.process import Address
 from tests.harness.programs import needs
 
 pytestmark = [pytest.mark.slow, needs("node")]
@@ -46,14 +45,6 @@ STORIES: Final[dict[str, tuple[str, Cause, list[Replacement]]]] = {
     ),
 }  # fmt: skip
 """Name of the broken shop → the point, the cause, and how to make it in Node."""
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Address]:
-    """A sandbox with one API process: with several, a fault needs a moment until all know it."""
-    process = SandboxProcess()
-    yield process.start()
-    process.stop()
 
 
 def explore(folder: Path, sandbox: Address, *options: str) -> dict[str, Any]:

@@ -147,8 +147,11 @@ class Node:
         self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of the package's node_modules, and return what it did."""
-        program = str(self.folder / "node_modules/.bin" / command[0])
-        return _run(program, *command[1:], cwd=cwd or self.folder, env=env)
+        return _run(self.program(command[0]), *command[1:], cwd=cwd or self.folder, env=env)
+
+    def program(self, name: str) -> str:
+        """Return the path of a program of the package's node_modules."""
+        return str(self.folder / "node_modules/.bin" / name)
 
     def project(self, folder: Path) -> Path:
         """Return a new project that has the published files of the package, and its Vitest and Jest."""
@@ -375,6 +378,28 @@ def test_the_shops_tests_pass(outcomes: dict[str, str]) -> None:
     own = {name: outcome for name, outcome in outcomes.items() if name.startswith("shop: ")}
     assert len(own) == 17
     assert set(own.values()) == {"passed"}, own
+
+
+def test_psp_explore_tries_the_shops_own_tests_with_a_merchant_each(node: Node, tmp_path: Path) -> None:
+    project = node.project(tmp_path / "project")
+    for name, replacements in (("shop", []), ("no_ordering", MISTAKES["no_ordering"][2])):
+        _copy_shop(project / name)
+        for changed, text, new_text in replacements:
+            source = (project / name / changed).read_text()
+            (project / name / changed).write_text(source.replace(text, new_text))
+    explored = _run(
+        "psp", "run", "--ephemeral", "--", "psp", "explore", "--own-merchants", "--status", "REFUSED=NONE", "--status",
+        "UNSENT=NONE", "--point", "payout.processing#1:out_of_order", "--json", "--", node.program("vitest"), "run",
+        "shop/test/paying.test.js", "no_ordering/test/paying.test.js", cwd=project,
+    )  # fmt: skip
+    assert explored.returncode == 1, explored.stderr
+    found = json.loads(explored.stdout)
+    verdicts: dict[str, set[str]] = {}
+    for point in found["points"]:
+        verdicts.setdefault(point["test"].partition("/")[0], set()).add(point["verdict"])
+    assert verdicts["shop"] <= {"right", "refused"}, found["points"]
+    assert "wrong" in verdicts["no_ordering"], found["points"]
+    assert [one["test"].partition(" > ")[2] for one in found["left_out"]] == ["what is not an amount is refused"] * 2
 
 
 @pytest.mark.parametrize("name", MISTAKES)

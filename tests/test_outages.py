@@ -5,7 +5,7 @@ import errno
 import io
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -67,14 +67,6 @@ async def test_an_oserror_is_a_500_and_is_logged() -> None:
     assert "/secret/folder" not in response.text
     (logged,) = [entry for entry in logs if entry["event"] == "request_failed"]
     assert logged["exc_info"] is NO_SPACE
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """Yield a port that stays reserved and that no program listens on."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        yield reserved.getsockname()[1]
 
 
 @pytest.mark.parametrize("acquire", [connection, transaction])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sandbox.domain.ledger import AVAILABLE, FUNDING, LOCKED, SETTLEMENT
+from sandbox.payouts.balance.flows import MAX_DAYS, MAX_TRANSFERS
 from sandbox.worlds.overview import service
 from sandbox.worlds.overview.statistics import (
     MAX_BUCKETS,
@@ -62,6 +63,10 @@ def test_payouts_are_counted_by_status_and_failure_code_and_the_balance_follows_
         {"failure_code": "ACCOUNT_CLOSED", "count": 2, "amount": "5.50"},
         {"failure_code": "BANK_REJECTED", "count": 1, "amount": "4.00"},
     ]
+    bank = {"bank_code": "HBL", "wallet_code": None}
+    assert payouts["by_destination_and_code"] == [
+        {**bank, "failure_code": "ACCOUNT_CLOSED", "count": 2}, {**bank, "failure_code": "BANK_REJECTED", "count": 1},
+    ]  # fmt: skip
     assert [(one["status"], one["count"]) for one in payouts["open"] if one["count"]] == [("PENDING", 1)]
     points = found["balance"]["points"]
     entries = world.get("/api/v1/balance/history", limit=100).json()["data"]
@@ -117,6 +122,40 @@ def test_the_newest_rows_are_covered_and_open_payouts_are_capped(world: World, s
     assert {one["status"]: (one["count"], one["is_capped"]) for one in payouts["open"] if one["count"]} == {
         "PENDING": (1, False), "ON_HOLD": (service.MAX_ROWS, True),
     }  # fmt: skip
+
+
+def test_flows_sum_up_each_days_transfers_and_cover_a_bounded_number(world: World, stack: Stack) -> None:
+    world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T23:59:00Z"})
+    for amount in ("1.00", "2.50"):
+        world.create_payout("0012", amount=amount)
+    world.post("/sandbox/v1/clock/advance", {"seconds": 3600})
+    flows = world.get("/sandbox/v1/balance/flows", created_from="2031-01-01T23:59:00Z").json()
+    pair = {"count": 2, "amount": "3.50"}
+    assert flows == {
+        "currency": "PKR", "since": "2031-01-01T23:59:00.000Z", "is_complete": True,
+        "days": [
+            {"day": "2031-01-02", "flows": [{"from_account": "SETTLEMENT", "to_account": "AVAILABLE", **pair}]},
+            {"day": "2031-01-01", "flows": [
+                {"from_account": "AVAILABLE", "to_account": "LOCKED", **pair},
+                {"from_account": "LOCKED", "to_account": "SETTLEMENT", **pair},
+            ]},
+        ],
+    }  # fmt: skip
+    earlier = world.get("/sandbox/v1/balance/flows", created_to="2031-01-02T00:00:00Z").json()
+    assert earlier["days"][0] == flows["days"][1]
+    stack.execute(
+        """
+        INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after,
+            credit_balance_after, reason, description, created_at)
+        SELECT $1, ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'FUNDING', 'AVAILABLE', 1, 0, 0, 'TOP_UP', '',
+            '2030-12-01'::timestamptz - make_interval(days => n % 40) FROM generate_series(1, $2::int) n
+        """,
+        world.merchant_id,
+        MAX_TRANSFERS,
+    )
+    bounded = world.get("/sandbox/v1/balance/flows").json()
+    assert (bounded["is_complete"], len(bounded["days"])) == (False, MAX_DAYS)
+    assert sum(flow["count"] for day in bounded["days"] for flow in day["flows"]) <= MAX_TRANSFERS
 
 
 @pytest.mark.parametrize("length", [1, 2, MAX_POINTS - 1, MAX_POINTS, MAX_POINTS + 1, 1000])

@@ -38,6 +38,35 @@ def test_payouts_in_several_statuses_are_listed_together_newest_first(world: Wor
     assert ids(world, status="FAILED,FAILED", limit=2) == sorted(by_status["FAILED"], reverse=True)
 
 
+def test_failure_code_bank_and_wallet_are_filters_that_combine_with_all_others(world: World) -> None:
+    hbl, mcb, other_code, wallet, good = create_payouts(
+        world,
+        {"suffix": "0007", "metadata": {"order": "17"}},
+        {"suffix": "0007", "bank_code": "MCB"},
+        {"suffix": "0006"},
+        {"suffix": "0007", "dest_type": "WALLET", "bank_code": None, "wallet_code": "EASYPAISA"},
+        {"suffix": "0001"},
+    )
+    world.post("/sandbox/v1/drain")
+    reference = world.payout(mcb)["merchant_reference"]
+    for params, expected in (
+        ({"failure_code": "ACCOUNT_CLOSED", "limit": 1}, [wallet, mcb, hbl]),
+        ({"failure_code": "ACCOUNT_CLOSED", "bank_code": "HBL"}, [hbl]),
+        ({"failure_code": "ACCOUNT_CLOSED", "wallet_code": "EASYPAISA"}, [wallet]),
+        ({"failure_code": "ACCOUNT_CLOSED", "dest_type": "BANK"}, [mcb, hbl]),
+        ({"failure_code": "ACCOUNT_CLOSED", "metadata[order]": "17"}, [hbl]),
+        ({"failure_code": "ACCOUNT_CLOSED", "merchant_reference": reference}, [mcb]),
+        ({"failure_code": "NAME_MISMATCH", "merchant_reference": reference}, []),
+        ({"failure_code": "ACCOUNT_CLOSED", "q": reference}, [mcb]),
+        ({"failure_code": "NAME_MISMATCH", "q": reference}, []),
+        ({"failure_code": "ACCOUNT_CLOSED", "q": "100.00"}, [wallet, mcb, hbl]),
+        ({"bank_code": "HBL", "status": "SUCCESS"}, [good]),
+        ({"bank_code": "HBL", "failure_code": "ACCOUNT_NOT_FOUND"}, [other_code]),
+        ({"bank_code": "HBL", "created_to": "2000-01-01T00:00:00Z"}, []),
+    ):
+        assert ids(world, **params) == expected, params
+
+
 def test_all_metadata_pairs_and_other_filters_must_match(world: World) -> None:
     red, blue, other, wallet = create_payouts(
         world,

@@ -1,30 +1,19 @@
 """The fixture `psp`: a merchant of the test's own, with its money, its clock, its webhooks and its faults."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from psp_sandbox.client.problems import DuplicateReference, InsufficientBalance
 
+from psp_sandbox.client.problems import DuplicateReference, InsufficientBalance
 from psp_sandbox.testing import Sandbox, UsageError, World
 from psp_sandbox.testing.checks import failed_checks
 from psp_sandbox.testing.options import read_marks
-from psp_sandbox.testing.process import Address
 from psp_sandbox.testing.results import seconds_of
 from tests.harness.waiting import until
-from tests.harness.world import Stack
 
 RETURNED = ["payout.created", "payout.processing", "payout.succeeded", "payout.returned"]
-
-
-@pytest.fixture(scope="module")
-def psp_sandbox(stack: Stack) -> Iterator[Sandbox]:
-    """The plugin uses the sandbox of this test run, as with --psp-url."""
-    sandbox = Sandbox(Address(stack.api_url, stack.admin_key), is_ours=False)
-    yield sandbox
-    sandbox.close()
 
 
 @pytest.mark.psp(balance="10000.00", seed=7)

@@ -3,7 +3,7 @@
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,19 +17,10 @@ import standardwebhooks
 
 from psp_sandbox.testing import AppError, Sandbox, StartApp, UsageError, World
 from psp_sandbox.testing.live_app import interface_of
-from psp_sandbox.testing.process import Address
 from psp_sandbox.testing.webhooks import Received
 from tests.harness.world import Stack
 
 SUCCEEDED = ["payout.created", "payout.processing", "payout.succeeded"]
-
-
-@pytest.fixture(scope="module")
-def psp_sandbox(stack: Stack) -> Iterator[Sandbox]:
-    """The plugin uses the sandbox of this test run, as with --psp-url."""
-    sandbox = Sandbox(Address(stack.api_url, stack.admin_key), is_ours=False)
-    yield sandbox
-    sandbox.close()
 
 
 class Shop:

@@ -158,12 +158,24 @@ def test_a_sandbox_that_does_not_start_says_why(project: Project, runs: list[Run
 
 def test_a_project_that_does_not_use_the_plugin_does_not_pay_for_it(project: Project) -> None:
     project.write("def test_nothing(): pass")
-    text = "import pytest, sys, json; pytest.main(sys.argv[1:]); print(); print(json.dumps([*sys.modules]))"
-    found = subprocess.run(
-        [sys.executable, "-c", text, *QUIET, "-q"], cwd=project.pytester.path, capture_output=True, text=True, check=True
-    )
-    modules = set(json.loads(found.stdout.splitlines()[-1]))
+    modules = _loaded(project)
     assert "psp_sandbox.pytest_plugin" in modules
     ours = {name for name in modules if name.startswith("psp_sandbox")}
     assert ours == {"psp_sandbox", "psp_sandbox.pytest_plugin"}
     assert not modules & {"httpx", "uvicorn", "sandbox"}
+
+
+def test_a_project_that_does_not_explore_does_not_load_what_explores(project: Project) -> None:
+    project.write("def test_pays(psp): psp.pays()")
+    modules = _loaded(project, "--psp-url", project.stack.api_url, "--psp-admin-key", project.stack.admin_key)
+    assert "psp_sandbox.testing.world" in modules
+    assert not {name for name in modules if name.startswith(("psp_sandbox.testing.explore", "psp_sandbox.testing.evidence"))}
+    assert "jinja2" not in modules
+
+
+def _loaded(project: Project, *options: str) -> set[str]:
+    """Run the project's tests in a process of their own, and return the modules that it has loaded."""
+    text = "import pytest, sys, json; pytest.main(sys.argv[1:]); print(); print(json.dumps([*sys.modules]))"
+    command = [sys.executable, "-c", text, *QUIET, "-q", *options]
+    found = subprocess.run(command, cwd=project.pytester.path, capture_output=True, text=True, check=True)
+    return set(json.loads(found.stdout.splitlines()[-1]))

@@ -85,7 +85,8 @@ MOVED = json.dumps(
     ]
 )  # fmt: skip
 NEEDS = json.dumps({"keys": ids(), "references": [f"ref-{n}" for n in range(1, BATCH + 1)], "payouts": ids(), "users": ids()})
-SEARCH = (list(STATUSES), ["BANK", "WALLET"], "{}", None, "REF-", "REF-", "", [], MIN_ID, MIN_ID, BATCH)
+NOT_NARROWED = (None, None, None)
+SEARCH = (list(STATUSES), ["BANK", "WALLET"], "{}", None, "REF-", "REF-", "", [], MIN_ID, MIN_ID, BATCH, *NOT_NARROWED)
 """A text that many rows contain: the search stops at the end of the page."""
 ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.users.aggregator.service._BALANCE": (MERCHANT, ids()[0]),
@@ -106,7 +107,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.payouts.history._NUMBERED": (MERCHANT, list(STATUSES), ["BANK", "WALLET"], A, A, BATCH, BATCH, 0, BATCH),
     "sandbox.payouts.service._LIST": (MERCHANT, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.service._LIST_BY_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
-    "sandbox.payouts.search.BY_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),
+    "sandbox.payouts.search.BY_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}", *NOT_NARROWED),
     "sandbox.payouts.search._END[False]": (MERCHANT, A, A, 5 * BATCH),
     "sandbox.payouts.search._END[True]": (MERCHANT, A, A, A, 0),
     "sandbox.payouts.search._SEARCH[False]": (MERCHANT, A, A, None, *SEARCH),
@@ -126,7 +127,8 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.users.service._CHANGE": (MERCHANT, A, A, "another", None, None, None, None),
     "sandbox.users.service._HAS_EXTERNAL_ID": (MERCHANT, A, ids(2)[0]),
     "sandbox.webhooks.deliveries._LIST": (MERCHANT, A, A, A, None, list(DELIVERY_STATUSES)),
-    "sandbox.webhooks.deliveries._LIST_BY_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
+    "sandbox.webhooks.deliveries._LIST_BY_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None, None),
+    "sandbox.webhooks.deliveries._LIST_BY_PAYOUT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
     "sandbox.webhooks.endpoints.service._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
     "sandbox.webhooks.delivery.outbox._CLAIM": ([MERCHANT], [NOW], A, [MERCHANT], ids(1, 1), [BATCH], BATCH, A, None),
     "sandbox.webhooks.delivery.outbox._RELEASE_FOLLOWERS": (MERCHANT, A, ids(1, 1) * BATCH, ids()),

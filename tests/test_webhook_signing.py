@@ -188,7 +188,6 @@ def test_decoding_raises_only_value_error(text: str) -> None:
     for decode, prefix in (
         (signing.decode_secret, "whsec_"),
         (signing.decode_private_key, "whsk_"),
-        (signing.decode_public_key, "whpk_"),
     ):
         with pytest.raises(ValueError, match=prefix):
             decode("-" + text)
@@ -201,12 +200,14 @@ def test_decoding_raises_only_value_error(text: str) -> None:
 ED_SECRET = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 ED_PUBLIC_TEXT = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
 ED_SEED = signing.decode_private_key(ED_SECRET)
-ED_PUBLIC = signing.decode_public_key(ED_PUBLIC_TEXT)
+ED_PUBLIC = base64.b64decode(ED_PUBLIC_TEXT.removeprefix("whpk_"))
 
 
 def test_v1a_gives_the_reference_signature() -> None:
-    signature = signing.sign_v1a(ED_SEED, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
-    assert signature == ("v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==")
+    headers = signing.headers_v1a("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', [ED_SEED])
+    assert headers["webhook-signature"] == (
+        "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+    )
 
 
 def test_ed25519_keys_have_the_format_of_the_reference_implementation() -> None:
@@ -219,8 +220,6 @@ def test_ed25519_keys_have_the_format_of_the_reference_implementation() -> None:
         signing.decode_private_key("whsk_" + base64.b64encode(ED_SEED + bytes(32)).decode())
     with pytest.raises(ValueError, match="32 or 64 bytes"):
         signing.decode_private_key("whsk_" + base64.b64encode(bytes(33)).decode())
-    with pytest.raises(ValueError, match="must begin with whpk_"):
-        signing.decode_public_key(ED_SECRET)
 
 
 def test_v1a_verifies_with_either_key_of_a_rotation() -> None:

@@ -143,6 +143,38 @@ def test_only_the_detail_of_a_delivery_lists_its_attempts(world: World, receiver
     assert detail.keys() - listed.keys() == {"attempts"}
 
 
+def test_all_attempts_of_a_payout_are_read_in_one_list(world: World, receiver: Receiver) -> None:
+    receiver.respond = lambda _: (503, {}, b"down")
+    world.post("/sandbox/v1/clock/freeze")
+    first, second = [endpoint(world, receiver.url, retry_profile="fast")["id"] for _ in range(2)]
+    payout, other = world.create_payout("0001"), world.create_payout("0001")
+    world.post("/sandbox/v1/clock/advance", {"seconds": 60})
+    path = "/api/v1/webhook-deliveries/attempts"
+    listed = world.get(path, payout_id=payout["id"], limit=100).json()["data"]
+    assert len(listed) == 3 * 2
+    for row in listed:
+        whole = world.get(f"/api/v1/webhook-deliveries/{row['id']}").json()
+        names = row["attempts"][0].keys()
+        assert row == {**whole, "attempts": [{name: one[name] for name in names} for one in whole["attempts"]]}
+        assert [(one["attempt"], one["status"]) for one in row["attempts"]] == [(n, 503) for n in range(1, 7)]
+    assert deliveries(world, payout_id=payout["id"]) == [
+        {name: value for name, value in row.items() if name != "attempts"} for row in listed
+    ]
+    to_first = world.get(path, payout_id=payout["id"], endpoint_id=first).json()["data"]
+    assert to_first == [row for row in listed if row["endpoint_id"] != second]
+    assert world.get(path, endpoint_id=second, limit=100).json()["data"][3:] == [
+        r for r in listed if r["endpoint_id"] == second
+    ]
+    of_other = deliveries(world, payout_id=other["id"], event_id=listed[0]["event_id"])
+    assert (of_other, len(deliveries(world, payout_id=payout["id"], event_id=listed[0]["event_id"]))) == ([], 2)
+    for _ in range(16):
+        world.post(f"/api/v1/webhook-deliveries/{listed[0]['id']}/resend")
+        world.post("/sandbox/v1/drain")
+    newest = world.get(path, payout_id=payout["id"], limit=1).json()["data"][0]
+    assert [one["attempt"] for one in newest["attempts"]] == list(range(3, 23))
+    assert [one["manual"] for one in newest["attempts"]] == [False] * 4 + [True] * 16
+
+
 def test_the_log_shows_the_request_that_was_sent(world: World, receiver: Receiver) -> None:
     secret = endpoint(world, receiver.url, event_types=["payout.created"])["secret"]
     world.client.post("/sandbox/v1/clock/freeze", json={"at": "2036-05-04T03:02:01.500Z"})

@@ -66,7 +66,7 @@ class PayoutStepRunner:
     """Runs the due steps of woken merchants, now or at a given time.
 
     Merchants that are woken while a transaction runs share the next one. A merchant that is locked elsewhere, or whose round
-    fails, gets a transaction of its own, which waits for its lock. A wake-up for work that the running transaction has found
+    fails, gets a separate transaction, which waits for its lock. A wake-up for work that the running transaction has found
     under the merchant's lock causes no further one.
     """
 

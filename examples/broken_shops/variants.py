@@ -55,6 +55,7 @@ class Base:
 BASES: Final = {
     "shop": Base(HERE / "plain_suite.py", "test_payouts.py"),
     "polling": Base(EXAMPLES / "polling" / "tests" / "test_payroll.py", "test_payroll.py"),
+    "safepay": Base(EXAMPLES / "safepay" / "tests" / "test_shop.py", "test_shop.py"),
 }
 
 
@@ -110,8 +111,9 @@ def _facts(variant: Variant) -> str:
 _HEAD: Final = """\
 # Broken shops
 
-Each of these applications is [the shop](../shop/README.md) or [the payroll](../polling) with one mistake, as they happen in
-real integrations. All pass their tests: those of a team that tests what it thought of. `pytest --psp-explore` finds them.
+Each of these applications is [the shop](../shop/README.md), [the payroll](../polling) or [the shop on the Safepay
+adapter](../safepay/README.md) with one mistake, as they happen in real integrations. All pass their tests: those of a team that
+tests what it thought of. `pytest --psp-explore` finds them.
 
 Make one, and explore it:
 

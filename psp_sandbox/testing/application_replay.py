@@ -149,7 +149,7 @@ class _Repetition:
             self._world.drain()
             calls, steps, arrivals = self._export(), self._world.recording.steps, arrivals_of(self._world.received)
             differences = list(self._differences(calls, steps, arrivals))
-            # A mistake repeats itself at once, or when the application's background work has come as far as it had.
+            # A mistake repeats itself immediately, or when the application's background work has come as far as it had.
             if not differences or len(arrivals) >= len(self._recorded.arrivals) or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)

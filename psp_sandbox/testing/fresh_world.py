@@ -77,7 +77,7 @@ class FreshWorld:
             self.send("DELETE", f"/sandbox/v1/merchants/{self.merchant_id}", headers={"X-ADMIN-KEY": self._admin_key})
 
     def receiver_url(self, name: str = "", answers: Answers | None = None) -> str:
-        """Return the URL of a receiver. Each name has a URL of its own.
+        """Return the URL of a receiver. Each name has its own URL.
 
         `answers` are the statuses with which it answers the first webhooks of an event type, 0 for none; all others get 200.
         """

@@ -58,7 +58,7 @@ class Server(Protocol):
 
 @dataclass(slots=True)
 class LiveApp:
-    """An application that runs on a port of its own, with a webhook endpoint that sends to it."""
+    """An application that runs on its own port, with a webhook endpoint that sends to it."""
 
     app: Any
     """What the factory returned, or the application that was passed."""

@@ -1,4 +1,4 @@
-"""Run the application under test as a process of its own, in whatever language it is written."""
+"""Run the application under test as a separate process, in any language."""
 
 import contextlib
 import os

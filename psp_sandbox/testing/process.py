@@ -25,7 +25,7 @@ _HOW: Final = f"""Do one of these:
   - install it in an environment of its own: pipx install '{SERVER}' (or: uv tool install '{SERVER}')
   - install uv or pipx, with which this plugin runs it without an installation
   - start one yourself, with psp up or in a container, and set PSP_URL and PSP_ADMIN_KEY"""
-# The sandbox uses its own stores. The project under test may have a database of its own in these variables.
+# The sandbox uses its own stores. The project under test may have its own database in these variables.
 _NOT_OURS: Final = ("DATABASE_URL", "REDIS_URL")
 
 

@@ -50,7 +50,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How the test itself, and not a fixture, has started an application."""
+    """How the test, rather than a fixture, started an application."""
 
     fixture: str
     """`live_app` or `live_process`."""
@@ -176,6 +176,6 @@ def file_beside(bundle: Path) -> Path:
 
 
 def read_beside(bundle: Path) -> Recorded | None:
-    """Return the failed test that a bundle is of, or None. Raises ValueError if its file is damaged, OSError."""
+    """Return the failed test whose world a bundle has, or None. Raises OSError, or ValueError if its file is damaged."""
     file = file_beside(bundle)
     return Recorded.from_json(file.read_text("utf-8")) if file.name != bundle.name and file.exists() else None

@@ -115,7 +115,7 @@ class Report:
 
 
 def read_bundle(source: "str | os.PathLike[str] | Mapping[str, Any]") -> Mapping[str, Any]:
-    """Return a bundle, from its file if `source` is a path. Raises CannotReplayError if it is none, OSError."""
+    """Return a bundle, from its file if `source` is a path. Raises OSError, or CannotReplayError if it is not one."""
     if isinstance(source, Mapping):
         bundle: Any = source
     else:

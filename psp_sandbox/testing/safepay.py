@@ -1,8 +1,7 @@
 """What an adapter of Safepay Raast needs to use the merchant of a test: `psp.safepay`."""
 
-from collections.abc import Callable
-from typing import Any
-
+from psp_sandbox.client import Client
+from psp_sandbox.testing.connections import send
 from psp_sandbox.testing.options import UsageError
 
 _KEY_HEADER = "X-SFPY-AGGREGATOR-SECRET-KEY"
@@ -11,11 +10,11 @@ _KEY_HEADER = "X-SFPY-AGGREGATOR-SECRET-KEY"
 class Safepay:
     """The settings of an adapter. Payouts that it makes are the merchant's, so `psp.payout` and `psp.advance` work on them."""
 
-    def __init__(self, url: str, merchant_id: str, api_key: str, request: Callable[..., Any]) -> None:
-        """`request` sends a request to the sandbox, and raises an error unless the response is a success."""
-        self._request = request
+    def __init__(self, client: Client, merchant_id: str, api_key: str) -> None:
+        """`client` is the test's own, whose key can be another one than the adapter's."""
+        self._client = client
         self._secret: str | None = None
-        self.url = f"{url}/raastwire"
+        self.url = f"{client._caller.address.url}/raastwire"
         """The base URL, which ends before `/v1`."""
         self.key = api_key
         self.aggregator_id = f"agg_{merchant_id}"
@@ -27,7 +26,8 @@ class Safepay:
         """
         body = {"url": url, "event_types": event_types or ("payment.*",)}
         path = f"/raastwire/v1/aggregators/{self.aggregator_id}/webhooks"
-        made = self._request("POST", path, body, headers={_KEY_HEADER: self.key}).json()
+        key = self._client._caller.address.keys["merchant"] or ""
+        made = send(self._client, "POST", path, body, headers={_KEY_HEADER: key}).json()
         self._secret = str(made["data"]["secret"])
         return self._secret
 

@@ -14,7 +14,7 @@ Answer = tuple[int | None, Mapping[str, str], str]
 
 
 class StandIn:
-    """Listens on loopback. Each recorded URL has a path of its own."""
+    """Listens on loopback. Each recorded URL has its own path."""
 
     def __init__(self, tables: Mapping[str, Any]) -> None:
         """Read the recorded answers from the tables of a bundle."""

@@ -259,7 +259,7 @@ class World:
     @cached_property
     def safepay(self) -> Safepay:
         """What an adapter of Safepay Raast needs to use this merchant."""
-        return Safepay(self.url, self.merchant_id, self.api_key, self.request)
+        return Safepay(self.client, self.merchant_id, self.api_key)
 
     def subscribe(self, *event_types: str) -> None:
         """Let the test's webhook endpoints receive these event types, such as "*"; by default they receive "payout.*"."""

@@ -126,7 +126,7 @@ def webhooks(
 
     The bare client signs nothing and records nothing. The workers are held while the payouts are created, because the rate
     would otherwise be that of the creates. It is measured from the first arrival until the last attempt is recorded. The
-    receiver has a process of its own.
+    receiver has its own process.
 
     Then the bench creates payouts at --rate for a merchant with four endpoints, and measures the time from sending a create
     to receiving its payout.succeeded at the first: once while the other three work, and once while one of them hangs, one

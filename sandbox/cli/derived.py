@@ -32,7 +32,7 @@ _TYPES: Final[Mapping[str, type]] = {"integer": int, "number": float, "boolean":
 _METAVARS: Final = {"pairs": "KEY=VALUE", "filters": "FILTER", "list": "VALUE"}
 """Kind of an option that can be repeated → how the help writes its values."""
 _LONG: Final = 200
-"""The length of a description of which the help has only the first sentence."""
+"""The help shows only the first sentence of a description that is longer than this."""
 _NAMES: Final = {REST: "file", "url": "target"}
 """Field → the name of its parameter, if that is not the field's: --url is the sandbox's."""
 _WHOLE_BODY: Final[Json] = {
@@ -110,7 +110,7 @@ def with_options_of(*words: str) -> Callable[[Callable[..., Output]], Callable[.
 
 
 def _flags(parameter: inspect.Parameter) -> set[str]:
-    """Return the names of an option, of which typer's marker has the first where a default can be."""
+    """Return the names of an option. typer's marker has the first of them as its default."""
     options = [marker for marker in getattr(parameter.annotation, "__metadata__", ()) if isinstance(marker, OptionInfo)]
     return {str(flag) for option in options for flag in (option.default, *(option.param_decls or ()))}
 
@@ -146,7 +146,7 @@ def _parts(operation: Json, slots: Mapping[str, Slot], arguments: Json) -> Json:
 
 
 def _escaped(text: str) -> str:
-    """Return a text in which brackets are no markup."""
+    """Return the text with its brackets escaped, so that rich does not take them for markup."""
     return text.replace("[", r"\[")
 
 

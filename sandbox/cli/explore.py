@@ -49,6 +49,9 @@ def explore(
         typer.Option("--select", metavar="CMD", help="A command that runs one test, with {test} in place of its name."),
     ] = None,
     test: Annotated[list[str] | None, typer.Option("--test", help="A test to run with --select. Can be repeated.")] = None,
+    own_merchants: Annotated[
+        bool, typer.Option("--own-merchants", help="The tests make a merchant each, as with withPsp in Node.")
+    ] = False,
     depth: Annotated[int, typer.Option("--depth", min=1, max=2, help="2: try pairs of points too.")] = 1,
     budget: Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Stop after this time, such as 10m.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the merchants, which also draws the pairs.")] = 0,
@@ -67,14 +70,18 @@ def explore(
     """Explore a test suite in any language: run it once per way in which the world can misbehave, and compare both books.
 
     Each run has a fresh merchant with a frozen clock, and gets PSP_URL, PSP_API_KEY, PSP_WEBHOOK_SECRET, PSP_IPN_SECRET and
-    PSP_RUN_DIR, an empty folder, in its environment. The results are in .psp-explore. The exit code is 1 if something is wrong.
+    PSP_RUN_DIR, an empty folder, in its environment; with --own-merchants, PSP_URL and PSP_EXPLORE_URL. The results are in
+    .psp-explore. The exit code is 1 if something is wrong.
     """
     from psp_sandbox.client import Client as PspClient
     from psp_sandbox.client import PspError
     from psp_sandbox.testing.explore import report
     from psp_sandbox.testing.explore.command import CommandError, CommandExplorer, Limits, Suite
+    from psp_sandbox.testing.explore.own_merchants import OwnMerchantsExplorer
     from psp_sandbox.testing.explore.run_folder import NAME
 
+    if own_merchants and (app, webhook_url, books, books_url, select) != (None,) * 5:
+        raise usage_error("With --own-merchants, each test has its own application, webhooks and books.")
     suite = Suite(
         tests=_tests(command, select, test),
         app=None if app is None else shlex.split(app),
@@ -90,9 +97,17 @@ def explore(
     }  # fmt: skip
     repeated = [*(("--status", one) for one in status or []), *(("--test", one) for one in test or [])]
     given = [(name, str(value)) for name, value in options.items() if value is not None]
-    again = ["psp", "explore", *(word for pair in [*given, *repeated] for word in pair), "--", *command]
+    again = [
+        "psp",
+        "explore",
+        *(["--own-merchants"] if own_merchants else []),
+        *(word for pair in [*given, *repeated] for word in pair),
+        "--",
+        *command,
+    ]
     with PspClient(client.url, admin_key=client.key) as psp:
-        explorer = CommandExplorer(psp, suite, limits, Path(NAME), lambda line: typer.echo(line, err=True), again)
+        kind = OwnMerchantsExplorer if own_merchants else CommandExplorer
+        explorer = kind(psp, suite, limits, Path(NAME), lambda line: typer.echo(line, err=True), again)
         try:
             plans = explorer.plan()
             if list_:

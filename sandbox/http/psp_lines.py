@@ -35,7 +35,7 @@ def _rest(operation: Operation, named: Set[str]) -> list[str]:
     options: list[tuple[str, str]] = []
     for field in [] if REST in named else _fields(operation):
         kind = _kind(inspect.type_info(field.type))
-        # An object of several fields needs words of its own.
+        # An object of several fields needs its own words.
         if kind is not None:
             (arguments if field.required else options).append((field.encode_name, kind))
     options += [(query.name, ":pairs" if query.schema.get("type") == "object" else "") for query in operation.query]

@@ -37,7 +37,7 @@ class _Ids:
 
 
 class _Exporter:
-    """Creates spans and hands them to OpenTelemetry, which exports them in batches from a thread of its own."""
+    """Creates spans and hands them to OpenTelemetry, which exports them in batches from its own thread."""
 
     def __init__(self, process: str) -> None:
         from opentelemetry import trace as api

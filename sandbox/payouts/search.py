@@ -26,6 +26,9 @@ from sandbox.infrastructure.db.statements import read_statements
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
+NARROWING: Final = ("failure_code", "bank_code", "wallet_code")
+"""Filters without an index: a list with one of them reads a bounded number of payouts for each page."""
+
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
 BY_REFERENCE: Final = _SQL["by_reference"]
 _USER: Final = _SQL["user"]
@@ -38,14 +41,15 @@ _END: Final = {False: _SQL["end_of_merchant"], True: _SQL["end_of_user"]}
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """A search of one merchant. `filters` are the arguments of `_MATCHING` from $5 to $8."""
+    """A search of one merchant. `filters` are the arguments of `matching` from $5 to $8, `narrow` those from $16 on."""
 
     conn: "PoolConnectionProxy[Any]"
     merchant_id: str
     filters: tuple[Sequence[str], Sequence[str], str, str | None]
-    text: str
-    user_ids: Sequence[str]
-    ids: tuple[str, str]
+    narrow: Sequence[str | None]
+    text: str = ""
+    user_ids: Sequence[str] = ()
+    ids: tuple[str, str] = (MIN_ID, MIN_ID)
 
     async def read(
         self, before: str, since: str, user_id: str | None, limit: int, *, whole: bool
@@ -61,8 +65,31 @@ class _Search:
         found = await self.conn.fetch(
             _SEARCH[bool(owner)], self.merchant_id, before, end or since, user_id, *self.filters,
             None if whole else self.text, "".join(self.text.split()).upper(), self.text, self.user_ids, *self.ids, limit,
+            *self.narrow,
         )  # fmt: skip
         return [to_payout(record) for record in found], end
+
+
+def narrowing(filters: Mapping[str, str]) -> list[str | None]:
+    """Return the values of the filters without an index, None for those that are not given."""
+    return [filters.get(name) for name in NARROWING]
+
+
+async def filter_payouts(
+    merchant_id: str, window: PageWindow, statuses: Sequence[str], dest_types: Sequence[str], filters: Mapping[str, str]
+) -> Page:
+    """Return a page of the payouts that pass the filters, newest first.
+
+    A page that has read MAX_SCANNED payouts ends, even if it is empty; the next page continues there.
+    """
+    metadata = msgspec.json.encode(entries(filters, "metadata")).decode()
+    given = (statuses, dest_types, metadata, filters.get("merchant_reference"))
+    async with connection(merchant_id) as conn:
+        search = _Search(conn, merchant_id, given, narrowing(filters))
+        found, end = await search.read(window.before, window.since, filters.get("user_id"), window.limit + 1, whole=True)
+    if end is not None and len(found) <= window.limit:
+        return page_until(found, end)
+    return page(found, window.limit, [payout.id for payout in found])
 
 
 async def search_payouts(
@@ -82,12 +109,13 @@ async def search_payouts(
     """
     limit, user_id, reference = window.limit + 1, filters.get("user_id"), filters.get("merchant_reference")
     metadata = msgspec.json.encode(entries(filters, "metadata")).decode()
+    narrow = narrowing(filters)
     async with connection(merchant_id) as conn:
         user_ids = [text] if is_uuid(text) else []
         user_ids += [record["id"] for record in await conn.fetch(_USER, merchant_id, text) if record["id"] not in user_ids]
         ids = range_of_prefix(text)
         search = _Search(
-            conn, merchant_id, (statuses, dest_types, metadata, reference), text, user_ids, ids or (MIN_ID, MIN_ID)
+            conn, merchant_id, (statuses, dest_types, metadata, reference), narrow, text, user_ids, ids or (MIN_ID, MIN_ID)
         )
         identified: list[Payout] = []
         if not is_second_part(window):
@@ -95,7 +123,7 @@ async def search_payouts(
             ranges += [(window.before, window.since, owner) for owner in user_ids if user_id in (None, owner)]
             readings = [await search.read(*part, limit, whole=True) for part in ranges]
             if reference in (None, text):
-                arguments = (statuses, dest_types, window.before, window.since, user_id, metadata)
+                arguments = (statuses, dest_types, window.before, window.since, user_id, metadata, *narrow)
                 records = await conn.fetch(BY_REFERENCE, merchant_id, text, *arguments)
                 readings.append(([to_payout(record) for record in records], None))
             # A range that was read to its limit may have more payouts below its end, but nothing is missing above.

@@ -4,7 +4,8 @@ SELECT {columns} FROM (SELECT * FROM payouts
     WHERE payouts.merchant_id = $1 AND payouts.merchant_reference >= $2 AND payouts.merchant_reference <= $2
     ORDER BY payouts.merchant_id, payouts.merchant_reference OFFSET 0) p
 WHERE status = ANY ($3::text[]) AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6
-    AND ($7::uuid IS NULL OR user_id = $7) AND metadata @> $8::jsonb;
+    AND ($7::uuid IS NULL OR user_id = $7) AND metadata @> $8::jsonb AND ($9::text IS NULL OR failure_code = $9)
+    AND ($10::text IS NULL OR bank_code = $10) AND ($11::text IS NULL OR wallet_code = $11);
 
 -- name: user
 SELECT id::text FROM users WHERE users.merchant_id = $1 AND users.external_id >= $2 AND users.external_id <= $2
@@ -24,6 +25,8 @@ ORDER BY merchant_id DESC, payouts.user_id DESC, payouts.id DESC
 -- every payout of the range matches. With one, the payouts that it identifies ($11 to $14) do not: they were listed before.
 WHERE p.status = ANY ($5::text[]) AND p.dest_type = ANY ($6::text[]) AND p.metadata @> $7::jsonb
     AND ($8::text IS NULL OR p.merchant_reference = $8) AND ($4::uuid IS NULL OR p.user_id = $4)
+    AND ($16::text IS NULL OR p.failure_code = $16) AND ($17::text IS NULL OR p.bank_code = $17)
+    AND ($18::text IS NULL OR p.wallet_code = $18)
     AND ($9::text IS NULL OR (
         (strpos(lower(p.merchant_reference), (SELECT lower($9))) > 0 OR strpos(p.account_number, $10::text) > 0
             OR strpos(lower(p.account_title), (SELECT lower($9))) > 0 OR strpos(p.id::text, (SELECT lower($9))) > 0

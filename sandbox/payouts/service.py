@@ -27,7 +27,7 @@ from sandbox.payouts.directory.banks_and_wallets import Directory
 from sandbox.payouts.directory.destination import PSP_DESTINATIONS, PSP_PAYOUT, destination_errors
 from sandbox.payouts.reads import PayoutReads, not_found
 from sandbox.payouts.requests import MAX_BATCH_SIZE, CreatePayoutBody, CreatePayoutsBody, new_payout
-from sandbox.payouts.search import BY_REFERENCE, search_payouts
+from sandbox.payouts.search import BY_REFERENCE, NARROWING, filter_payouts, narrowing, search_payouts
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -189,6 +189,16 @@ class PayoutService:
             parameter("merchant_reference", "Only the payout with this reference.", type="string", minLength=1, maxLength=64),
             parameter("user_id", "Only payouts of this user.", type="string", format="uuid"),
             parameter(
+                "failure_code",
+                f"Only payouts with this failure code. Like the next two, this filter reads {MAX_SCANNED} payouts a page: the "
+                "page then ends, even if it is empty, and the next page continues.",
+                type="string",
+                minLength=1,
+                maxLength=64,
+            ),
+            parameter("bank_code", "Only payouts to this bank.", type="string", minLength=1, maxLength=64),
+            parameter("wallet_code", "Only payouts to this wallet.", type="string", minLength=1, maxLength=64),
+            parameter(
                 "q",
                 "Only payouts that this text finds. First those that it identifies, however old they are: by merchant "
                 "reference, by the beginning of the id, or by the user's id or external id. Then those whose reference, "
@@ -199,7 +209,7 @@ class PayoutService:
                 maxLength=100,
             ),
         ),
-        psp="payouts list --reference {merchant_reference} --search {q}",
+        psp="payouts list --reference {merchant_reference} --search {q} --bank {bank_code} --wallet {wallet_code}",
         columns="merchant_reference id created_at amount account_number status failure_code",
     )
     async def list_payouts(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
@@ -208,6 +218,9 @@ class PayoutService:
         if text := query.get("q", "").strip():
             async with READS.place(merchant_id):
                 return await search_payouts(merchant_id, window, text, statuses, dest_types, query)
+        if not query.keys().isdisjoint(NARROWING):
+            async with READS.place(merchant_id):
+                return await filter_payouts(merchant_id, window, statuses, dest_types, query)
         fetch_limit = window.limit + 1
         bounds = (window.before, window.since)
         reference, user_id = query.get("merchant_reference"), query.get("user_id")
@@ -215,7 +228,7 @@ class PayoutService:
         wanted = msgspec.json.encode(metadata).decode()
         arguments: tuple[Any, ...]
         if reference is not None:
-            statement, arguments = BY_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted)
+            statement, arguments = BY_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted, *narrowing(query))
         elif metadata:
             pair = metadata_pair_id(*next(iter(metadata.items())))
             statement, arguments = _LIST_BY_METADATA, (pair, statuses, dest_types, *bounds, fetch_limit, wanted, user_id)

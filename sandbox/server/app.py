@@ -23,6 +23,7 @@ from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
+from sandbox.payouts.balance.flows import FlowService
 from sandbox.payouts.balance.service import BalanceService
 from sandbox.payouts.directory.api import DirectoryApi
 from sandbox.payouts.directory.loader import load_directory
@@ -53,6 +54,7 @@ from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
 from sandbox.users.wallets import WalletService
+from sandbox.webhooks.attempts import AttemptService
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.delivery.receiver_time import receiver_time
@@ -167,12 +169,14 @@ def create_app(settings: Settings) -> Application:
         services.payouts,
         SimulationService(work, payout_reads),
         services.balance,
+        FlowService(),
         DirectoryApi(directory, work),
         endpoints,
         PreviewService(work),
         RecoveryService(work),
         services.secrets,
         services.deliveries,
+        AttemptService(),
         DeliveryExplainer(journal),
         ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers, translator)),
         MerchantService(work, box, endpoints, settings.ipn_url),

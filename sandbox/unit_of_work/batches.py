@@ -11,7 +11,7 @@ While several merchants wait, rounds are short (CONTENDED_LIMIT), so that none w
 less than the others lately have rounds of their own, so they wait for none of the others' commands. Then the others have one
 round at a time, which leaves a core to them.
 
-A large command (of more than LARGE_BATCH payouts) runs in a transaction of its own, and one of them at a time, so that it
+A large command (of more than LARGE_BATCH payouts) runs in a separate transaction, and one of them at a time, so that it
 delays other merchants' rounds as little as possible. Merchants take turns at this too. While there are light merchants, the
 process pauses after each of them.
 
@@ -279,7 +279,7 @@ class Batches:
         return [merchant_id for merchant_id in batches if merchant_id not in results]
 
     async def _run_alone(self, merchant_id: str, batch: _Batch) -> None:
-        """Run a merchant's batch in transactions of its own, then end the batch."""
+        """Run a merchant's batch in separate transactions, then end the batch."""
         try:
             await self._run_in_halves(merchant_id, batch)
         finally:

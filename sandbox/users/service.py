@@ -45,8 +45,6 @@ _SQL: Final = read_statements(__name__, columns=COLUMNS)
 _GET: Final = _SQL["get"]
 _HAS_EXTERNAL_ID: Final = _SQL["has_external_id"]
 
-_SUMS: Final = ("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid")
-
 _CHANGE: Final = _SQL["change"]
 _REQUESTS: Final = _SQL["requests"]
 

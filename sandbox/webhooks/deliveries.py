@@ -1,6 +1,6 @@
 """List and show events and their deliveries with each attempt, and resend a delivery."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import msgspec
@@ -32,6 +32,12 @@ STATUSES: Final[tuple[DeliveryStatus, ...]] = get_args(DeliveryStatus)
 MAX_ATTEMPTS_SHOWN: Final = 100
 """A delivery shows its newest attempts only: resends add attempts without limit, and each can hold 20,000 bytes."""
 
+FILTERS: Final = (
+    parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
+    parameter("payout_id", "Only deliveries of this payout's events.", type="string", format="uuid"),
+)
+"""The filters that all lists of deliveries have."""
+
 _SQL: Final = read_statements(__name__)
 
 _EVENTS: Final = _SQL["events"]
@@ -40,6 +46,7 @@ _EVENT: Final = _SQL["event"]
 _LIST_ALL: Final = _SQL["list_all"]
 _LIST: Final = _SQL["list"]
 _LIST_BY_EVENT: Final = _SQL["list_by_event"]
+_LIST_BY_PAYOUT: Final = _SQL["list_by_payout"]
 _GET: Final = _SQL["get"]
 _ATTEMPTS: Final = _SQL["attempts"]
 _SENT: Final = _SQL["sent"]
@@ -179,9 +186,9 @@ class DeliveryService:
             if record is None:
                 raise Problem("NOT_FOUND", f"Event {event_id} not found.")
             whole_list = PageWindow(1000, MAX_ID, MIN_ID)
-            records = await conn.fetch(*_deliveries_query(merchant_id, whole_list, STATUSES, None, event_id))
+            records = await conn.fetch(*deliveries_query(merchant_id, whole_list, {"event_id": event_id}))
         return EventWithDeliveries(
-            **_event_fields(record), deliveries=[Delivery(**_delivery_fields(found)) for found in records]
+            **_event_fields(record), deliveries=[Delivery(**delivery_fields(found)) for found in records]
         )
 
     @get(
@@ -190,20 +197,18 @@ class DeliveryService:
         {200: list[Delivery]},
         query=(
             *DATED_PAGE,
-            parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
+            *FILTERS,
             parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
             parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
         ),
-        psp="deliveries list --endpoint {endpoint_id} --event {event_id}",
+        psp="deliveries list --endpoint {endpoint_id} --payout {payout_id} --event {event_id}",
         columns="id created_at event_type endpoint_id status attempt_count next_attempt_at",
     )
     async def list_webhook_deliveries(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
-        """Return a page of deliveries, newest first; optionally of one state, endpoint or event only."""
-        statuses = selected(query, "status", STATUSES)
-        statement = _deliveries_query(merchant_id, window, statuses, query.get("endpoint_id"), query.get("event_id"))
+        """Return a page of deliveries, newest first; optionally of one state, endpoint, payout or event only."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(*statement)
-        found = [Delivery(**_delivery_fields(record)) for record in records]
+            records = await conn.fetch(*deliveries_query(merchant_id, window, query))
+        found = [Delivery(**delivery_fields(record)) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
 
     @get(
@@ -230,7 +235,7 @@ class DeliveryService:
                 merchant_id, form["wire"], form["signing"], record["event_id"], record["event_type"], body
             )
         shown = [_to_attempt(attempt, record["event_id"], body, traceparent) for attempt in attempts]
-        return DeliveryWithAttempts(**_delivery_fields(record), attempts=shown)
+        return DeliveryWithAttempts(**delivery_fields(record), attempts=shown)
 
     @post(
         "/api/v1/webhook-deliveries/{delivery_id}/resend",
@@ -259,19 +264,23 @@ class DeliveryService:
             record = await conn.fetchrow(_RESEND, context.merchant_id, delivery_id, unit.now)
             assert record is not None, "only a reset or a restore deletes a delivery, and both need the merchant's lock"
             unit.effects.add(Effect.WORK_DUE)
-            return CommandResult(200, msgspec.json.encode(Delivery(**_delivery_fields(record))))
+            return CommandResult(200, msgspec.json.encode(Delivery(**delivery_fields(record))))
 
         return await self._work.run(context, action)
 
 
-def _deliveries_query(
-    merchant_id: str, window: PageWindow, statuses: Sequence[str], endpoint_id: str | None, event_id: str | None
-) -> tuple[Any, ...]:
-    """Return the statement and its arguments. Each statement reads at most a few times a page's length."""
+def deliveries_query(merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> tuple[Any, ...]:
+    """Return the statement and its arguments. Each statement reads at most a few times a page's length.
+
+    One that is of a payout or an event reads the payout's changes too, at most 1000.
+    """
     common = (merchant_id, window.before, window.since, window.limit + 1)
-    endpoints = None if endpoint_id is None else [endpoint_id]
-    if event_id is not None:
-        return _LIST_BY_EVENT, *common, event_id, statuses, endpoints
+    statuses = selected(query, "status", STATUSES)
+    endpoints = [query["endpoint_id"]] if "endpoint_id" in query else None
+    if "event_id" in query:
+        return _LIST_BY_EVENT, *common, query["event_id"], statuses, endpoints, query.get("payout_id")
+    if "payout_id" in query:
+        return _LIST_BY_PAYOUT, *common, query["payout_id"], statuses, endpoints
     if endpoints is None and len(statuses) == len(STATUSES):
         return _LIST_ALL, *common
     return _LIST, *common, endpoints, statuses
@@ -291,7 +300,8 @@ def _event_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _delivery_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+def delivery_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a delivery."""
     next_attempt_at = record["next_attempt_at"]
     return {
         "id": record["id"],

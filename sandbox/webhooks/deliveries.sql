@@ -56,6 +56,20 @@ SELECT {columns} FROM (
     SELECT * FROM webhook_deliveries WHERE merchant_id = $1 AND event_id >= $5 AND event_id <= $5
     ORDER BY merchant_id, event_id OFFSET 0
 ) d WHERE d.id < $2 AND d.id >= $3
+    AND status = ANY ($6::text[]) AND ($7::uuid[] IS NULL OR endpoint_id = ANY ($7)) AND ($8::uuid IS NULL OR $8 = (
+        SELECT payout_id FROM events WHERE events.merchant_id = $1 AND events.id >= $5 AND events.id <= $5
+        ORDER BY events.merchant_id, events.id
+    )) ORDER BY d.id DESC LIMIT $4;
+
+-- name: list_by_payout
+-- The newest 1000 changes of a payout, as in its timeline, and then the deliveries of each.
+SELECT {columns} FROM (
+    SELECT id FROM events WHERE merchant_id = $1 AND payout_id = $5
+    ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT 1000
+) v CROSS JOIN LATERAL (
+    SELECT * FROM webhook_deliveries w WHERE w.merchant_id = $1 AND w.event_id >= v.id AND w.event_id <= v.id
+    ORDER BY w.merchant_id, w.event_id OFFSET 0
+) d WHERE d.id < $2 AND d.id >= $3
     AND status = ANY ($6::text[]) AND ($7::uuid[] IS NULL OR endpoint_id = ANY ($7)) ORDER BY d.id DESC LIMIT $4;
 
 -- name: get

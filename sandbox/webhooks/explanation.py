@@ -27,7 +27,7 @@ class ExplainedRequest(msgspec.Struct, kw_only=True):
 
 
 class ExplainedChange(msgspec.Struct, kw_only=True, rename={"source": "from"}):
-    """The change that the event tells of. A bulk credit's event has no payout."""
+    """The change that the event reports. A bulk credit's event has no payout."""
 
     event_id: str
     event_type: str
@@ -131,8 +131,8 @@ def _tell_request(request: ExplainedRequest) -> str:
         parts.append(f"API key {request.api_key_id}")
     known = ", ".join(parts)
     if request.method is None:
-        return f"The request ({known}) set it in motion. The journal does not have this request."
-    return f"{request.method} {request.path} ({known}) set it in motion, and was answered with {request.status}."
+        return f"The request ({known}) caused it. The journal does not have this request."
+    return f"{request.method} {request.path} ({known}) caused it, and was answered with {request.status}."
 
 
 def _tell_change(record: Mapping[str, Any]) -> str:

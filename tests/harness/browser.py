@@ -63,10 +63,16 @@ class Browsing:
         self.expected_statuses: set[int] = set()
         """Error statuses that the test expects, such as 400 for a form that is not valid."""
 
-    def open(self, path: str, key: str = "", *, width: int = 1280, theme: Theme = "light", cookies: Any = ()) -> Page:
-        """Return a page of a new browser profile; with a key, signed in with it."""
+    def open(
+        self, path: str, key: str = "", *, width: int = 1280, theme: Theme = "light", cookies: Any = (), scripts: bool = True
+    ) -> Page:
+        """Return a page of a new browser profile; with a key, signed in with it; without scripts, JavaScript is off."""
         context = self._browser.new_context(
-            base_url=self._url, viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+            base_url=self._url,
+            viewport={"width": width, "height": 900},
+            color_scheme=theme,
+            reduced_motion="reduce",
+            java_script_enabled=scripts,
         )
         self._contexts.append(context)
         self._watch(context)

@@ -1,11 +1,13 @@
-"""Create payouts continuously while something breaks."""
+"""Concurrent requests: payouts that are created while something breaks, and requests at the same moment."""
 
 import contextlib
 import itertools
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 
@@ -55,3 +57,23 @@ class Load:
         for thread in self._threads:
             thread.join(120)
             assert not thread.is_alive()
+
+
+def run_concurrently(
+    world: World, action: Callable[[int, httpx.Client], Any], threads: int, api_urls: Sequence[str] = ()
+) -> list[Any]:
+    """Run the action in all threads at the same moment, and return the results.
+
+    Each thread has its own connection to one of the URLs, by default that of the world's sandbox.
+    """
+    gate = threading.Barrier(threads)
+    urls = api_urls or [world.stack.api_url]
+
+    def run(number: int) -> Any:
+        with httpx.Client(base_url=urls[number % len(urls)], headers={"X-API-KEY": world.api_key}, timeout=120) as client:
+            client.get("/health")  # connect before the race begins
+            gate.wait(300)
+            return action(number, client)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(run, range(threads)))

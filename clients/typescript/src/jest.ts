@@ -61,8 +61,10 @@ async function runTest(name: string, body: PspBody, options: WorldOptions): Prom
   try {
     await body({ psp });
   } catch (error) {
+    await psp.comeToRest(String(error).split("\n")[0] ?? "");
     throw withReport(error, await closeWorld(psp, "failed"));
   }
+  await psp.comeToRest(null);
   await closeWorld(psp, "passed");
 }
 
@@ -82,6 +84,7 @@ function withReport(error: unknown, report: string): unknown {
   return error;
 }
 
+export { type Books, type BooksRow } from "./testing/explored.js";
 export { type Fault, type FaultOptions } from "./testing/faults.js";
 export { type Received, type Webhook } from "./testing/inbox.js";
 export { type Safepay } from "./testing/safepay.js";

@@ -80,7 +80,7 @@ test("a webhook with a wrong signature does not count", async ({ psp }) => {
   await psp.webhooks.expect("payout.succeeded", { times: 1 });
 });
 
-test("what does not arrive is explained at once while the clock is frozen", async ({ psp }) => {
+test("what does not arrive is explained immediately while the clock is frozen", async ({ psp }) => {
   await psp.pays("success");
   const failed = psp.webhooks.expect("payout.returned");
   await expect(failed).rejects.toThrow(/arrived 0 times\n {2}The clock is frozen.*\n {2}arrived: payout.created \(version 1\)/);

@@ -3,7 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { withPsp } from "psp-sandbox/vitest";
 import { test as base } from "vitest";
+import { booksOf } from "../books.js";
 import { createShop } from "../shop.js";
+import { Store } from "../store.js";
 
 /** The running shop, used over HTTP as by its customers and its staff. */
 class Shop {
@@ -41,7 +43,9 @@ export function withShop(options) {
   return withPsp(base, options).extend({
     shop: async ({ psp }, use) => {
       const folder = mkdtempSync(join(tmpdir(), "shop-"));
-      const create = (env) => createShop({ ...env, SHOP_FILE: join(folder, "shop.json"), RETRY_MS: 5 });
+      const file = join(folder, "shop.json");
+      const create = (env) => createShop({ ...env, SHOP_FILE: file, RETRY_MS: 5 });
+      psp.books(() => booksOf(new Store(file)));
       const app = await psp.liveApp(create, { path: "/webhooks/psp" });
       await use(new Shop(app.url, folder));
       rmSync(folder, { recursive: true });

@@ -15,7 +15,7 @@ class Words(NamedTuple):
 VERDICTS: Final = {
     Verdict.WRONG: Words("wrong", "The two books differ: money is lost, or paid without being booked."),
     Verdict.UNSETTLED: Words("unsettled", "Something still moves, or is not acknowledged, long after everything could settle."),
-    Verdict.REFUSED: Words("refused loudly", "The test failed, so somebody notices; both books agree, so no money is wrong."),
+    Verdict.REFUSED: Words("noticed by the test", "The test failed, so somebody knows; both books agree."),
     Verdict.RIGHT: Words("right", "The test passed, and both books agree."),
     Verdict.NOT_REACHED: Words(
         "not reached", "The test did not come to this place, or the application could not restart there."
@@ -37,9 +37,9 @@ KINDS: Final = {
     Kind.ANSWER_LOST: Words("Answer lost", "The request took effect, and the connection broke before the answer."),
     Kind.ANSWER_AFTER_WEBHOOKS: Words("Answer after its webhooks", "The webhooks were faster than the answer."),
     Kind.HALF_ANSWER: Words("Half an answer", "The request took effect, and the answer broke off in the middle."),
-    Kind.GATEWAY_ERROR: Words("502 after it", "The request took effect, and a gateway answered 502 in place of the provider."),
-    Kind.UNAVAILABLE: Words("503", "The provider was unavailable for a moment."),
-    Kind.RATE_LIMITED: Words("429", "The provider asked to try again later."),
+    Kind.GATEWAY_ERROR: Words("Gateway error after it", "The request took effect, and a gateway answered with an error (502)."),
+    Kind.UNAVAILABLE: Words("Unavailable", "The provider was unavailable for a moment (503)."),
+    Kind.RATE_LIMITED: Words("Too many calls", "The provider asked to try again later (429)."),
     Kind.KEY_EXPIRED: Words("Key expired", "No answer for a day; the retry comes after the idempotency key has expired."),
     Kind.TWICE: Words("Twice", "The same webhook arrived twice."),
     Kind.LATE: Words("Two hours late", "The webhook arrived two hours after the event."),

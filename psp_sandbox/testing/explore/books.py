@@ -145,8 +145,7 @@ def provider_rows(client: "Client") -> list[Paid]:
 def differences(books: Sequence[Row], provider: Sequence[Paid], is_foreign: Callable[[Paid], bool]) -> tuple[Difference, ...]:
     """Return the references on which the books differ.
 
-    `is_foreign` says whether a payout that only the provider has was made by the test itself, and so is none of the
-    application's.
+    `is_foreign` says whether a payout that only the provider has was made by the test itself, not by the application.
     """
     rows: dict[str, list[Row]] = {}
     for row in books:

@@ -1,6 +1,5 @@
 """The likely cause of a finding, and its cure. What `psp certify` checks too has the cure of that check."""
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -9,18 +8,14 @@ from typing import Any, Final
 
 from psp_sandbox import application
 from psp_sandbox.testing.explore.books import UNPAID, Names, statuses_of
-from psp_sandbox.testing.explore.points import Point
+from psp_sandbox.testing.explore.points import Point, body_of, reference_in
 from psp_sandbox.testing.explore.results import At, Cause, Difference, Kind
 
-_STATUS_OF: Final[Mapping[str, str]] = {
-    "payout.requested": "REQUESTED", "payout.created": "PENDING", "payout.processing": "PROCESSING", "payout.retrying": "RETRY",
-    "payout.on_hold": "ON_HOLD", "payout.in_review": "IN_REVIEW", "payout.succeeded": "SUCCESS", "payout.failed": "FAILED",
-    "payout.cancelled": "CANCELLED", "payout.rejected": "REJECTED", "payout.returned": "RETURNED",
-    "payout.reinitiated": "PENDING",
-}  # fmt: skip
 _PASSED: Final = frozenset({"REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW"})
 _REPEATS: Final = (Kind.TWICE, Kind.KILLED_BEFORE_ANSWER)
 """After these, the same event has arrived twice."""
+_MONEY: Final = ("amount", "account_number", "bank_code", "wallet_code", "creditor_iban")
+"""Members of a body, natively and in dialects, that say how much is paid to whom."""
 _CERTIFY: Final = Path(application.FOLDER) / "sandbox" / "webhooks" / "receiver_tests" / "checks.toml"
 
 
@@ -76,7 +71,7 @@ def _of_point(
     if point.kind is Kind.TWICE:
         return Cause.APPLIED_TWICE
     if point.at is At.EVENT:
-        late = _STATUS_OF.get(point.match[0])
+        late = point.match[-1]
         return Cause.OLDER_OVER_NEWER if any(late in _books_statuses(one, names) for one in found) else Cause.EVENT_LOST
     if point.at is At.READ and not any(_is_behind(one, names) for one in found):
         return Cause.GAVE_UP_ON_PAID
@@ -119,12 +114,12 @@ def _of_write(
         ],
     )
     for call in later:
-        if call["idempotency_key"] != hit["idempotency_key"] and _money(call) == _money(hit):
-            return Cause.NEW_KEY if _reference(call) == _reference(hit) else Cause.NEW_REFERENCE
+        if _identity(call) != _identity(hit) and _money(call) == _money(hit):
+            return Cause.NEW_KEY if reference_in(call) == reference_in(hit) else Cause.NEW_REFERENCE
     if point.kind is Kind.ANSWER_AFTER_WEBHOOKS:
         # No answer says that a payout failed, so an application that believes so did not wait for the answer.
         return Cause.GAVE_UP_ON_PAID if any(_is_given_up(one, names) for one in found) else Cause.ANSWER_OVER_WEBHOOK
-    of_hit = [one for one in found if one.reference == _reference(hit)] or list(found)
+    of_hit = [one for one in found if one.reference == reference_in(hit)] or list(found)
     if any(one.psp_status is None for one in of_hit):
         return Cause.NO_RETRY
     if any(one.psp_status not in UNPAID and one.books_spent in (None, "0.00") for one in of_hit):
@@ -134,18 +129,11 @@ def _of_write(
     return Cause.NO_RETRY
 
 
-def _body(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    try:
-        found = json.loads(call["request_body"])
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _reference(call: Mapping[str, Any]) -> Any:
-    return _body(call).get("merchant_reference")
+def _identity(call: Mapping[str, Any]) -> Any:
+    """What makes a call safe to repeat."""
+    return call["idempotency_key"] or reference_in(call)
 
 
 def _money(call: Mapping[str, Any]) -> tuple[Any, ...]:
-    body = _body(call)
-    return body.get("amount"), body.get("account_number"), body.get("bank_code"), body.get("wallet_code")
+    body = body_of(call)
+    return tuple(body.get(name) for name in _MONEY)

@@ -36,6 +36,10 @@ _STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 _OUTPUT_BYTES: Final = 2000
 _UNSTABLE: Final = "Its calls or events differ between two runs without faults, so no point has a stable name."
+_UNUSED: Final = (
+    "It does not use the merchant of PSP_API_KEY: nothing was called, and no event was delivered. "
+    "Tests that make a merchant each need --own-merchants."
+)
 _NOT_TRIED: Final[Mapping[Kind, str]] = {
     Kind.KILLED_AT_CALL: "The application cannot be killed in the middle of a call.",
     Kind.KILLED_BEFORE_ANSWER: "The application cannot be killed in the middle of a delivery.",
@@ -76,8 +80,14 @@ class CommandError(Exception):
     """A command of the user's cannot be run. The message says which, and why."""
 
 
+Planned = tuple[list[Point], Evidence]
+"""The points of a test, and what its runs are compared with."""
+
+
 @dataclass(slots=True)
-class _Outcome:
+class Outcome:
+    """How a run of a test ended, and what it has called."""
+
     result: PointResult
     evidence: Evidence
     recording: Recording
@@ -86,6 +96,9 @@ class _Outcome:
 
 class CommandExplorer:
     """Explores a suite. `say` gets a line about the progress; `again` is the command line that repeats a point, without it."""
+
+    unused = _UNUSED
+    """Why a test is left out that does not use the sandbox."""
 
     def __init__(
         self, client: Client, suite: Suite, limits: Limits, folder: Path, say: Callable[[str], object], again: Sequence[str]
@@ -97,41 +110,37 @@ class CommandExplorer:
         self._say = say
         self._again = again
         self._left_out: list[LeftOut] = []
+        self._has_books = suite.books_command is not None or suite.books_url is not None
 
-    def plan(self) -> dict[str, tuple[list[Point], Evidence]]:
+    def plan(self) -> dict[str, Planned]:
         """Run each test without faults, twice, and return its points. Raises CommandError, PspError."""
         self._folder.begin(resume=self._limits.resume)
         return dict(self._plans())
 
-    def _plans(self) -> Iterator[tuple[str, tuple[list[Point], Evidence]]]:
+    def _plans(self) -> Iterator[tuple[str, Planned]]:
         for test in self._suite.tests:
             first = self._run(test, (), None)
-            reason = _why_left_out(first)
-            if reason is None and self._limits.only is None:
-                second = self._run(test, (), None)
-                is_stable = second.recording.signature == first.recording.signature
-                reason = _why_left_out(second) or (None if is_stable else _UNSTABLE)
-            if reason is not None:
-                self._left_out.append(LeftOut(test, reason))
-            elif first.result.verdict is Verdict.WRONG:
-                self._left_out.append(LeftOut(test, f"Its books differ without any fault: {first.result.reason}"))
-                yield test, ([REST], first.evidence)
-            else:
-                yield test, ([REST, *plan(first.recording, can_restart=False)], first.evidence)
+            is_alone = _why_left_out(first, self.unused) is not None or self._limits.only is not None
+            yield from self._planned(test, first, first if is_alone else self._run(test, (), None))
 
-    def explore(self, plans: Mapping[str, tuple[list[Point], Evidence]]) -> Exploration:
+    def _planned(self, test: str, first: Outcome, second: Outcome) -> Iterator[tuple[str, Planned]]:
+        """Yield the plan of a test after two runs without faults, unless it is left out."""
+        is_stable = second.recording.signature == first.recording.signature
+        reason = _why_left_out(first, self.unused) or _why_left_out(second, self.unused) or (None if is_stable else _UNSTABLE)
+        if reason is not None:
+            self._left_out.append(LeftOut(test, reason))
+        elif first.result.verdict is Verdict.WRONG:
+            self._left_out.append(LeftOut(test, f"Its books differ without any fault: {first.result.reason}"))
+            yield test, ([REST], first.evidence)
+        else:
+            yield test, ([REST, *plan(first.recording, can_restart=False)], first.evidence)
+
+    def explore(self, plans: Mapping[str, Planned]) -> Exploration:
         """Try the points, and return the results, which are also in the folder. Ctrl-C keeps those so far."""
         started = datetime.now(UTC)
         runs = self._runs(plans)
-        done = {(one.test, one.name) for one in self._folder.results()}
         with contextlib.suppress(KeyboardInterrupt):
-            for number, run in enumerate(runs, 1):
-                if time.monotonic() > self._limits.ends:
-                    break
-                if (run.test, run.name) not in done and not self._contains_finding(run):
-                    result = self._run(run.test, tuple(one for one in run.points if one != REST), plans[run.test][1]).result
-                    self._folder.add(_WORKER, result)
-                    self._say(f"{number} of {len(runs)}: {result.verdict}  {run.name}")
+            self._try_all(runs, plans)
         found = {(one.test, one.name): one for one in self._folder.results()}
         exploration = Exploration(
             command=shlex.join(self._again),
@@ -147,7 +156,25 @@ class CommandExplorer:
         self._folder.summary.write_text(exploration.to_json(), "utf-8")
         return exploration
 
-    def _runs(self, plans: Mapping[str, tuple[list[Point], Evidence]]) -> list[Run]:
+    def _try_all(self, runs: Sequence[Run], plans: Mapping[str, Planned]) -> None:
+        done = {(one.test, one.name) for one in self._folder.results()}
+        left = [run for run in runs if (run.test, run.name) not in done]
+        while left and time.monotonic() <= self._limits.ends:
+            next_ones = self._batch(left)
+            left = [run for run in left if run not in next_ones]
+            batch = [run for run in next_ones if not self._contains_finding(run)]
+            for run, result in zip(batch, self._try(batch, plans) if batch else (), strict=True):
+                self._folder.add(_WORKER, result)
+                self._say(f"{len(runs) - len(left)} of {len(runs)}: {result.verdict}  {run.name}")
+
+    def _batch(self, left: Sequence[Run]) -> Sequence[Run]:
+        """Return the next runs that one run of the command can try."""
+        return left[:1]
+
+    def _try(self, batch: Sequence[Run], plans: Mapping[str, Planned]) -> Sequence[PointResult]:
+        return [self._run(run.test, without_rest(run.points), plans[run.test][1]).result for run in batch]
+
+    def _runs(self, plans: Mapping[str, Planned]) -> list[Run]:
         points = {test: found for test, (found, _) in plans.items()}
         if self._limits.only is None:
             return schedule(points, self._limits.depth, self._limits.seed)
@@ -160,13 +187,9 @@ class CommandExplorer:
         wrong = {(one.test, one.name) for one in self._folder.results() if one.verdict is Verdict.WRONG}
         return any((run.test, point.name) in wrong for point in run.points)
 
-    @property
-    def _has_books(self) -> bool:
-        return self._suite.books_command is not None or self._suite.books_url is not None
-
     # One run.
 
-    def _run(self, test: str, points: tuple[Point, ...], baseline: Evidence | None) -> _Outcome:
+    def _run(self, test: str, points: tuple[Point, ...], baseline: Evidence | None) -> Outcome:
         began = time.monotonic()
         fields = {"seed": self._limits.seed, "opening_balance": "1000000.00", "frozen_at": wire_time(datetime.now(UTC))}
         url = {} if self._suite.webhook_url is None else {"webhook_url": self._suite.webhook_url}
@@ -182,16 +205,15 @@ class CommandExplorer:
                 process = _Process(self._suite.app, env, self._suite.webhook_url or self._suite.books_url)
                 closing.callback(process.stop)
                 subject.restart = process.restart
-            failure = _run_command(self._suite.tests[test], env, self._suite.timeout)
-            client.clock.freeze()
-            client.drain()
-            recording = recording_of(send(client, "GET", "/sandbox/v1/world").json(), key_id)
-            trial = Trial(
-                test, points or (REST,), baseline, self._books(env), self._suite.names, self._folder.worlds,
-                self._repeat(points or (REST,)), began,
-            )  # fmt: skip
-            result, evidence = conclude(trial, subject, failure)
-        return _Outcome(result, evidence, recording, failure)
+            failure = run_command(self._suite.tests[test], env, self._suite.timeout)
+            trial = self._trial(test, points or (REST,), baseline, self._books(env), began)
+            return outcome_of(trial, subject, failure)
+
+    def _trial(
+        self, test: str, points: tuple[Point, ...], baseline: Evidence | None, books: ReadBooks | None, began: float
+    ) -> Trial:
+        names, worlds = self._suite.names, self._folder.worlds
+        return Trial(test, points, baseline, books, names, worlds, self._repeat(points), began)
 
     def _environment(self, merchant: "NewMerchant", folder: str) -> dict[str, str]:
         return {
@@ -212,6 +234,20 @@ class CommandExplorer:
         name = " + ".join(point.name for point in points)
         before, _, command = " ".join(map(shlex.quote, self._again)).partition(" -- ")
         return f"{before} --point {shlex.quote(name)} -- {command}"
+
+
+def outcome_of(trial: Trial, subject: Subject, failure: str | None) -> Outcome:
+    """Let a run of a test come to rest, and judge it."""
+    subject.client.clock.freeze()
+    subject.client.drain()
+    recording = recording_of(send(subject.client, "GET", "/sandbox/v1/world").json(), subject.app_key_id)
+    result, evidence = conclude(trial, subject, failure)
+    return Outcome(result, evidence, recording, failure)
+
+
+def without_rest(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    """Return the points at which something misbehaves."""
+    return tuple(one for one in points if one != REST)
 
 
 class _Process:
@@ -279,7 +315,7 @@ def _listens(address: tuple[str, int]) -> bool:
         return False
 
 
-def _run_command(command: Sequence[str], env: Mapping[str, str], timeout: float) -> str | None:
+def run_command(command: Sequence[str], env: Mapping[str, str], timeout: float) -> str | None:
     """Run a command, and return why it failed in one line, or None. Raises CommandError if it cannot be run."""
     try:
         done = subprocess.run(  # noqa: S603 - the user's own command
@@ -296,11 +332,11 @@ def _run_command(command: Sequence[str], env: Mapping[str, str], timeout: float)
     return f"Exit code {done.returncode}. {lines[-1][:300] if lines else ''}".rstrip()
 
 
-def _why_left_out(outcome: _Outcome) -> str | None:
+def _why_left_out(outcome: Outcome, unused: str) -> str | None:
     if outcome.failure is not None:
         return f"It fails without any fault: {outcome.failure}"
     if outcome.evidence.problem is not None:
         return outcome.evidence.problem
     if not outcome.recording.calls and not outcome.recording.events:
-        return "It does not use the merchant of PSP_API_KEY: nothing was called, and no event was delivered."
+        return unused
     return None

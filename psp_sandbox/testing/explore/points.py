@@ -1,5 +1,6 @@
 """The points of a test: each place where the world can misbehave, found in a recording of a run without faults."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import Any, Final
 
 from psp_sandbox.testing.explore.results import At, Kind
 
-FAULT_PREFIXES: Final = ("/api/v1/", "/vendor/", "/aggregator/")
-"""The paths that faults apply to."""
+_CONTROLS: Final = "/sandbox/"
+"""The paths that faults do not apply to. All others are the API, natively or in a dialect."""
+_REFERENCES: Final = ("merchant_reference", "request_id")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _READS: Final = ("GET", "HEAD")
 DAY_HOURS: Final = 25
@@ -66,6 +68,8 @@ class Event:
     type: str
     payout_id: str | None
     at: datetime
+    status: str | None = None
+    """The status that the payout changed to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class Point:
     place: str
     kind: Kind
     match: tuple[str, ...] = ()
-    """Of a call: method and path; of an event: its type; of a status: the status."""
+    """Of a call: method and path; of an event: its type and the status that it led to; of a status: the status."""
     skip: int = 0
     """How many of what matches comes before."""
     gap_ms: int = 0
@@ -125,7 +129,10 @@ def recording_of(bundle: Mapping[str, Any], key_id: str) -> Recording:
     payouts = sorted(rows_of(bundle, "payouts"), key=lambda row: str(row["id"]))
     return Recording(
         tuple(_calls(bundle["journal"]["calls"], key_id, events.values(), delivered)),
-        tuple(Event(row["type"], row["payout_id"], datetime.fromisoformat(row["created_at"])) for row in delivered),
+        tuple(
+            Event(row["type"], row["payout_id"], datetime.fromisoformat(row["created_at"]), row["to_status"])
+            for row in delivered
+        ),
         tuple(str(row["status"]) for row in payouts),
     )
 
@@ -142,10 +149,30 @@ def _calls(
             created.setdefault(event["request_id"], set()).add(event["payout_id"])
     known: set[str] = set()
     for call in journal:
-        if call["api_key_id"] == key_id and call["path"].startswith(FAULT_PREFIXES):
+        if call["api_key_id"] == key_id and can_fail(call["path"]):
             before = sum(event["payout_id"] in known for event in delivered)
             yield Call(call["method"], _UUID.sub("*", call["path"]), before)
         known |= created.get(call["request_id"], set())
+
+
+def can_fail(path: str) -> bool:
+    """Whether faults apply to a path."""
+    return not path.startswith(_CONTROLS)
+
+
+def body_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the JSON object that a call of the journal has sent; empty if it is none."""
+    try:
+        found = json.loads(call["request_body"])
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def reference_in(call: Mapping[str, Any]) -> str | None:
+    """Return the reference in the body of a call, natively or in a dialect."""
+    body = body_of(call)
+    return next((str(body[name]) for name in _REFERENCES if body.get(name)), None)
 
 
 def rows_of(bundle: Mapping[str, Any], table: str) -> list[dict[str, Any]]:
@@ -182,7 +209,8 @@ def _of_events(events: Sequence[Event], can_restart: bool) -> Iterator[Point]:
         for kind in (*OF_EVENTS, *(OF_RESTARTS if can_restart else ())):
             if kind is not Kind.OUT_OF_ORDER or successor is not None:
                 gap = 0 if successor is None else int((successor.at - event.at).total_seconds() * 1000)
-                yield Point(At.APPLICATION if kind in OF_RESTARTS else At.EVENT, place, kind, (event.type,), skip, gap)
+                match = (event.type,) if event.status is None else (event.type, event.status)
+                yield Point(At.APPLICATION if kind in OF_RESTARTS else At.EVENT, place, kind, match, skip, gap)
 
 
 def _of_statuses(statuses: Sequence[str]) -> Iterator[Point]:

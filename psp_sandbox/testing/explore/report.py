@@ -12,7 +12,7 @@ _WIDTH: Final = 118
 _TIMELINE_ROWS: Final = 14
 _WORDS: Final = {
     Verdict.RIGHT: "right",
-    Verdict.REFUSED: "refused loudly (the test failed, the money is right)",
+    Verdict.REFUSED: "noticed by the test (it failed, the money is right)",
     Verdict.WRONG: "wrong",
     Verdict.UNSETTLED: "unsettled",
     Verdict.NOT_REACHED: "not reached",
@@ -49,7 +49,7 @@ def _finding(point: PointResult) -> Iterator[str]:
         yield f"    {row.at[11:19]}  {row.side:<11}  {row.text}"
     yield f"  Repeat it: {point.repeat}"
     if point.bundle:
-        yield f"  World: {point.bundle}"
+        yield f"  State at its end: {point.bundle}"
 
 
 def _paragraph(text: str) -> list[str]:
@@ -62,6 +62,6 @@ def _totals(exploration: Exploration) -> Iterator[str]:
     yield f"{len(exploration.points):,} ways tried: {parts or 'nothing to try'}."
     overpaid = sum((point.overpaid for point in exploration.findings), Decimal(0))
     if overpaid:
-        yield f"{exploration.currency} {overpaid:,.2f} paid that the books do not know."
+        yield f"{exploration.currency} {overpaid:,.2f} paid that the books do not know, had this been production."
     if not exploration.is_complete:
         yield f"{exploration.planned - len(exploration.points):,} are left. Continue with the option to resume."

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from psp_sandbox.testing.explore.points import FAULT_PREFIXES, rows_of
+from psp_sandbox.testing.explore.points import can_fail, reference_in, rows_of
 from psp_sandbox.testing.explore.results import TimelineRow
 
 MAX_ROWS: Final = 60
@@ -69,20 +69,13 @@ def _frozen_at(answer: str) -> str | None:
 def _calls(calls: Sequence[tuple[str, Mapping[str, Any]]], key_id: str) -> Iterator[Timed]:
     for number, (at, call) in enumerate(calls):
         path = call["path"]
-        if call["api_key_id"] == key_id and path.startswith(FAULT_PREFIXES):
+        if call["api_key_id"] == key_id and can_fail(path):
             name = f"{call['method']} {path.removeprefix('/api/v1')}"
             key = f", key {call['idempotency_key']}" if call["idempotency_key"] else ""
-            yield _row(at, number, 0, "", _APPLICATION, f"calls {name}{_reference(call['request_body'])}{key}")
+            reference = reference_in(call)
+            about = f" for {reference}" if reference else ""
+            yield _row(at, number, 0, "", _APPLICATION, f"calls {name}{about}{key}")
             yield _row(at, number, 0, "answer", _PROVIDER, _answer(call))
-
-
-def _reference(body: str) -> str:
-    try:
-        found = json.loads(body)
-    except ValueError:
-        return ""
-    reference = found.get("merchant_reference") if isinstance(found, dict) else None
-    return f" for {reference}" if reference else ""
 
 
 def _answer(call: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ class Clocks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # In a folder of this process's own: others may build it at the same time.
+        # Build it in a separate folder: other processes may build it at the same time.
         self._library = build(Path(tempfile.mkdtemp(prefix="library-", dir=folder)))
 
     def follow(self, merchant_id: str, api_key: str, now: datetime) -> ClockFile:

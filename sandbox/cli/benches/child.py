@@ -1,4 +1,4 @@
-"""Run a part of a bench in a process of its own, so that its CPU time delays no other part."""
+"""Run a part of a bench in a separate process, so that its CPU time delays no other part."""
 
 import contextlib
 import multiprocessing

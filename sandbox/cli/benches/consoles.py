@@ -94,7 +94,10 @@ class ConsolesBench:
                 Figure("messages", [seen.messages], COUNT),
                 Figure("kilobytes", [seen.size // 1000], COUNT),
             ],
-            notes=["The percentiles are from the response to a create until a console has the payout's row."],
+            notes=[
+                "The percentiles are from the response to a create until a console has the payout's row.",
+                "A page has 25 rows, so at a high rate some payouts are never shown.",
+            ],
         )
 
     async def _create(self, merchants: Sequence[Merchant], seconds: int) -> tuple[dict[str, float], float]:

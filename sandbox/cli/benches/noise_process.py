@@ -59,7 +59,7 @@ class Noise:
 
 @contextlib.contextmanager
 def open_noise(stack: Stack, kind: str, merchants: Sequence[Merchant], connections: int) -> Iterator[Noise]:
-    """Prepare noise of a kind in a process of its own. The process ends with the block. Raises BenchError."""
+    """Prepare noise of a kind in a separate process. The process ends with the block. Raises BenchError."""
     with run_child(_main, stack, kind, list(merchants), connections) as pipe:
         pipe.receive(_PREPARE_SECONDS)
         yield Noise(pipe)

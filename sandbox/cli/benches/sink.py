@@ -1,4 +1,4 @@
-"""A webhook receiver in a process of its own, so that its CPU time delays neither side of a comparison."""
+"""A webhook receiver in a separate process, so that its CPU time delays neither side of a comparison."""
 
 import asyncio
 import contextlib

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Annotated, Final
 
-from psp_sandbox.client.models import ClockRun
 from pydantic import Field
 
+from psp_sandbox.client.models import ClockRun
 from sandbox.cli.mcp_server.results import Result, plain
 from sandbox.cli.mcp_server.tool import Calling, first, tool
 

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Final
 
-from psp_sandbox.client.models import JournalEntry
 from pydantic import Field
 
+from psp_sandbox.client.models import JournalEntry
 from sandbox.cli.mcp_server.access import USER_AGENT
 from sandbox.cli.mcp_server.results import Refusal, Result, cut
 from sandbox.cli.mcp_server.tool import Calling, Limit, count, first, tool

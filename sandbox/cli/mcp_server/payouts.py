@@ -4,9 +4,9 @@ import asyncio
 import uuid
 from typing import Annotated, Any, Final, Literal
 
-from psp_sandbox.client.models import CatalogueEntry, EventWithDeliveries, ExplainedStep, TimelineEntry
 from pydantic import Field
 
+from psp_sandbox.client.models import CatalogueEntry, EventWithDeliveries, ExplainedStep, TimelineEntry
 from sandbox.cli.mcp_server.results import Result, plain
 from sandbox.cli.mcp_server.tool import Calling, Limit, PayoutId, count, first, tool
 from sandbox.domain.enumerations import Account, PayoutStatus

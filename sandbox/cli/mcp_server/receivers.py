@@ -4,9 +4,9 @@ import asyncio
 import time
 from typing import Annotated, Any, Final, Literal
 
-from psp_sandbox.client.models import Finding, ReceiverTest
 from pydantic import Field
 
+from psp_sandbox.client.models import Finding, ReceiverTest
 from sandbox.cli.mcp_server.results import Refusal, Result, cut
 from sandbox.cli.mcp_server.tool import Calling, tool
 

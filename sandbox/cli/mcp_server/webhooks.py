@@ -3,9 +3,9 @@
 import asyncio
 from typing import Annotated, Any, Final, Literal
 
-from psp_sandbox.client.models import Attempt, DeliveryWithAttempts, EventPattern
 from pydantic import Field
 
+from psp_sandbox.client.models import Attempt, DeliveryWithAttempts, EventPattern
 from sandbox.cli.mcp_server.results import Result, cut, plain
 from sandbox.cli.mcp_server.tool import Calling, Limit, count, first, tool
 from sandbox.domain.enumerations import DeliveryStatus, EndpointStatus, RetryProfile

@@ -64,7 +64,7 @@ class _Current:
 
 
 ENGINE: Final = _Engine(config={})
-"""Piccolo's engine. It has a pool of its own only in migrations."""
+"""Piccolo's engine. It has its own pool only in migrations."""
 
 PLANNER: Final = {
     "jit": "off",
@@ -194,7 +194,7 @@ async def shared_connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
 
 async def write_shared(statement: str, *arguments: object) -> None:
-    """Run a statement that writes to the tables that belong to no merchant, as a transaction of its own.
+    """Run a statement that writes to the tables that belong to no merchant, as a separate transaction.
 
     On a distributed database, every node has a copy of them, so all nodes must respond. Nodes connect to each other as the
     current role. The application's cannot log in, so this works as the database's owner.

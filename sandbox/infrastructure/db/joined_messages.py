@@ -69,8 +69,8 @@ def send_with_next_statement(conn: "PoolConnectionProxy[Any]", *statements: str)
 def commit_joined(conn: "PoolConnectionProxy[Any]", statement: str) -> Iterator[None]:
     """Send COMMIT with the statement that the block executes, with parameters. If it fails, PostgreSQL skips the COMMIT.
 
-    Not the first time on a connection: when asyncpg prepares a statement, it may first execute another one, to look up types,
-    and the COMMIT would end the transaction before the statement.
+    The first execution on a connection sends no COMMIT: when asyncpg prepares a statement, it may first execute another one, to
+    look up types, and the COMMIT would end the transaction before the statement.
     """
     transport = _transport(conn)
     if statement in transport.prepared:

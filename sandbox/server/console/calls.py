@@ -176,5 +176,5 @@ def _content(call: ApiCall, operation: Operation, headers: dict[str, str]) -> by
     if operation.body is None:
         return b""
     headers["content-type"] = JSON
-    # Not msgspec, which refuses whole numbers of more than 64 bits. The API shall report those.
+    # Not msgspec, which refuses whole numbers of more than 64 bits. The API must report those itself.
     return json.dumps({} if call.body is None else call.body).encode()

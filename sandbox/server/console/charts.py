@@ -122,6 +122,14 @@ def _scale(highest: float) -> tuple[list[Tick], float]:
     return [Tick(round(_y(step * number, top), 1), _label(step * number)) for number in range(count + 1)], top
 
 
+def short_number(value: float) -> str:
+    """Return a number with at most three digits and a unit: 1.5 m, 250 k, 99."""
+    for size, unit in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
 def _label(value: float) -> str:
     for size, unit in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
         if value >= size:

@@ -170,11 +170,11 @@ class _SharedPage:
 
     async def _build(self) -> None:
         # A console that is added from now on may have been sent a newer page than the one that is built now.
-        new, self._new = self._new, set()
+        new = {*self._new}
         html = await next(iter(self.consoles)).pages[self._key]()
         if html is None:
-            self._new |= new & self.consoles
             return
+        self._new -= new
         before, self._parts = self._parts, parts_of(html)
         whole, changes = Update(self._parts.changed_since(None)), Update(self._parts.changed_since(before))
         for console in self.consoles:

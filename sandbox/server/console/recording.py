@@ -1,7 +1,7 @@
 """Write recorded calls as a script or a test that makes them again for a new merchant. Pure.
 
 The clock's moves are among the calls. Where time passed by itself between two calls, a move takes its place, so that the same
-payouts and events come about at once.
+payouts and events result without the wait.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The templates of the pages. Pure, but for reading the templates."""
+"""The templates of the pages. Pure, except that it reads the templates."""
 
 from pathlib import Path
 from typing import Final

@@ -22,7 +22,7 @@ SPACE: Final = 26
 """The least distance between two marks of a lane, so that each can be pointed at. Closer ones are drawn as one."""
 _RIGHT: Final = 34
 _WIDEST: Final = 56
-"""The largest unit of the axis, so that few marks do not stand far apart."""
+"""The largest unit of the axis, so that a few marks are not drawn far apart."""
 _MAX_LABELS: Final = 8
 """With more labels than these, columns get no room for them."""
 _SHORTEST: Final = 14
@@ -72,7 +72,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A row of the drawing. `summary` says how it stands now. `noun` is the plural of what its marks are."""
+    """A row of the drawing. `summary` is its present state. `noun` names its marks, in the plural."""
 
     key: str
     name: str

@@ -73,6 +73,7 @@ class View:
     """The commands that show what the page shows."""
     others: Sequence[Visitor] = ()
     """On the sign-in page: the sessions that the browser has."""
+    _clock: Any = None
     is_shared: bool = False
     """Whether the page is built for several consoles. It then has marks in place of tokens and idempotency keys."""
     html: str | None = None
@@ -140,6 +141,12 @@ class View:
         if shown:
             self._show(sent)
         return reply.data
+
+    async def clock(self) -> Any:
+        """Return the merchant's clock, read once for a page. None without a merchant, or if it was deleted."""
+        if self._clock is None and self.merchant_id:
+            self._clock = await self.call_if_found("get_clock", shown=False)
+        return self._clock
 
     async def call_if_found(self, operation_id: str, /, **options: Any) -> Any:
         """Call an operation, and return the JSON, or None if the API refuses the call."""
@@ -250,14 +257,11 @@ class View:
             disposition = f'attachment; filename="{wanted.name}.csv"'
             # With a byte order mark, spreadsheets read it as UTF-8.
             return Response(200, wanted.csv().encode("utf-8-sig"), "text/csv", add([("content-disposition", disposition)]))
-        clock = None
-        if self.merchant_id:
-            clock = await self.call_if_found("get_clock", shown=False)
         html = self.html = self.kit.templates.get_template(template).render(
             view=self,
             session=self.session,
             merchant_name=self.visitor.merchant_name,
-            clock=clock,
+            clock=await self.clock(),
             tables={table.name: table for table in tables},
             **context,
         )

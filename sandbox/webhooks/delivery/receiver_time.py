@@ -1,4 +1,4 @@
-"""What time it is for the receivers of webhooks."""
+"""The time on the wall clocks of webhook receivers."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ def hosts_time(_: str) -> datetime:
 
 
 def receiver_time(clock_folder: Path | None) -> ReceiverTime:
-    """Return what tells the receivers' time, if applications have the clocks in this folder."""
+    """Return how to read the receivers' time. The folder has the clocks of applications that follow their merchant's."""
     if clock_folder is None:
         return hosts_time
 

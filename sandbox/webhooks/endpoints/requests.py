@@ -94,7 +94,7 @@ class DialectEndpoint(CreateEndpointBody, kw_only=True):
     """An endpoint that is created in a dialect."""
 
     wire: dict[str, Any]
-    """`dialect` is its name. The rest is what was said there and has no field of its own."""
+    """`dialect` is its name. The rest are settings of the dialect that native endpoints do not have."""
 
 
 class DialectChange(ChangeEndpointBody, kw_only=True):

@@ -58,7 +58,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
     max_in_flight: int | None
     description: str
     wire: dict[str, Any] | None
-    """The dialect that the endpoint was made in, and what was said there without a field of its own; null for most."""
+    """The dialect that the endpoint was made in, with the settings that only it has; null for native endpoints."""
     relayed: bool
     """Whether a listener posts its webhooks (`psp listen`), instead of the sandbox."""
     status: str

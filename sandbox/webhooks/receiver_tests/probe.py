@@ -52,7 +52,7 @@ class Probe:
         )
 
     async def caught_up(self, payout_id: str, applied: int) -> Reading:
-        """Return the reading as soon as the receiver has acted on so many events, or the last one before the limit."""
+        """Return the reading as soon as the receiver has acted on this many events, or the last one before the limit."""
         return await self._until(payout_id, lambda reading: reading.applied >= applied, min(_EACH_EVENT, self._limits.probe))
 
     async def settled_all(self, payout_ids: Sequence[str]) -> list[Reading]:

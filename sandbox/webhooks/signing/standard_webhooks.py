@@ -110,16 +110,6 @@ def public_key(private_key: bytes) -> str:
     return PUBLIC_KEY_PREFIX + _text(_public_bytes(private_key))
 
 
-def decode_public_key(key: str) -> bytes:
-    """Return the 32 bytes of a `whpk_` key. Raises ValueError if it is not valid."""
-    return _decode(key, PUBLIC_KEY_PREFIX, (_ED25519_KEY,), "An Ed25519 public key", "32 bytes")
-
-
-def sign_v1a(private_key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """Return one `v1a,<base64>` signature. Raises ValueError if the private key is not 32 bytes."""
-    return _ed25519_text(private_key, _content(message_id, str(timestamp), body))
-
-
 def headers_v1a(message_id: str, timestamp: int, body: bytes, private_keys: Sequence[bytes]) -> dict[str, str]:
     """Return the three headers, signed with every key, as in `headers`. Raises ValueError for no key or a malformed one."""
     return _headers(message_id, timestamp, body, private_keys, _ed25519_text)

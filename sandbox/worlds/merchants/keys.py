@@ -204,8 +204,8 @@ def _digest(api_key: str) -> bytes:
 async def name_merchant(api_key: str, merchant_id: str) -> None:
     """Record the merchant of a well-known key that does not name it, unless it is already recorded.
 
-    Before the key is stored: if the process is killed in between, the merchant of a key that does not exist does no harm. The
-    write needs all nodes of a distributed database, so a restart while one is down must not repeat it.
+    Call it before the key is stored. If the process is killed in between, the recorded key does not exist, which does no harm.
+    The write needs all nodes of a distributed database, so a restart while one is down must not repeat it.
     """
     if merchant_of(api_key) is not None:
         return

@@ -22,6 +22,7 @@ from sandbox.worlds.overview.statistics import (
     BalanceStatistics,
     DeliveryCount,
     DeliveryStatistics,
+    FailureCount,
     FailureTotal,
     Movement,
     OpenCount,
@@ -105,6 +106,7 @@ def _payout_statistics(records: Sequence[Mapping[str, Any]], open_counts: Sequen
     counts: dict[str, int] = defaultdict(int)
     amounts: dict[str, Decimal] = defaultdict(lambda: ZERO)
     failures: dict[str, FailureTotal] = {}
+    by_destination: dict[tuple[str | None, str | None, str], int] = defaultdict(int)
     for record in records:
         counts[record["status"]] += record["count"]
         amounts[record["status"]] += record["amount"]
@@ -112,11 +114,16 @@ def _payout_statistics(records: Sequence[Mapping[str, Any]], open_counts: Sequen
             total = failures.setdefault(code, FailureTotal(code, 0, ZERO))
             total.count += record["count"]
             total.amount += record["amount"]
+            by_destination[record["bank_code"], record["wallet_code"], code] += record["count"]
     since = min((record["since"] for record in records), default=None)
     return PayoutStatistics(
         covers=covers(sum(counts.values()), since, MAX_ROWS),
         by_status=[StatusTotal(status, counts[status], amounts[status]) for status in STATUSES],  # type: ignore[arg-type]  # a status
         by_failure_code=sorted(failures.values(), key=lambda total: (-total.count, total.failure_code)),
+        by_destination_and_code=[
+            FailureCount(bank_code=bank, wallet_code=wallet, failure_code=code, count=count)
+            for (bank, wallet, code), count in sorted(by_destination.items(), key=lambda item: (-item[1], str(item[0])))
+        ],
         open=[OpenCount(one["status"], min(one["count"], MAX_ROWS), one["count"] > MAX_ROWS) for one in open_counts],
     )
 

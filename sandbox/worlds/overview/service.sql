@@ -1,8 +1,9 @@
 -- name: payouts
-SELECT status, failure_code, count(*) AS count, sum(amount) AS amount, min(created_at) AS since FROM (
-    SELECT status, failure_code, amount, created_at FROM payouts WHERE merchant_id = $1
-    ORDER BY merchant_id DESC, payouts.id DESC LIMIT $2
-) p GROUP BY status, failure_code;
+SELECT status, failure_code, bank_code, wallet_code, count(*) AS count, sum(amount) AS amount, min(created_at) AS since FROM (
+    SELECT status, failure_code, CASE WHEN failure_code IS NOT NULL THEN bank_code END AS bank_code,
+        CASE WHEN failure_code IS NOT NULL THEN wallet_code END AS wallet_code, amount, created_at
+    FROM payouts WHERE merchant_id = $1 ORDER BY merchant_id DESC, payouts.id DESC LIMIT $2
+) p GROUP BY status, failure_code, bank_code, wallet_code;
 
 -- name: open_payouts
 -- Each status is a range of one index.

@@ -54,6 +54,15 @@ class FailureTotal(msgspec.Struct):
     amount: Decimal
 
 
+class FailureCount(msgspec.Struct, kw_only=True):
+    """The number of payouts to a bank or a wallet that have a failure code."""
+
+    bank_code: str | None
+    wallet_code: str | None
+    failure_code: str
+    count: int
+
+
 class OpenCount(msgspec.Struct):
     """How many of all the merchant's payouts are in a status that is not final. If `is_capped` is true, there are more."""
 
@@ -63,7 +72,8 @@ class OpenCount(msgspec.Struct):
 
 
 class PayoutStatistics(msgspec.Struct, kw_only=True):
-    """Payouts by their current status (every status, also those without payouts) and by failure code (most frequent first).
+    """Payouts by their current status (every status, also those without payouts), by failure code, and by bank or wallet and
+    failure code (most frequent first).
 
     `open` does not depend on `covers`: it counts all payouts that are not final.
     """
@@ -71,6 +81,7 @@ class PayoutStatistics(msgspec.Struct, kw_only=True):
     covers: Covers
     by_status: list[StatusTotal]
     by_failure_code: list[FailureTotal]
+    by_destination_and_code: list[FailureCount]
     open: list[OpenCount]
 
 

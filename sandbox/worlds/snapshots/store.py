@@ -38,7 +38,7 @@ _NO_LATER_ROWS: Final = " AND ".join(
     for table in _APPEND_ONLY
 )
 _INSERT_SNAPSHOT: Final = f"""
-INSERT INTO snapshots (merchant_id, id, name, rows, size, clock_at, created_at, position, standing_rows, stands)
+INSERT INTO snapshots (merchant_id, id, name, rows, size, clock_at, created_at, position, intact_rows, is_intact)
 SELECT $1, $2, $3, 0, 0, $4, $5, CASE WHEN p.is_last THEN $6::uuid END, 0, p.is_last
 FROM (SELECT {_NO_LATER_ROWS} AS is_last) p
 """  # noqa: S608 -- constants
@@ -134,7 +134,7 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
     if record is None:
         return None
     async with _without_foreign_keys(conn):
-        is_intact = record["stands"] and await _delete_later_rows(conn, merchant_id, record)
+        is_intact = record["is_intact"] and await _delete_later_rows(conn, merchant_id, record)
         kept = (*_APPEND_ONLY, WORLDS_TABLE) if is_intact else (WORLDS_TABLE,)
         await _empty(conn, merchant_id, kept)
         inserts = (
@@ -171,7 +171,7 @@ async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str,
             snapshot["position"],
         )
     remaining: int = await conn.fetchval(f"SELECT {_COUNT_APPEND_ONLY}", merchant_id)
-    expected: int = snapshot["standing_rows"]
+    expected: int = snapshot["intact_rows"]
     return remaining == expected
 
 
@@ -194,7 +194,7 @@ async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, kept: Colle
     """Delete the rows of all tables but `kept`, referencing rows first.
 
     Each statement sees what other transactions wrote while an earlier one waited for their locks. An attempt that was recorded
-    meanwhile is thus deleted after its delivery; no foreign key deletes the two together.
+    meanwhile is therefore deleted after its delivery; no foreign key deletes the two together.
     """
     await conn.execute(_LOCK_DELIVERIES, merchant_id)
     deletes = (f"DELETE FROM {table} WHERE merchant_id = $1" for table in WORLD if table not in kept)  # noqa: S608 -- constants

@@ -1,5 +1,5 @@
 -- name: count_snapshot
-UPDATE snapshots SET rows = $3, size = $4, standing_rows = $5 WHERE merchant_id = $1 AND id = $2
+UPDATE snapshots SET rows = $3, size = $4, intact_rows = $5 WHERE merchant_id = $1 AND id = $2
 RETURNING id, name, rows, size, clock_at, created_at;
 
 -- name: lock_deliveries
@@ -16,7 +16,7 @@ WHERE merchant_id = $1;
 SELECT seed, begins_at, opening_balance FROM merchants WHERE merchant_id = $1;
 
 -- name: snapshot
-SELECT name, rows, position, standing_rows, stands FROM snapshots WHERE merchant_id = $1 AND id = $2;
+SELECT name, rows, position, intact_rows, is_intact FROM snapshots WHERE merchant_id = $1 AND id = $2;
 
 -- name: restore_state
 -- Does not set the seed: it belongs to the merchant and never changes.
@@ -31,12 +31,12 @@ RETURNING w.clock_frozen_at, w.clock_offset;
 SELECT current_setting('is_superuser') = 'on';
 
 -- name: mark_none_intact
-UPDATE snapshots SET stands = false WHERE merchant_id = $1;
+UPDATE snapshots SET is_intact = false WHERE merchant_id = $1;
 
 -- name: mark_intact
--- A snapshot is intact (column `stands`) if the world still contains all of its append-only rows. After a restore, later
+-- A snapshot is intact (`is_intact`) if the world still contains all of its append-only rows. After a restore, later
 -- snapshots are not.
-UPDATE snapshots s SET stands = s.position IS NOT NULL AND (s.id = $2 OR ($3 AND s.stands AND s.position <= r.position))
+UPDATE snapshots s SET is_intact = s.position IS NOT NULL AND (s.id = $2 OR ($3 AND s.is_intact AND s.position <= r.position))
 FROM snapshots r WHERE s.merchant_id = $1 AND r.merchant_id = $1 AND r.id = $2;
 
 -- name: release

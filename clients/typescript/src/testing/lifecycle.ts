@@ -34,6 +34,7 @@ export type Outcome = "passed" | "failed" | "skipped";
  */
 export async function closeWorld(world: World, outcome: Outcome): Promise<string> {
   try {
+    if (world.isAtRest) return "";
     if (outcome === "failed") return await evidence(world);
     const failed = outcome === "passed" ? await checked(world) : [];
     if (failed.length) throw new PspFailure([...failed, await evidence(world)].join("\n"));

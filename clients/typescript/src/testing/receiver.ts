@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { type IncomingMessage, type RequestListener, type Server, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Books } from "./explored.js";
 import type { Inbox } from "./inbox.js";
 
 /** How long an application may take to answer: as long as the sandbox waits for it. */
@@ -16,6 +17,8 @@ export class Receiver {
   secret = "";
   /** The URL of an application, which gets every request and whose answer is the receiver's. */
   forwardTo: string | undefined;
+  /** What the application believes, for `psp explore`. */
+  books: Books | undefined;
   /** The path is random: a webhook for another test, which had this port before, is not one of this test. */
   readonly #path = `/${randomBytes(8).toString("hex")}`;
   readonly #inbox: Inbox;
@@ -33,6 +36,16 @@ export class Receiver {
     return `http://${host}:${await listen(this.#server)}${this.#path}`;
   }
 
+  /** The path of the books. */
+  get booksPath(): string {
+    return `${this.#path}/books`;
+  }
+
+  /** The books' URL for this machine. */
+  get booksUrl(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}${this.booksPath}`;
+  }
+
   /** Stop listening. */
   close(): Promise<void> {
     return close(this.#server);
@@ -40,6 +53,10 @@ export class Receiver {
 
   async #take(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const body = await bodyOf(request);
+    if (request.method === "GET" && request.url === this.booksPath && this.books) {
+      response.end(JSON.stringify(await this.books()));
+      return;
+    }
     if (request.method !== "POST" || request.url !== this.#path) {
       response.writeHead(410).end();
       return;

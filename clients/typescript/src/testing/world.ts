@@ -5,6 +5,7 @@ import type { EventPattern, WalletCode } from "../generated/literals.js";
 import type { FaultsCreate, PayoutsCreate } from "../generated/parameters.js";
 import type { Client } from "../index.js";
 import type { Money, Time } from "../values.js";
+import { type Books, begin, isExplored, rest } from "./explored.js";
 import { Fault, type FaultOptions, faultBody } from "./faults.js";
 import { Inbox } from "./inbox.js";
 import { Receiver, close, listen, serverOf } from "./receiver.js";
@@ -65,6 +66,8 @@ export class World {
   allowFailedDeliveries: boolean;
   /** Whether the test may end with faults that never took effect. */
   allowUnhitFaults: boolean;
+  /** Whether `psp explore` has judged this test. @internal */
+  isAtRest = false;
   /** @internal */
   readonly sandbox: Sandbox;
   /** @internal Everything that arrived at the test's webhook endpoint. */
@@ -83,6 +86,7 @@ export class World {
     merchant: NewMerchant,
     options: WorldOptions,
     [receiver, inbox]: [Receiver, Inbox],
+    ownKey: string,
   ) {
     this.sandbox = sandbox;
     this.test = test;
@@ -90,7 +94,7 @@ export class World {
     this.apiKey = merchant.api_key;
     this.webhookSecret = merchant.webhook_secret ?? "";
     this.ipnSecret = merchant.ipn_secret;
-    this.client = sandbox.client.withKey(this.apiKey);
+    this.client = sandbox.client.withKey(ownKey);
     this.allowFailedDeliveries = options.allowFailedDeliveries ?? false;
     this.allowUnhitFaults = options.allowUnhitFaults ?? false;
     this.inbox = inbox;
@@ -109,7 +113,9 @@ export class World {
     const receiver = new Receiver(inbox);
     try {
       const body = { ...merchantBody(test, options), webhook_url: await receiver.open(sandbox.address.receiverHost) };
-      return new World(sandbox, test, await sandbox.createMerchant(body), options, [receiver, inbox]);
+      const merchant = await sandbox.createMerchant(body);
+      const ownKey = isExplored() ? await begin(test, merchant.api_key) : merchant.api_key;
+      return new World(sandbox, test, merchant, options, [receiver, inbox], ownKey);
     } catch (error) {
       await receiver.close();
       throw error;
@@ -317,7 +323,19 @@ export class World {
     this.#receiver.forwardTo = url;
   }
 
+  /** Say what the application believes, for `psp explore`: it is compared with the sandbox's payouts when the test has ended. */
+  books(read: Books): void {
+    this.#receiver.books = read;
+  }
+
   // The end of the test.
+
+  /** @internal Let `psp explore` bring the merchant to rest and judge it, while the application runs. Once is enough. */
+  async comeToRest(failure: string | null): Promise<void> {
+    if (!isExplored() || this.isAtRest) return;
+    this.isAtRest = true;
+    await rest(this.apiKey, failure, this.#receiver.books ? this.#receiver.booksUrl : null);
+  }
 
   /** @internal Whether the test's webhooks are passed on to an application. */
   get hasApp(): boolean {

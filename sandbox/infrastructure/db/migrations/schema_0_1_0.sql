@@ -586,7 +586,7 @@ CREATE TABLE IF NOT EXISTS faults (
 
 -- ---- Snapshots of worlds
 
--- `position` separates the ids created before a snapshot from those created after it. While `stands` is true, the world still
+-- `position` separates the ids created before a snapshot from those created after it. While `is_intact` is true, the world still
 -- has all rows of the snapshot's append-only tables, and all other rows of these tables have later ids.
 CREATE TABLE IF NOT EXISTS snapshots (
     merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -597,10 +597,10 @@ CREATE TABLE IF NOT EXISTS snapshots (
     clock_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL,
     position uuid,
-    standing_rows integer,
-    stands boolean NOT NULL DEFAULT false,
+    intact_rows integer,
+    is_intact boolean NOT NULL DEFAULT false,
     PRIMARY KEY (merchant_id, id),
-    CONSTRAINT snapshots_stand_somewhere CHECK (NOT stands OR (position IS NOT NULL AND standing_rows IS NOT NULL))
+    CONSTRAINT snapshots_intact_position CHECK (NOT is_intact OR (position IS NOT NULL AND intact_rows IS NOT NULL))
 );
 
 -- A part of one table's rows: one column per table of the world, of which the row sets one. While snapshots have rows of a

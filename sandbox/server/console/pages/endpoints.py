@@ -115,7 +115,7 @@ async def endpoint(view: View) -> Response:
     shown = await asyncio.gather(
         *(view.call("get_webhook_delivery", path={"delivery_id": row["id"]}, shown=False) for row in table.rows[:_SHORT])
     )
-    clock = await view.call("get_clock", shown=False)
+    clock = await view.clock()
     return await view.render(
         "endpoint.html",
         drawing=endpoint_trace(shown, clock["now"]) if shown else None,

@@ -7,6 +7,7 @@ from sandbox.domain.enumerations import Account
 from sandbox.http.responses import Response
 from sandbox.server.console.calls import Refused
 from sandbox.server.console.data_table import Column, Table
+from sandbox.server.console.flow_chart import MAX_DRAWN, flow_chart, flow_rows
 from sandbox.server.console.forms import time_of
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.view import View
@@ -28,6 +29,13 @@ _CHECKS: Final = (
     Column("detail", "What it checks"),
     Column("result", "Result", "status", value=lambda row: "ok" if row["ok"] else "failed"),
     Column("problems", "What was found", value=lambda row: "; ".join(row["problems"]) or "nothing wrong"),
+)
+_FLOWS: Final = (
+    Column("day", "Day"),
+    Column("from_account", "From", "code"),
+    Column("to_account", "To", "code"),
+    Column("count", "Transfers", "number"),
+    Column("amount", "Amount", "money"),
 )
 _CAPTION: Final = "Entries, newest first"
 _FILTERED: Final = "No entry matches. Change the filters."
@@ -56,6 +64,22 @@ async def ledger(view: View) -> Response:
         balance = await view.call("get_balance")
         problem, table = error.problem, Table("entries", _CAPTION, ENTRIES, [], "Correct the filters to see entries.")
     return await view.render("ledger.html", tables=[table], balance=balance, problem=problem, accounts=get_args(Account))
+
+
+@pages.page("/ledger/flow")
+async def flow(view: View) -> Response:
+    """Draw how much money moved between accounts, day by day."""
+    until = view.query.get("until", "")
+    query = {"created_to": time_of(f"{until}T00:00")} if until else {}
+    balance, found = await asyncio.gather(view.call("get_balance"), view.call("get_balance_flows", query=query))
+    days = found["days"]
+    return await view.render(
+        "flow.html",
+        tables=[Table("flows", "Money that moved, newest day first", _FLOWS, flow_rows(days), _EMPTY)],
+        chart=flow_chart(days, balance) if days else None,
+        earlier=days[MAX_DRAWN - 1]["day"] if len(days) > MAX_DRAWN else None,
+        found=found,
+    )
 
 
 @pages.page("/ledger/audit")

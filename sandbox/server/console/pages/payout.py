@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sandbox.domain.clock import parse
 from sandbox.domain.failure_codes import FAILURES
+from sandbox.domain.payout_states import TRANSITIONS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column
 from sandbox.server.console.payout_trace import Known, payout_trace
@@ -16,7 +18,9 @@ from sandbox.server.console.view import View
 pages = Pages()
 
 MAX_DETAILED_CHANGES: Final = 20
-"""Only the newest changes show their deliveries, so that a payout that was retried without end opens as fast as any other."""
+"""In the table, older changes show only the last attempt at each delivery. The drawing has all."""
+MAX_ENTRIES: Final = 10
+"""How many ledger entries the page lists. The ledger has all, and the drawing and the table of changes show each."""
 MAX_DUE: Final = 2
 """How many due steps are shown. The others are on the clock's page."""
 ENTRY_COLUMNS: Final = (
@@ -50,13 +54,13 @@ async def payout(view: View) -> Response:
     payout_id = view.path_parameters["payout_id"]
     found = await view.call("get_payout", path={"payout_id": payout_id})
     of_payout = {"payout_id": payout_id}
-    timeline, entries, events, endpoints, due, actions, requests = await asyncio.gather(
+    timeline, entries, deliveries, endpoints, due, actions, requests, clock = await asyncio.gather(
         view.call("get_payout_timeline", path=of_payout),
         view.table(
             "entries", "Ledger entries, newest first", ENTRY_COLUMNS, "list_ledger_entries", query=of_payout, limit=100,
             empty="This payout has moved no money.",
         ),
-        view.call("list_events", query={**of_payout, "limit": "100"}),
+        view.call("list_delivery_attempts", query={**of_payout, "limit": "100"}),
         view.call("list_webhook_endpoints", query={"limit": "100"}, shown=False),
         view.call("list_due", query=of_payout),
         view.call("list_payout_actions", path=of_payout),
@@ -64,19 +68,21 @@ async def payout(view: View) -> Response:
             "requests", "Requests that mention this payout, newest first", REQUEST_COLUMNS, "list_requests",
             query={"q": payout_id}, limit=10, empty="The journal has no request that mentions this payout.",
         ),
+        view.clock(),
     )  # fmt: skip
-    clock = await view.call("get_clock", shown=False)
     following = [_due(item, clock["now"]) for item in due["data"]]
     # Retries of many webhooks must not hide the payout's own next step.
     soon = [item for number, item in enumerate(following) if number < MAX_DUE or item["kind"] == "payout_step"]
-    changes = await _changes(view, timeline["data"], entries.rows, events["data"])
+    changes = _changes(timeline["data"], entries.rows, deliveries)
     urls = {endpoint["id"]: endpoint for endpoint in endpoints["data"]}
     return await view.render(
         "payout.html",
-        tables=[entries, requests],
+        tables=[entries if view.query.get("csv") else replace(entries, rows=entries.rows[:MAX_ENTRIES]), requests],
+        has_more_entries=len(entries.rows) > MAX_ENTRIES,
         payout=found,
         trace=payout_trace(Known(found, changes, requests.rows, urls, following, clock)),
         changes=changes,
+        detailed_from=len(changes) - MAX_DETAILED_CHANGES,
         endpoints=urls,
         due=soon,
         due_later=[item for item in following if item not in soon],
@@ -86,39 +92,30 @@ async def payout(view: View) -> Response:
     )
 
 
-async def _changes(
-    view: View, timeline: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
+def _changes(
+    timeline: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]], deliveries: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return the changes in the timeline, each with its cause in words, its ledger entries, its event and its deliveries.
 
-    The deliveries of old changes are None.
+    The deliveries of changes that are older than the listed ones are None.
     """
-    detailed = {change["event_id"] for change in timeline[-MAX_DETAILED_CHANGES:]}
-    types = {event["id"]: event["type"] for event in events}
-    deliveries = dict(zip(detailed, await asyncio.gather(*(_deliveries(view, event_id) for event_id in detailed)), strict=True))
+    by_transfer: dict[str | None, list[Mapping[str, Any]]] = {}
+    for entry in reversed(entries):
+        by_transfer.setdefault(entry["transfer_id"], []).append(entry)
+    by_event: dict[str, list[Mapping[str, Any]]] = {}
+    for delivery in reversed(deliveries["data"]):
+        by_event.setdefault(delivery["event_id"], []).append(delivery)
+    first_listed = min(by_event, default="") if deliveries["has_more"] else ""
     return [
         {
             **change,
             "caused_by": _CAUSES.get(change["cause"], change["cause"]),
-            "entries": [entry for entry in reversed(entries) if entry["transfer_id"] == change["ledger_transfer_id"]],
-            "event_type": types.get(change["event_id"], "event"),
-            "deliveries": deliveries.get(change["event_id"]),
+            "entries": by_transfer.get(change["ledger_transfer_id"], []),
+            "event_type": TRANSITIONS[change["from"], change["to"]].event,
+            "deliveries": by_event.get(change["event_id"], []) if change["event_id"] >= first_listed else None,
         }
         for change in timeline
     ]
-
-
-async def _deliveries(view: View, event_id: str) -> Sequence[Mapping[str, Any]]:
-    """Return the deliveries of an event, those that were attempted with their attempts."""
-    found = await view.call("list_webhook_deliveries", query={"event_id": event_id, "limit": "10"}, shown=False)
-    return await asyncio.gather(*(_attempts(view, delivery) for delivery in reversed(found["data"])))
-
-
-async def _attempts(view: View, delivery: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not delivery["attempt_count"]:
-        return {**delivery, "attempts": []}
-    shown: Mapping[str, Any] = await view.call("get_webhook_delivery", path={"delivery_id": delivery["id"]}, shown=False)
-    return shown
 
 
 def _failure_choices(codes: Sequence[str]) -> list[tuple[str, str]]:

@@ -3,13 +3,17 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import urlencode
 
+from sandbox.domain.clock import parse, render
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Table
 from sandbox.server.console.forms import body_of
+from sandbox.server.console.pages.payouts import drawn
 from sandbox.server.console.routing import Pages
-from sandbox.server.console.view import View
+from sandbox.server.console.view import PAGE_SIZE, View
 
 pages = Pages()
 
@@ -33,13 +37,14 @@ COLUMNS: Final = (
 async def payout_batch(view: View) -> Response:
     """Show the form and, once it was submitted, the result of each row."""
     result = view.fields(FORM).result
-    table, refused = None, ""
+    table, refused, created = None, "", []
     if result is not None and view.form is not None:
         items = body_of((name, value) for name, given in view.form.values.items() for value in given)["payouts"]
         rows = [_row(number, item, found) for number, (item, found) in enumerate(zip(items, result["results"], strict=True), 1)]
         # The rows to correct come first.
         rows.sort(key=lambda row: row["is_created"])
         table = Table("results", "Results", COLUMNS, rows)
+        created = [found["payout"] for found in result["results"] if "payout" in found]
         refused = _csv([items[row["row"] - 1] for row in rows if not row["is_created"]])
     return await view.render(
         "payout_batch.html",
@@ -48,7 +53,18 @@ async def payout_batch(view: View) -> Response:
         example=EXAMPLE,
         result=table,
         refused_csv=refused,
+        drawing=await drawn(view, created[:PAGE_SIZE]),
+        followed=_period(created),
     )
+
+
+def _period(created: Sequence[Mapping[str, Any]]) -> str:
+    """Return the query of the list that has the payouts that one request created, drawn; empty without any."""
+    if not created:
+        return ""
+    times = sorted(payout["created_at"] for payout in created)
+    end = render(parse(times[-1]) + timedelta(milliseconds=1))
+    return urlencode({"created_from": times[0], "created_to": end, "drawn": "yes"})
 
 
 def _csv(items: Sequence[Mapping[str, Any]]) -> str:

@@ -1,7 +1,10 @@
-"""The list of payouts."""
+"""The list of payouts, also drawn, and the map of what failed."""
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from sandbox.domain.enumerations import DestType
 from sandbox.domain.payout_states import STATUSES
@@ -9,7 +12,9 @@ from sandbox.http.responses import Response
 from sandbox.server.console.calls import Refused
 from sandbox.server.console.data_table import Column, Row, Table
 from sandbox.server.console.forms import time_of
+from sandbox.server.console.payout_trace import payouts_trace
 from sandbox.server.console.routing import Pages
+from sandbox.server.console.trace import Trace
 from sandbox.server.console.view import View
 
 pages = Pages()
@@ -30,7 +35,12 @@ COLUMNS: Final = (
     Column("created_at", "Created", "time"),
     Column("id", "Id", is_csv_only=True),
 )
-_FILTERS: Final = ("q", "status", "dest_type", "user_id")
+FILTERS: Final = ("q", "status", "dest_type", "user_id", "failure_code", "bank_code", "wallet_code")
+_FAILURES: Final = (
+    Column("code", "Bank or wallet"),
+    Column("failure_code", "Failure code", "code"),
+    Column("count", "Payouts", "number"),
+)
 _DEST_TYPES: Final[tuple[tuple[DestType, str], ...]] = (("BANK", "Bank"), ("WALLET", "Wallet"))
 _CAPTION: Final = "Payouts, newest first"
 
@@ -38,7 +48,7 @@ _CAPTION: Final = "Payouts, newest first"
 @pages.page("/payouts")
 async def payouts(view: View) -> Response:
     """List payouts, newest first, with filters in the URL."""
-    query = view.given(*_FILTERS)
+    query = view.given(*FILTERS)
     for name in ("created_from", "created_to"):
         if given := view.query.get(name):
             query[name] = time_of(given)
@@ -56,7 +66,50 @@ async def payouts(view: View) -> Response:
         problem, table = error.problem, Table("payouts", _CAPTION, COLUMNS, [], "Correct the filters to see payouts.")
     if table.next_cursor and not table.rows:
         table = replace(table, empty="No match among the newest payouts. Go to the next page to search on.")
-    chosen = view.query.get("status", "").split(",")
     return await view.render(
-        "payouts.html", tables=[table], problem=problem, statuses=STATUSES, chosen=chosen, dest_types=_DEST_TYPES
+        "payouts.html",
+        tables=[table],
+        problem=problem,
+        statuses=STATUSES,
+        chosen=view.query.get("status", "").split(","),
+        dest_types=_DEST_TYPES,
+        drawing=await drawn(view, table.rows) if "drawn" in view.query else None,
     )
+
+
+@pages.page("/payouts/failures")
+async def failures(view: View) -> Response:
+    """Show how many payouts to which bank or wallet failed for which reason."""
+    statistics = (await view.call("get_overview"))["payouts"]
+    rows = [
+        {**row, "code": row["bank_code"] or row["wallet_code"], "page": _page_of(row, statistics["covers"])}
+        for row in statistics["by_destination_and_code"]
+    ]
+    totals = {row["failure_code"]: row["count"] for row in statistics["by_failure_code"]}
+    most = max((row["count"] for row in rows), default=1)
+    return await view.render(
+        "failures.html",
+        tables=[Table("failures", "Failures by bank or wallet", _FAILURES, rows, "No payout has failed.")],
+        destinations=sorted({row["code"] for row in rows}),
+        totals=totals,
+        cells={(row["failure_code"], row["code"]): {**row, "heat": 1 + 3 * row["count"] // most} for row in rows},
+        covers=statistics["covers"],
+    )
+
+
+async def drawn(view: View, payouts: Sequence[Mapping[str, Any]]) -> Trace | None:
+    """Return the drawing of payouts, a lane for each; None without payouts."""
+    if not payouts:
+        return None
+    timelines = await asyncio.gather(
+        *(view.call("get_payout_timeline", path={"payout_id": payout["id"]}, shown=False) for payout in payouts)
+    )
+    clock = await view.clock()
+    return payouts_trace(payouts, [found["data"] for found in timelines], clock["now"])
+
+
+def _page_of(row: Mapping[str, Any], covers: Mapping[str, Any]) -> str:
+    """Return the page that lists exactly the payouts that were counted."""
+    names = ("failure_code", "bank_code", "wallet_code")
+    query = {name: row[name] for name in names if row[name] is not None}
+    return f"/payouts?{urlencode(query if covers['is_complete'] else {**query, 'created_from': covers['since']})}"

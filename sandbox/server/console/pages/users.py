@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column
-from sandbox.server.console.payout_trace import payouts_trace
+from sandbox.server.console.pages.payouts import drawn
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.view import View
 
@@ -110,15 +110,11 @@ async def user(view: View) -> Response:
     )  # fmt: skip
     where = found["destination"]
     payouts = next(table for table in tables if table.name == "payouts").rows[:_SHORT]
-    timelines = await asyncio.gather(
-        *(view.call("get_payout_timeline", path={"payout_id": payout["id"]}, shown=False) for payout in payouts)
-    )
-    clock = await view.call("get_clock", shown=False)
     return await view.render(
         "user.html",
         tables=tables,
         user=found,
-        drawing=payouts_trace(payouts, [found["data"] for found in timelines], clock["now"]) if payouts else None,
+        drawing=await drawn(view, payouts),
         balance=balance,
         summary=summary,
         vendor=vendor,

@@ -73,6 +73,7 @@ function leave(url) {
 }
 
 let generation = 0;
+// Fetch the page, and show it. Returns whether it is still this session's.
 async function load(url, { live = false } = {}) {
   const mine = ++generation;
   let response;
@@ -84,8 +85,9 @@ async function load(url, { live = false } = {}) {
   if (response.redirected && new URL(response.url).pathname === "/console/sign-in") return leave(response.url);
   if (!response.ok || mine !== generation) return;
   const fresh = parse(await response.text());
-  if (isOfThisPage(fresh)) swap((id) => fresh.getElementById(id), live);
-  else refuse("You signed in again since this page was opened, so it shows nothing new.", location.href, "Open it again");
+  if (!isOfThisPage(fresh)) return refuse("You signed in again since this page was opened, so it shows nothing new.", location.href, "Open it again");
+  swap((id) => fresh.getElementById(id), live);
+  return true;
 }
 
 // ---- Live updates: the server sends the regions of this page that have changed.
@@ -129,7 +131,8 @@ function listen() {
     // The first message comes with the connection: what changed since the page was built may be missing in it.
     show([...parse(JSON.parse(event.data)).body.children]);
   });
-  mine.addEventListener("ended", () => { mine.close(); load(location.href, { live: true }); }); // leads to the sign-in form
+  // The session has ended, which leads to the sign-in form; or it was prolonged in another tab.
+  mine.addEventListener("ended", async () => { mine.close(); if (await load(location.href, { live: true })) listen(); });
   mine.addEventListener("error", () => {
     if (mine.readyState !== EventSource.CLOSED || mine !== source) return;
     load(location.href, { live: true }); // says so if the session has ended
@@ -241,7 +244,7 @@ function withEnd(account, end) {
 document.addEventListener("input", (event) => {
   const form = event.target.form;
   if (form && event.target.dataset.fill) fill(form, JSON.parse(event.target.dataset.fill));
-  if (form?.matches("[data-search]")) search(form);
+  if (form?.matches("[data-search]") && event.target.name) search(form);
   if (form?.dataset.fragment) fetchFragment(form);
   if (form?.dataset.command) fetchCommand(form);
 });
@@ -319,8 +322,8 @@ document.addEventListener("click", async (event) => {
 
 for (const kind of ["pointerover", "focusin"]) {
   document.addEventListener(kind, (event) => {
-    const mark = event.target.closest?.(".trace .mark, .trace .lane-name a");
-    const detail = mark?.closest("[data-region]").querySelector(".trace-detail");
+    const mark = event.target.closest?.("svg a");
+    const detail = mark?.closest("[data-region]")?.querySelector(".trace-detail");
     if (detail) detail.textContent = mark.querySelector("title").textContent;
   });
 }
@@ -344,6 +347,7 @@ const keys = {
   "/": () => (document.querySelector("main input[type=search]") || document.querySelector("main input:not([type=hidden])"))?.focus(),
   f: () => document.getElementById("find")?.focus(),
   n: () => document.querySelector("[data-new]")?.click(),
+  t: () => tail?.querySelector("summary").click(),
   j: () => move(1),
   k: () => move(-1),
   "]": () => document.querySelector('[data-page="next"]')?.click(),

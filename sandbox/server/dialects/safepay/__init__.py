@@ -41,6 +41,6 @@ DIALECT: Final = Dialect(
     comparison=comparison(uuid4),
     load_script=Path(__file__).with_name("create.lua"),
     payment=_payment_of,
-    remark="The amount is in rupees here, but in paisa in webhooks (a factor of 100), unless the endpoint's sandbox_event_amount is "
-    "rupees.",
+    remark="The amount is in rupees here, and in paisa in webhooks: a factor of 100. An endpoint with "
+    "sandbox_event_amount rupees gets rupees.",
 )

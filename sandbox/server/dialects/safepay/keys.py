@@ -94,7 +94,7 @@ class KeyApi:
 
     @operation("PUT", "/keys/{key_id}/rotate", "Replace a key", Key, access="admin")
     async def rotate_key(self, request: Request, aggregator_id: str, key_id: str) -> CommandResult:
-        """Create a key with the same name, which has an id of its own, then revoke the old one."""
+        """Create a key with the same name, which has its own id, then revoke the old one."""
         found = await self._find(request, key_id)
         created = await self._create(request, found.name)
         revoked = await self._revoke(request, found) if created.status == 200 else created
