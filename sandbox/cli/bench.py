@@ -176,7 +176,7 @@ def summary(
 
 @add_bench(app, "dialect")
 def dialect(
-    name: Annotated[str, typer.Option("--name", help="The dialect.")] = "safepay",
+    name: Annotated[str, typer.Option("--name", help="The dialect, as in GET /openapi.")],
     seconds: _Seconds = 4,
     rounds: _Rounds = 4,
     connections: _Connections = 4,

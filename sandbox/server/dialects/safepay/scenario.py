@@ -1,4 +1,4 @@
-"""What `psp dialect compare safepay` asks both sides. Pure.
+"""What `psp dialect compare safepay` asks both sides.
 
 The open questions come first among the requests that create something: a repeated `request_id`, and too little money.
 """
