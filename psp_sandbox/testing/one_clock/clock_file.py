@@ -14,11 +14,13 @@ from typing import Final, NamedTuple
 
 _OFFSETS: Final = struct.Struct("=qq")
 _IS_MOVING: Final = struct.Struct("=i")
-_DIGEST: Final = struct.Struct("=32s12x")
+_DIGEST: Final = struct.Struct("=32s4x")
+_HELD_UNTIL: Final = struct.Struct("=q")
 _PROCESS: Final = struct.Struct("=ii")
 _WAIT: Final = struct.Struct("=iiqq")
 _DIGEST_AT: Final = _OFFSETS.size + _IS_MOVING.size
-_PROCESSES_AT: Final = _DIGEST_AT + _DIGEST.size
+_HELD_UNTIL_AT: Final = _DIGEST_AT + _DIGEST.size
+_PROCESSES_AT: Final = _HELD_UNTIL_AT + _HELD_UNTIL.size
 _WAITS_AT: Final = _PROCESSES_AT + 1024 * _PROCESS.size
 _SIZE: Final = _WAITS_AT + 1024 * _WAIT.size
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -90,6 +92,10 @@ class ClockFile:
     def set_moving(self, is_moving: bool) -> None:
         """Let waits look at the clocks more often while these move."""
         _IS_MOVING.pack_into(self._shared, _OFFSETS.size, is_moving)
+
+    def hold_requests(self, seconds: float) -> None:
+        """Let the application read nothing that others send to its servers, for a time in real seconds; 0 ends it."""
+        _HELD_UNTIL.pack_into(self._shared, _HELD_UNTIL_AT, time.monotonic_ns() + int(seconds * 1e9) if seconds else 0)
 
     @property
     def processes(self) -> set[int]:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -18,10 +18,14 @@ _QUIET_SAMPLES_BETWEEN: Final = 2
 """The same after a step that no long wait has ended."""
 _PAUSE_SECONDS: Final = 0.002
 _MAX_STEP_SECONDS: Final = 2.0
-"""How long one step waits for an application that does not come to rest."""
+"""How long one step waits for an application that does not come to rest, before it moves the clocks and after."""
+_MIN_STEP_SECONDS: Final = 0.1
+"""The least that it waits after: others may keep the application busy, so each wait that was in vain halves the next."""
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_MAX_STEPS: Final = 1500
-"""25 hours in steps of a minute."""
+_MAX_STEPS: Final = 1800
+"""25 hours in steps of less than a minute, so that a timer of a minute fires at its times."""
+_EXACT_STEPS: Final = 10
+"""The last steps, which do not become larger: a timer on the way that has been late fires before the end."""
 _BUDGET_SECONDS: Final = 12.0
 """How long all steps of a move may take in real time. If they take longer, they become larger."""
 _RUNS: Final = frozenset({"R", "D"})
@@ -30,7 +34,7 @@ _RUNS: Final = frozenset({"R", "D"})
 class Move:
     """One move of an application's clocks to a later time, in steps: each ends when the next of its waits does.
 
-    Waits that are shorter than a 1500th of the way are no reason for a step, because a short interval would take forever. But
+    Waits that are shorter than an 1800th of the way are no reason for a step, because a short interval would take forever. But
     they may be those of an event loop, which waits for its next timer only. So while there are any, steps are that short.
     """
 
@@ -41,22 +45,23 @@ class Move:
         self._unanswered: dict[int, int] = {}
         """How many requests of each process nobody answers, such as those of a stream of logs."""
         self._shortest = (target - clock.now) / _MAX_STEPS
+        self._patience = _MAX_STEP_SECONDS
         self._steps = 0
         self._began = time.monotonic()
 
     def next_stop(self) -> datetime:
         """Return the next time at which the application has something to do, or the target."""
-        self._rest(1)  # an event loop that handles a request does not tell when its next timer is due
-        now = self._clock.now
-        shortest = self._shortest_now(now)
-        waits = [wait for wait in self._clock.waits() if _lives(wait.process)]
+        with self._requests_held():  # an event loop that handles a request does not tell when its next timer is due
+            now = self._clock.now
+            shortest = self._shortest_now(now)
+            waits = [wait for wait in self._clock.waits() if _lives(wait.process)]
         ends = [max(wait.left, _MILLISECOND if wait.length > shortest else shortest) for wait in waits]
         return min([self._target, *(now + left for left in ends)])
 
     def _shortest_now(self, now: datetime) -> timedelta:
         spent = time.monotonic() - self._began
         affordable = (_BUDGET_SECONDS - spent) * self._steps / max(spent, 0.001)
-        is_late = self._steps > 20
+        is_late = self._steps > 20 and self._target - now > self._shortest * _EXACT_STEPS
         return max(self._shortest, (self._target - now) / max(affordable, 1.0)) if is_late else self._shortest
 
     def reach(self, moment: datetime) -> None:
@@ -65,21 +70,36 @@ class Move:
         distance = moment - self._clock.now
         is_awaited = any(wait.left <= distance for wait in self._clock.waits() if wait.length > self._shortest)
         samples = _QUIET_SAMPLES if is_awaited or moment >= self._target else _QUIET_SAMPLES_BETWEEN
-        # Others may have sent the application something since the last step.
-        self._rest(1)
-        self._clock.move_to(moment)
-        self._rest(samples)
+        with self._requests_held():  # others may have sent the application something since the last step
+            self._clock.move_to(moment)
+        if not self._rest(samples, self._patience):
+            self._patience = max(_MIN_STEP_SECONDS, self._patience / 2)
 
-    def _rest(self, samples: int) -> None:
-        ends, quiet = time.monotonic() + _MAX_STEP_SECONDS, 0
+    @contextlib.contextmanager
+    def _requests_held(self) -> Iterator[None]:
+        """Let the application finish what it does, and begin to handle no further requests."""
+        self._clock.hold_requests(_MAX_STEP_SECONDS)
+        try:
+            # Work may be on its way from one thread to another for a moment.
+            if self._is_active() and not self._rest(_QUIET_SAMPLES_BETWEEN, _MAX_STEP_SECONDS):
+                self._unanswered = self._clock.open_requests()
+            yield
+        finally:
+            self._clock.hold_requests(0)
+
+    def _rest(self, samples: int, seconds: float) -> bool:
+        """Wait until the application is at rest, and return whether it is."""
+        ends, quiet = time.monotonic() + seconds, 0
         while quiet < samples:
             if time.monotonic() > ends:
-                self._unanswered = self._clock.open_requests()
-                return
-            is_quiet = not (self._is_busy() or self._has_due_wait() or self._asks() or self._runs())
-            quiet = quiet + 1 if is_quiet else 0
+                return False
+            quiet = 0 if self._is_active() else quiet + 1
             if quiet < samples:
                 time.sleep(_PAUSE_SECONDS)
+        return True
+
+    def _is_active(self) -> bool:
+        return self._is_busy() or self._has_due_wait() or self._asks() or self._runs()
 
     def _asks(self) -> bool:
         found = self._clock.open_requests().items()

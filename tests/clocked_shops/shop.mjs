@@ -1,0 +1,48 @@
+// An event loop, in which an interval of a minute looks whether 25 hours are over.
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { Agent, get } from "node:https";
+import { createRequire } from "node:module";
+
+const { PGHOST, PORT, PSP_API_KEY, PSP_URL, UPSTREAM, UPSTREAM_CA } = process.env;
+const SWEEP_MS = 25 * 3600e3;
+
+let due = Date.now() + SWEEP_MS;
+setInterval(async () => {
+  if (Date.now() < due) return;
+  due += SWEEP_MS;
+  const reference = `swept-${(Date.now() / 1000).toFixed(3)}`;
+  const answer = await fetch(`${PSP_URL}/api/v1/payouts`, {
+    method: "POST",
+    headers: { "x-api-key": PSP_API_KEY, "x-idempotency-key": reference, "content-type": "application/json" },
+    body: JSON.stringify({ merchant_reference: reference, amount: "5.00", dest_type: "BANK", bank_code: "HBL", account_number: "12345678900001" }),
+    signal: AbortSignal.timeout(10_000),
+  });
+  if (!answer.ok) throw new Error(await answer.text());
+}, 60_000);
+
+const agent = new Agent({ keepAlive: true, ca: UPSTREAM_CA && readFileSync(UPSTREAM_CA) });
+const { Pool } = PGHOST ? createRequire(import.meta.url)("pg") : {};
+const database = Pool && new Pool({ max: 4, connectionTimeoutMillis: 10_000, query_timeout: 10_000 });
+
+function ask(url) {
+  return new Promise((resolve, reject) => {
+    const request = get(url, { agent, timeout: 10_000 }, (response) =>
+      response.toArray().then((parts) => resolve(parts.join("")), reject),
+    );
+    request.on("timeout", () => request.destroy(new Error("the upstream timed out"))).on("error", reject);
+  });
+}
+
+async function answer(path) {
+  if (path === "/clocks") return `${Date.now() / 1000} ${performance.now() / 1000}`;
+  if (path !== "/work") return "";
+  await database.query("SELECT pg_sleep(0.02)");
+  return ask(UPSTREAM);
+}
+
+createServer(async (request, response) => {
+  await request.toArray();
+  const [status, text] = await answer(request.url).then((text) => [200, text], (error) => [500, String(error)]);
+  response.writeHead(status).end(text);
+}).listen(Number(PORT), "127.0.0.1");
