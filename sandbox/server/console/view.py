@@ -21,6 +21,7 @@ from sandbox.server.console.forms import FormFields, FormState, body_of
 from sandbox.server.console.paths import home_of
 from sandbox.server.console.security import add
 from sandbox.server.console.session import Session
+from sandbox.server.dialects.dialect import Dialect
 
 MAX_CSV_ROWS: Final = 10_000
 PAGE_SIZE: Final = 25
@@ -43,6 +44,8 @@ class Kit:
     public_url: str
     is_local: bool
     """Whether the API listens on loopback only, so that the development keys work."""
+    dialects: Mapping[str, Dialect]
+    """Those that can show a payout."""
 
 
 @dataclass(frozen=True, slots=True)

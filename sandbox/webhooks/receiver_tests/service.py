@@ -83,7 +83,6 @@ class ReceiverTestService:
         allowed_networks: Sequence[Network],
         on_progress: Callable[[str, Sequence[Note]], None],
         formats: Mapping[str, WireFormat],
-        limits: Limits = Limits(),  # noqa: B008 -- immutable
     ) -> None:
         """`allowed_networks` are the private networks in which receivers and probes may be.
 
@@ -94,7 +93,7 @@ class ReceiverTestService:
         self._allowed = tuple(allowed_networks)
         self._on_progress = on_progress
         self._formats = formats
-        self._limits = limits
+        self._limits = Limits()
         self._sender: WebhookSender | None = None
         self._running: Counter[str] = Counter()
         self._turns = Turns(_PLACES)

@@ -17,6 +17,7 @@ from sandbox.server.dialects.safepay.declared import operation
 from sandbox.server.dialects.safepay.ids import derived
 from sandbox.server.dialects.safepay.mapping import MAPPING
 from sandbox.server.dialects.safepay.objects import (
+    OWN_NAME,
     BankAccount,
     Envelope,
     aggregator_of,
@@ -34,6 +35,15 @@ _ALIAS_TYPES: Final = get_args(_AliasType)
 _IBAN: Final = parameter("iban", "A Pakistani IBAN.", type="string", minLength=1, maxLength=34)
 
 
+class OwnBankAccount(BankAccount, kw_only=True):
+    """The aggregator's own bank account. Its IBAN is shown."""
+
+    depositor_id: str
+    owner: str = "raast"
+    kind: int = 5
+    version: str = "v1"
+
+
 class Aggregator(msgspec.Struct, kw_only=True):
     """The merchant as an aggregator."""
 
@@ -45,8 +55,10 @@ class Aggregator(msgspec.Struct, kw_only=True):
     is_active: bool = True
     is_super: bool = False
     vault_enabled: bool = False
-    bank_account: BankAccount
+    bank_account: OwnBankAccount
     keys: list[str] = []
+    created_at: str
+    updated_at: str
 
 
 class Title(msgspec.Struct, kw_only=True):
@@ -117,14 +129,17 @@ class AccountApi:
     @operation("GET", "", "Get the aggregator", Aggregator)
     async def get_aggregator(self, request: Request, aggregator_id: str) -> Envelope[Aggregator]:
         own = _own_account(request.merchant_id)
+        fields = msgspec.structs.asdict(own) | {"iban": own_iban(request.merchant_id)}
         return Envelope(
             Aggregator(
                 id="1",
                 token=aggregator_id,
                 partner_id=derived("partner", request.merchant_id),
                 bank_account_id=own.token,
-                name="PSP Sandbox merchant",
-                bank_account=own,
+                name=OWN_NAME,
+                bank_account=OwnBankAccount(**fields, depositor_id=derived("dep", request.merchant_id)),
+                created_at=seconds(_OPENED),
+                updated_at=seconds(_OPENED),
             )
         )
 
@@ -136,7 +151,7 @@ class AccountApi:
             LedgerAccount(
                 id="1",
                 token=derived("acct", merchant_id),
-                account_name="PSP Sandbox merchant",
+                account_name=OWN_NAME,
                 balance=paisa(balance.available_balance),
                 running_balance=paisa(-balance.locked_balance),
                 vault_token=own.vault_token,
@@ -198,7 +213,7 @@ class AccountApi:
 
 
 def holder_of(directory: Directory, iban: str, field: str) -> Verification:
-    """Return who holds an IBAN, as the bank says. Raises VALIDATION_ERROR for `field` if it is no IBAN of a known bank."""
+    """Return who holds an IBAN, as the bank says. Raises VALIDATION_ERROR for `field` if it is not the IBAN of a known bank."""
     if check_iban(iban, None) is not None:
         raise invalid(field, "must be a valid Pakistani IBAN of 24 characters")
     code = iban[4:8]
@@ -238,4 +253,4 @@ def _iban_of_alias(kind: str, value: str) -> str:
 
 
 def _own_account(merchant_id: str) -> BankAccount:
-    return bank_account(merchant_id, own_iban(merchant_id), "AGGREGATOR", _OPENED, "1")
+    return bank_account(merchant_id, own_iban(merchant_id), OWN_NAME, _OPENED, "1")
