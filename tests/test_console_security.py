@@ -29,10 +29,6 @@ def operator(stack: Stack) -> Iterator[ConsoleClient]:
         yield client
 
 
-def payouts_of(world: World) -> int:
-    return len(world.get("/api/v1/payouts").json()["data"])
-
-
 # --------------------------------------------------------------------------------------------------- sessions
 
 

@@ -217,7 +217,7 @@ class AccountApi:
 
 
 def holder_of(directory: Directory, iban: str, field: str) -> Verification:
-    """Return who holds an IBAN, as the bank says. Raises VALIDATION_ERROR for `field` if it is no IBAN of a known bank."""
+    """Return who holds an IBAN, as the bank says. Raises VALIDATION_ERROR for `field` if it is not the IBAN of a known bank."""
     if check_iban(iban, None) is not None:
         raise invalid(field, "must be a valid Pakistani IBAN of 24 characters")
     code = iban[4:8]
