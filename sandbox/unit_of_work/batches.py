@@ -8,7 +8,7 @@ the others leave. Batches of payouts can fill a round before all its merchants h
 first in the next round, so each merchant always gets a batch in one of the next M rounds.
 
 While several merchants wait, rounds are short (CONTENDED_LIMIT), so that none waits for long. Merchants that have used much
-less than the others lately have rounds of their own, so they wait for none of the others' commands. Then the others have one
+less than the others lately have separate rounds, so they do not wait for the others' commands. Then the others have one
 round at a time, which leaves a core to them.
 
 A large command (of more than LARGE_BATCH payouts) runs in a separate transaction, and one of them at a time, so that it

@@ -37,7 +37,7 @@ class DueClaim(NamedTuple):
     enabled: frozenset[str] = frozenset()
     """The merchant's enabled endpoints."""
     recheck_after: float | None = None
-    """In how many seconds another claim can return more, even if no result is recorded; None if there is no such time."""
+    """Seconds until another claim can return more, even if no result is recorded; None if there is no such time."""
 
 
 async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capacity: int) -> DueClaim:
