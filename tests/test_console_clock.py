@@ -60,6 +60,8 @@ def test_the_preview_says_what_will_happen_and_the_run_is_drawn(world: World, re
     preview.get_by_role("button", name="Advance to").click()
     page.locator("#ran-trace .mark.bad").first.wait_for()
     assert page.locator("#ran-trace .mark title", has_text="Payout step: RETURNED").count() == 1
+    (moved,) = page.locator("#ran-money a title").all_text_contents()
+    assert moved.endswith("100.00 from Settlement to Available in 1 transfer"), "and what moved before is not counted"
     check_accessibility(page)
 
 

@@ -216,7 +216,13 @@ def test_titles_are_found_and_refused(safepay: Safepay) -> None:
     assert safepay.call("GET", "/title-fetch").status_code == 400
     by_number = safepay.get("/title-fetch/v2", account_number="1", bank_name="habib_bank_limited")
     assert (by_number["iban"], by_number["acctitle"]) == (IBANS["0001"], found["acctitle"])
-    assert safepay.call("GET", "/title-fetch/v2", params={"account_number": "1", "bank_name": "x"}).status_code == 400
+    for number, bank in (
+        ("1", "x"),
+        ("null", "habib_bank_limited"),
+        ("1" * 17, "habib_bank_limited"),
+        ("١", "habib_bank_limited"),
+    ):
+        assert safepay.call("GET", "/title-fetch/v2", params={"account_number": number, "bank_name": bank}).status_code == 400
     info = safepay.get("/account-info", iban=IBANS["0001"], with_title_fetch="true")
     assert (info["servicer_member_id"], info["account_title"]) == ("HABBPKKARTG", found["acctitle"])
     by_body = safepay.call("GET", "/account-info", json={"iban": IBANS["0001"], "with_title_fetch": True})

@@ -34,7 +34,7 @@ class _Side(NamedTuple):
     account: str
 
     def ask(self, ask: Ask) -> _Answer:
-        """Send a request, and return the answer; the body is None if it is no JSON. Raises Failure."""
+        """Send a request, and return the answer; the body is None if it is not JSON. Raises Failure."""
         import httpx
 
         headers = {self.header: _WRONG_KEY if ask.has_wrong_key else self.key}

@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A part of the time with attempts: what they were. `late` is the longest time from an event until it arrived."""
+    """The attempts in one part of the time. `late` is the longest time from an event until it arrived."""
 
     place: int
     at: str

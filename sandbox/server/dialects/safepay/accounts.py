@@ -1,5 +1,6 @@
 """The aggregator and its ledger account, and account validation."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -28,6 +29,7 @@ from sandbox.server.dialects.safepay.objects import (
     seconds,
 )
 
+_NUMBER: Final = re.compile(r"[0-9]{1,16}")
 _OPENED: Final = "2026-01-01T00:00:00.000Z"
 _ALIAS_BANK: Final = "HABB"
 _AliasType = Literal["MOBILE", "RAAST_ID", "TILL_CODE", "EMAIL", "CNIC"]
@@ -176,6 +178,8 @@ class AccountApi:
     )  # fmt: skip
     async def fetch_title_of_account(self, request: Request, aggregator_id: str) -> Envelope[TitleAndIban]:
         number, bic = _required(request.query, "account_number"), MAPPING.banks[_required(request.query, "bank_name")]
+        if not _NUMBER.fullmatch(number):
+            raise invalid("account_number", "must have 1 to 16 digits")
         iban = iban_of(bic[:4], number)
         title = _title(holder_of(self._directory, iban, "bank_name"))
         return Envelope(TitleAndIban(**msgspec.structs.asdict(title), iban=iban))

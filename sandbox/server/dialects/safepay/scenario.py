@@ -39,7 +39,7 @@ def _scenario(account: str, new_id: Callable[[], UUID]) -> Scenario:
 
     yield get("the ledger account", "/ledger/accounts")
     yield get("the holder of an IBAN", "/title-fetch", query={"iban": IBAN})
-    yield get("the holder of what is no IBAN", "/title-fetch", query={"iban": "PK00"})
+    yield get("the holder of an invalid IBAN", "/title-fetch", query={"iban": "PK00"})
     yield get("a wrong key", "/payments", has_wrong_key=True)
     yield get("an unknown payment", f"/payments/pm_{new_id()}")
     body = {"request_id": str(new_id()), "amount": _AMOUNT, "creditor_iban": IBAN}
