@@ -49,6 +49,7 @@ def main() -> None:
             runs["pytest", count] = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{count}.py")
             runs["vitest", count] = ("npx", "vitest", "run", "--root", name, f"{count}.test.js")
         (folder / "pytest.ini").write_text("[pytest]\n")
+        (folder / "vitest.config.js").write_text("export default {};\n")
         times: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
         for _ in range(_ROUNDS):
             for key, command in runs.items():
