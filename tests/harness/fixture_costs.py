@@ -45,9 +45,9 @@ def main() -> None:
         runs: dict[tuple[str, int], Sequence[str]] = {}
         for count in _COUNTS:
             (folder / f"test_{count}.py").write_text(_PYTHON.replace("{count}", str(count)))
-            (folder / f"{count}.test.js").write_text(_NODE.replace("{count}", str(count)))
+            (folder / f"of_{count}.test.js").write_text(_NODE.replace("{count}", str(count)))
             runs["pytest", count] = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{count}.py")
-            runs["vitest", count] = ("npx", "vitest", "run", "--root", name, f"{count}.test.js")
+            runs["vitest", count] = ("npx", "vitest", "run", "--root", name, f"of_{count}.test.js")
         (folder / "pytest.ini").write_text("[pytest]\n")
         (folder / "vitest.config.js").write_text("export default {};\n")
         times: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
