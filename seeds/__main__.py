@@ -9,7 +9,8 @@ import msgspec
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.db.engine import db_errors_as_503
 from sandbox.infrastructure.settings import Settings, SettingsError
-from seeds.demo import Seeded, seed
+from sandbox.server.runtime.ready import SeedKeys
+from seeds.demo import seed
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     sys.stdout.write(msgspec.json.encode(seeded).decode() + "\n")
 
 
-async def _seed(scenarios: Path | None) -> Seeded:
+async def _seed(scenarios: Path | None) -> SeedKeys:
     async with db_errors_as_503():
         return await seed(Settings.load(), scenarios)
 

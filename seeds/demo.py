@@ -10,8 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from sandbox.domain.unit import RequestContext
 from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -25,6 +23,7 @@ from sandbox.infrastructure.settings import (
 from sandbox.payouts.directory.loader import load_directory
 from sandbox.payouts.scenarios.builtin import load_catalogue, read_rules
 from sandbox.payouts.scenarios.service import ScenarioService
+from sandbox.server.runtime.ready import SeedKeys
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.endpoints.service import EndpointService
@@ -38,19 +37,7 @@ DEMO_MERCHANT: Final = "00000000-0000-7000-8000-000000000001"
 OPENING_BALANCE: Final = Decimal("1000000.00")
 
 
-class Seeded(msgspec.Struct):
-    """Ids, keys and secrets of the demo merchants. The `users_…` fields belong to the second merchant."""
-
-    merchant_id: str
-    api_key: str
-    member_api_key: str
-    webhook_secret: str
-    ipn_secret: str
-    users_merchant_id: str
-    users_api_key: str
-
-
-async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
+async def seed(settings: Settings, scenarios: Path | None = None) -> SeedKeys:
     """Create the demo merchants if they do not exist, and return their keys and the first one's secrets.
 
     `scenarios` is a TOML file with custom scenarios for the first merchant; each replaces the one with the same name.
@@ -85,7 +72,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
         await seed_users(settings, work, directory)
         context = RequestContext(DEMO_MERCHANT, None, "seeds", "--scenarios", settings.public_url)
         await ScenarioService(work, directory).put(context, rules)
-        return Seeded(DEMO_MERCHANT, api_key, member_api_key, *secrets, USERS_MERCHANT, users_key)
+        return SeedKeys(DEMO_MERCHANT, api_key, member_api_key, *secrets, users_key)
     finally:
         await close_pool()
 

@@ -218,21 +218,6 @@ async def test_a_deleted_merchant_affects_no_other_merchant(work: UnitOfWorkRunn
     assert not any(isinstance(result, Exception) for result in results[1:])
 
 
-async def test_a_merchant_that_is_locked_elsewhere_delays_no_other_merchant(
-    work: UnitOfWorkRunner, stack: Stack, worlds: list[World]
-) -> None:
-    """The others commit in several rounds while it waits."""
-    locked, *others = worlds
-    async with locked_elsewhere(stack, [locked]):
-        waiting = [asyncio.create_task(work.submit(probe)) for probe in probes([locked], each=3)]
-        for _ in range(5):
-            await asyncio.gather(*(work.submit(probe) for probe in probes(others)))
-        assert not any(task.done() for task in waiting)
-    assert [(await task).status for task in waiting] == [200] * 3
-    assert await available(locked) == Decimal("1003.00")
-    assert {await available(world) for world in others} == {Decimal("1005.00")}
-
-
 async def test_merchants_that_stay_locked_do_not_delay_a_merchant_whose_lock_is_released(
     work: UnitOfWorkRunner, stack: Stack, worlds: list[World]
 ) -> None:

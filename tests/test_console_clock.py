@@ -26,11 +26,12 @@ def test_each_time_that_is_due_can_be_chosen() -> None:
     assert [found.lane.name for found in found.lanes] == ["Payouts", "Webhooks"]
 
 
-def test_a_failed_step_of_a_run_is_red() -> None:
+def test_a_failed_step_of_a_run_is_red_and_an_attempt_has_its_answer() -> None:
     step = {"kind": "delivery_attempt", "at": NOW, "what": "Webhook attempt 1", "result": "failed", "detail": "HTTP 503",
-            "delivery_id": "d"}  # fmt: skip
-    found = ran_trace([step, {**step, "result": "SUCCEEDED", "at": "2026-01-31T00:01:00.000Z"}], "2026-01-31T00:01:00.000Z")
-    assert [mark.tone for mark in found.marks] == ["bad", "good"]
+            "status": 503, "delivery_id": "d"}  # fmt: skip
+    good = {**step, "result": "SUCCEEDED", "status": None, "at": "2026-01-31T00:01:00.000Z"}
+    found = ran_trace([step, good], "2026-01-31T00:01:00.000Z")
+    assert [(mark.tone, mark.label) for mark in found.marks] == [("bad", "503"), ("good", "none")]
     assert [lane.lane.summary for lane in found.lanes] == ["2 ran, 1 failed"]
 
 
@@ -59,6 +60,8 @@ def test_the_preview_says_what_will_happen_and_the_run_is_drawn(world: World, re
     preview.get_by_role("button", name="Advance to").click()
     page.locator("#ran-trace .mark.bad").first.wait_for()
     assert page.locator("#ran-trace .mark title", has_text="Payout step: RETURNED").count() == 1
+    (moved,) = page.locator("#ran-money a title").all_text_contents()
+    assert moved.endswith("100.00 from Settlement to Available in 1 transfer"), "and what moved before is not counted"
     check_accessibility(page)
 
 

@@ -76,7 +76,7 @@ def test_listed_payouts_are_drawn_together(world: World, browsing: Browsing) -> 
     assert page.locator("#payouts-trace .lane-name .summary").count() == 2
 
 
-def test_filters_fold_on_a_phone(world: World, browsing: Browsing) -> None:
+def test_on_a_phone_filters_fold_and_tabs_scroll(world: World, browsing: Browsing) -> None:
     create(world, "0003")
     page = browsing.open("/console/payouts", world.api_key)
     page.set_viewport_size({"width": WIDTHS["narrow"], "height": 900})
@@ -87,6 +87,12 @@ def test_filters_fold_on_a_phone(world: World, browsing: Browsing) -> None:
     page.wait_for_url("**/payouts?status=FAILED")
     page.set_viewport_size({"width": WIDTHS["wide"], "height": 900})
     assert not page.get_by_text("Filters", exact=True).is_visible()
+    page.set_viewport_size({"width": WIDTHS["narrow"], "height": 900})
+    page.goto("/console/users/aggregator")
+    assert not page.get_by_text("Filters", exact=True).is_visible(), "a search alone does not fold"
+    tab = page.locator(".tabs [aria-current]").bounding_box()
+    assert tab is not None
+    assert tab["x"] + tab["width"] <= WIDTHS["narrow"], "the current tab is in view"
 
 
 def test_a_payout_shows_each_change_with_its_money_event_and_attempts(

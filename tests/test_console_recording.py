@@ -3,25 +3,20 @@
 import ast
 import json
 import os
-import random
-import re
 import subprocess
-from html import unescape
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from sandbox.server.console.pages.search import amount_of
 from sandbox.server.console.recording import BALANCE, record
 from tests.harness.browser import Browsing
-from tests.harness.console import ConsoleClient
+from tests.harness.visits import VISITS, State, recorded, state_of
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
 PAYOUT = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
-VISITS = int(os.environ.get("PSP_VISITS", "2"))
-ENDINGS = ("0001", "0002", "0003", "0004", "0007", "0012")
 
 
 def entry(path: str, at: str, body: Any = None, answer: Any = None, status: int = 200) -> dict[str, Any]:
@@ -75,51 +70,9 @@ def test_what_cannot_be_repeated_is_named() -> None:
 # ------------------------------------------------------------------------------------------------ whole visits
 
 
-class State(NamedTuple):
-    """What a merchant's payouts and events are, without ids and times."""
-
-    payouts: list[tuple[str, str, str]]
-    events: list[tuple[str, str]]
-
-
-def state_of(call: Any) -> State:
-    payouts = call("/api/v1/payouts?limit=100")["data"]
-    events = call("/api/v1/events?limit=100")["data"]
-    return State(
-        sorted((one["merchant_reference"], one["amount"], one["status"]) for one in payouts),
-        sorted((one["data"]["merchant_reference"], one["type"]) for one in events),
-    )
-
-
-def visit(world: World, client: ConsoleClient, seed: int) -> int:
-    """Do things at random in the console. Return how many calls that makes."""
-    choose = random.Random(seed)
-    made: list[str] = []
-    client.act("freeze_clock")
-    for number in range(5):
-        body = world.payout_body(choose.choice(ENDINGS), merchant_reference=f"V-{number}")
-        client.act("create_payout", "/console/payouts/new", **body)
-        made.append(world.get("/api/v1/payouts", merchant_reference=f"V-{number}").json()["data"][0]["id"])
-        world.post("/sandbox/v1/drain")
-        status = choose.choice(["SUCCESS", "FAILED", "RETURNED"])
-        client.act("simulate_payout", path__payout_id=choose.choice(made), status=status)
-        client.act("advance_clock", **{"seconds:int": str(choose.choice([5, 90, 3600]))})
-    return 1 + 3 * len(made)
-
-
-def scripts_of(html: str) -> list[str]:
-    """Return the script and the tests that the page shows."""
-    return [unescape(code) for code in re.findall(r"<pre[^>]*><code>(.*?)</code>", html, re.DOTALL)][:3] or [""]
-
-
 @pytest.mark.parametrize("seed", range(VISITS))
 def test_the_script_and_the_test_of_a_visit_make_the_same_world(world: World, stack: Stack, seed: int) -> None:
-    with ConsoleClient(stack.api_url) as client:
-        client.sign_in(world.api_key)
-        count = visit(world, client, seed)
-        page = client.path("/console/steps")
-        until(lambda: f"{count} calls that you made" in client.get(page).text)
-        shell, pytest_code, _ = scripts_of(client.get(page).text)
+    shell, pytest_code, _ = recorded(world, seed)
     world.post("/sandbox/v1/drain")
     expected = state_of(lambda path: world.get(path).json())
     with World.create(stack, opening_balance=BALANCE) as other:

@@ -2,20 +2,27 @@
 
 import json
 import os
+import subprocess
+import sys
 import uuid
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from sandbox.server.dialects.safepay.mapping import MAPPING
 from tests.harness.safepay import IBANS, KEY, Safepay, payout_body
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
 _CASES: Final = int(os.environ.get("PSP_FUZZ_CASES", "120"))
 """How many odd calls to make. For a long run, set the variable."""
+_RUNS: Final = max(6, _CASES // 100)
+_SUFFIXES: Final = st.sampled_from(["0001", "0003", "0004", "0005", "0012"])
 _TEXT: Final = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=40)
 _JSON: Final = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
@@ -31,9 +38,12 @@ _GOOD: Final = st.sampled_from(
 _BODIES: Final = st.dictionaries(_MEMBERS, _JSON | _GOOD, max_size=5) | _JSON
 _QUERIES: Final = st.dictionaries(
     st.sampled_from(
-        ["limit", "offset", "status", "uetr", "msg_id", "payment_id", "start_date", "end_date", "iban", "type", "x"]
+        [
+            *("limit", "offset", "status", "uetr", "msg_id", "payment_id", "start_date", "end_date", "iban", "type", "x"),
+            *("account_number", "bank_name", "alias_type", "alias_value", "value", "event_id", "delivery_id"),
+        ]
     ),
-    _TEXT | st.integers().map(str) | st.sampled_from([*IBANS.values(), "P_SETTLED", "PAYOUT"]),
+    _TEXT | st.integers().map(str) | st.sampled_from([*IBANS.values(), "P_SETTLED", "PAYOUT", "habib_bank_limited", "MOBILE"]),
     max_size=4,
 )
 
@@ -89,30 +99,96 @@ def test_odd_calls_get_the_dialects_errors(world: World, document: Any, data: st
     )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_mixed_with_native_calls_both_sides_show_the_same_and_the_audit_is_clean(world: World, data: st.DataObject) -> None:
-    safepay, made = Safepay(world), dict[str, str]()
-    for _ in range(data.draw(st.integers(1, 6))):
-        suffix, rupees = data.draw(st.sampled_from(sorted(IBANS))), data.draw(st.integers(1, 999))
-        match data.draw(st.sampled_from(["dialect", "native", "again", "cancel", "advance"])):
-            case "dialect":
-                body = payout_body(suffix, str(rupees))
-                made[body["request_id"]] = safepay.post("/payout", body)["token"].removeprefix("pm_")
-            case "native":
-                found = world.create_payout(suffix)
-                made[found["merchant_reference"]] = found["id"]
-            case "again" if made:
-                request_id = data.draw(st.sampled_from(sorted(made)))
-                if len(request_id) == 36:
-                    refused = safepay.call("POST", "/payout", json=payout_body(suffix, "99999", request_id))
-                    assert refused.status_code == 409
-            case "cancel" if made:
-                world.post(f"/api/v1/payouts/{data.draw(st.sampled_from(sorted(made.values())))}/cancel")
-            case "advance":
-                world.post("/sandbox/v1/clock/advance", {"seconds": 3600})
-    listed = {one["request_id"]: one for one in safepay.get("/payments", limit=100)["payments"]}
-    assert {name: one["token"] for name, one in listed.items() if name in made} == {n: f"pm_{i}" for n, i in made.items()}
-    until(lambda: world.get("/sandbox/v1/audit").json()["ok"])
-    balance = world.get("/api/v1/balance").json()
-    assert safepay.get("/ledger/accounts")["balance"] == balance["available_balance"].replace(".", "")
+@pytest.mark.slow
+def test_schemathesis_finds_no_failures(world: World, tmp_path: Path) -> None:
+    """Undeclared methods are not checked: they are the dialect's own 404."""
+    examples = max(10, _CASES // 40)
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(
+        f"""
+        seed = 20260131
+        workers = 2
+        suppress-health-check = ["too_slow"]
+        [generation]
+        mode = "all"
+        max-examples = {examples}
+        database = "none"
+        allow-x00 = false
+        [parameters]
+        "path.aggregator_id" = "agg_{world.merchant_id}"
+        """
+    )
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    command = [str(Path(sys.executable).with_name("st")), "--config-file", str(config), "run"]
+    command += [f"{world.stack.api_url}/openapi/safepay.json", "--url", world.stack.api_url, "--phases", "fuzzing"]
+    command += ["--header", f"{KEY}: {world.api_key}", "--checks", checks]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stdout[-20_000:]
+
+
+class BothSides(RuleBasedStateMachine):
+    """A merchant that is used natively and as an aggregator, at the same time."""
+
+    stack: Stack
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World.create(self.stack, opening_balance="50000.00")
+        self.safepay, self.made = Safepay(self.world), dict[str, str]()
+
+    made_payouts = Bundle("payouts")
+
+    @rule(target=made_payouts, suffix=_SUFFIXES, rupees=st.integers(1, 999))
+    def pay(self, suffix: str, rupees: int) -> str:
+        body = payout_body(suffix, str(rupees))
+        self.made[body["request_id"]] = self.safepay.post("/payout", body)["token"].removeprefix("pm_")
+        return body["request_id"]
+
+    @rule(target=made_payouts, suffix=_SUFFIXES)
+    def pay_natively(self, suffix: str) -> str:
+        found = self.world.create_payout(suffix)
+        self.made[found["merchant_reference"]] = found["id"]
+        return str(found["merchant_reference"])
+
+    @rule(target=made_payouts)
+    def pay_too_much(self) -> str:
+        body = payout_body(amount="999999999999")
+        found = self.safepay.post("/payout", body)
+        assert found["status"] == "P_FAILED"
+        self.made[body["request_id"]] = found["token"].removeprefix("pm_")
+        return body["request_id"]
+
+    @rule(name=made_payouts)
+    def pay_another_amount_again(self, name: str) -> None:
+        refused = self.safepay.call("POST", "/payout", json=payout_body("0001", "99999") | {"request_id": name})
+        assert refused.status_code == (409 if len(name) == 36 else 400)
+
+    @rule(name=made_payouts, action=st.sampled_from(["cancel", "reinitiate"]))
+    def act_natively(self, name: str, action: str) -> None:
+        assert self.world.post(f"/api/v1/payouts/{self.made[name]}/{action}").status_code in (200, 409, 422)
+
+    @rule(seconds=st.sampled_from([1, 60, 3600]))
+    def advance(self, seconds: int) -> None:
+        self.world.post("/sandbox/v1/clock/advance", {"seconds": seconds})
+
+    @invariant()
+    def both_sides_show_each_payout(self) -> None:
+        shown = {one["request_id"]: one["token"] for one in self.safepay.get("/payments", limit=100)["payments"]}
+        assert {name: shown[name] for name in self.made} == {name: f"pm_{id_}" for name, id_ in self.made.items()}
+        listed = self.world.get("/api/v1/payouts", limit=100).json()["data"]
+        assert {one["id"] for one in listed} >= set(self.made.values())
+
+    def teardown(self) -> None:
+        with self.world as world:
+            world.post("/sandbox/v1/drain")
+            until(lambda: world.get("/sandbox/v1/audit").json()["ok"])
+            balance = world.get("/api/v1/balance").json()["available_balance"]
+            assert self.safepay.get("/ledger/accounts")["balance"] == balance.replace(".", "").lstrip("0")
+            for id_ in self.made.values():
+                native = world.get(f"/api/v1/payouts/{id_}").json()["status"]
+                assert self.safepay.get(f"/payments/pm_{id_}")["status"] == MAPPING.states[native].status
+
+
+def test_mixed_with_native_calls_both_sides_show_the_same_and_the_audit_is_clean(stack: Stack) -> None:
+    machine = type("OnThisStack", (BothSides,), {"stack": stack})
+    run_state_machine_as_test(machine, settings=settings(max_examples=_RUNS, stateful_step_count=8, deadline=None))

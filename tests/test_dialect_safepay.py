@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sandbox.server.dialects.safepay.mapping import MAPPING
 from tests.harness.safepay import IBANS, KEY, Safepay, payout_body
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -32,7 +33,7 @@ def test_a_payout_has_the_documented_members_and_hides_its_iban(world: World, sa
     assert set(made) == MEMBERS
     assert (made["type"], made["amount"], made["status"]) == ("PAYOUT", "200", "P_INITIATED")
     assert (made["request_id"], made["aggregator_id"]) == (body["request_id"], safepay.aggregator_id)
-    creditor, debitor = made["payment_parties"]
+    debitor, creditor = made["payment_parties"]
     assert (creditor["role"], debitor["role"]) == ("ROLE_CREDITOR", "ROLE_DEBITOR")
     account, iban = creditor["bank_account"], IBANS["0001"]
     assert (account["iban"], account["redacted_iban"]) == ("", "PK93HABB************0001")
@@ -65,6 +66,31 @@ def test_a_payout_fails_or_is_returned_as_its_account_says(
     ended = safepay.until(token, statuses[-1])
     assert [log["status"] for log in ended["txn_logs"]] == statuses
     assert ended["txn_logs"][-1]["addtl_info"] == {"0003": "BANK_REJECTED", "0012": "RETURNED_BY_BANK"}[suffix]
+
+
+def test_each_test_account_has_the_statuses_that_the_page_lists(world: World, safepay: Safepay) -> None:
+    tokens = {suffix: safepay.payout(suffix)["token"] for suffix in MAPPING.accounts}
+    world.post("/sandbox/v1/clock/advance", {"seconds": 24 * 3600})
+    for suffix, statuses in MAPPING.accounts.items():
+        logs = safepay.until(tokens[suffix], statuses[-1])["txn_logs"]
+        assert list(dict.fromkeys(log["status"] for log in logs)) == statuses, suffix
+    holder = {suffix: safepay.get("/title-fetch", iban=IBANS[suffix]) for suffix in IBANS}
+    refused = {suffix for suffix, found in holder.items() if found["statusCode"]}
+    assert refused == {"0003", "0005", "0006", "0007", "0008"}
+
+
+@pytest.mark.parametrize("iban", ["PK25ALFH0216001008658216", "PK91ALFH0005001007079203", "PK36SCBL0000001123456702"])
+def test_the_accounts_of_safepays_own_examples_are_paid(safepay: Safepay, iban: str) -> None:
+    made = safepay.post("/payout", payout_body() | {"creditor_iban": iban})
+    assert safepay.until(made["token"], "P_SETTLED")
+    found = safepay.get("/payments", request_id=made["request_id"])
+    assert (found["count"], found["payments"][0]["token"]) == ("1", made["token"])
+
+
+def test_an_offset_that_is_too_large_and_a_media_type_that_is_not_json_are_refused(safepay: Safepay) -> None:
+    assert safepay.call("GET", "/payments", params={"offset": 10_001}).json()["code"] == "error.bad_request"
+    refused = safepay.call("GET", "/payments", headers={"accept": "text/html"})
+    assert (refused.status_code, refused.json()["code"]) == (406, "error.request_not_acceptable")
 
 
 def test_a_slow_payout_stays_received(safepay: Safepay) -> None:
@@ -176,6 +202,8 @@ def test_charges_are_nothing(safepay: Safepay) -> None:
     found = safepay.get(f"/payments/{token}/charges")
     assert found == {
         "payment_id": token, "gross_amount": "20050", "currency": "PKR", "fee_amount": "0", "net_amount": "20050",
+        "sales_tax_on_fee_amount": "0", "sales_tax_withholding_amount": "0", "income_tax_withholding_amount": "0",
+        "digital_tax_amount": "0",
     }  # fmt: skip
 
 
@@ -188,7 +216,13 @@ def test_titles_are_found_and_refused(safepay: Safepay) -> None:
     assert safepay.call("GET", "/title-fetch").status_code == 400
     by_number = safepay.get("/title-fetch/v2", account_number="1", bank_name="habib_bank_limited")
     assert (by_number["iban"], by_number["acctitle"]) == (IBANS["0001"], found["acctitle"])
-    assert safepay.call("GET", "/title-fetch/v2", params={"account_number": "1", "bank_name": "x"}).status_code == 400
+    for number, bank in (
+        ("1", "x"),
+        ("null", "habib_bank_limited"),
+        ("1" * 17, "habib_bank_limited"),
+        ("١", "habib_bank_limited"),
+    ):
+        assert safepay.call("GET", "/title-fetch/v2", params={"account_number": number, "bank_name": bank}).status_code == 400
     info = safepay.get("/account-info", iban=IBANS["0001"], with_title_fetch="true")
     assert (info["servicer_member_id"], info["account_title"]) == ("HABBPKKARTG", found["acctitle"])
     by_body = safepay.call("GET", "/account-info", json={"iban": IBANS["0001"], "with_title_fetch": True})
@@ -221,7 +255,9 @@ def test_keys_are_made_rotated_and_deleted(world: World, safepay: Safepay) -> No
     rotated = safepay.put(f"/keys/{made['id']}/rotate")
     until(lambda: second.call("GET", "").status_code == 401)
     assert Safepay(world, key=rotated["secret"]).get("")["token"] == safepay.aggregator_id
-    assert safepay.call("DELETE", f"/keys/{rotated['id']}").status_code == 200
+    assert safepay.put(f"/keys/{rotated['id']}", {"name": "second"}) == {}
+    assert safepay.call("PUT", f"/keys/{rotated['id']}", json={"name": "third"}).status_code == 400
+    assert safepay.call("DELETE", f"/keys/{rotated['id']}").json() == {"api_version": "v1", "data": {}}
     until(lambda: Safepay(world, key=rotated["secret"]).call("GET", "").status_code == 401)
     assert safepay.call("POST", "/keys", json={"name": "x"}).status_code == 400
     member = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]

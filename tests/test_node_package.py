@@ -2,15 +2,11 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,17 +14,13 @@ import httpx
 import pytest
 
 from tests.harness.code_blocks import blocks_of
+from tests.harness.node_package import PACKAGE, ROOT, Node, built_package, environment, run
 from tests.harness.programs import needs
 from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.slow, needs("node"), needs("npm")]
 
-ROOT: Final = Path(__file__).parent.parent
-PACKAGE: Final = ROOT / "clients/typescript"
 SHOP: Final = ROOT / "examples/node"
-_BUILT: Final = ("node_modules", "dist", "generated", ".psp-failures")
-_NO_REGISTRY: Final = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH|ERR_SOCKET_TIMEOUT")
-_SECONDS: Final = 600
 SERVER: Final = "psp-sandbox[server]"
 _STARTED: Final = re.compile(r"PSP Sandbox: (http://\S+) runs until these tests end, started by (.*)\.")
 
@@ -136,67 +128,11 @@ test("is skipped", async ({ psp, skip }) => {
 """
 
 
-@dataclass(frozen=True)
-class Node:
-    """The installed and built package: its folder, and the archive that npm would publish."""
-
-    folder: Path
-    archive: Path
-
-    def run(
-        self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a program of the package's node_modules, and return what it did."""
-        return _run(self.program(command[0]), *command[1:], cwd=cwd or self.folder, env=env)
-
-    def program(self, name: str) -> str:
-        """Return the path of a program of the package's node_modules."""
-        return str(self.folder / "node_modules/.bin" / name)
-
-    def project(self, folder: Path) -> Path:
-        """Return a new project that has the published files of the package, and its Vitest and Jest."""
-        modules = folder / "node_modules"
-        modules.mkdir(parents=True)
-        for name in ("vitest", "jest"):
-            (modules / name).symlink_to(self.folder / "node_modules" / name)
-        with tarfile.open(self.archive) as archive:
-            archive.extractall(modules, filter="data")
-        (modules / "package").rename(modules / "psp-sandbox")
-        (folder / "package.json").write_text('{ "type": "module", "jest": { "transform": {} } }')
-        return folder
-
-
-def _environment(**changed: str) -> dict[str, str]:
-    """Return an environment in which psp is on the PATH, as a project has it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PSP_", "SANDBOX_", "PYTEST_", "VITEST"))}
-    return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "NO_COLOR": "1", "CI": "1"} | changed
-
-
-def _run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=cwd, env=env or _environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS,
-        check=False,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Install and build a copy of the package. Skips the tests if npm reaches no registry."""
-    version = _run("node", "--version", cwd=ROOT).stdout.strip().removeprefix("v")
-    if int(version.split(".")[0]) < 20:
-        pytest.skip(f"Node 20 or newer is needed, not {version}")
-    copy = tmp_path_factory.mktemp("node")
-    folder = copy / "clients/typescript"
-    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns(*_BUILT))
-    shutil.copytree(ROOT / "openapi", copy / "openapi", ignore=shutil.ignore_patterns("__pycache__"))
-    installed = _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", cwd=folder)
-    if installed.returncode and _NO_REGISTRY.search(installed.stderr):
-        pytest.skip("npm reaches no registry, so the package's development tools cannot be installed")
-    assert installed.returncode == 0, installed.stderr
-    packed = _run("npm", "pack", cwd=folder)
-    assert packed.returncode == 0, packed.stdout + packed.stderr
-    yield Node(folder, folder / packed.stdout.strip().splitlines()[-1])
-    shutil.rmtree(copy, ignore_errors=True)
+    with built_package(tmp_path_factory.mktemp("node")) as built:
+        yield built
 
 
 def test_the_types_are_strict(node: Node) -> None:
@@ -235,7 +171,7 @@ def test_the_tests_of_the_guide_pass(node: Node, tmp_path: Path) -> None:
     tested = node.run("vitest", "run", *vitest, cwd=project)
     assert tested.returncode == 0, tested.stdout + tested.stderr
     jest = [name for name in names if "jest" in name]
-    tested = node.run("jest", *jest, cwd=project, env=_environment(NODE_OPTIONS="--experimental-vm-modules"))
+    tested = node.run("jest", *jest, cwd=project, env=environment(NODE_OPTIONS="--experimental-vm-modules"))
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert len(vitest) >= 3
     assert len(jest) == 1
@@ -267,7 +203,7 @@ def test_a_failure_in_vitest_is_reported_with_what_the_sandbox_knows(node: Node,
 def test_tests_in_jest_have_a_merchant_too_and_report_failures(node: Node, tmp_path: Path) -> None:
     project = node.project(tmp_path / "project")
     shutil.copy(node.folder / "test/jest/psp.test.js", project)
-    tested = node.run("jest", cwd=project, env=_environment(NODE_OPTIONS="--experimental-vm-modules"))
+    tested = node.run("jest", cwd=project, env=environment(NODE_OPTIONS="--experimental-vm-modules"))
     assert "Tests:       2 failed, 1 skipped, 1 passed, 4 total" in tested.stderr, tested.stderr
     assert "A-1: 1500.00 PKR, FAILED, ACCOUNT_CLOSED" in tested.stderr
     assert "1 fault never took effect" in tested.stderr
@@ -293,7 +229,7 @@ def test_a_sandbox_starts_by_what_there_is_and_ends_with_the_tests(
     path = _path_without_psp(tmp_path / "bin")
     (path / program).write_text(f'#!/bin/sh -e\n{script}\nexec {Path(sys.executable).parent / "psp"} "$@"\n')
     (path / program).chmod(0o755)
-    tested = node.run("vitest", "run", cwd=project, env=_environment(PATH=str(path)))
+    tested = node.run("vitest", "run", cwd=project, env=environment(PATH=str(path)))
     output = tested.stdout + tested.stderr
     assert tested.returncode == 0, output
     ((url, started_by),) = _STARTED.findall(output)
@@ -305,7 +241,7 @@ def test_a_sandbox_starts_by_what_there_is_and_ends_with_the_tests(
 def test_without_any_way_to_start_a_sandbox_the_error_says_how_to_get_one(node: Node, tmp_path: Path) -> None:
     project = node.project(tmp_path / "project")
     (project / "passing.test.js").write_text(PASSING)
-    tested = node.run("vitest", "run", cwd=project, env=_environment(PATH=str(_path_without_psp(tmp_path / "bin"))))
+    tested = node.run("vitest", "run", cwd=project, env=environment(PATH=str(_path_without_psp(tmp_path / "bin"))))
     output = tested.stdout + tested.stderr
     assert tested.returncode == 1
     assert "neither psp nor uvx nor pipx is on the PATH" in output
@@ -387,7 +323,7 @@ def test_psp_explore_tries_the_shops_own_tests_with_a_merchant_each(node: Node, 
         for changed, text, new_text in replacements:
             source = (project / name / changed).read_text()
             (project / name / changed).write_text(source.replace(text, new_text))
-    explored = _run(
+    explored = run(
         "psp", "run", "--ephemeral", "--", "psp", "explore", "--own-merchants", "--status", "REFUSED=NONE", "--status",
         "UNSENT=NONE", "--point", "payout.processing#1:out_of_order", "--json", "--", node.program("vitest"), "run",
         "shop/test/paying.test.js", "no_ordering/test/paying.test.js", cwd=project,

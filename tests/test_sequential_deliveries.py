@@ -1,5 +1,6 @@
 """In a frozen world an endpoint gets its deliveries one at a time, and a claimed delivery that is not attempted is released."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 from sandbox.domain.clock import RUNNING, Clock
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.webhooks.delivery import attempt
+from sandbox.webhooks.delivery import deliverer as deliver
+from sandbox.webhooks.delivery.claims import FROZEN_CLAIM_LIMIT, DueClaim
+from sandbox.webhooks.delivery.deliverer import Deliverer
 from sandbox.webhooks.delivery.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint, Exchange
 from sandbox.webhooks.outbound.sender import SendResult, WebhookSender
 from tests.harness.receiver import Receiver
@@ -97,6 +101,73 @@ async def test_claimed_deliveries_that_are_not_attempted_are_released(
         await sender.close()
     ids = [delivery.id for delivery in run]
     assert (attempted_ids, released, remaining) == (ids[:attempted], ids[attempted:], 3 - attempted)
+
+
+@pytest.mark.parametrize(("due", "claims"), [(3, 1), (FROZEN_CLAIM_LIMIT, 2)])
+async def test_a_frozen_world_is_claimed_again_only_if_a_claim_could_not_take_all(
+    monkeypatch: pytest.MonkeyPatch, due: int, claims: int
+) -> None:
+    made: list[str] = []
+
+    async def claim(merchant_id: str, *_: Any) -> DueClaim:
+        made.append(merchant_id)
+        return DueClaim([claimed(number) for number in range(due)] if len(made) == 1 else (), enabled=frozenset({"e"}))
+
+    async def record(merchant_id: str, results: Sequence[AttemptResult]) -> None:
+        pass
+
+    monkeypatch.setattr(deliver, "claim_due", claim)
+    sender = WebhookSender()
+    try:
+        attempts = ScriptedAttempts(sender, [200] * due)
+        monkeypatch.setattr(attempts, "record", record)
+        deliverer = Deliverer(attempts)
+        deliverer.wake("m")
+        await deliverer._merchants["m"].task
+    finally:
+        await sender.close()
+    assert (len(made), attempts.statuses) == (claims, [])
+
+
+async def test_an_endpoint_that_was_busy_while_its_results_were_recorded_is_claimed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing else would wake the merchant for what became due meanwhile: the results are recorded already."""
+    made: list[str] = []
+    rechecks: list[str] = []
+    second_claim, recorded_now = asyncio.Event(), asyncio.Event()
+
+    class Attempts(ScriptedAttempts):
+        async def attempt(self, merchant_id: str, claimed: ClaimedDelivery) -> AttemptResult:
+            await second_claim.wait()
+            return await super().attempt(merchant_id, claimed)
+
+        async def record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
+            recorded_now.set()
+
+        def recheck_soon(self, merchant_id: str) -> None:
+            rechecks.append(merchant_id)
+
+    async def claim(merchant_id: str, *_: Any) -> DueClaim:
+        made.append(merchant_id)
+        if len(made) == 1:
+            deliverer.wake("m")  # for the next commit
+            return DueClaim([claimed(1)], enabled=frozenset({"e"}))
+        if len(made) == 2:
+            second_claim.set()
+            await recorded_now.wait()
+            return DueClaim(busy=frozenset({"e"}), enabled=frozenset({"e"}))
+        return DueClaim(enabled=frozenset({"e"}))
+
+    monkeypatch.setattr(deliver, "claim_due", claim)
+    sender = WebhookSender()
+    try:
+        deliverer = Deliverer(Attempts(sender, [200]))
+        deliverer.wake("m")
+        await deliverer._merchants["m"].task
+    finally:
+        await sender.close()
+    assert (len(made), rechecks) == (3, [])
 
 
 async def test_a_failed_attempt_at_an_ordered_endpoint_releases_later_deliveries_of_its_payout(

@@ -38,6 +38,7 @@ from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.aggregator.feed_clients import HttpVendor, OwnVendor
 from sandbox.users.aggregator.poll import Poller
+from sandbox.users.bulk_credit.process import credit_chunk, read_user_ids_to_fail
 from sandbox.users.sales.scheduled import ScheduledSales
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
@@ -46,15 +47,17 @@ from sandbox.webhooks.delivery.deliverer import Deliverer
 from sandbox.webhooks.delivery.receiver_time import receiver_time
 from sandbox.webhooks.outbound.sender import WebhookSender
 from worker.aggregate import AggregateLoop
-from worker.credit import create_bulk_credit_tasks
 from worker.cron import run_cron_jobs
 from worker.health import HealthServer
+from worker.merchant_tasks import MerchantTasks
 from worker.payout_steps import MerchantTimers, PayoutStepRunner
 from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 8.0
+_MAX_CREDITED_MERCHANTS: Final = 2
+"""Maximum number of merchants whose bulk credits are processed at the same time. Each needs a connection most of the time."""
 WakeHandlers = Mapping[str, Callable[[str, int], None]]
 """For each kind of work, the function that wakes a merchant for it, with the wake-up's position. Called in this order."""
 _log = structlog.get_logger()
@@ -117,7 +120,11 @@ async def run_worker(settings: Settings) -> None:
     receivers = receiver_time(settings.clock_folder)
     deliverer = Deliverer(AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal, receivers, translator))
     step_runner = PayoutStepRunner(runner, deliverer, settings.merchants_per_transaction)
-    bulk_credit_tasks = create_bulk_credit_tasks(runner, live_feed.notes)
+    bulk_credit_tasks = MerchantTasks(
+        "credit",
+        _MAX_CREDITED_MERCHANTS,
+        lambda merchant_id: credit_chunk(runner, merchant_id, read_user_ids_to_fail(), live_feed.notes),
+    )
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [step_runner.committed, live_feed.committed]

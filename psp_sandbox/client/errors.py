@@ -71,7 +71,7 @@ class UnexpectedResponse(PspError):
 
 
 class NotReached(PspError):
-    """A payout reached a final status, which is none of the awaited ones."""
+    """A payout reached a final status that is not an awaited one."""
 
     def __init__(self, payout: "Payout", statuses: tuple[str, ...], timeline: "list[TimelineEntry]", reason: str) -> None:
         super().__init__(payout, statuses, timeline, reason)

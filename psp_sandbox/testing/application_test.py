@@ -46,7 +46,7 @@ def application_test(bundle: Mapping[str, Any], recorded: Recorded, path: str) -
 def _mark(bundle: Mapping[str, Any]) -> str:
     fields = fields_of(bundle)
     arguments = {"seed": fields.get("seed"), "balance": fields["opening_balance"], "frozen": fields.get("frozen_at", False)}
-    # The failed test ended in the middle, and a corrected application may not come to where a fault is.
+    # The failed test ended in the middle, and a corrected application may never reach the fault.
     arguments |= {"allow_failed_deliveries": True, "allow_unhit_faults": True}
     return ", ".join(f"{name}={_code(value)}" for name, value in arguments.items() if value is not None)
 

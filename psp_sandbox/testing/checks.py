@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 100
 _MAX_LISTED: Final = 10
+_SHORT: Final = 200
 _UNSUCCESSFUL: Final[tuple[Literal["FAILED", "PAUSED", "PENDING"], ...]] = ("FAILED", "PAUSED", "PENDING")
 
 
@@ -114,6 +115,6 @@ def _list(title: str, lines: list[str], hint: str = "") -> str:
     return "\n".join([title, *(f"  - {line}" for line in lines), *([f"  {hint}"] if hint else [])])
 
 
-def _short(text: str, length: int = 200) -> str:
+def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[:length]}…"
+    return line if len(line) <= _SHORT else f"{line[:_SHORT]}…"

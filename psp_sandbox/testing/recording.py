@@ -158,7 +158,7 @@ class Recorded:
         """Read it. Raises ValueError if it is something else."""
         found = json.loads(text)
         if not isinstance(found, dict) or found.pop("format", None) != FORMAT or found.pop("version", None) != 1:
-            raise ValueError("This is not what a failed test did with its application.")
+            raise ValueError("This is not the recording of a failed test.")
         try:
             return cls(
                 steps=[Step(**one) for one in found.pop("steps")],
@@ -167,7 +167,7 @@ class Recorded:
                 **found,
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"This is not what a failed test did with its application: {error}") from error
+            raise ValueError(f"This is not the recording of a failed test: {error}") from error
 
 
 def file_beside(bundle: Path) -> Path:

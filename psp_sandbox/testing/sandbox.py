@@ -23,9 +23,9 @@ USER_AGENT: Final = "psp-sandbox-pytest"
 """The User-Agent of the test's own calls. All other calls in the journal are the application's."""
 _TIMEOUT_SECONDS: Final = 60.0
 _RETRIES: Final = 2
-"""Few, because a fault may be meant to hit every try."""
+"""How often a call is retried: rarely, because a fault may be meant to hit every try."""
 _MAX_WAITING: Final = 64
-"""Merchants that wait to be deleted. A test that ends while so many wait, waits too."""
+"""Maximum number of merchants that wait to be deleted. A test that ends while there are so many waits for one."""
 _CLOSE_SECONDS: Final = 30.0
 
 
@@ -67,7 +67,7 @@ class Sandbox:
 
     @cached_property
     def clocks(self) -> Clocks:
-        """What lets applications follow their merchants' clocks. Raises OneClockError if that is impossible here."""
+        """The clocks of applications that follow their merchants. Raises OneClockError if that is impossible here."""
         if self._clock_folder is None:
             raise OneClockError("One clock needs a sandbox that the plugin starts, so leave out --psp-url and PSP_URL.")
         return Clocks(Path(self._clock_folder))

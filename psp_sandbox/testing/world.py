@@ -371,7 +371,7 @@ class World:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the merchant's clock is frozen, so far as this test has changed it with `freeze` and `resume`."""
+        """Whether the merchant's clock is frozen, as far as this test has changed it with `freeze` and `resume`."""
         return self._frozen
 
     def close(self) -> None:

@@ -174,6 +174,22 @@ def summary(
     return partial(SummaryBench, seconds=seconds, rounds=rounds, connections=connections)
 
 
+@add_bench(app, "dialect")
+def dialect(
+    name: Annotated[str, typer.Option("--name", help="The dialect, as in GET /openapi.")],
+    seconds: _Seconds = 4,
+    rounds: _Rounds = 4,
+    connections: _Connections = 4,
+) -> OpenBench:
+    """Create payouts in a dialect and natively, alternately. The ratios are the dialect's figures divided by the native ones.
+
+    `ratio/cpu` is that of the CPU time of all processes per payout, until it is settled.
+    """
+    from sandbox.cli.benches.dialect import DialectBench
+
+    return partial(DialectBench, name=name, seconds=seconds, rounds=rounds, connections=connections)
+
+
 @add_bench(app, "reads")
 def reads(
     seconds: _Seconds = 5,

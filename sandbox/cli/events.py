@@ -1,7 +1,8 @@
 """`psp events`: list, show, resend and watch events."""
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Annotated, Any, get_args
@@ -23,7 +24,6 @@ from sandbox.cli.client import (
 )
 from sandbox.cli.failures import not_met, refused, unreachable
 from sandbox.cli.options import completion, event_types, identifier
-from sandbox.cli.stream import messages
 from sandbox.domain.enumerations import EventType
 
 app = App("Events of the merchant whose key is used.")
@@ -79,7 +79,7 @@ def watch(
     received = 0
     filters = {"types": ",".join(event_types(types)), "limit": limit, "timeout": timeout}
     with suppress(KeyboardInterrupt), interrupt_on_sigterm(), client.stream(STREAM, **filters) as found:
-        for kind, data in messages(found):
+        for kind, data in _messages(found):
             if kind == "":
                 show({"listening": True}, as_json=as_json, text="Listening. Press Ctrl-C to stop.")
                 continue
@@ -109,3 +109,15 @@ def interrupt_on_sigterm() -> Iterator[None]:
 def line(event: dict[str, Any]) -> str:
     """Return an event in one line."""
     return f"{event['id']}  {event['created_at']}  {event['type']:<20} {event['payout_id'] or ''}"
+
+
+def _messages(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the type and fields of each server-sent event. The type is empty for the comment that starts the stream."""
+    kind = ""
+    for line in lines:
+        if line == ": listening":
+            yield "", {}
+        elif line.startswith("event: "):
+            kind = line[7:]
+        elif line.startswith("data: "):
+            yield kind, json.loads(line[6:])

@@ -52,6 +52,7 @@ _GROUPS: Final = {
     "settings": "Show and change the merchant's settings.",
     "aggregator": "aggregator",
     "ipn": "ipn",
+    "dialect": "dialect",
     "bench": "bench",
 }
 """Name → module in this folder, whose `app` has commands; or the help of a group whose commands are all derived."""

@@ -20,7 +20,7 @@ from sandbox.http.accept import accepts, names_explicitly
 from sandbox.http.body import decode
 from sandbox.http.operation import JSON, MULTIPART, Operation
 from sandbox.http.paging import cursor_errors
-from sandbox.http.query_errors import find_query_errors
+from sandbox.http.query_errors import find_query_errors, joined
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.request import ApiKeyLookup, Request
 from sandbox.infrastructure.large_work import LARGE_BODY, READS, WRITES, compute
@@ -195,7 +195,7 @@ def query_parameters(operation: Operation, proceed: Handler) -> Handler:
         if request.query_string:
             given = parse_qsl(request.query_string.decode("latin-1"), keep_blank_values=True)
             if operation.dialect:
-                given = [(name, value) for name, value in given if name in schemas and value]
+                given = joined([(name, value) for name, value in given if name in schemas and value], schemas)
             errors, request.query = find_query_errors(given, allowed, schemas)
             errors += cursor_errors(request.query)
             if errors:

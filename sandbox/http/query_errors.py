@@ -58,6 +58,16 @@ def find_query_errors(
     return errors, valid
 
 
+def joined(pairs: Sequence[tuple[str, str]], schemas: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the parameters with the values of each array comma-separated, which other APIs repeat instead."""
+    arrays: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if schemas[name].get("type") == "array":
+            arrays.setdefault(name, []).append(value)
+    rest = [(name, value) for name, value in pairs if name not in arrays]
+    return rest + [(name, ",".join(values)) for name, values in arrays.items()]
+
+
 def entries(params: Mapping[str, str], name: str) -> dict[str, str]:
     """Return the values of `name[KEY]` by KEY."""
     return {key[len(name) + 1 : -1]: value for key, value in params.items() if key.startswith(f"{name}[")}
@@ -77,11 +87,14 @@ def _value_error(value: str, schema: Mapping[str, Any]) -> str | None:
     if kind in ("integer", "number"):
         return _number_error(value, schema)
     if kind == "array":
-        choices = schema["items"]["enum"]
+        choices = schema["items"].get("enum")
         given = value.split(",")
-        unknown = next((item for item in given if item not in choices), None)
-        if unknown is None and len(given) <= schema.get("maxItems", len(given)):
+        unknown = None if choices is None else next((item for item in given if item not in choices), None)
+        most = schema.get("maxItems", len(given))
+        if unknown is None and len(given) <= most:
             return None
+        if choices is None:
+            return f"can be given at most {most} times"
         return f"must be one or more of {', '.join(choices)}, comma-separated{suggestion(unknown or '', choices)}"
     if "enum" in schema and (value.upper() if schema.get("x-any-case") else value) not in schema["enum"]:
         return f"must be one of {', '.join(schema['enum'])}{suggestion(value, schema['enum'])}"

@@ -170,7 +170,7 @@ class _Reader:
     def folder(self, name: str) -> str | None:
         value = self.env.get(name, "").strip()
         if value and not os.path.isdir(value):
-            raise SettingsError(f"{name} must be a folder, and {value!r} is none.")
+            raise SettingsError(f"{name} must be a folder, and {value!r} is not one.")
         return value or None
 
     def exports_traces(self) -> bool:

@@ -198,10 +198,10 @@ def create_app(settings: Settings) -> Application:
         HealthApi(readiness),
     )
     operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue), GuideApi())
-    console = Console(operations, settings, subscriber)
+    of_dialects = [operation for dialect in dialects.values() for operation in dialect.operations(services)]
+    console = Console(operations, settings, subscriber, dialects, of_dialects)
     operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
-    of_dialects = [operation for dialect in dialects.values() for operation in dialect.operations(services)]
     of_dialects += operations_of(DialectDocs(dialects, of_dialects, settings.public_url))
     litestar = create_litestar([*operations, *of_dialects], middleware, settings.public_url, BODY_LIMIT, lifespan)
     application: ASGIApp = RequestLog(DialectRouting(litestar, dialects), journal)

@@ -1,9 +1,8 @@
 """Transactions that write outside a merchant's unit of work, and the retries of all transactions that write."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from sandbox.domain.errors import CONTENTION, unavailable
 from sandbox.infrastructure.db.distributed.placement import shard_of
@@ -17,7 +16,6 @@ ATTEMPTS: Final = 3
 LOCK_TURN: Final = 0.5
 """Seconds that a merchant may wait for a lock before it must give its connection to the next merchant."""
 T = TypeVar("T")
-_WAIT: Final = wait_exponential(multiplier=0.05)
 
 
 async def write_rows(owner: Owner, body: Callable[["PoolConnectionProxy[Any]"], Awaitable[T]]) -> T:
@@ -45,24 +43,13 @@ async def with_retries(attempt: Callable[[], Awaitable[T]], *, retry_safe: bool)
     looking up its idempotency key. Raises UNAVAILABLE when it gives up.
     """
     errors = (*RETRYABLE, *CONNECTION_ERRORS) if retry_safe else RETRYABLE
-    failed: Exception | None = None
-
-    async def reraise_then_attempt() -> T:
-        nonlocal failed
-        if failed is not None:  # this was the first attempt
-            error, failed = failed, None
-            raise error
-        return await attempt()
-
     try:
-        try:
-            return await attempt()  # without the library, whose call costs 30 µs
-        except errors as error:
-            failed = error
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(errors), stop=stop_after_attempt(ATTEMPTS), wait=_WAIT, reraise=True
-        )
-        return await retrying(reraise_then_attempt)
+        for number in range(ATTEMPTS - 1):
+            try:
+                return await attempt()
+            except errors:
+                await asyncio.sleep(0.05 * 2**number)
+        return await attempt()
     except RETRYABLE:
         raise unavailable(f"{CONTENTION} Nothing was done.") from None
     except CONNECTION_ERRORS as error:

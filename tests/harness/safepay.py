@@ -10,9 +10,16 @@ from tests.harness.world import World
 
 IBANS = {
     "0001": "PK93HABB0000000000000001",
+    "0002": "PK66HABB0000000000000002",
     "0003": "PK39HABB0000000000000003",
     "0004": "PK12HABB0000000000000004",
     "0005": "PK82HABB0000000000000005",
+    "0006": "PK55HABB0000000000000006",
+    "0007": "PK28HABB0000000000000007",
+    "0008": "PK98HABB0000000000000008",
+    "0009": "PK71HABB0000000000000009",
+    "0010": "PK44HABB0000000000000010",
+    "0011": "PK17HABB0000000000000011",
     "0012": "PK87HABB0000000000000012",
     "0013": "PK60HABB0000000000000013",
     "0014": "PK33HABB0000000000000014",
@@ -32,7 +39,8 @@ class Safepay:
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request below the aggregator's path."""
-        return httpx.request(method, self._url + path, headers=self._headers, timeout=60, **options)
+        headers = self._headers | options.pop("headers", {})
+        return httpx.request(method, self._url + path, headers=headers, timeout=60, **options)
 
     def get(self, path: str, **params: Any) -> Any:
         """Return the `data` of a successful GET."""

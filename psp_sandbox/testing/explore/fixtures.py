@@ -12,7 +12,7 @@ class Fixtures:
         self._item = item
 
     def has(self, name: str) -> bool:
-        """Whether the project defines it, and all that it needs is in use in this test."""
+        """Whether the project defines the fixture, and the test already uses all fixtures that it needs."""
         manager = self._item.session._fixturemanager
         found = manager.getfixturedefs(name, self._item) or ()
         needed = [argument for one in found[-1:] for argument in one.argnames if argument != "request"]
@@ -20,7 +20,7 @@ class Fixtures:
         return len(found) > 0 and all(argument in used for argument in needed)
 
     def value(self, name: str, *, again: bool = False) -> Any:
-        """Return its value, or None if it is not there. With `again`, it is computed anew."""
+        """Return its value, or None if it is not there. With `again`, it is computed again."""
         if not self.has(name):
             return None
         request: Any = self._item._request  # type: ignore[attr-defined]  # as plugins that repeat tests do

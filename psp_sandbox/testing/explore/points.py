@@ -80,7 +80,7 @@ class Recording:
     events: tuple[Event, ...]
     """In the order in which they happened."""
     statuses: tuple[str, ...]
-    """Of the payouts, in the order in which they were created."""
+    """The statuses of the payouts, in the order in which they were created."""
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -108,7 +108,7 @@ class Point:
     skip: int = 0
     """How many of what matches comes before."""
     gap_ms: int = 0
-    """Until the successor of an event, in the merchant's time."""
+    """The merchant's time from an event to its successor."""
     events_before: int = 0
     """How many events are delivered before a call."""
 

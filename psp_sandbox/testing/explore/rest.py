@@ -257,9 +257,9 @@ def _was_silenced(subject: Subject, delivery_id: str) -> bool:
     return bool(attempts) and all(one.fault_kind == "drop" for one in attempts)
 
 
-def prepare(client: "Client", name: str = "psp-explore") -> tuple["Client", str]:
+def prepare(client: "Client") -> tuple["Client", str]:
     """Create a key of the explorer's own, and return a client with it and the id of the application's key. Raises PspError."""
-    created = client.keys.create("admin", name=name)
+    created = client.keys.create("admin", name="psp-explore")
     others = [key.id for key in client.keys.list(limit=_PAGE) if key.id != created.id]
     if len(others) != 1:
         raise PspError("The merchant has more than one key already, so the application's calls cannot be told from others.")

@@ -124,7 +124,7 @@ class PointResult:
     reason: str | None = None
     """Why the verdict is not `right`, in one sentence."""
     cause: Cause | None = None
-    """Of a finding, and of what is unsettled."""
+    """The likely cause, if the verdict is `wrong` or `unsettled`."""
     cure: str | None = None
     differences: tuple[Difference, ...] = ()
     timeline: tuple[TimelineRow, ...] = ()

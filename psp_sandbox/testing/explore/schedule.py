@@ -10,7 +10,7 @@ from psp_sandbox.testing.explore.points import REST, Point
 from psp_sandbox.testing.explore.results import At, Kind
 
 MAX_PAIRS: Final = 20
-"""Of each test. There are hundreds, so they are drawn by the seed."""
+"""Maximum number of pairs for each test. There are hundreds, so the seed chooses which."""
 _JOINT: Final = " + "
 
 

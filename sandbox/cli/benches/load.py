@@ -53,6 +53,9 @@ class CreateLoad:
     connections: int
     webhooks: int = 0
     received: Received = field(default_factory=Received)
+    script: str = "create.lua"
+    paths: Sequence[str] = ("/",)
+    """See `run_wrk`."""
 
     def run(self, seconds: int) -> LoadRun:
         """Create payouts for `seconds`, then wait until they are settled and their webhooks delivered.
@@ -63,7 +66,7 @@ class CreateLoad:
         transactions = self.database.count_transactions()
         expected = len(self.received.ids)
         with self.stack.cpu() as cpu:
-            run = run_wrk(self.stack, self.merchants, self.connections, seconds)
+            run = run_wrk(self.stack, self.merchants, self.connections, seconds, self.script, self.paths)
             unsettled = self.database.drain(self.merchants)
             created = self.database.count_payouts(self.merchants) - before
             self._await_deliveries(expected + created * _EVENTS * self.webhooks)

@@ -104,7 +104,7 @@ class Kind:
     """A kind of noise."""
 
     expected: frozenset[int]
-    """Without at least one response with one of these statuses, the noise was not what it should be."""
+    """At least one response must have one of these statuses. Otherwise the noise did not have its effect."""
     prepare: Callable[[Site], list[Script]]
     """Stores what the noise needs, and returns what each connection sends."""
     fill: Callable[[Site], list[Script]] = field(default=lambda site: [])

@@ -85,7 +85,7 @@ class Bench(Protocol):
 
 
 class Progress:
-    """Is told how far a bench is. This one shows nothing."""
+    """The progress of a bench. This class ignores it; subclasses show it."""
 
     def expect(self, steps: int) -> None:
         """Set the total number of steps."""

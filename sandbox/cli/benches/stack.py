@@ -85,7 +85,8 @@ def run_sandbox(
     With `source`, it runs the code in that directory, on its own stores even if the environment has URLs. `settings` are added
     to the environment.
     """
-    env = dict(os.environ)
+    # An installed package has its bytecode. Without it, compiling the sources would be a third of a start.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     if source is not None:
         env = {name: value for name, value in env.items() if name not in ("DATABASE_URL", "REDIS_URL")}
         # PYTHONPATH takes precedence over installed packages, which may contain this code.

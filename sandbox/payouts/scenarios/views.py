@@ -60,7 +60,7 @@ class Explanation(msgspec.Struct):
 
 
 class ExamplePayout(msgspec.Struct):
-    """The fields of a payout that follows a scenario, so far as the scenario's conditions name them.
+    """The fields of a payout that follows a scenario, as far as the scenario's conditions name them.
 
     `iban` is the same account as an IBAN; null in a wallet. `needs` are conditions that the other fields do not meet: of
     user_id, metadata and scenario_header.

@@ -52,6 +52,7 @@ from sandbox.server.console.security import add, require_own_origin
 from sandbox.server.console.session import Session, holder_of, is_token_of
 from sandbox.server.console.submission import Submission
 from sandbox.server.console.view import Kit, View, query_of
+from sandbox.server.dialects.dialect import Dialect
 
 _STATIC: Final = Path(__file__).parent / "static"
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -73,8 +74,16 @@ _OUT_OF_DATE: Final = {
 class Console:
     """Serves the console. `operations` are those of the API; `routes` returns the console's own."""
 
-    def __init__(self, operations: Sequence[Operation], settings: Settings, subscriber: LiveSubscriber) -> None:
-        self.calls = ApiCalls(operations)
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        settings: Settings,
+        subscriber: LiveSubscriber,
+        dialects: Mapping[str, Dialect],
+        of_dialects: Sequence[Operation],
+    ) -> None:
+        """`of_dialects` are the operations of the dialects."""
+        self.calls = ApiCalls([*operations, *(one for one in of_dialects if one.method == "GET")])
         self._sessions = Sessions(settings, self.calls)
         self._live = LivePages(subscriber)
         self._public_url = settings.public_url
@@ -87,6 +96,7 @@ class Console:
             create_templates(version),
             settings.public_url,
             settings.host in LOOPBACK_HOSTS,
+            {name: dialect for name, dialect in dialects.items() if dialect.payment is not None},
         )
         self._pages = PagePaths(PAGES)
 

@@ -63,6 +63,7 @@ class ApiCalls:
     """Calls the operations of this process's API."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
+        """`operations` may have those of dialects too, which are read without the dialect's key."""
         self._operations = {operation.id: operation for operation in operations}
         self._app: ASGIApp | None = None
         self._logged: ASGIApp | None = None
@@ -83,7 +84,7 @@ class ApiCalls:
         parts = path.split("/")
         for operation in self._operations.values():
             names = operation.path.split("/")
-            if operation.method != method or len(names) != len(parts):
+            if operation.method != method or len(names) != len(parts) or operation.dialect:
                 continue
             pairs = list(zip(names, parts, strict=True))
             if all(name == part or name.startswith("{") for name, part in pairs):

@@ -1,6 +1,7 @@
 """Arrange what the merchant's clock will run, and what it has run, as a drawing. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sandbox.server.console.texts import moment, tone
@@ -9,7 +10,7 @@ from sandbox.server.console.trace import Bar, Lane, Mark, Trace, draw
 _LANES: Final = (
     Lane("payout_step", "Payouts", "steps"),
     Lane("sale_payment", "Sales", "payments"),
-    Lane("delivery_attempt", "Webhooks", "attempts"),
+    Lane("delivery_attempt", "Webhooks", "attempts", has_labels=True),
 )
 
 Row = Mapping[str, Any]
@@ -51,13 +52,14 @@ def _lanes(marks: Sequence[Mark], what: str) -> list[Lane]:
         bad = sum(mark.tone == "bad" for mark in counts[lane.key])
         if counts[lane.key]:
             summary = f"{len(counts[lane.key])} {what}{f', {bad} failed' if bad else ''}"
-            found.append(Lane(lane.key, lane.name, lane.noun, summary, "bad" if bad else "neutral"))
+            found.append(replace(lane, summary=summary, tone="bad" if bad else "neutral"))
     return found or [_LANES[0]]
 
 
 def _ran(step: Row) -> Mark:
     text = f"{step['what']}: {step['result']}{', ' + step['detail'] if step['detail'] else ''}, {moment(step['at'])}"
-    return Mark(step["kind"], step["at"], text, _page(step), tone(step["result"]))
+    answer = str(step["status"] or "none") if step["kind"] == "delivery_attempt" else ""
+    return Mark(step["kind"], step["at"], text, _page(step), tone(step["result"]), label=answer)
 
 
 def _page(step: Row) -> str:

@@ -1,4 +1,4 @@
-"""Arrange an endpoint's last deliveries as a drawing, and measure how it does. Pure."""
+"""Arrange an endpoint's last deliveries as a drawing, and measure its success and speed. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -33,6 +33,8 @@ HEARTBEAT: Final = 15.0
 _REST: Final = 9
 """Seconds of rest for each second of work: building pages takes at most a tenth of the process's time."""
 _MAX_PAUSE: Final = 15.0
+_QUICK: Final = 0.05
+"""Seconds that building a page may take without a longer pause."""
 _BUILD_SECONDS: Final = 10.0
 _CHECK_SECONDS: Final = 5.0
 """Interval in which a console's session is checked."""
@@ -157,8 +159,8 @@ class _SharedPage:
                 await self._build_safely()
                 took = time.monotonic() - started
                 await asyncio.sleep(_REST * (time.thread_time() - worked))
-            # A page that takes the database long comes less often, too.
-            pause = max(INTERVAL, min(_MAX_PAUSE, (1 + _REST) * took))
+            # A page that takes the database long comes less often, too. A busy machine alone delays none.
+            pause = max(INTERVAL, min(_MAX_PAUSE, _REST * (took - _QUICK)))
             await asyncio.sleep(started + pause - time.monotonic())
 
     async def _build_safely(self) -> None:

@@ -123,7 +123,7 @@ class DrawnLane:
 
 @dataclass(frozen=True, slots=True)
 class TimeLabel:
-    """A label of the axis. `date` is `now` for the time that it is, and empty if it is that of the label before."""
+    """A label of the axis. `date` is `now` for the present time, and empty if the label before has the same date."""
 
     x: float
     date: str
@@ -234,7 +234,7 @@ def _seconds(before: str, after: str) -> float:
 
 
 def _lane(lane: Lane, y: int, marks: Sequence[Mark], places: dict[Moment, float]) -> list[DrawnMark]:
-    """Return the marks of a lane, with those as one that are too close to each other."""
+    """Return the marks of a lane. Marks that are too close to each other become one."""
     groups: list[list[Mark]] = []
     for mark in marks:
         is_near = groups and places[mark.moment] - places[groups[-1][0].moment] < SPACE - 0.5

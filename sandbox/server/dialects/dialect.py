@@ -20,6 +20,7 @@ from sandbox.payouts.directory.banks_and_wallets import Directory
 from sandbox.payouts.history import HistoryEntry
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.service import PayoutService
+from sandbox.server.dialects.comparison import Comparison
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints.secrets import SecretService
@@ -90,6 +91,15 @@ class Dialect:
     """The native types of the events that endpoints of the dialect can get."""
     payout_id: Callable[[str], str] = str
     """Returns a payout's id as it is in events."""
+    comparison: Comparison | None = None
+    """How `psp dialect compare` compares it with the provider's own test environment."""
+
+    load_script: Path | None = None
+    """A script for wrk that creates payouts, for `psp bench dialect`. It gets the accounts in PSP_BENCH_PATHS."""
+    payment: Callable[[str, str], tuple[str, Mapping[str, str]]] | None = None
+    """Takes a merchant and a payout. Returns which of its operations shows the payout, and the parameters of the path."""
+    remark: str = ""
+    """What the console says beside a payout in this format."""
 
     def operations(self, services: Services) -> list[Operation]:
         """Return its operations, whose handlers all take the request.

@@ -42,14 +42,14 @@ class File:
     """Its Content-Security-Policy. For a page, it allows exactly the inline scripts of that page."""
 
 
-def is_built(folder: Path | None = None) -> bool:
+def is_built() -> bool:
     """Return whether the guide was built."""
-    return ((folder or FOLDER) / "index.html").is_file()
+    return (FOLDER / "index.html").is_file()
 
 
-def is_page(name: str, folder: Path | None = None) -> bool:
+def is_page(name: str) -> bool:
     """Return whether a name without a final slash is that of a page, whose links need the slash."""
-    found = _path_of(f"{name}/", folder or FOLDER)
+    found = _path_of(f"{name}/", FOLDER)
     return found is not None and found.is_file()
 
 

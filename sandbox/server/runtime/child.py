@@ -200,8 +200,8 @@ class Child:
                 self._process.send_signal(number)
 
 
-def last_lines(log: Path, count: int = 12) -> str:
-    """Return the last lines of a log; empty if it cannot be read."""
+def last_lines(log: Path) -> str:
+    """Return the last twelve lines of a log; empty if it cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -209,7 +209,7 @@ def last_lines(log: Path, count: int = 12) -> str:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-count:])
+    return "\n".join(text.splitlines()[-12:])
 
 
 def rotate(log: Path) -> None:

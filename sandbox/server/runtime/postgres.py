@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from sandbox.server.runtime.database_templates import DatabaseTemplates, templates_folder
 from sandbox.server.runtime.processes import end_processes, postgres_processes
 from sandbox.server.runtime.run_directories import RunDirectories, StartError, SystemUser, hand_over, reachable
 
@@ -89,20 +90,29 @@ class Postgres:
         self._clear_leftovers()
 
     def _create(self, run_step: RunStep) -> None:
-        fresh = self._home / "postgres.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        hand_over(fresh, self.user)
-        initdb = [str(self._binaries / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
+        initdb = [str(self._binaries / "initdb"), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions"]
         # The builtin provider sorts the same way on every machine, independent of the C library.
-        initdb += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]
-        single = [str(self._binaries / "postgres"), "--single", "-D", str(fresh)]
-        if self.ephemeral:
-            # An ephemeral database does not need to survive a power cut while it is created.
-            initdb.append("--no-sync")
-            single += ["-c", "fsync=off"]
-        run_step("initdb", initdb, "")
-        # initdb has just created an empty database. To rename it is faster than to copy the 300 files of a template.
-        run_step("initdb", [*single, "template1"], f"ALTER DATABASE postgres RENAME TO {DATABASE}\n")
+        initdb += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"]
+        # initdb creates an empty database. To rename it is faster than to copy the 300 files of a template.
+        single, rename = [str(self._binaries / "postgres"), "--single"], f"ALTER DATABASE postgres RENAME TO {DATABASE}\n"
+        templates = DatabaseTemplates(templates_folder(self.user, _COPIES), self.user, [*initdb, *single, rename])
+        fresh = self._home / "postgres.new"
+
+        def run(argv: Sequence[str]) -> None:
+            run_step("initdb", argv, "")
+
+        def clear() -> None:
+            shutil.rmtree(fresh, ignore_errors=True)
+            hand_over(fresh, self.user)
+
+        clear()
+        if not templates.copy_to(fresh, run):
+            clear()
+            run([*initdb, "-D", str(fresh)])
+            run_step("initdb", [*single, "-D", str(fresh), "-c", "fsync=off", "template1"], rename)
+            templates.add(fresh, run)
+        if not self.ephemeral:  # an ephemeral database does not need to survive a power cut
+            run([initdb[0], "--sync-only", "-D", str(fresh)])
         fresh.rename(self.data)
 
     def _clear_leftovers(self) -> None:

@@ -10,7 +10,7 @@ from sandbox.server.runtime.run_directories import StartError
 
 @dataclass(frozen=True, slots=True)
 class SeedKeys:
-    """The ids and keys that the seeds print; all None if nothing was seeded."""
+    """The ids, keys and secrets of the demo merchants, which the seeds print; all None if nothing was seeded."""
 
     merchant_id: str | None = None
     api_key: str | None = None

@@ -231,7 +231,10 @@ class AttemptRunner:
         """Write up to MAX_RECORDED_ATTEMPTS attempts with their deliveries' new statuses. Retry until PostgreSQL accepts."""
         outage = Outage("record_failed", merchant_id=merchant_id)
         try:
-            await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), outage.log)(record_attempts, merchant_id, results)
+            try:
+                await record_attempts(merchant_id, results)  # without the library, which would be a tenth of the cost
+            except (*CONNECTION_ERRORS, *RETRYABLE):
+                await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), outage.log)(record_attempts, merchant_id, results)
         except Exception:
             # Do not end the caller's loop. The leases expire, and the webhooks are delivered again, which is allowed.
             _log.exception("record_refused", merchant_id=merchant_id)

@@ -1,15 +1,17 @@
 """Claim a merchant's due webhook deliveries, as its clock and its endpoints' limits allow."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sandbox.domain.clock import Clock
 from sandbox.infrastructure.db.engine import connection
+from sandbox.infrastructure.db.joined_messages import commit_joined
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
-from sandbox.webhooks.delivery.outbox import ClaimedDelivery, Fetch, claim_together
+from sandbox.webhooks.delivery.outbox import CLAIM, ClaimedDelivery, Fetch, claim_together
 from sandbox.webhooks.delivery.paced_claims import PacedClaim, claim_paced
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class DueClaim(NamedTuple):
     enabled: frozenset[str] = frozenset()
     """The merchant's enabled endpoints."""
     recheck_after: float | None = None
-    """In how many seconds another claim can return more, even if no result is recorded; None if there is no such time."""
+    """Seconds until another claim can return more, even if no result is recorded; None if there is no such time."""
 
 
 async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capacity: int) -> DueClaim:
@@ -61,7 +63,7 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
         if locked is None:
             return DueClaim()
         now_clock = Clock(locked["clock_frozen_at"], locked["clock_offset"])
-        return await _claim_frozen(conn, merchant_id, now_clock, world["has_paced"])
+        return await _claim_frozen(conn, merchant_id, now_clock, world["has_paced"], commit=True)
 
     return (await write_rows(merchant_id, claim))._replace(enabled=enabled)
 
@@ -94,13 +96,16 @@ async def _claim_running(
     return DueClaim([*paced.deliveries, *plain], has_paced=True, recheck_after=paced.recheck_after)
 
 
-async def _claim_frozen(conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, has_paced: bool) -> DueClaim:
-    """Claim for endpoints that are not busy. The caller must hold the merchant's lock."""
+async def _claim_frozen(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, has_paced: bool, *, commit: bool = False
+) -> DueClaim:
+    """Claim for endpoints that are not busy. The caller must hold the merchant's lock. Also `commit` the transaction."""
     wall_now = datetime.now(UTC)
     busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(wall_now), wall_now))
     capacity = dict.fromkeys(busy, 0)
     paced = await claim_paced(conn, merchant_id, clock, capacity, FROZEN_CLAIM_LIMIT) if has_paced else PacedClaim()
-    plain = await _claim_plain(conn.fetch, merchant_id, clock, capacity, FROZEN_CLAIM_LIMIT)
+    with commit_joined(conn, CLAIM) if commit else nullcontext():
+        plain = await _claim_plain(conn.fetch, merchant_id, clock, capacity, FROZEN_CLAIM_LIMIT)
     return DueClaim([*paced.deliveries, *plain], busy, recheck_after=paced.recheck_after)
 
 

@@ -16,10 +16,10 @@ import structlog
 
 from sandbox.domain.events import NewDelivery
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
-from sandbox.infrastructure.tasks import end_tasks
+from sandbox.infrastructure.tasks import begin_task, end_tasks
 from sandbox.webhooks.delivery.attempt import MAX_ATTEMPT_DURATION, MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.delivery.capacity import ENDPOINT_CALLS, FreeCapacity
-from sandbox.webhooks.delivery.claims import claim_due
+from sandbox.webhooks.delivery.claims import FROZEN_CLAIM_LIMIT, claim_due
 from sandbox.webhooks.delivery.leasing import DELIVERIES_PER_CALL, TransactionDeliveries
 from sandbox.webhooks.delivery.outbox import AttemptResult, ClaimedDelivery
 
@@ -162,9 +162,7 @@ class _MerchantDeliveries:
         for sequence in sequences:
             endpoint_id = sequence[0].endpoint_id
             self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + len(sequence)
-            call = asyncio.create_task(self._call(sequence))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+            begin_task(self._calls, self._call(sequence))
 
     async def _run(self) -> None:
         try:
@@ -197,6 +195,7 @@ class _MerchantDeliveries:
 
     async def _claim(self) -> None:
         attempts = self._deliverer.attempts
+        unrecorded = set(self._unrecorded)
         with attempts.reserve_capacity(self._merchant_id) as free:
             capacity = dict(free.by_endpoint)
             for endpoint_id in self._unrecorded:
@@ -217,16 +216,16 @@ class _MerchantDeliveries:
         claims = Counter(delivery.endpoint_id for delivery in claimed)
         if any(count == capacity.get(endpoint_id, free.default) for endpoint_id, count in claims.items()):
             self.claim_again()  # an endpoint that used all of its capacity can have more due, and more capacity by now
-        # In a frozen world, an endpoint's deliveries are sent one at a time, even if it has capacity for more. A paced endpoint
-        # can have deliveries that wait for the result of another one.
-        is_frozen = any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
-        self.may_have_more_due = may_leave_due or bool(claim.busy) or claim.has_paced or is_frozen
+        # A paced endpoint can have deliveries that wait for the result of another one, and so can a busy one.
+        may_leave_due |= bool(claim.busy) or claim.has_paced or any(count >= FROZEN_CLAIM_LIMIT for count in claims.values())
+        self.may_have_more_due = may_leave_due
         self.send(sequences)
-        if claim.recheck_after == 0:
+        busy_elsewhere = claim.busy - self._unrecorded.keys()
+        if claim.recheck_after == 0 or busy_elsewhere & unrecorded:  # those were recorded while this claim ran
             self.claim_again()
         elif claim.recheck_after is not None:
             attempts.recheck_after(self._merchant_id, claim.recheck_after)
-        if claim.busy - self._unrecorded.keys():
+        if busy_elsewhere - unrecorded:
             attempts.recheck_soon(self._merchant_id)
 
     async def _call(self, sequence: Sequence[ClaimedDelivery]) -> None:

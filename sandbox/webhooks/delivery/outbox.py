@@ -31,7 +31,8 @@ Fetch = Callable[..., Awaitable[list["Record"]]]
 """Run a statement with its arguments, in the caller's transaction or in its own."""
 
 _SQL: Final = read_statements(__name__)
-_CLAIM: Final = _SQL["claim"]
+CLAIM: Final = _SQL["claim"]
+"""The statement of `claim_together`."""
 _RELEASE: Final = _SQL["release"]
 _RECORD: Final = _SQL["record"]
 _LOCK_ORDERED: Final = _SQL["lock_ordered"]
@@ -141,7 +142,7 @@ async def claim_together(
     wall_now = datetime.now(UTC)
     lease = wall_now + LEASE
     records = await fetch(
-        _CLAIM,
+        CLAIM,
         list(clocks),
         [clock.now(wall_now) for clock in clocks.values()],
         wall_now,

@@ -39,7 +39,7 @@ class PacedClaim(NamedTuple):
 
     deliveries: Sequence[ClaimedDelivery] = ()
     recheck_after: float | None = None
-    """In how many seconds another claim can return more, even if no result is recorded; None if there is no such time."""
+    """Seconds until another claim can return more, even if no result is recorded; None if there is no such time."""
 
 
 async def claim_paced(

@@ -15,7 +15,7 @@ _STANDARD_ERROR: Final = 2
 
 
 class ApplicationError(Exception):
-    """The application cannot be started, or not be stopped. The message says why."""
+    """The application cannot be started or stopped. The message says why."""
 
 
 class Application:

@@ -37,7 +37,7 @@ BURST: Final = 50
 COPIES: Final = 8
 """How many times a webhook of `handles_concurrent_duplicates` is sent at the same time."""
 COPIED: Final = 6
-"""How many webhooks are sent in that way, one after the other, because a single race may be won by luck."""
+"""How many webhooks it sends in this way, one after the other: a receiver may pass a single race by luck."""
 LARGEST_BODY: Final = 48 * 1024
 """More than the largest event: 20 entries of metadata, of 564 characters of 4 bytes each, make 44 KiB."""
 LARGE_BODY: Final = 256 * 1024

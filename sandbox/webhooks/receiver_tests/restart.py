@@ -29,15 +29,10 @@ class _Round(NamedTuple):
     """Whether each event was accepted before the receiver was killed."""
 
 
-async def check_restart(
-    sender: WebhookSender,
-    target: Target,
-    app: Application,
-    limits: Limits = Limits(),  # noqa: B008 -- immutable
-) -> StoredFinding:
+async def check_restart(sender: WebhookSender, target: Target, app: Application) -> StoredFinding:
     """Run the check against an application that is running, and return what it found. The target must have a probe."""
     assert target.probe_url is not None, "only the probe shows what was lost"
-    run = _Restart(sender, target, target.probe_url, limits)
+    run = _Restart(sender, target, target.probe_url, Limits())
     try:
         for answered in _ANSWERED:
             observation = await run.once(app, answered)

@@ -53,7 +53,7 @@ MAX_RUNNING: Final = 2
 """Maximum tests of a merchant that one process runs at a time."""
 MAX_RUNNING_IN_PROCESS: Final = 16
 _PLACES: Final = 2
-"""Of these, how many send at a time, of different merchants. A test's bursts occupy the event loop."""
+"""How many of these, of different merchants, send at a time. A test's bursts occupy the event loop."""
 KEPT: Final = 100
 """How many tests are kept per merchant."""
 _SAVE_SECONDS: Final = 0.2
@@ -83,7 +83,6 @@ class ReceiverTestService:
         allowed_networks: Sequence[Network],
         on_progress: Callable[[str, Sequence[Note]], None],
         formats: Mapping[str, WireFormat],
-        limits: Limits = Limits(),  # noqa: B008 -- immutable
     ) -> None:
         """`allowed_networks` are the private networks in which receivers and probes may be.
 
@@ -94,7 +93,7 @@ class ReceiverTestService:
         self._allowed = tuple(allowed_networks)
         self._on_progress = on_progress
         self._formats = formats
-        self._limits = limits
+        self._limits = Limits()
         self._sender: WebhookSender | None = None
         self._running: Counter[str] = Counter()
         self._turns = Turns(_PLACES)
@@ -102,7 +101,7 @@ class ReceiverTestService:
 
     def start(self) -> None:
         """Make tests possible. Call it inside the event loop."""
-        # A sender of its own: it waits longer for answers than a delivery does, to tell a late answer from none.
+        # A separate sender, which waits longer for answers than a delivery does, so that a late answer differs from none.
         self._sender = WebhookSender(self._allowed, timeout=self._limits.give_up)
 
     async def close(self) -> None:

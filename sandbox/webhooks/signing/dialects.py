@@ -143,27 +143,27 @@ class SigningExample(msgspec.Struct, frozen=True):
     steps: list[str]
 
 
-def custom_signing_errors(fields: Mapping[str, Any], path: str = "custom_signing") -> list[FieldProblem]:
+def custom_signing_errors(fields: Mapping[str, Any]) -> list[FieldProblem]:
     """Return the validation errors in the fields of a CustomSigning that its schema cannot express. Skips absent fields."""
     errors: list[FieldProblem] = []
     names = {name: str(fields[name]) for name in ("header", "timestamp_header") if fields.get(name) is not None}
     errors += [
-        (f"{path}.{field}", f"must not be {name}, which the sandbox or HTTP itself sets; choose another header")
+        (f"custom_signing.{field}", f"must not be {name}, which the sandbox or HTTP itself sets; choose another header")
         for field, name in names.items()
         if name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIXES)
     ]
     if len(names) > len({name.lower() for name in names.values()}):
-        errors.append((f"{path}.timestamp_header", "must not be the header of the signature"))
+        errors.append(("custom_signing.timestamp_header", "must not be the header of the signature"))
     template = fields.get("template")
     if template is not None:
         rest = _PLACEHOLDER.sub("", template)
         if "{" in rest or "}" in rest:
-            errors.append((f"{path}.template", "must have no braces other than {timestamp}, {id} and {body}"))
+            errors.append(("custom_signing.template", "must have no braces other than {timestamp}, {id} and {body}"))
         elif template.count("{body}") != 1:
-            errors.append((f"{path}.template", "must contain {body} exactly once"))
+            errors.append(("custom_signing.template", "must contain {body} exactly once"))
     rest = fields.get("prefix", "").replace("{timestamp}", "")
     if "{" in rest or "}" in rest:
-        errors.append((f"{path}.prefix", "must have no braces other than {timestamp}"))
+        errors.append(("custom_signing.prefix", "must have no braces other than {timestamp}"))
     return errors
 
 

@@ -55,15 +55,13 @@ def headers(message_id: str, timestamp: int, body: bytes, secrets: Sequence[byte
     return _headers(message_id, timestamp, body, secrets, _hmac_text)
 
 
-def verify(
-    secrets: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int, tolerance: int = TOLERANCE
-) -> str | None:
+def verify(secrets: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int) -> str | None:
     """Check a received webhook against each of the secrets. Return None if it is valid, or else the reason as a sentence.
 
     Header names are case-insensitive. `now` is Unix time in whole seconds. Never raises, whatever the untrusted headers hold.
     Signatures of unknown versions are skipped, because newer senders may add some.
     """
-    parts = _received(headers, body, now, tolerance)
+    parts = _received(headers, body, now)
     if isinstance(parts, str):
         return parts
     content, signatures = parts
@@ -115,15 +113,13 @@ def headers_v1a(message_id: str, timestamp: int, body: bytes, private_keys: Sequ
     return _headers(message_id, timestamp, body, private_keys, _ed25519_text)
 
 
-def verify_v1a(
-    public_keys: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int, tolerance: int = TOLERANCE
-) -> str | None:
+def verify_v1a(public_keys: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int) -> str | None:
     """Like `verify`, with public keys.
 
     Raises ValueError only if a public key is not 32 bytes: keys come from the caller, not from the request.
     """
     keys = [_loaded_public(key) for key in public_keys]
-    parts = _received(headers, body, now, tolerance)
+    parts = _received(headers, body, now)
     if isinstance(parts, str):
         return parts
     content, signatures = parts
@@ -167,7 +163,7 @@ def _ed25519_text(private_key: bytes, content: bytes) -> str:
     return "v1a," + _text(_loaded_private(private_key).sign(content))
 
 
-def _received(headers: Mapping[str, str], body: bytes, now: int, tolerance: int) -> tuple[bytes, list[str]] | str:
+def _received(headers: Mapping[str, str], body: bytes, now: int) -> tuple[bytes, list[str]] | str:
     """Return the signed content and its signatures, or the reason why the headers are not valid."""
     found = {name: headers.get(name) for name in (ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER)}
     if None in found.values():
@@ -186,10 +182,10 @@ def _received(headers: Mapping[str, str], body: bytes, now: int, tolerance: int)
     if len(stamp) > _TIMESTAMP_DIGITS or not stamp.isascii() or not stamp.isdigit():
         return "The webhook-timestamp header is not a Unix time in whole seconds."
     age = now - int(stamp)
-    if age > tolerance:
-        return f"The webhook-timestamp header is more than {tolerance} seconds in the past."
-    if age < -tolerance:
-        return f"The webhook-timestamp header is more than {tolerance} seconds in the future."
+    if age > TOLERANCE:
+        return f"The webhook-timestamp header is more than {TOLERANCE} seconds in the past."
+    if age < -TOLERANCE:
+        return f"The webhook-timestamp header is more than {TOLERANCE} seconds in the future."
     # The signature covers the timestamp as the sender wrote it, including leading zeros.
     return _content(message_id, stamp, body), signature.split(" ")
 

@@ -63,7 +63,7 @@ class Cluster:
         self._lowest_hashes = [shard.lowest_hash for shard in shards]
 
     def shard_of(self, merchant_id: str) -> Shard:
-        """Return the shard that has the merchant's rows, or would have them. Raises ValueError if the id is no UUID."""
+        """Return the shard that has the merchant's rows, or would have them. Raises ValueError if the id is not a UUID."""
         return self.shards[bisect_right(self._lowest_hashes, shard_hash(merchant_id)) - 1]
 
 

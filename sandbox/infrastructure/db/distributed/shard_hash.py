@@ -11,11 +11,11 @@ def shard_hash(merchant_id: str) -> int:
     """Return PostgreSQL's `uuid_hash` of an id: a signed 32-bit number, stable since PostgreSQL 8.4.
 
     It is Bob Jenkins's lookup3 for a key of 16 bytes (`hash_bytes` in PostgreSQL's src/common/hashfn.c), on a little-endian
-    server. Raises ValueError if the id is no UUID.
+    server. Raises ValueError if the id is not a UUID.
     """
     key = bytes.fromhex(merchant_id.replace("-", ""))
     if len(key) != 16:
-        raise ValueError(f"{merchant_id!r} is no UUID")
+        raise ValueError(f"{merchant_id!r} is not a UUID")
     words = [int.from_bytes(key[at : at + 4], "little") for at in range(0, 16, 4)]
     initial = (0x9E3779B9 + len(key) + 3923095) & _MASK
     a, b, c = ((initial + word) & _MASK for word in words[:3])

@@ -10,6 +10,7 @@ from sandbox.domain.clock import parse, render
 from sandbox.http.responses import Response
 from sandbox.server.console.clock_trace import due_trace, moments, ran_trace
 from sandbox.server.console.data_table import Column, Row, Table
+from sandbox.server.console.flow_chart import FlowChart, flow_chart
 from sandbox.server.console.forms import FormState
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.view import View
@@ -49,6 +50,8 @@ class Ran:
     """A run that a form of this page started: an advance, a freeze at a time, or a drain."""
 
     title: str
+    since: str | None
+    """When the clock moved from, if it moved."""
     now: str
     steps: int
     stopped_because: str | None
@@ -85,8 +88,21 @@ async def clock(view: View) -> Response:
         offset=_offset(state["offset_seconds"]),
         times=_times(state["now"]),
         ran=ran,
+        moved=await _moved(view, ran),
         ran_drawing=ran_trace([*ran.first.rows, *ran.rest.rows], ran.now) if ran is not None and ran.first.rows else None,
     )
+
+
+async def _moved(view: View, ran: Ran | None) -> FlowChart | None:
+    """Return the drawing of the money that an advance moved; None if it moved none."""
+    if ran is None or ran.since is None or not ran.steps:
+        return None
+    period = {"created_from": ran.since, "created_to": ran.now}
+    query = {name: render(parse(at) + timedelta(milliseconds=1)) for name, at in period.items()}
+    found, balance = await asyncio.gather(
+        view.call("get_balance_flows", query=query, shown=False), view.call("get_balance", shown=False)
+    )
+    return flow_chart(found["days"], balance) if found["days"] else None
 
 
 def _upto(text: str, count: int) -> int:
@@ -121,6 +137,7 @@ def _ran(form: FormState | None) -> Ran | None:
     steps = [_step(step) for step in found["ran"]]
     return Ran(
         title=title,
+        since=found.get("from"),
         now=found["now"],
         steps=found["steps"],
         stopped_because=found["stopped_because"],

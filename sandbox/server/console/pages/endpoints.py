@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final, get_args
 
 from sandbox.domain.enumerations import (
@@ -20,6 +21,7 @@ from sandbox.domain.enumerations import (
 from sandbox.domain.event_filters import KNOWN_FIELDS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Table
+from sandbox.server.console.endpoint_charts import charts, slots
 from sandbox.server.console.endpoint_trace import endpoint_trace, health
 from sandbox.server.console.pages import deliveries
 from sandbox.server.console.routing import Pages
@@ -76,6 +78,13 @@ COLUMNS: Final = (
     Column("description", "Description"),
     Column("id", "Id", "id", link="/webhooks/{id}"),
 )
+_OVER_TIME: Final = (
+    Column("at", "From", "time"),
+    Column("succeeded", "Succeeded", "number"),
+    Column("failed", "Failed", "number", link="/webhooks/deliveries/{delivery_id}"),
+    Column("milliseconds", "Half answered within (ms)", "number"),
+    Column("late", "Latest, seconds after the event", "number"),
+)
 _PREVIEW: Final = (
     Column("matches", "Sent", "status", value=lambda row: "sent" if row["matches"] else "not sent"),
     Column("type", "Event", link="/webhooks/events/{event_id}"),
@@ -104,23 +113,24 @@ async def new(view: View) -> Response:
 async def endpoint(view: View) -> Response:
     """Show an endpoint: its state, its deliveries, and what can be done with it."""
     path = {"endpoint_id": view.path_parameters["endpoint_id"]}
-    found, table = await asyncio.gather(
+    found, table, attempted, clock = await asyncio.gather(
         view.call("get_webhook_endpoint", path=path),
         view.table(
             "deliveries", "Its deliveries, newest first", deliveries.COLUMNS_OF_ENDPOINT, "list_webhook_deliveries",
             query={**path, **view.given("status")}, limit=_SHORT,
             empty="Nothing was sent to it yet. Send a test event, or create a payout.",
         ),
+        view.call("list_delivery_attempts", query={**path, "limit": "100"}),
+        view.clock(),
     )  # fmt: skip
-    shown = await asyncio.gather(
-        *(view.call("get_webhook_delivery", path={"delivery_id": row["id"]}, shown=False) for row in table.rows[:_SHORT])
-    )
-    clock = await view.clock()
+    shown, over_time = attempted["data"], slots(attempted["data"])
     return await view.render(
         "endpoint.html",
-        drawing=endpoint_trace(shown, clock["now"]) if shown else None,
+        drawing=endpoint_trace(shown[:_SHORT], clock["now"]) if shown else None,
         health=health(shown),
-        tables=[table],
+        covered=len(shown),
+        charts=charts(over_time) if over_time else [],
+        tables=[table, Table("over-time", "Attempts over time", _OVER_TIME, [asdict(slot) for slot in over_time])],
         endpoint=found,
         choices=CHOICES,
         header_lines=deliveries.header_lines,

@@ -48,7 +48,7 @@ CALLS: Final = (
 
 @pages.page("/search")
 async def search(view: View) -> Response:
-    """Open what has this id, or list the payouts, users and calls that a text finds."""
+    """Open the page of the object with this id, or list the payouts, users and calls that contain the text."""
     text = view.query.get("q", "").strip()[:100]
     if is_uuid(text.lower()) and (found := await _page_of(view, text.lower())):
         return Response(303, headers=add([("location", in_header(f"{view.home}{found}"))]))
@@ -57,7 +57,7 @@ async def search(view: View) -> Response:
 
 
 async def _page_of(view: View, id_: str) -> str | None:
-    """Return the page of what has this id, or None."""
+    """Return the page of the object with this id, or None."""
     replies = await asyncio.gather(
         *(view.call_if_found(operation, path={name: id_}, shown=False) for operation, name, _ in _BY_ID)
     )
@@ -80,7 +80,7 @@ async def _tables(view: View, text: str) -> list[Table]:
 
 
 def amount_of(text: str) -> str:
-    """Return an amount as the API writes it, such as 1500.00 for `1,500`; an empty string if the text is none."""
+    """Return an amount as the API writes it, such as 1500.00 for `1,500`; an empty string if the text is not an amount."""
     whole, _, rest = text.replace(",", "").partition(".")
     is_amount = whole.isdecimal() and whole.isascii() and len(whole) < 16 and len(rest) <= 2 and (rest or "0").isdecimal()
     return f"{int(whole)}.{rest:0<2}" if is_amount else ""

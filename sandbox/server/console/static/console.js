@@ -376,8 +376,10 @@ document.addEventListener("keydown", (event) => {
 // A form can show its page again. The address is then the page's too, so that reloading and live updates fetch the page.
 if (location.pathname.startsWith(`${own.home}/actions/`)) history.replaceState(null, "", document.body.dataset.page);
 
-// On a phone, the sections are one line that scrolls. Not scrollIntoView: the first Tab would then start from there.
-const current = document.querySelector(".side [aria-current]");
-if (current) current.closest(".side").scrollLeft = current.offsetLeft - (document.documentElement.clientWidth - current.offsetWidth) / 2;
+// On a phone, the sections and the tabs are each one line that scrolls. Not scrollIntoView: the first Tab would then start from there.
+for (const current of document.querySelectorAll(":is(.side, .tabs) [aria-current]")) {
+  const line = current.closest(".side, .tabs");
+  line.scrollLeft = current.offsetLeft - line.offsetLeft - (line.clientWidth - current.offsetWidth) / 2;
+}
 startClock();
 listen();

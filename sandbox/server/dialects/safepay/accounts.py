@@ -1,5 +1,6 @@
 """The aggregator and its ledger account, and account validation."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -17,6 +18,7 @@ from sandbox.server.dialects.safepay.declared import operation
 from sandbox.server.dialects.safepay.ids import derived
 from sandbox.server.dialects.safepay.mapping import MAPPING
 from sandbox.server.dialects.safepay.objects import (
+    OWN_NAME,
     BankAccount,
     Envelope,
     aggregator_of,
@@ -27,11 +29,21 @@ from sandbox.server.dialects.safepay.objects import (
     seconds,
 )
 
+_NUMBER: Final = re.compile(r"[0-9]{1,16}")
 _OPENED: Final = "2026-01-01T00:00:00.000Z"
 _ALIAS_BANK: Final = "HABB"
 _AliasType = Literal["MOBILE", "RAAST_ID", "TILL_CODE", "EMAIL", "CNIC"]
 _ALIAS_TYPES: Final = get_args(_AliasType)
 _IBAN: Final = parameter("iban", "A Pakistani IBAN.", type="string", minLength=1, maxLength=34)
+
+
+class OwnBankAccount(BankAccount, kw_only=True):
+    """The aggregator's own bank account. Its IBAN is shown."""
+
+    depositor_id: str
+    owner: str = "raast"
+    kind: int = 5
+    version: str = "v1"
 
 
 class Aggregator(msgspec.Struct, kw_only=True):
@@ -45,8 +57,10 @@ class Aggregator(msgspec.Struct, kw_only=True):
     is_active: bool = True
     is_super: bool = False
     vault_enabled: bool = False
-    bank_account: BankAccount
+    bank_account: OwnBankAccount
     keys: list[str] = []
+    created_at: str
+    updated_at: str
 
 
 class Title(msgspec.Struct, kw_only=True):
@@ -117,14 +131,17 @@ class AccountApi:
     @operation("GET", "", "Get the aggregator", Aggregator)
     async def get_aggregator(self, request: Request, aggregator_id: str) -> Envelope[Aggregator]:
         own = _own_account(request.merchant_id)
+        fields = msgspec.structs.asdict(own) | {"iban": own_iban(request.merchant_id)}
         return Envelope(
             Aggregator(
                 id="1",
                 token=aggregator_id,
                 partner_id=derived("partner", request.merchant_id),
                 bank_account_id=own.token,
-                name="PSP Sandbox merchant",
-                bank_account=own,
+                name=OWN_NAME,
+                bank_account=OwnBankAccount(**fields, depositor_id=derived("dep", request.merchant_id)),
+                created_at=seconds(_OPENED),
+                updated_at=seconds(_OPENED),
             )
         )
 
@@ -136,7 +153,7 @@ class AccountApi:
             LedgerAccount(
                 id="1",
                 token=derived("acct", merchant_id),
-                account_name="PSP Sandbox merchant",
+                account_name=OWN_NAME,
                 balance=paisa(balance.available_balance),
                 running_balance=paisa(-balance.locked_balance),
                 vault_token=own.vault_token,
@@ -161,6 +178,8 @@ class AccountApi:
     )  # fmt: skip
     async def fetch_title_of_account(self, request: Request, aggregator_id: str) -> Envelope[TitleAndIban]:
         number, bic = _required(request.query, "account_number"), MAPPING.banks[_required(request.query, "bank_name")]
+        if not _NUMBER.fullmatch(number):
+            raise invalid("account_number", "must have 1 to 16 digits")
         iban = iban_of(bic[:4], number)
         title = _title(holder_of(self._directory, iban, "bank_name"))
         return Envelope(TitleAndIban(**msgspec.structs.asdict(title), iban=iban))
@@ -198,7 +217,7 @@ class AccountApi:
 
 
 def holder_of(directory: Directory, iban: str, field: str) -> Verification:
-    """Return who holds an IBAN, as the bank says. Raises VALIDATION_ERROR for `field` if it is no IBAN of a known bank."""
+    """Return who holds an IBAN, as the bank says. Raises VALIDATION_ERROR for `field` if it is not the IBAN of a known bank."""
     if check_iban(iban, None) is not None:
         raise invalid(field, "must be a valid Pakistani IBAN of 24 characters")
     code = iban[4:8]
@@ -238,4 +257,4 @@ def _iban_of_alias(kind: str, value: str) -> str:
 
 
 def _own_account(merchant_id: str) -> BankAccount:
-    return bank_account(merchant_id, own_iban(merchant_id), "AGGREGATOR", _OPENED, "1")
+    return bank_account(merchant_id, own_iban(merchant_id), OWN_NAME, _OPENED, "1")

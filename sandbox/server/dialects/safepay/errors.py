@@ -27,7 +27,7 @@ class EnvelopedError(msgspec.Struct):
 
 
 def refuse(refusal: Refusal) -> tuple[int, bytes]:
-    """Return the status and body of a refusal. Of the native text, only what is said of fields of the request is kept."""
+    """Return the status and body of a refusal. Of the native text, it keeps only the errors of the request's fields."""
     problem = MAPPING.problems.get(refusal.code, WireProblem(400))
     # A fault can answer with any status, and keeps it.
     status = problem.status if refusal.status == _native_status(refusal) else refusal.status

@@ -8,9 +8,18 @@ from sandbox.payouts.directory.loader import load_directory
 from sandbox.server.dialects.dialect import PayoutEvent
 from sandbox.server.dialects.safepay.ids import derived, prefixed
 from sandbox.server.dialects.safepay.mapping import MAPPING
-from sandbox.server.dialects.safepay.objects import Payment, aggregator_of, paisa, payment
+from sandbox.server.dialects.safepay.objects import BankAccount, Payment, aggregator_of, paisa, payment
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class EventBankAccount(BankAccount, kw_only=True):
+    """A bank account of an event, which has more members."""
+
+    depositor_id: None = None
+    owner: None = None
+    kind: None = None
+    version: None = None
 
 
 class EventPayment(Payment, kw_only=True):
@@ -58,6 +67,8 @@ def encode_event(event: PayoutEvent) -> bytes:
     if event.wire.get("event_amount") != "rupees":
         shown.amount = paisa(event.payout.amount)
     shown.expires_at = None
+    for party in shown.payment_parties:
+        party.bank_account = EventBankAccount(**msgspec.structs.asdict(party.bank_account))
     name = event_type(event.payout.status) or "payment.created"
     return _encode(
         WireEvent(

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem, invalid
@@ -15,8 +16,8 @@ from sandbox.http.paging import PageWindow
 from sandbox.http.request import Request
 from sandbox.server.dialects.dialect import Services
 from sandbox.server.dialects.safepay.declared import PAGE, operation, part_of
-from sandbox.server.dialects.safepay.ids import native, number, prefixed
-from sandbox.server.dialects.safepay.objects import Envelope, aggregator_of, seconds
+from sandbox.server.dialects.safepay.ids import native, prefixed
+from sandbox.server.dialects.safepay.objects import Envelope, Nothing, aggregator_of, seconds
 from sandbox.worlds.merchants.keys import MAX_KEYS, ApiKey, CreateKeyBody, NewApiKey
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -27,6 +28,13 @@ class KeyBody(msgspec.Struct, kw_only=True):
 
     is_active: bool
     name: Name
+
+
+class ChangeKeyBody(msgspec.Struct, kw_only=True):
+    """The body that changes a key. Omitted members keep their value."""
+
+    is_active: bool | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
 
 
 class Key(msgspec.Struct, kw_only=True):
@@ -69,18 +77,18 @@ class KeyApi:
         shown = [_key(request.merchant_id, key.id, key.name) for key in found[offset : offset + limit]]
         return Envelope(Keys(shown, len(found)))
 
-    @operation("PUT", "/keys/{key_id}", "Disable a key for good", Key, KeyBody, access="admin")
+    @operation("PUT", "/keys/{key_id}", "Disable a key for good", Nothing, ChangeKeyBody, access="admin")
     async def change_key(
-        self, request: Request, aggregator_id: str, key_id: str, body: KeyBody
-    ) -> CommandResult | Envelope[Key]:
+        self, request: Request, aggregator_id: str, key_id: str, body: ChangeKeyBody
+    ) -> CommandResult | Envelope[Nothing]:
         found = await self._find(request, key_id)
-        if body.name != found.name:
+        if body.name not in (UNSET, found.name):
             raise invalid("name", "cannot be changed")
-        if not body.is_active:
+        if body.is_active is False:
             return await self._revoke(request, found)
-        return Envelope(_key(request.merchant_id, found.id, found.name))
+        return Envelope(Nothing())
 
-    @operation("DELETE", "/keys/{key_id}", "Delete a key", Key, access="admin")
+    @operation("DELETE", "/keys/{key_id}", "Delete a key", Nothing, access="admin")
     async def delete_key(self, request: Request, aggregator_id: str, key_id: str) -> CommandResult:
         return await self._revoke(request, await self._find(request, key_id))
 
@@ -114,18 +122,18 @@ class KeyApi:
         result = await self._keys.delete_key(request.context, key.id)
         if result.status >= 400:
             return result
-        return CommandResult(200, _encode(Envelope(_key(request.merchant_id, key.id, key.name, is_active=False))))
+        return CommandResult(200, _encode(Envelope(Nothing())))
 
 
-def _key(merchant_id: str, key_id: str, name: str, *, is_active: bool = True, secret: str = "") -> Key:
+def _key(merchant_id: str, key_id: str, name: str, *, secret: str = "") -> Key:
     # The id is a UUIDv7, so it begins with the time of its creation.
     at = seconds(render(datetime.fromtimestamp(int(key_id.replace("-", "")[:12], 16) / 1000, UTC)))
     return Key(
         id=prefixed("ak", key_id),
         token=prefixed("ak", key_id),
-        key_id=number(key_id),
+        key_id=prefixed("key", key_id),
         aggregator_id=aggregator_of(merchant_id),
-        is_active=is_active,
+        is_active=True,
         name=name,
         secret=secret,
         created_at=at,

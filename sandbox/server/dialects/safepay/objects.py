@@ -26,6 +26,7 @@ _BICS: Final = {bic[:4]: bic for bic in MAPPING.banks.values()}
 _PAKISTAN: Final = timedelta(hours=5)
 _NEVER: Final = "1970-01-01T00:00:00Z"
 _ISO_TYPE: Final = "pain.013.001.09"
+OWN_NAME: Final = "The aggregator"
 _OWN_BANK: Final = "SBPP"
 """The bank of aggregators' own accounts."""
 
@@ -35,6 +36,10 @@ class Envelope(msgspec.Struct, Generic[D]):
 
     data: D
     api_version: str = VERSION
+
+
+class Nothing(msgspec.Struct):
+    """The data of a response that has none."""
 
 
 class TxnLog(msgspec.Struct, kw_only=True):
@@ -78,6 +83,8 @@ class PaymentParty(msgspec.Struct, kw_only=True):
     payment_id: str
     bank_account_id: str
     bank_account: BankAccount
+    created_at: str
+    updated_at: str
 
 
 class Payment(msgspec.Struct, kw_only=True):
@@ -137,8 +144,8 @@ def payment(directory: Directory, merchant_id: str, payout: Payout, history: Seq
         updated_at=seconds(payout.updated_at),
         txn_logs=_logs(token, payout, history),
         payment_parties=[
+            _party("ROLE_DEBITOR", merchant_id, payout, own_iban(merchant_id), OWN_NAME),
             _party("ROLE_CREDITOR", merchant_id, payout, creditor_iban(directory, payout), account_title(directory, payout)),
-            _party("ROLE_DEBITOR", merchant_id, payout, own_iban(merchant_id), "AGGREGATOR"),
         ],
     )
 
@@ -169,6 +176,8 @@ def _party(role: str, merchant_id: str, payout: Payout, iban: str, title: str) -
         payment_id=prefixed("pm", payout.id),
         bank_account_id=account.token,
         bank_account=account,
+        created_at=account.created_at,
+        updated_at=account.updated_at,
     )
 
 

@@ -75,6 +75,10 @@ class Charges(msgspec.Struct, kw_only=True):
     currency: str = "PKR"
     fee_amount: str = "0"
     net_amount: str
+    sales_tax_on_fee_amount: str = "0"
+    sales_tax_withholding_amount: str = "0"
+    income_tax_withholding_amount: str = "0"
+    digital_tax_amount: str = "0"
 
 
 @dataclass(frozen=True, slots=True)

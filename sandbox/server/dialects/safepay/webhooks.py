@@ -12,7 +12,7 @@ from sandbox.domain.events import includes
 from sandbox.domain.fields import Text500, Url, one_of
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.payout import Payout
-from sandbox.domain.payout_states import EVENT_OF, REINITIATED
+from sandbox.domain.payout_states import EVENT_OF, PROCESSING, REINITIATED
 from sandbox.domain.redaction import Address, Secret
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import parameter
@@ -25,7 +25,7 @@ from sandbox.server.dialects.safepay.declared import NAME, PAGE, operation, part
 from sandbox.server.dialects.safepay.events import encode_event, event_type
 from sandbox.server.dialects.safepay.ids import native, prefixed
 from sandbox.server.dialects.safepay.mapping import MAPPING
-from sandbox.server.dialects.safepay.objects import Envelope, aggregator_of, seconds
+from sandbox.server.dialects.safepay.objects import Envelope, Nothing, aggregator_of, seconds
 from sandbox.webhooks.deliveries import STATUSES, Delivery, DeliveryWithAttempts
 from sandbox.webhooks.delivery.retry_schedule import SERVER_ERRORS
 from sandbox.webhooks.endpoints.requests import ChangeEndpointBody, DialectChange, DialectEndpoint
@@ -43,17 +43,25 @@ _PATTERN: Final = r"^([a-z]+\.)?([a-z_]+|\*)\Z"
 _Types = Annotated[
     list[Annotated[str, msgspec.Meta(max_length=64, pattern=_PATTERN)]], msgspec.Meta(min_length=1, max_length=32)
 ]
+_IDS: Final = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 20}
+_STATUSES: Final = [*MAPPING.documented["deliveries"], "WD_FAILED"]
+"""Safepay documents the last one, but gives it to no delivery."""
 EventAmount = Literal["paisa", "rupees"]
 
 
 class CreateWebhookBody(msgspec.Struct, kw_only=True):
-    """The body of `POST /webhooks`. `sandbox_event_amount` is ours: the unit of the amount in events."""
+    """The body of `POST /webhooks`. Two members are ours.
+
+    `sandbox_event_amount` is the unit of the amount in events; `sandbox_received_event` says whether there is one on entering
+    `P_RECEIVED`.
+    """
 
     url: Url
     event_types: _Types
     description: Text500 = ""
     enabled: bool = True
     sandbox_event_amount: EventAmount = "paisa"
+    sandbox_received_event: bool = True
 
 
 class ChangeWebhookBody(msgspec.Struct, kw_only=True):
@@ -64,6 +72,7 @@ class ChangeWebhookBody(msgspec.Struct, kw_only=True):
     description: Text500 | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     sandbox_event_amount: EventAmount | UnsetType = UNSET
+    sandbox_received_event: bool | UnsetType = UNSET
 
 
 class Webhook(msgspec.Struct, kw_only=True):
@@ -118,7 +127,7 @@ class WireDelivery(msgspec.Struct, kw_only=True):
     payload_json: str = ""
     status: Annotated[str, one_of(MAPPING.documented["deliveries"])]
     attempts: int
-    last_error: str
+    last_error: str | None
     next_attempt_at: str | None
     created_at: str
     delivered_at: str | None
@@ -145,13 +154,14 @@ class WebhookApi:
         wanted = DialectEndpoint(
             url=body.url,
             description=body.description,
-            event_types=_native_types(body.event_types),
+            event_types=_native_types(body.event_types, body.sandbox_received_event),
             signing=NAME,
             retry_profile=SERVER_ERRORS,
             wire={
                 "dialect": NAME,
                 "event_types": body.event_types,
                 "event_amount": body.sandbox_event_amount,
+                "received_event": body.sandbox_received_event,
                 "secret_version": 1,
             },
         )
@@ -187,9 +197,12 @@ class WebhookApi:
         change = DialectChange(url=body.url, description=body.description, wire=wire)
         if body.event_types is not UNSET:
             _require_known(body.event_types)
-            wire["event_types"], change.event_types = body.event_types, _native_types(body.event_types)
+            wire["event_types"] = body.event_types
         if body.sandbox_event_amount is not UNSET:
             wire["event_amount"] = body.sandbox_event_amount
+        if body.sandbox_received_event is not UNSET:
+            wire["received_event"] = body.sandbox_received_event
+        change.event_types = _native_types(wire.get("event_types", []), wire.get("received_event", True))
         if body.enabled is not UNSET:
             change.status = "ENABLED" if body.enabled else "DISABLED"
         result = await self._endpoints.change_webhook_endpoint(request.context, found.id, change)
@@ -199,11 +212,11 @@ class WebhookApi:
             await self._endpoints.end_webhook_deliveries(request.context, found.id)
         return _ok(WebhookOnly(_webhook(request.merchant_id, msgspec.json.decode(result.body, type=Endpoint))))
 
-    @operation("DELETE", "/webhooks/{webhook_id}", "Delete an endpoint", WebhookOnly)
+    @operation("DELETE", "/webhooks/{webhook_id}", "Delete an endpoint", Nothing)
     async def delete_webhook(self, request: Request, aggregator_id: str, webhook_id: str) -> CommandResult:
         found = await self._find(request, webhook_id)
         result = await self._endpoints.delete_webhook_endpoint(request.context, found.id)
-        return result if result.status >= 400 else _ok(WebhookOnly(_webhook(request.merchant_id, found)))
+        return result if result.status >= 400 else _ok(Nothing())
 
     @operation("PUT", "/webhooks/{webhook_id}/rotate", "Replace an endpoint's secret", RotatedWebhook)
     async def rotate_webhook(self, request: Request, aggregator_id: str, webhook_id: str) -> CommandResult:
@@ -225,9 +238,9 @@ class WebhookApi:
         query=(
             *PAGE,
             parameter("type", "Only deliveries of this event type."),
-            parameter("event_id", "Only the delivery of this event."),
-            parameter("delivery_id", "Only this delivery."),
-            parameter("status", "Only deliveries in this status.", type="string", enum=MAPPING.documented["deliveries"]),
+            parameter("event_id", "Only the deliveries of these events.", **_IDS),
+            parameter("delivery_id", "Only these deliveries.", **_IDS),
+            parameter("status", "Only deliveries in this status.", type="string", enum=_STATUSES),
         ),
     )  # fmt: skip
     async def list_webhook_deliveries(self, request: Request, aggregator_id: str, webhook_id: str) -> Envelope[WireDeliveries]:
@@ -267,11 +280,11 @@ class WebhookApi:
         statuses = [name for name in STATUSES if query.get("status", MAPPING.deliveries[name]) == MAPPING.deliveries[name]]
         wanted = {"status": ",".join(statuses), "endpoint_id": endpoint_id}
         before, found = MAX_ID, list[Delivery]()
-        if query.get("event_id"):
-            event_id = native("txnlog", query["event_id"])
-            if event_id is None:
-                return []
-            wanted["event_id"] = event_id
+        if not statuses:
+            return []
+        events = _named(query, "event_id", "txnlog")
+        if events is not None and len(events) == 1:
+            wanted["event_id"] = next(iter(events))
         while len(found) < MAX_NUMBERED:
             page = await self._deliveries.list_webhook_deliveries(merchant_id, PageWindow(MAX_LIMIT, before, MIN_ID), wanted)
             found += [one for one in page.data if _passes(one, query)]
@@ -281,7 +294,7 @@ class WebhookApi:
         return found[:MAX_NUMBERED]
 
     async def _delivery(self, merchant_id: str, one: Delivery) -> WireDelivery:
-        error, has_ended = "", one.status == "SUCCEEDED"
+        error, has_ended = None, one.status == "SUCCEEDED"
         if not has_ended and one.attempt_count:
             detail = (
                 one
@@ -289,7 +302,7 @@ class WebhookApi:
                 else await self._deliveries.get_webhook_delivery(merchant_id, one.id)
             )
             last = detail.attempts[-1]
-            error = f"status {last.status}" if last.status is not None else last.error or ""
+            error = f"status {last.status}" if last.status is not None else last.error
         return WireDelivery(
             token=prefixed("whd", one.id),
             endpoint_token=prefixed("wh", one.endpoint_id),
@@ -328,8 +341,17 @@ def _is_ours(endpoint: Endpoint) -> bool:
 
 def _passes(one: Delivery, query: Mapping[str, str]) -> bool:
     wire_type = WIRE_TYPES.get(one.event_type, "")
-    is_named = not query.get("delivery_id") or native("whd", query["delivery_id"]) == one.id
-    return bool(wire_type) and query.get("type", wire_type) == wire_type and is_named
+    if not wire_type or query.get("type", wire_type) != wire_type:
+        return False
+    deliveries, events = _named(query, "delivery_id", "whd"), _named(query, "event_id", "txnlog")
+    return (deliveries is None or one.id in deliveries) and (events is None or one.event_id in events)
+
+
+def _named(query: Mapping[str, str], name: str, prefix: str) -> frozenset[str] | None:
+    """Return the native ids in a parameter that may be repeated; None if it is not given."""
+    if name not in query:
+        return None
+    return frozenset(id_ for text in query[name].split(",") if (id_ := native(prefix, text)) is not None)
 
 
 def _require_known(patterns: Sequence[str]) -> None:
@@ -339,8 +361,10 @@ def _require_known(patterns: Sequence[str]) -> None:
             raise invalid(f"event_types[{place}]", "must be an event type, or end in a wildcard such as payment.*")
 
 
-def _native_types(patterns: Sequence[str]) -> list[str]:
-    return [name for name, wire_type in WIRE_TYPES.items() if wire_type and includes(patterns, wire_type)]
+def _native_types(patterns: Sequence[str], sends_received: bool) -> list[str]:
+    """Return the native types that an endpoint gets; the guessed event of `P_RECEIVED` only if it is wanted."""
+    wanted = [name for name, wire_type in WIRE_TYPES.items() if wire_type and includes(patterns, wire_type)]
+    return [name for name in wanted if sends_received or name != EVENT_OF[PROCESSING]]
 
 
 def _webhook(merchant_id: str, endpoint: Endpoint) -> Webhook:
@@ -351,7 +375,7 @@ def _webhook(merchant_id: str, endpoint: Endpoint) -> Webhook:
         url=endpoint.url,
         description=endpoint.description,
         enabled=endpoint.status == "ENABLED",
-        event_filter_json=_encode({"event_types": wire.get("event_types", [])}).decode(),
+        event_filter_json=_encode(wire.get("event_types", [])).decode(),
         secret_version=wire.get("secret_version", 1),
         created_at=seconds(endpoint.created_at),
         updated_at=seconds(endpoint.updated_at),
