@@ -21,6 +21,7 @@ from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.live_feed import LiveFeed
 from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.infrastructure.outages import Outage
+from sandbox.infrastructure.redis_client import connect
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.redis_messages import RedisConnection, RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -107,13 +108,14 @@ async def run_worker(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await open_pool(settings.database_url, settings.pool_size)
     webhook_sender = WebhookSender(settings.webhook_allow)
+    redis = connect(settings.redis_url)
     sender = RedisSender(settings.redis_url)
     live_feed = LiveFeed(sender)
     sender.start()
     notifier = Notifier()
     runner = UnitOfWorkRunner(load_catalogue(), notifier, merchants_at_once=settings.merchants_per_transaction)
     box = SecretBox(settings.secret_key)
-    journal = Journal(settings.redis_url, live_feed.notes)
+    journal = Journal(redis, live_feed.notes)
     journal.start()
     translator = EventTranslator(load_dialects(BUILT_IN, settings.dialects))
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
@@ -148,7 +150,7 @@ async def run_worker(settings: Settings) -> None:
         asyncio.create_task(sweep_forever(wake_all, bulk_credit_tasks.wake)),
         asyncio.create_task(aggregate.run()),
     ]
-    health = HealthServer(Readiness(settings.redis_url, with_worker=False), settings.public_url)
+    health = HealthServer(Readiness(redis, with_worker=False), settings.public_url)
     try:
         if settings.metrics_port:
             try:
@@ -175,6 +177,7 @@ async def run_worker(settings: Settings) -> None:
         await sender.close()
         await journal.close()
         await health.close()
+        await redis.aclose()
         await close_pool()
         tracing.stop()
         end_log_buffering()
