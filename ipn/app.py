@@ -18,6 +18,7 @@ from sandbox.http.request import Caller, Request
 from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.live_feed import LiveFeed
+from sandbox.infrastructure.redis_client import connect
 from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
@@ -70,18 +71,19 @@ class CallbackApi:
 
 def create_app(settings: Settings) -> ASGIApp:
     """Return the IPN application. It connects to no store before its lifespan starts."""
+    redis = connect(settings.redis_url)
     sender = RedisSender(settings.redis_url)
     waker = Waker(sender)
     summaries = SummaryCache(settings.redis_url)
     feed = LiveFeed(sender)
-    journal = Journal(settings.redis_url, feed.notes)
+    journal = Journal(redis, feed.notes)
     notifier = Notifier()
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, feed.committed]
     work = UnitOfWorkRunner(
         load_catalogue(), notifier, settings.batch_limit, settings.queue_limit, settings.merchants_per_transaction
     )
-    readiness = Readiness(settings.redis_url, with_worker=False)  # callbacks need no worker
+    readiness = Readiness(redis, with_worker=False)  # callbacks need no worker
     service = CallbackService(work, SecretBox(settings.secret_key))
 
     @asynccontextmanager
@@ -90,6 +92,7 @@ def create_app(settings: Settings) -> ASGIApp:
             await open_pool(settings.database_url, settings.pool_size)
             # Closed from last to first: accepted commands are finished before the connections to the stores close.
             stack.push_async_callback(close_pool)
+            stack.push_async_callback(redis.aclose)
             for part in (readiness, sender, journal, summaries):
                 stack.push_async_callback(part.close)
             stack.push_async_callback(lambda: asyncio.wait_for(work.close(), 20))

@@ -16,6 +16,7 @@ from sandbox.infrastructure.db.all_shards import on_every_shard
 from sandbox.infrastructure.db.distributed import cluster_pools
 from sandbox.infrastructure.db.distributed.cluster import Cluster, Node, read_cluster
 from sandbox.infrastructure.db.engine import DatabaseUnavailableError, close_pool, connection, open_pool
+from sandbox.infrastructure.redis_client import connect
 from sandbox.server.readiness import Readiness
 from tests.harness.citus import COORDINATOR, NODES, WORKERS, CitusCluster
 from tests.harness.load import Load
@@ -134,7 +135,8 @@ async def test_a_node_whose_name_does_not_resolve_is_down(
     stacks: list[Stack], world: World, neighbour: World, renamed: str, monkeypatch: pytest.MonkeyPatch, nodes_can_be_read: bool
 ) -> None:
     """Readiness names it, also if the process cannot read the list of nodes. Lists have the merchants of the others."""
-    readiness = Readiness(stacks[0].redis_url)
+    redis = connect(stacks[0].redis_url)
+    readiness = Readiness(redis)
     try:
         for _ in range(3):
             ready = await readiness.require()
@@ -146,6 +148,7 @@ async def test_a_node_whose_name_does_not_resolve_is_down(
                 monkeypatch.setattr(cluster_pools.ClusterPools, "read_again", lambda _: asyncio.Event().wait())
     finally:
         await readiness.close()
+        await redis.aclose()
     found = await on_every_shard(lambda conn: conn.fetch("SELECT merchant_id::text FROM merchants"))
     assert found.unavailable == [renamed]
     ids = {row[0] for row in found.rows}

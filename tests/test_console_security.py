@@ -52,6 +52,22 @@ def test_a_wrong_key_opens_nothing(stack: Stack) -> None:
             assert client.get("/console").url.path == "/console/sign-in"
 
 
+def test_only_pages_that_no_other_site_caused_are_compressed(world: World, console: ConsoleClient) -> None:
+    """The size of a compressed page can tell a secret in it to whoever chooses the page's query."""
+    console.sign_in(world.api_key)
+    page = console.path("/console/catalogue")
+    plain = console.get(page)
+    assert len(plain.content) > 20_000
+    for site in (None, "cross-site", "same-site", "same-origin", "none"):
+        response = console.get(page, headers={} if site is None else {"Sec-Fetch-Site": site})
+        is_compressed = response.headers.get("content-encoding") == "gzip"
+        assert is_compressed == (site in ("same-origin", "none")), site
+        assert (response.num_bytes_downloaded < len(plain.content) / 3) == is_compressed
+        assert len(response.content) == len(plain.content)
+    unable = console.get(page, headers={"Sec-Fetch-Site": "none", "Accept-Encoding": "identity"})
+    assert "content-encoding" not in unable.headers
+
+
 def test_the_cookie_is_locked_down_and_does_not_contain_the_key(world: World) -> None:
     with ConsoleClient(world.stack.api_url) as client:
         client.get("/console/sign-in")

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.engine import IMAGE, Project, docker, project
+from tests.harness.engine import IMAGE, ROOT, Project, docker, project
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 http.server.HTTPServer(("", 9000), Receiver).serve_forever()
 """
+PLUGIN_TESTS = ("tests/test_plugin.py", "tests/test_plugin_apps.py", "tests/test_plugin_failures.py")
 CITUS = ("docker-compose.yml", "compose.citus.yml")
 
 
@@ -174,3 +178,14 @@ def test_one_container_has_the_whole_sandbox(container: "PspSandboxContainer") -
     logs = b"".join(container.get_logs())
     assert container.api_key.encode() not in logs
     assert container.admin_key.encode() not in logs
+
+
+def test_the_plugins_own_tests_pass_with_the_sandbox_in_a_container(container: "PspSandboxContainer") -> None:
+    """Its receiver listens where containers reach this machine: at the bridge's address."""
+    gateway = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
+    options = ["--psp-url", container.url, "--psp-admin-key", container.admin_key, "--psp-webhook-host", gateway]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", *PLUGIN_TESTS], cwd=ROOT,
+        env=os.environ | {"PSP_TEST_PLUGIN": shlex.join(options)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -17,11 +17,13 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from sandbox.domain.ids import MAX_ID
-from sandbox.http.journal.journal import Journal, JournalEntry
+from sandbox.http.journal.journal import JournalEntry
 from sandbox.http.rate_limit import RateLimiter
+from sandbox.infrastructure.redis_client import connect
 from sandbox.infrastructure.wake import WORKER_SEEN
 from sandbox.server.readiness import Readiness
 from sandbox.server.runtime.redis_server import redis_binary
+from tests.harness.own_journal import OwnJournal
 from tests.harness.own_sandbox import own_sandbox
 from tests.harness.supervised import child_of, end, environment
 from tests.harness.waiting import until
@@ -118,7 +120,7 @@ def call(number: int) -> JournalEntry:
 
 
 async def test_journals_leave_memory_to_rate_limits_and_the_oldest_go_first(small_redis: str) -> None:
-    journal, limiter = Journal(small_redis), RateLimiter(small_redis)
+    journal, limiter = OwnJournal(small_redis), RateLimiter(small_redis)
     merchants = [str(uuid.UUID(int=number)) for number in range(40)]  # their journals have twice the memory
     try:
         for merchant in merchants:
@@ -135,7 +137,8 @@ async def test_journals_leave_memory_to_rate_limits_and_the_oldest_go_first(smal
 
 
 async def test_a_full_redis_is_named_with_its_cure(small_redis: str, pool: None) -> None:
-    redis, checks = Redis.from_url(small_redis), Readiness(small_redis)
+    redis, own = Redis.from_url(small_redis), connect(small_redis)
+    checks = Readiness(own)
     try:
         redis.set(WORKER_SEEN, b"1")
         await until_ready(checks)
@@ -148,6 +151,7 @@ async def test_a_full_redis_is_named_with_its_cure(small_redis: str, pool: None)
     finally:
         redis.close()
         await checks.close()
+        await own.aclose()
 
 
 def _stores(redis: "Redis[bytes]", value: bytes) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from sandbox.http.operation import operations_of
 from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.db.engine import close_pool, open_pool
+from sandbox.infrastructure.redis_client import connect
 from sandbox.server.health import HealthApi
 from sandbox.server.readiness import CHECK_TIMEOUT, Readiness
 from sandbox.server.request_log import RequestLog
@@ -29,7 +30,8 @@ async def health_client(
     database_url: str, redis_url: str, check_timeout: float = CHECK_TIMEOUT
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of an application that has only the health routes and uses these stores."""
-    readiness = Readiness(redis_url, timeout=check_timeout)
+    redis = connect(redis_url)
+    readiness = Readiness(redis, timeout=check_timeout)
     app = create_litestar(operations_of(HealthApi(readiness)), (), "http://sandbox.test", 0)
     await open_pool(database_url, 2)
     try:
@@ -37,6 +39,7 @@ async def health_client(
             yield client
     finally:
         await readiness.close()
+        await redis.aclose()
         await close_pool()
 
 
@@ -165,13 +168,15 @@ async def worker_health(database_url: str, redis_url: str) -> AsyncIterator[str]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    server = HealthServer(Readiness(redis_url, with_worker=False, timeout=0.2), "http://sandbox.test")
+    redis = connect(redis_url)
+    server = HealthServer(Readiness(redis, with_worker=False, timeout=0.2), "http://sandbox.test")
     await open_pool(database_url, 2)
     await server.start("127.0.0.1", port)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
         await server.close()
+        await redis.aclose()
         await close_pool()
 
 

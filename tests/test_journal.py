@@ -11,7 +11,9 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID
 from sandbox.domain.redaction import ANY, CUT, TEXT_LIMIT
 from sandbox.http.journal.journal import BODY_LIMIT, ENTRIES_KEPT, HEADERS_LIMIT, Entry, Journal, JournalEntry, RedactionRules
-from sandbox.infrastructure.live_feed import Note, connect
+from sandbox.infrastructure.live_feed import Note
+from sandbox.infrastructure.redis_client import connect
+from tests.harness.own_journal import OwnJournal
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -122,7 +124,7 @@ def entry(number: int, **fields: Any) -> Entry:
 @pytest.fixture
 async def own_journal(world: World) -> AsyncIterator[Journal]:
     """Yield a journal that this process writes."""
-    journal = Journal(world.stack.redis_url)
+    journal = OwnJournal(world.stack.redis_url)
     journal.start()
     yield journal
     await journal.close()
@@ -142,7 +144,7 @@ async def wait_until_written(journal: Journal, merchant_id: str, request_id: str
 
 
 async def test_the_journal_is_bounded_in_redis_and_memory_and_drops_the_oldest_entries(world: World) -> None:
-    journal = Journal(world.stack.redis_url)
+    journal = OwnJournal(world.stack.redis_url)
     try:
         # Record more entries than the queue holds before any of them is written. The newest are kept.
         for number in range(3 * ENTRIES_KEPT):
@@ -171,7 +173,7 @@ async def test_bodies_are_cut_and_a_secret_at_the_cut_is_hidden(world: World, ow
 
 async def test_long_paths_queries_and_headers_are_cut_and_marked(world: World) -> None:
     notes: list[Note] = []
-    journal = Journal(world.stack.redis_url, lambda _, new_notes: notes.extend(new_notes))
+    journal = OwnJournal(world.stack.redis_url, lambda _, new_notes: notes.extend(new_notes))
     journal.start()
     try:
         # The text has a secret at the cut, followed by two-byte characters.
@@ -200,7 +202,7 @@ async def test_long_paths_queries_and_headers_are_cut_and_marked(world: World) -
     ],
 )
 async def test_the_size_of_an_entry_is_limited_whatever_the_headers(world: World, headers: list[tuple[bytes, bytes]]) -> None:
-    journal = Journal(world.stack.redis_url)
+    journal = OwnJournal(world.stack.redis_url)
     journal.start()
     redis = connect(world.stack.redis_url)
     try:
@@ -249,7 +251,7 @@ def test_a_request_with_large_headers_is_served_and_recorded_briefly(world: Worl
 
 
 async def test_without_redis_reading_the_journal_gets_503_and_recording_has_no_effect() -> None:
-    journal = Journal("redis://127.0.0.1:1")
+    journal = OwnJournal("redis://127.0.0.1:1")
     journal.start()
     try:
         journal.record("m", entry(1), RULES)

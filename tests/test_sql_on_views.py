@@ -13,7 +13,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.http.journal.journal import Journal
 from sandbox.infrastructure.db.copy_target import copy_target
 from sandbox.infrastructure.db.engine import APPLICATION_ROLE, close_pool, connection, open_pool
 from sandbox.infrastructure.db.functions import function_sources
@@ -27,6 +26,7 @@ from sandbox.worlds.bundles.service import BundleService
 from sandbox.worlds.merchants.service import MerchantService
 from sandbox.worlds.merchants.tables import TABLES
 from sandbox.worlds.snapshots.service import TakeSnapshotBody, WorldService
+from tests.harness.own_journal import OwnJournal
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work
@@ -89,7 +89,7 @@ async def test_a_snapshot_is_taken_and_restored_and_a_world_is_reset(world: Worl
 
 async def test_a_world_is_exported_and_imported(stack: Stack, world: World, receiver: Receiver, views: str) -> None:
     fill(world, receiver)
-    journal = Journal(stack.redis_url)
+    journal = OwnJournal(stack.redis_url)
     service = BundleService(units_of_work(), SecretBox(bytes(32)), load_directory(), journal)
     try:
         bundle = await service.export(world.merchant_id)

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from sandbox.domain.errors import Problem, unavailable
-from sandbox.infrastructure.live_feed import Message, Note, connect
+from sandbox.infrastructure.live_feed import Message, Note
 from sandbox.infrastructure.live_subscriber import LiveSubscriber
+from sandbox.infrastructure.redis_client import connect
 from sandbox.worlds.stream.streams import MAX_QUEUED_EVENTS, MAX_STREAMS, EventStream, Streams
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -137,9 +138,9 @@ async def streams(world: World) -> AsyncIterator[Streams]:
     """Yield the registry of streams, running in this process."""
     subscriber = LiveSubscriber(world.stack.redis_url)
     subscriber.start()
-    streams = Streams(world.stack.redis_url, subscriber)
-    yield streams
-    await streams.close()
+    redis = connect(world.stack.redis_url)
+    yield Streams(redis, subscriber)
+    await redis.aclose()
     await subscriber.close()
 
 

@@ -7,10 +7,10 @@ from typing import Final
 
 import structlog
 
-from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.live_feed import Note
-from sandbox.infrastructure.tasks import end_tasks
 from sandbox.users.aggregator.poll import Poller
+from worker.merchant_tasks import MerchantTasks
 
 INTERVAL: Final = 1.0
 _MAX_INTERVAL: Final = 5.0
@@ -29,8 +29,8 @@ class AggregateLoop:
         """`on_fetched` receives the merchant and a note for the live feed after each call to a vendor."""
         self._poller = poller
         self._on_fetched = on_fetched
-        self._http: dict[str, asyncio.Task[None]] = {}
-        self._own: dict[str, asyncio.Task[None]] = {}
+        self._http = MerchantTasks("poll", MAX_HTTP_POLLS, self._poll)
+        self._own = MerchantTasks("poll", MAX_OWN_POLLS, self._poll)
 
     async def run(self) -> None:
         """Look for due polls every second.
@@ -41,8 +41,9 @@ class AggregateLoop:
             started = time.monotonic()
             try:
                 http, own = await self._poller.due(2 * MAX_HTTP_POLLS, 2 * MAX_OWN_POLLS)
-                self._start(self._http, http, MAX_HTTP_POLLS)
-                self._start(self._own, own, MAX_OWN_POLLS)
+                for tasks, due in ((self._http, http), (self._own, own)):
+                    for merchant_id in due:
+                        tasks.wake(merchant_id)
             except CONNECTION_ERRORS as error:
                 _log.warning("aggregate_interrupted", error=repr(error)[:300])
             except Exception:
@@ -52,23 +53,11 @@ class AggregateLoop:
 
     async def stop(self, seconds: float) -> None:
         """Wait up to `seconds` for running polls, then cancel the rest. A cancelled poll runs again when its lease expires."""
-        if tasks := [*self._http.values(), *self._own.values()]:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            await end_tasks(*late)
+        await asyncio.gather(self._http.stop(seconds), self._own.stop(seconds))
 
-    def _start(self, tasks: dict[str, asyncio.Task[None]], due: Sequence[str], limit: int) -> None:
-        for merchant_id in due:
-            if merchant_id not in tasks and len(tasks) < limit:
-                tasks[merchant_id] = asyncio.create_task(self._poll(merchant_id, tasks))
-
-    async def _poll(self, merchant_id: str, tasks: dict[str, asyncio.Task[None]]) -> None:
-        try:
-            # Poll while there are more pages and the vendor's rate limit allows it: five times at most.
-            while await self._poller.poll(merchant_id):
-                self._on_fetched(merchant_id, [Note("aggregator.fetched", {})])
-        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning("poll_interrupted", merchant_id=merchant_id, error=repr(error)[:300])
-        except Exception:
-            _log.exception("poll_failed", merchant_id=merchant_id)
-        finally:
-            del tasks[merchant_id]
+    async def _poll(self, merchant_id: str) -> bool:
+        """Make a call, if one is due. Return whether it was made, because the vendor may have more pages."""
+        was_made = await self._poller.poll(merchant_id)
+        if was_made:
+            self._on_fetched(merchant_id, [Note("aggregator.fetched", {})])
+        return was_made

@@ -21,6 +21,7 @@ from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.live_feed import LiveFeed
 from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.infrastructure.outages import Outage
+from sandbox.infrastructure.redis_client import connect
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.redis_messages import RedisConnection, RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -38,6 +39,7 @@ from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.aggregator.feed_clients import HttpVendor, OwnVendor
 from sandbox.users.aggregator.poll import Poller
+from sandbox.users.bulk_credit.process import credit_chunk, read_user_ids_to_fail
 from sandbox.users.sales.scheduled import ScheduledSales
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.users.vendor_feed.service import FeedService
@@ -46,15 +48,17 @@ from sandbox.webhooks.delivery.deliverer import Deliverer
 from sandbox.webhooks.delivery.receiver_time import receiver_time
 from sandbox.webhooks.outbound.sender import WebhookSender
 from worker.aggregate import AggregateLoop
-from worker.credit import create_bulk_credit_tasks
 from worker.cron import run_cron_jobs
 from worker.health import HealthServer
+from worker.merchant_tasks import MerchantTasks
 from worker.payout_steps import MerchantTimers, PayoutStepRunner
 from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0
 _HEARTBEAT_TIMEOUT_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 8.0
+_MAX_CREDITED_MERCHANTS: Final = 2
+"""Maximum number of merchants whose bulk credits are processed at the same time. Each needs a connection most of the time."""
 WakeHandlers = Mapping[str, Callable[[str, int], None]]
 """For each kind of work, the function that wakes a merchant for it, with the wake-up's position. Called in this order."""
 _log = structlog.get_logger()
@@ -104,20 +108,25 @@ async def run_worker(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await open_pool(settings.database_url, settings.pool_size)
     webhook_sender = WebhookSender(settings.webhook_allow)
+    redis = connect(settings.redis_url)
     sender = RedisSender(settings.redis_url)
     live_feed = LiveFeed(sender)
     sender.start()
     notifier = Notifier()
     runner = UnitOfWorkRunner(load_catalogue(), notifier, merchants_at_once=settings.merchants_per_transaction)
     box = SecretBox(settings.secret_key)
-    journal = Journal(settings.redis_url, live_feed.notes)
+    journal = Journal(redis, live_feed.notes)
     journal.start()
     translator = EventTranslator(load_dialects(BUILT_IN, settings.dialects))
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
     receivers = receiver_time(settings.clock_folder)
     deliverer = Deliverer(AttemptRunner(webhook_sender, box, timers.later, live_feed.notes, journal, receivers, translator))
     step_runner = PayoutStepRunner(runner, deliverer, settings.merchants_per_transaction)
-    bulk_credit_tasks = create_bulk_credit_tasks(runner, live_feed.notes)
+    bulk_credit_tasks = MerchantTasks(
+        "credit",
+        _MAX_CREDITED_MERCHANTS,
+        lambda merchant_id: credit_chunk(runner, merchant_id, read_user_ids_to_fail(), live_feed.notes),
+    )
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [step_runner.committed, live_feed.committed]
@@ -141,7 +150,7 @@ async def run_worker(settings: Settings) -> None:
         asyncio.create_task(sweep_forever(wake_all, bulk_credit_tasks.wake)),
         asyncio.create_task(aggregate.run()),
     ]
-    health = HealthServer(Readiness(settings.redis_url, with_worker=False), settings.public_url)
+    health = HealthServer(Readiness(redis, with_worker=False), settings.public_url)
     try:
         if settings.metrics_port:
             try:
@@ -168,6 +177,7 @@ async def run_worker(settings: Settings) -> None:
         await sender.close()
         await journal.close()
         await health.close()
+        await redis.aclose()
         await close_pool()
         tracing.stop()
         end_log_buffering()

@@ -7,6 +7,7 @@ import structlog
 
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.infrastructure.tasks import end_tasks
 
 _log = structlog.get_logger()
 
@@ -38,10 +39,11 @@ class MerchantTasks:
             self._tasks[merchant_id] = asyncio.create_task(self._run(merchant_id))
 
     async def stop(self, seconds: float) -> None:
-        """Start no more batches, and wait up to `seconds` for the running ones to commit."""
+        """Start no more batches, and wait up to `seconds` for the running ones to commit. Then cancel the rest."""
         self.stopping = True
         if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=seconds)
+            _, late = await asyncio.wait(list(self._tasks.values()), timeout=seconds)
+            await end_tasks(*late)
 
     async def _run(self, merchant_id: str) -> None:
         try:

@@ -11,6 +11,7 @@ from asyncpg import LockNotAvailableError
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.db.distributed.placement import shard_of
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.infrastructure.tasks import begin_task
 from sandbox.payouts.steps import take_due_steps
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.transaction import LOCK_TURN
@@ -93,9 +94,7 @@ class PayoutStepRunner:
             self._woken[shard][merchant_id] = max(position, self._woken[shard].get(merchant_id, 0))
             return
         self._woken[shard] = {merchant_id: position}
-        task = asyncio.create_task(self._run_rounds(shard))
-        self._rounds.add(task)
-        task.add_done_callback(self._rounds.discard)
+        begin_task(self._rounds, self._run_rounds(shard))
 
     def wake_deliveries(self, merchant_id: str) -> None:
         """Deliver the merchant's due webhooks. If it waits for a round, the round's transaction claims them."""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from redis.asyncio import Redis
 
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.redis_messages import Command, RedisSender
@@ -42,15 +41,6 @@ class Message(msgspec.Struct, array_like=True):
 
     transitions: list[Transition]
     notes: list[Note]
-
-
-def connect(redis_url: str, *, read_timeout: float | None = 2.0) -> Redis:
-    """Return a Redis client with short timeouts: live messages are not worth waiting for.
-
-    `read_timeout` is in seconds. It must be None for a subscription.
-    """
-    client: Redis = Redis.from_url(redis_url, socket_timeout=read_timeout, socket_connect_timeout=2)
-    return client
 
 
 class LiveFeed:

@@ -15,8 +15,9 @@ from redis.asyncio.client import PubSub
 from tenacity import RetryCallState
 
 from sandbox.infrastructure.backoff import backoff
-from sandbox.infrastructure.live_feed import CHANNEL, Message, connect
+from sandbox.infrastructure.live_feed import CHANNEL, Message
 from sandbox.infrastructure.outages import Outage
+from sandbox.infrastructure.redis_client import connect
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 

@@ -9,6 +9,14 @@ _CANCEL_INTERVAL: Final = 0.1
 """Seconds after which a task that is still running is cancelled again."""
 
 
+def begin_task(tasks: "set[asyncio.Task[T]]", work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """Start work as a task that is in `tasks` until it ends: asyncio itself keeps no reference that protects it."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
 async def end_tasks(*tasks: "asyncio.Task[Any]") -> None:
     """Cancel tasks and wait until all of them have ended, whatever they return or raise.
 

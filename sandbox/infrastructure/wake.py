@@ -18,7 +18,6 @@ WORKER_SEEN: Final = "psp:worker-seen"
 _LIST: Final = "psp:wake-ups"
 _MAX_ITEMS: Final = 1000
 """Items that are kept while no worker takes them."""
-_ITEMS_PER_TRIM: Final = 500
 _MAX_WAKE_UPS: Final = 10_000
 """Maximum number of unsent wake-ups. Further ones are dropped; the sweep finds their work."""
 _ITEMS_AT_ONCE: Final = 100
@@ -46,8 +45,6 @@ class Waker:
     def __init__(self, sender: RedisSender) -> None:
         self._sender = sender
         self._wake_ups: dict[tuple[str, str], int] = {}
-        self._untrimmed = 0
-        """Items added since the list was last trimmed."""
         sender.add_source(self._take)
 
     async def committed(self, unit: UnitOfWork) -> None:
@@ -77,9 +74,4 @@ class Waker:
         self._wake_ups.clear()
         starts = range(0, len(wake_ups), _WAKE_UPS_PER_ITEM)
         items = [" ".join(wake_ups[start : start + _WAKE_UPS_PER_ITEM]) for start in starts]
-        commands: list[Command] = [("RPUSH", _LIST, *items)]
-        self._untrimmed += len(items)
-        if self._untrimmed >= _ITEMS_PER_TRIM:  # not each time: usually a worker has taken them all
-            commands.append(("LTRIM", _LIST, -_MAX_ITEMS, -1))
-            self._untrimmed = 0
-        return commands
+        return [("RPUSH", _LIST, *items), ("LTRIM", _LIST, -_MAX_ITEMS, -1)]

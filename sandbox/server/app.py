@@ -19,6 +19,7 @@ from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.live_feed import LiveFeed
 from sandbox.infrastructure.live_subscriber import LiveSubscriber
+from sandbox.infrastructure.redis_client import connect
 from sandbox.infrastructure.redis_messages import RedisSender
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
@@ -97,6 +98,7 @@ class Application:
 
 def create_app(settings: Settings) -> Application:
     """Return the API. It connects to no store before its lifespan starts."""
+    redis = connect(settings.redis_url)
     sender = RedisSender(settings.redis_url)
     waker = Waker(sender)
     notifier = Notifier()
@@ -105,16 +107,16 @@ def create_app(settings: Settings) -> Application:
     )
     limiter = RateLimiter(settings.redis_url)
     keys = KeyRing()
-    readiness = Readiness(settings.redis_url)
+    readiness = Readiness(redis)
     box = SecretBox(settings.secret_key)
     directory = load_directory()
     endpoints = EndpointService(work, box, settings.webhook_allow)
     summaries = SummaryCache(settings.redis_url)
     advancer = ClockAdvancer(work)
     feed = LiveFeed(sender)
-    journal = Journal(settings.redis_url, feed.notes)
+    journal = Journal(redis, feed.notes)
     subscriber = LiveSubscriber(settings.redis_url)
-    streams = Streams(settings.redis_url, subscriber)
+    streams = Streams(redis, subscriber)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payout_reads = PayoutReads()
@@ -141,8 +143,9 @@ def create_app(settings: Settings) -> Application:
             await open_pool(settings.database_url, settings.pool_size)
             # Closed from last to first: accepted commands are finished before the connections to the stores close.
             stack.push_async_callback(close_pool)
+            stack.push_async_callback(redis.aclose)
             webhook_sender = WebhookSender(settings.webhook_allow)
-            for part in (journal, limiter, readiness, streams, subscriber, sender, webhook_sender, receiver_tests):
+            for part in (journal, limiter, readiness, subscriber, sender, webhook_sender, receiver_tests):
                 stack.push_async_callback(part.close)
             stack.push_async_callback(clock.close, 5)
             stack.push_async_callback(summaries.close)

@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import asyncpg
 import msgspec
@@ -24,10 +24,11 @@ from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import within
 from sandbox.infrastructure.wake import WORKER_SEEN
 
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
 CHECK_TIMEOUT: Final = 2.0
 """Seconds per check; the checks run concurrently."""
-_REDIS_TIMEOUT: Final = 5.0
-"""Socket timeout in seconds, so that a check of Redis always ends."""
 
 NODE_TIMEOUT: Final = 1.5
 """Seconds for reading what nodes a distributed database has, and then for checking them, side by side."""
@@ -70,10 +71,8 @@ class Ready(msgspec.Struct, omit_defaults=True):
 class Readiness:
     """Checks the stores and, if `with_worker`, that a worker is running."""
 
-    def __init__(self, redis_url: str, *, with_worker: bool = True, timeout: float = CHECK_TIMEOUT) -> None:
-        from redis.asyncio import Redis
-
-        self._redis: Redis = Redis.from_url(redis_url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT)
+    def __init__(self, redis: "Redis", *, with_worker: bool = True, timeout: float = CHECK_TIMEOUT) -> None:
+        self._redis = redis
         self._with_worker = with_worker
         self._timeout = timeout
         self._checks: dict[str, asyncio.Task[Unavailable]] = {}
@@ -101,10 +100,9 @@ class Readiness:
         return Ready("degraded" if any(node.status == "down" for node in nodes) else "ready", nodes)
 
     async def close(self) -> None:
-        """Close the connection to Redis. A hanging check of the database ends when its pool closes."""
+        """Cancel the checks in progress. A hanging check of the database ends when its pool closes."""
         for task in self._checks.values():
             task.cancel()
-        await self._redis.aclose()
 
     async def _run(self, part: str, check: Callable[[], Awaitable[Unavailable]], timeout_message: str) -> Unavailable:
         task = self._checks.get(part)

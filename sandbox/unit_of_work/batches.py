@@ -20,9 +20,9 @@ A merchant that is locked elsewhere leaves its round and runs on its own, in tur
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from asyncpg import LockNotAvailableError
@@ -32,7 +32,7 @@ from sandbox.domain.unit import Command, CommandResult
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.large_work import LARGE_BATCH, too_many_waiting
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE
-from sandbox.infrastructure.tasks import retrieve_error
+from sandbox.infrastructure.tasks import begin_task, retrieve_error
 from sandbox.unit_of_work.in_flight import release, reserve
 from sandbox.unit_of_work.light_merchants import Use
 from sandbox.unit_of_work.lock_turns import LockTurns
@@ -159,7 +159,7 @@ class Batches:
         if queue[0].is_large:
             large = queue.popleft()
             self._use.add(merchant_id, large.cost)
-            self._begin(self._run_alone(merchant_id, [large]))
+            begin_task(self._tasks, self._run_alone(merchant_id, [large]))
         else:
             self._ready_queue_of(merchant_id).append(merchant_id)
             self._dispatch_soon()
@@ -177,15 +177,10 @@ class Batches:
         self._dispatch_scheduled = False
         if self._ready_light and not self._light_round:
             self._light_round = True
-            self._begin(self._run_round(self._next_round(self._ready_light), self._end_light_round))
+            begin_task(self._tasks, self._run_round(self._next_round(self._ready_light), self._end_light_round))
         while self._ready and self._rounds < (1 if self._use.has_light else ROUNDS):
             self._rounds += 1
-            self._begin(self._run_round(self._next_round(self._ready), self._end_round))
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            begin_task(self._tasks, self._run_round(self._next_round(self._ready), self._end_round))
 
     def _next_round(self, ready: deque[str]) -> dict[str, _Batch]:
         """Return the batches of the merchants whose turn it is: a fair share each, then what capacity remains, in order."""
@@ -240,7 +235,7 @@ class Batches:
             else:
                 left = await self._run_together(batches)
                 for merchant_id in left:
-                    self._begin(self._run_alone(merchant_id, batches.pop(merchant_id)))
+                    begin_task(self._tasks, self._run_alone(merchant_id, batches.pop(merchant_id)))
         finally:
             for merchant_id, batch in batches.items():
                 self._end_batch(merchant_id, batch)

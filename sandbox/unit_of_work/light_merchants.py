@@ -25,7 +25,10 @@ class Use:
         """Count what a merchant uses now."""
         now = asyncio.get_running_loop().time()
         if now >= self._ends:
-            self._start_period()
+            ended, last = self._periods
+            self._used -= ended  # drops the merchants that have used nothing since
+            self._total -= ended.total()
+            self._periods = last, Counter()
             self._ends = now + _PERIOD
         self._periods[1][merchant_id] += cost
         self._used[merchant_id] += cost
@@ -42,9 +45,3 @@ class Use:
     def has_light(self) -> bool:
         """Whether a light merchant was found lately, in any API process."""
         return asyncio.get_running_loop().time() - _last_light[0] < 2 * _PERIOD
-
-    def _start_period(self) -> None:
-        ended, last = self._periods
-        self._used -= ended  # drops the merchants that have used nothing since
-        self._total -= ended.total()
-        self._periods = last, Counter()

@@ -54,7 +54,4 @@ class LockTurns:
 
     def _turns_of(self, merchant_id: str, *, is_large: bool) -> Turns:
         node = self._node_of(merchant_id)
-        found = self._turns.get((node, is_large))
-        if found is None:
-            found = self._turns[node, is_large] = Turns(1 if is_large else PLACES, MAX_WAITING)
-        return found
+        return self._turns.setdefault((node, is_large), Turns(1 if is_large else PLACES, MAX_WAITING))

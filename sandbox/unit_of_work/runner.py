@@ -17,7 +17,7 @@ from sandbox.domain.unit import Command, CommandResult, RequestContext, UnitOfWo
 from sandbox.infrastructure.db.distributed.placement import node_of, shard_of
 from sandbox.infrastructure.db.engine import transaction
 from sandbox.infrastructure.large_work import LARGE_BATCH, compute
-from sandbox.infrastructure.tasks import retrieve_error
+from sandbox.infrastructure.tasks import begin_task, retrieve_error
 from sandbox.unit_of_work.batches import Batches
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.in_flight import in_flight
@@ -282,20 +282,15 @@ class UnitOfWorkRunner:
 
     async def run_to_completion(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to completion, even if the client disconnects and the handler is cancelled."""
-        return await asyncio.shield(self._begin(work))
+        task = begin_task(self._tasks, work)
+        task.add_done_callback(retrieve_error)
+        return await asyncio.shield(task)
 
     async def close(self) -> None:
         """Wait until all accepted commands are committed or refused."""
         await self._batches.close()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(retrieve_error)
-        return task
 
 
 def _claim_of(merchant_id: str, commands: Sequence[Command]) -> ClaimRequest:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 ATTEMPTS: Final = 3
-_FIRST_PAUSE: Final = 0.05
-"""Seconds before the second attempt. The next pause is twice as long."""
 LOCK_TURN: Final = 0.5
 """Seconds that a merchant may wait for a lock before it must give its connection to the next merchant."""
 T = TypeVar("T")
@@ -50,7 +48,7 @@ async def with_retries(attempt: Callable[[], Awaitable[T]], *, retry_safe: bool)
             try:
                 return await attempt()
             except errors:
-                await asyncio.sleep(_FIRST_PAUSE * 2**number)
+                await asyncio.sleep(0.05 * 2**number)
         return await attempt()
     except RETRYABLE:
         raise unavailable(f"{CONTENTION} Nothing was done.") from None

@@ -1,5 +1,7 @@
 """Projects that use the pytest plugin, whose tests run in a pytest of their own."""
 
+import os
+import shlex
 import textwrap
 from collections.abc import Sequence
 
@@ -13,6 +15,9 @@ from tests.harness.world import Stack
 _IMPORTED = (httpcore, uvicorn)
 # Plugins that the inner tests do not use take seconds to load.
 QUIET = ("-p", "no:asyncio", "-p", "no:schemathesis", "-p", "no:faker", "-p", "no:anyio", "-p", "no:hypothesispytest")
+
+_GIVEN = shlex.split(os.environ.get("PSP_TEST_PLUGIN", ""))
+"""The options that name another sandbox, such as one in a container."""
 
 
 class Project:
@@ -29,5 +34,5 @@ class Project:
     def run(self, code: str, *arguments: str, use: Sequence[str] | None = None) -> pytest.RunResult:
         """Run tests in this process and return the result. `use` are the options that say which sandbox they use."""
         self.write(code)
-        options = ["--psp-url", self.stack.api_url, "--psp-admin-key", self.stack.admin_key] if use is None else use
+        options = _GIVEN or ["--psp-url", self.stack.api_url, "--psp-admin-key", self.stack.admin_key] if use is None else use
         return self.pytester.runpytest_inprocess(*QUIET, "-p", "no:xdist", *options, *arguments)

@@ -4,14 +4,16 @@ import { join } from "node:path";
 import { withPsp } from "psp-sandbox/vitest";
 import { test as base } from "vitest";
 import { booksOf } from "../books.js";
+import { sendUnsent } from "../payments.js";
 import { createShop } from "../shop.js";
 import { Store } from "../store.js";
 
 /** The running shop, used over HTTP as by its customers and its staff. */
 class Shop {
-  constructor(url, folder) {
+  constructor(url, folder, env) {
     this.url = url;
     this.folder = folder;
+    this.env = env;
   }
 
   async call(method, path, body) {
@@ -44,10 +46,19 @@ export function withShop(options) {
     shop: async ({ psp }, use) => {
       const folder = mkdtempSync(join(tmpdir(), "shop-"));
       const file = join(folder, "shop.json");
-      const create = (env) => createShop({ ...env, SHOP_FILE: file, RETRY_MS: 5 });
+      const env = { ...psp.env, SHOP_FILE: file, RETRY_MS: 5 };
+      let running = createShop(env);
+      const app = await psp.liveApp(() => (request, response) => running(request, response), { path: "/webhooks/psp" });
+      const shop = new Shop(app.url, folder, env);
       psp.books(() => booksOf(new Store(file)));
-      const app = await psp.liveApp(create, { path: "/webhooks/psp" });
-      await use(new Shop(app.url, folder));
+      shop.restart = async () => {
+        rmSync(`${file}.new`, { recursive: true, force: true }); // who restarts it makes room first
+        const store = new Store(file);
+        await sendUnsent(store, env);
+        running = createShop(env, store);
+      };
+      psp.onRestart(shop.restart);
+      await use(shop);
       rmSync(folder, { recursive: true });
     },
   });

@@ -45,7 +45,11 @@ test.for([
 
 test("a new secret may sign before we know it", async ({ psp, shop }) => {
   const [endpoint] = await psp.client.webhookEndpoints.list().toArray(1);
-  await psp.client.webhookEndpoints.rotateSecret(endpoint.id, { grace_seconds: 3600 });
+  const { secret } = await psp.client.webhookEndpoints.rotateSecret(endpoint.id, { grace_seconds: 3600 });
+  psp.onRestart(() => {
+    shop.env.PSP_WEBHOOK_SECRET = secret; // within the hour
+    return shop.restart();
+  });
   await payAli(shop);
   await psp.advance("1m");
   expect(await shop.shows("ali")).toEqual(["100.00", "RETURNED"]);

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import httpx
+
 from psp_sandbox.client import PspError
 from psp_sandbox.testing.explore.books import rows_of_url
 from psp_sandbox.testing.explore.command import CommandExplorer, Outcome, Planned, outcome_of, run_command, without_rest
@@ -25,6 +27,7 @@ VARIABLE: Final = "PSP_EXPLORE_URL"
 """The environment variable with the URL to which tests say that they begin and end."""
 _LOOPBACK: Final = "127.0.0.1"
 _MAX_BYTES: Final = 65_536
+_RESTART_SECONDS: Final = 30.0
 _ENDLESS: Final = "It has said that it begins, but not that it ends."
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -57,8 +60,8 @@ class OwnMerchantsExplorer(CommandExplorer):
 
     - `POST /begin` with `test` and `api_key`, the application's, before it is used. The answer has an `api_key` for the test's
       own calls, which are then told apart from the application's.
-    - `POST /rest` with this `api_key`, a `failure` in one line or null, and `books_url`, or null without books, while the
-      application still runs. The answer comes when the merchant is at rest.
+    - `POST /rest` with this `api_key`, a `failure` in one line or null, and `books_url` and `restart_url`, or null, while the
+      application still runs. The answer comes when the merchant is at rest. A POST to `restart_url` restarts the application.
     """
 
     unused = "Its application does not call the sandbox, and no event is delivered to it."
@@ -106,13 +109,18 @@ class OwnMerchantsExplorer(CommandExplorer):
 
     def _end(self, tests: _Round, told: Mapping[str, Any]) -> Mapping[str, Any]:
         one = tests.running.pop(str(told["api_key"]))
-        url, names = told.get("books_url"), self._suite.names
+        url, restart_url, names = told.get("books_url"), told.get("restart_url"), self._suite.names
         books = None if url is None else lambda: rows_of_url(str(url), names)
+        one.subject.restart = None if restart_url is None else lambda: _post(str(restart_url))
         points = tests.points.get(one.name, (REST,))
         trial = self._trial(one.name, points, tests.baselines.get(one.name), books, one.began)
         outcome = outcome_of(trial, one.subject, told.get("failure"))
         tests.outcomes[one.name] = outcome
         return {"verdict": outcome.result.verdict}
+
+
+def _post(url: str) -> None:
+    httpx.post(url, timeout=_RESTART_SECONDS, trust_env=False).raise_for_status()
 
 
 @contextlib.contextmanager

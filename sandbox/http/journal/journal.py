@@ -121,11 +121,11 @@ class Journal:
     """Records calls and reads them. `record` never waits and never fails."""
 
     def __init__(
-        self, redis_url: str, on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None
+        self, redis: Redis, on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None
     ) -> None:
         """`on_recorded` is called with a merchant's id and a live-feed note for each recorded call."""
         self._on_recorded = on_recorded
-        self._redis: Redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
+        self._redis = redis
         self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_MAX_QUEUE_LENGTH)
         self._counter = itertools.count()
         self._has_entries = asyncio.Event()
@@ -138,14 +138,13 @@ class Journal:
         self._task = asyncio.create_task(self._write_all())
 
     async def close(self) -> None:
-        """Stop writing in the background, and try once to write the queue."""
+        """Stop writing in the background, and try once to write the queue. Does not close the Redis client."""
         if self._task is not None:
             # Let a write in progress end first. If it were cancelled, the calls that it took from the queue would be lost.
             async with self._writing:
                 await end_tasks(self._task)
             with contextlib.suppress(*REDIS_ERRORS):
                 await self._write()
-        await self._redis.aclose()
 
     def record(self, merchant_id: str, entry: Entry, rules: RedactionRules, *, is_validated: bool = False) -> None:
         """Redact a call by the rules and queue it for writing.

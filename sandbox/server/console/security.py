@@ -3,6 +3,7 @@
 The server refuses requests to host names that are not its own (`http/hosts.py`).
 """
 
+import gzip
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ HEADERS: Final = {
     "cache-control": "no-store",
 }
 """The headers of every page."""
+_LARGE: Final = 20_000
+"""From how many bytes on a page is compressed."""
 
 
 def cookie(name: str, value: str, *, is_secure: bool) -> str:
@@ -53,6 +56,18 @@ def require_own_origin(request: Request) -> None:
     is_foreign = origin is not None and urlsplit(origin).netloc != (request.header("host") or "")
     if origin is None or is_foreign or request.header("sec-fetch-site") not in (None, "same-origin"):
         raise Problem("FORBIDDEN", "This form was sent from another site. Open the console itself, and try again.")
+
+
+def compressed(request: Request, page: bytes) -> tuple[bytes, list[tuple[str, str]]]:
+    """Return a page as its browser gets it, and the headers that say so. Large pages are compressed if it accepts that.
+
+    A page that another site caused the browser to open is not: the size of a compressed page tells, by guesses in its query,
+    the secrets in it (BREACH). Browsers say who caused a request, and without that a page is not compressed either.
+    """
+    is_own = request.header("sec-fetch-site") in ("same-origin", "none")
+    if len(page) < _LARGE or not is_own or "gzip" not in (request.header("accept-encoding") or ""):
+        return page, add()
+    return gzip.compress(page, compresslevel=1), add([("content-encoding", "gzip")])
 
 
 def add(headers: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from sandbox.server.console.data_table import Column, Table
 from sandbox.server.console.ended_sessions import Visitor
 from sandbox.server.console.forms import FormFields, FormState, body_of
 from sandbox.server.console.paths import home_of
-from sandbox.server.console.security import add
+from sandbox.server.console.security import add, compressed
 from sandbox.server.console.session import Session
 from sandbox.server.dialects.dialect import Dialect
 
@@ -265,7 +265,9 @@ class View:
             tables={table.name: table for table in tables},
             **context,
         )
-        return Response(self.status, html.encode("utf-8", "replace"), "text/html", add())
+        # Only parts of a shared page are sent.
+        sent, headers = (b"", add()) if self.is_shared else compressed(self.request, html.encode("utf-8", "replace"))
+        return Response(self.status, sent, "text/html", headers)
 
 
 def query_of(query_string: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ import structlog
 
 from sandbox.domain.events import NewDelivery
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS
-from sandbox.infrastructure.tasks import end_tasks
+from sandbox.infrastructure.tasks import begin_task, end_tasks
 from sandbox.webhooks.delivery.attempt import MAX_ATTEMPT_DURATION, MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.delivery.capacity import ENDPOINT_CALLS, FreeCapacity
 from sandbox.webhooks.delivery.claims import FROZEN_CLAIM_LIMIT, claim_due
@@ -162,9 +162,7 @@ class _MerchantDeliveries:
         for sequence in sequences:
             endpoint_id = sequence[0].endpoint_id
             self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + len(sequence)
-            call = asyncio.create_task(self._call(sequence))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+            begin_task(self._calls, self._call(sequence))
 
     async def _run(self) -> None:
         try:

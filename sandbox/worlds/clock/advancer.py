@@ -22,6 +22,7 @@ from sandbox.domain.enumerations import SalePaymentKind
 from sandbox.domain.fields import one_of
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.db.statements import read_statements
+from sandbox.infrastructure.tasks import begin_task
 from sandbox.payouts.steps import BATCH, take_claimed_steps
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim_due
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
@@ -187,9 +188,7 @@ class ClockAdvancer:
             if companion is not None:  # before the webhooks are sent, because it compares their time with its own
                 await companion.reach(result.now)
             if instant.claimed:
-                sending = asyncio.create_task(self._send(merchant_id, instant.claimed))
-                self._sending.add(sending)
-                sending.add_done_callback(self._sending.discard)
+                sending = begin_task(self._sending, self._send(merchant_id, instant.claimed))
                 await asyncio.wait({sending}, timeout=deadline - time.monotonic())
                 if not sending.done():  # the task continues and records its results; the next `run` waits for it
                     result.stopped_because = "a webhook endpoint has not responded yet"

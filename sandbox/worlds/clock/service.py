@@ -22,7 +22,7 @@ from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import either, get, post
 from sandbox.infrastructure.db.engine import RETRYABLE, connection
 from sandbox.infrastructure.db.statements import read_statements
-from sandbox.infrastructure.tasks import retrieve_error
+from sandbox.infrastructure.tasks import begin_task, retrieve_error
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.worlds.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
@@ -205,9 +205,7 @@ class ClockService:
 
     async def _finish(self, work: Coroutine[Any, Any, CommandResult]) -> CommandResult:
         """Run work to its end, even if the client disconnects and cancels this call."""
-        task = asyncio.create_task(work)
-        self._in_progress.add(task)
-        task.add_done_callback(self._in_progress.discard)
+        task = begin_task(self._in_progress, work)
         task.add_done_callback(retrieve_error)
         try:
             return await asyncio.shield(task)

@@ -12,13 +12,14 @@ import msgspec
 
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.http.middleware import KEY_CHECK_SECONDS
-from sandbox.infrastructure.live_feed import Message, Transition, connect
+from sandbox.infrastructure.live_feed import Message, Transition
 from sandbox.infrastructure.live_subscriber import LiveSubscriber
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
+    from redis.asyncio import Redis
 
 MEDIA_TYPE: Final = "text/event-stream"
 MAX_STREAMS: Final = 32
@@ -51,15 +52,10 @@ return 1
 class Streams:
     """Opens streams, at most MAX_STREAMS per merchant."""
 
-    def __init__(self, redis_url: str, subscriber: LiveSubscriber) -> None:
-        self._redis = connect(redis_url)
+    def __init__(self, redis: "Redis", subscriber: LiveSubscriber) -> None:
+        self._redis = redis
         self._acquire = self._redis.register_script(_ACQUIRE)
         self._subscriber = subscriber
-
-    async def close(self) -> None:
-        """Close the Redis connection that counts slots."""
-        with contextlib.suppress(*REDIS_ERRORS):
-            await self._redis.aclose()
 
     async def open(
         self,

@@ -27,8 +27,12 @@ export async function begin(test: string, apiKey: string): Promise<string> {
 }
 
 /** Say that a test ends, and wait until its merchant is at rest and the books are compared. The application still runs. */
-export async function rest(apiKey: string, failure: string | null, booksUrl: string | null): Promise<void> {
-  await tell("/rest", { api_key: apiKey, failure, books_url: booksUrl });
+export async function rest(
+  apiKey: string,
+  failure: string | null,
+  urls: { booksUrl: string | null; restartUrl: string | null },
+): Promise<void> {
+  await tell("/rest", { api_key: apiKey, failure, books_url: urls.booksUrl, restart_url: urls.restartUrl });
 }
 
 async function tell<T>(path: string, told: object): Promise<T> {

@@ -10,6 +10,8 @@ const FORWARD_MS = 15_000;
 const HOP_HEADERS = ["host", "connection", "content-length", "transfer-encoding", "keep-alive"];
 /** Much larger than any webhook. */
 const MAX_BODY_BYTES = 4 * 1024 * 1024;
+const BOOKS = "/books";
+const RESTART = "/restart";
 
 /** The test's own webhook endpoint: a server on loopback that records what arrives, and passes it on to an application. */
 export class Receiver {
@@ -19,6 +21,8 @@ export class Receiver {
   forwardTo: string | undefined;
   /** What the application believes, for `psp explore`. */
   books: Books | undefined;
+  /** Restarts the application, for `psp explore`. */
+  restart: (() => Promise<void> | void) | undefined;
   /** The path is random: a webhook for another test, which had this port before, is not one of this test. */
   readonly #path = `/${randomBytes(8).toString("hex")}`;
   readonly #inbox: Inbox;
@@ -36,14 +40,10 @@ export class Receiver {
     return `http://${host}:${await listen(this.#server)}${this.#path}`;
   }
 
-  /** The path of the books. */
-  get booksPath(): string {
-    return `${this.#path}/books`;
-  }
-
-  /** The books' URL for this machine. */
-  get booksUrl(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}${this.booksPath}`;
+  /** Where this machine gets the books and restarts the application, if the test has said how. */
+  get exploredUrls(): { booksUrl: string | null; restartUrl: string | null } {
+    const url = `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}${this.#path}`;
+    return { booksUrl: this.books ? url + BOOKS : null, restartUrl: this.restart ? url + RESTART : null };
   }
 
   /** Stop listening. */
@@ -53,8 +53,13 @@ export class Receiver {
 
   async #take(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const body = await bodyOf(request);
-    if (request.method === "GET" && request.url === this.booksPath && this.books) {
+    if (request.url === this.#path + BOOKS && this.books) {
       response.end(JSON.stringify(await this.books()));
+      return;
+    }
+    if (request.url === this.#path + RESTART && this.restart) {
+      await this.restart();
+      response.end();
       return;
     }
     if (request.method !== "POST" || request.url !== this.#path) {

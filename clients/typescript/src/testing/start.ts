@@ -173,7 +173,8 @@ async function inContainer(program: string, engine: string): Promise<Way> {
   const adminKey = `ak_${randomBytes(24).toString("hex")}`;
   // Webhooks go to 127.0.0.1 of this machine. Only on Linux can a container share it; Docker Desktop has a name for it.
   const isShared = process.platform === "linux";
-  const network = isShared ? ["--network=host"] : ["-p", `127.0.0.1:${port}:8000`];
+  // The image allows any name of a host, which a sandbox that listens on this machine's own loopback refuses.
+  const network = isShared ? ["--network=host", "-e", "SANDBOX_ALLOWED_HOSTS=127.0.0.1"] : ["-p", `127.0.0.1:${port}:8000`];
   const command = isShared ? ["psp", ...UP, "--port", String(port), "--ipn-port", String(ipnPort)] : [];
   const words = [program, "run", "--rm", ...network, "-e", "SANDBOX_ADMIN_KEY", IMAGE, ...command];
   return {

@@ -328,13 +328,18 @@ export class World {
     this.#receiver.books = read;
   }
 
+  /** Say how to restart the application with the data it has stored, for `psp explore`. */
+  onRestart(restart: () => Promise<void> | void): void {
+    this.#receiver.restart = restart;
+  }
+
   // The end of the test.
 
   /** @internal Let `psp explore` bring the merchant to rest and judge it, while the application runs. Once is enough. */
   async comeToRest(failure: string | null): Promise<void> {
     if (!isExplored() || this.isAtRest) return;
     this.isAtRest = true;
-    await rest(this.apiKey, failure, this.#receiver.books ? this.#receiver.booksUrl : null);
+    await rest(this.apiKey, failure, this.#receiver.exploredUrls);
   }
 
   /** @internal Whether the test's webhooks are passed on to an application. */
