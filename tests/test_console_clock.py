@@ -29,7 +29,7 @@ def test_each_time_that_is_due_can_be_chosen() -> None:
 def test_a_failed_step_of_a_run_is_red_and_an_attempt_has_its_answer() -> None:
     step = {"kind": "delivery_attempt", "at": NOW, "what": "Webhook attempt 1", "result": "failed", "detail": "HTTP 503",
             "status": 503, "delivery_id": "d"}  # fmt: skip
-    good = {**step, "result": "SUCCEEDED", "status": None, "at": "2026-01-31T00:01:00.000Z"}
+    good = {**step, "result": "succeeded", "status": None, "at": "2026-01-31T00:01:00.000Z"}
     found = ran_trace([step, good], "2026-01-31T00:01:00.000Z")
     assert [(mark.tone, mark.label) for mark in found.marks] == [("bad", "503"), ("good", "none")]
     assert [lane.lane.summary for lane in found.lanes] == ["2 ran, 1 failed"]

@@ -1,7 +1,9 @@
 """The console's ledger, audit, requests and catalogue."""
 
 import shlex
+from decimal import Decimal
 
+from sandbox.server.console.flow_chart import paid_out
 from sandbox.server.console.replay import replay
 from tests.harness.browser import WIDTHS, Browsing, check_accessibility, check_width
 from tests.harness.world import World
@@ -38,6 +40,7 @@ def test_the_flow_of_a_day_leads_to_its_entries(world: World, browsing: Browsing
     world.create_payout("0003", amount="20.00")
     world.post("/sandbox/v1/drain")
     page = browsing.open("/console/ledger/flow", world.api_key)
+    assert page.locator(".tile", has_text="Paid out").locator(".tile-value").inner_text() == "0.00"
     arrows = page.locator(".flow-chart a")
     said = [arrow.locator("title").text_content() for arrow in arrows.all()]
     assert said[:5] == [
@@ -150,3 +153,15 @@ def test_a_recorded_body_cannot_break_out_of_the_command() -> None:
     assert words[-1] == '{"note":"it\'s $(id) \\u001b[201~\\u009b"}'
     assert not found.is_incomplete
     assert replay({**entry, "idempotency_key": None, "request_body": "...[cut]"}, "http://x").is_incomplete
+
+
+def test_what_was_paid_out_is_less_what_the_bank_returned() -> None:
+    days = [
+        {"day": day, "flows": [{"from_account": source, "to_account": target, "count": 1, "amount": amount}]}
+        for day, source, target, amount in (
+            ("2031-03-02", "SETTLEMENT", "AVAILABLE", "20.50"),
+            ("2031-03-01", "LOCKED", "SETTLEMENT", "1500.00"),
+            ("2031-03-01", "AVAILABLE", "LOCKED", "1500.00"),
+        )
+    ]
+    assert paid_out(days) == Decimal("1479.50")

@@ -1,6 +1,7 @@
 """The console's pages of payouts: the list, one payout, a new one, many together."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 
@@ -364,3 +365,15 @@ def test_commands_say_which_merchant_they_are_for(world: World, stack: Stack) ->
             assert ("psp payouts list" in page, f"For the merchant {name}:" in page) == (True, bool(name))
             needed = f'PSP_API_KEY="${{PSP_API_KEY:?set it to a key of the merchant {world.merchant_id}}}" psp payouts list'
             assert (needed in page) == bool(name)
+
+
+def test_a_form_that_is_submitted_several_times_creates_one_payout_and_shows_it_each_time(
+    world: World, console: ConsoleClient
+) -> None:
+    """As a double click does."""
+    fields = {**world.payout_body(), "_key": "double-click", "_done": "/console/payouts/{id}"}
+    with ThreadPoolExecutor(6) as pool:
+        pages = list(pool.map(lambda _: console.act("create_payout", "/console/payouts/new", **fields), range(18)))
+    assert {page.status_code for page in pages} == {200}, [page.text for page in pages if page.status_code != 200]
+    (created,) = world.get("/api/v1/payouts").json()["data"]
+    assert {page.url.path.rpartition("/")[2] for page in pages} == {created["id"]}

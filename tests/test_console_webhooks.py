@@ -67,6 +67,15 @@ def test_an_endpoint_is_added_broken_and_repaired(world: World, receiver: Receiv
     assert secret not in page.content()
 
 
+def test_the_list_shows_which_endpoint_is_failing_and_why(world: World, receiver: Receiver, console: ConsoleClient) -> None:
+    world.post("/sandbox/v1/clock/freeze")
+    failed_delivery(world, receiver)
+    page = " ".join(console.get(f"{world.console}/webhooks").text.split())
+    assert 'class="badge bad">FAILING<' in page
+    assert "Last response: 500" in page
+    assert ">ENABLED<" not in page
+
+
 def test_filters_are_tried_on_past_events_and_saved(world: World, receiver: Receiver, browsing: "Browsing") -> None:
     delivery = failed_delivery(world, receiver)
     page = browsing.open(f"/console/webhooks/{delivery['endpoint_id']}", world.api_key)

@@ -9,9 +9,11 @@ from typing import Any, get_type_hints
 import httpx
 import pytest
 
+from sandbox.domain import redaction
 from sandbox.server.dialects.dialect import Services, load_dialects
 from sandbox.server.dialects.registration import BUILT_IN
 from sandbox.server.dialects.safepay.mapping import MAPPING
+from sandbox.server.dialects.safepay.objects import Envelope, Payment
 from tests.harness.code_blocks import ROOT
 from tests.harness.receiver import Receiver
 from tests.harness.safepay import IBANS
@@ -76,6 +78,10 @@ def test_the_page_lists_each_state_and_test_account() -> None:
     }
     accounts = {names(row[0])[0]: names(row[1])[-1] for row in table if row[0].startswith("`PK")}
     assert accounts == {IBANS[suffix]: statuses[-1] for suffix, statuses in MAPPING.accounts.items()}
+
+
+def test_the_journal_need_not_search_a_payment_for_secrets() -> None:
+    assert not redaction.shape_of(Envelope[Payment]).hides_something
 
 
 def test_nothing_but_the_dialect_names_its_provider() -> None:

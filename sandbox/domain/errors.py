@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from sandbox.domain.idempotency_key import KEY_RULE
 from sandbox.domain.redaction import path, scrub
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -30,9 +31,7 @@ CODES: Final[dict[str, Kind]] = {
         "An idempotency key is required",
         "Send an X-IDEMPOTENCY-KEY header. Use a new value for each operation, and the same value when you retry it.",
     ),
-    "INVALID_IDEMPOTENCY_KEY": Kind(
-        400, "The idempotency key is not valid", "Use 1 to 255 printable ASCII characters, such as a UUID."
-    ),
+    "INVALID_IDEMPOTENCY_KEY": Kind(400, "The idempotency key is not valid", f"Use {KEY_RULE}, such as a UUID."),
     "MISSING_API_KEY": Kind(
         401, "An API key is required", "Send your key in an `X-API-KEY` or `Authorization: Bearer` header."
     ),

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from sandbox.domain.errors import MEDIA_TYPE, Problem, invalid_fields
+from sandbox.domain.idempotency_key import KEY_RULE, MAX_KEY_LENGTH
 from sandbox.http.accept import accepts, names_explicitly
 from sandbox.http.body import decode
 from sandbox.http.operation import JSON, MULTIPART, Operation
@@ -33,7 +34,7 @@ REFUSAL_SECONDS: Final = 0.1
 KEY_CHECK_SECONDS: Final = 0.2
 """Interval between checks of the key of a request that is held. Keys are cached for 0.75 seconds, so what a revoked key waits
 for ends within a second."""
-_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
+_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,%d}\Z" % MAX_KEY_LENGTH)
 
 
 def authentication(settings: Settings, keys: ApiKeyLookup) -> Middleware:
@@ -393,6 +394,6 @@ def _unquote(given: str) -> str:
     except ValueError:
         raise Problem(
             "INVALID_IDEMPOTENCY_KEY",
-            "The idempotency key must be 1 to 255 printable ASCII characters, such as a UUID.",
+            f"The idempotency key must be {KEY_RULE}, such as a UUID.",
         ) from None
     return key

@@ -62,6 +62,7 @@ def fill(world: World, receiver: Receiver) -> dict[str, str]:
     until(lambda: world.get(f"/sandbox/v1/receiver-tests/{test['id']}").json()["status"] != "RUNNING", seconds=60)
     return {
         "payout_id": payout["id"],
+        "dialect": "safepay",
         "user_id": user["id"],
         "sale_id": sale["id"],
         "activity_id": activity,

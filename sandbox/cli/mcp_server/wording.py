@@ -4,13 +4,14 @@ import re
 from typing import Final
 
 from sandbox.domain.idempotency import NEEDS_NEW_KEY
+from sandbox.domain.idempotency_key import KEY_RULE
 
 FAULTS: Final = "If get_status shows a fault that you injected, this may be its effect."
 _AGAIN: Final = f"Call the tool again, with the same `idempotency_key` if you gave one. {FAULTS}"
 _ADVICE: Final = {
     "VALIDATION_ERROR": "Correct the arguments that `errors` names, and call the tool again.",
     "MALFORMED_JSON": "Correct the argument: text must be Unicode without half surrogate pairs.",
-    "INVALID_IDEMPOTENCY_KEY": "Use 1 to 255 printable ASCII characters as `idempotency_key`, or leave it out.",
+    "INVALID_IDEMPOTENCY_KEY": f"Use {KEY_RULE} as `idempotency_key`, or leave it out.",
     "MISSING_API_KEY": "Ask the user to configure a merchant's key for this server.",
     "INVALID_API_KEY": "Ask the user to check the configured key: it is mistyped, revoked, or belongs to another sandbox.",
     "FORBIDDEN": "The API key has the role `member`. Ask the user for a key with the role `admin`.",

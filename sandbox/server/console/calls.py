@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
+from weakref import WeakValueDictionary
 
 import msgspec
 from litestar.types import ASGIApp
@@ -67,6 +68,8 @@ class ApiCalls:
         self._operations = {operation.id: operation for operation in operations}
         self._app: ASGIApp | None = None
         self._logged: ASGIApp | None = None
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """A lock for each idempotency key that is in use."""
 
     def connect(self, app: ASGIApp, logged: ASGIApp) -> None:
         """Set the API's application, without and with the journal of requests. Must be called before the first call."""
@@ -127,7 +130,10 @@ class ApiCalls:
             "state": state,
         }
         collected = _Collector(content)
-        await app(scope, collected.receive, collected.send)
+        # A form that is submitted twice, or a preview that is asked for twice, must show the first one's result. The API
+        # would refuse the second with IDEMPOTENCY_KEY_IN_FLIGHT, which no reader of a page can act on.
+        async with self._turns.setdefault(sent.get("x-idempotency-key", request_id), asyncio.Lock()):
+            await app(scope, collected.receive, collected.send)
         request = state.get("request")
         return Reply(collected.status, collected.data(), ANONYMOUS if request is None else request.caller)
 

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from sandbox.domain.clock import parse
-from sandbox.server.console.payout_trace import attempt_mark
+from sandbox.server.console.payout_trace import answer, attempt_mark
 from sandbox.server.console.texts import moment, tone
 from sandbox.server.console.trace import Lane, Mark, Trace, draw, in_words
 
@@ -44,6 +44,16 @@ def endpoint_trace(deliveries: Sequence[Row], now: str) -> Trace:
                 Mark(key, at, f"Due: attempt {count + 1} of {delivery['event_type']}, {moment(at)}", href, is_due=True)
             )
     return draw(lanes, marks, [], now)
+
+
+def last_answer(deliveries: Sequence[Row]) -> str | None:
+    """Return what the newest attempt at these deliveries got; None without any."""
+    newest = max((attempt for delivery in deliveries for attempt in delivery["attempts"]), key=_at, default=None)
+    return None if newest is None else answer(newest)
+
+
+def _at(attempt: Row) -> str:
+    return str(attempt["at"])
 
 
 def health(deliveries: Sequence[Row]) -> Health:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from sandbox.domain.ledger import AVAILABLE, FUNDING, LOCKED, SETTLEMENT
@@ -79,7 +80,8 @@ def flow_chart(days: Sequence[Row], balance: Row) -> FlowChart:
     heads, arrows, y = [], [], TOP
     for day, flows in drawn:
         heads.append((day, y))
-        arrows += [_arrow(flow, day, y + _DAY + _ROW * number + _ROW - 12, largest) for number, flow in enumerate(flows)]
+        in_order = sorted(flows, key=lambda flow: (_PLACES[flow["from_account"]], _PLACES[flow["to_account"]]))
+        arrows += [_arrow(flow, day, y + _DAY + _ROW * number + _ROW - 12, largest) for number, flow in enumerate(in_order)]
         y += _DAY + _ROW * len(flows)
     balances = {AVAILABLE: _balance(balance["available_balance"]), LOCKED: _balance(balance["locked_balance"])}
     columns = [Column(name, _PLACES[account], balances.get(account, "")) for account, name in _NAMES.items()]
@@ -89,6 +91,13 @@ def flow_chart(days: Sequence[Row], balance: Row) -> FlowChart:
 def _balance(amount: str) -> str:
     text = money(amount)
     return text if len(text) <= _LONGEST else short_number(float(amount))
+
+
+def paid_out(days: Sequence[Row]) -> Decimal:
+    """Return what the bank was paid in these days, less what came back."""
+    flows = [flow for day in days for flow in day["flows"]]
+    received = sum((Decimal(flow["amount"]) for flow in flows if flow["to_account"] == SETTLEMENT), Decimal())
+    return received - sum((Decimal(flow["amount"]) for flow in flows if flow["from_account"] == SETTLEMENT), Decimal())
 
 
 def flow_rows(days: Sequence[Row]) -> list[dict[str, Any]]:

@@ -258,14 +258,19 @@ def _received(received: Sequence[Row], missing: Sequence[Row], total: int, now: 
     when = at[11:19] if at[:10] == now[:10] else f"{at[5:10]} {at[11:19]}"
     failed = sum(attempt["error_class"] is not None for delivery in received for attempt in delivery["attempts"])
     got = f"got all {total}" if len(received) == total else f"got {len(received)} of {total}"
-    return f"{got} by {when}{f', {failed} failed' if failed else ''}"
+    return f"{got} by {when}{f', {failed} retried' if failed else ''}"
+
+
+def answer(attempt: Row) -> str:
+    """Return what an attempt got: an HTTP status, or the kind of error."""
+    return str(attempt["status"] if attempt["status"] is not None else attempt["error_class"] or "no response")
 
 
 def attempt_mark(lane: str, delivery: Row, attempt: Row, of_change: Moment = ("", 0)) -> Mark:
     """Return the mark of an attempt at a delivery, in the column of its change if both have the same time."""
-    answer = attempt["status"] if attempt["status"] is not None else attempt["error_class"] or "no response"
+    resent = ", resent" if attempt["manual"] else ""
     text = (
-        f"Attempt {attempt['attempt']} of {delivery['event_type']}{', resent' if attempt['manual'] else ''}: {answer} in "
+        f"Attempt {attempt['attempt']} of {delivery['event_type']}{resent}: {answer(attempt)} in "
         f"{attempt['duration_ms']} ms, {moment(attempt['at'])}"
     )
     good = "bad" if attempt["error_class"] else "good"

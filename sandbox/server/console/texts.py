@@ -8,8 +8,12 @@ from typing import Any, Final
 from sandbox.domain.clock import parse, render
 
 _TONES: Final = {
-    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "ENABLED", "COMPLETED", "APPROVED", "PASSED", "passed", "ok", "sent"), "good"),
-    **dict.fromkeys(("FAILED", "REJECTED", "REFUSED", "RETURNED", "DISABLED", "DECLINED", "failed", "INVALID"), "bad"),
+    **dict.fromkeys(
+        ("SUCCESS", "SUCCEEDED", "ENABLED", "COMPLETED", "APPROVED", "PASSED", "passed", "succeeded", "ok", "sent"), "good"
+    ),
+    **dict.fromkeys(
+        ("FAILED", "FAILING", "REJECTED", "REFUSED", "RETURNED", "DISABLED", "DECLINED", "failed", "INVALID"), "bad"
+    ),
     **dict.fromkeys(
         ("ON_HOLD", "IN_REVIEW", "REQUESTED", "RETRY", "PAUSED", "PARTIALLY_COMPLETED", "CANCELLED", "DUPLICATE", "advice"),
         "warn",

@@ -3,6 +3,7 @@
 from typing import Final
 
 from sandbox.domain.enumerations import EventType
+from sandbox.domain.idempotency_key import MAX_KEY_LENGTH
 from sandbox.domain.payout_states import TRANSITIONS
 from sandbox.server.docs.schemas import REF, Json, payload_example
 
@@ -34,7 +35,7 @@ _KEY: Final[Json] = {
     "name": "X-IDEMPOTENCY-KEY",
     "in": "header",
     "description": "A new value for each operation, and the same value for each retry.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": _KEY_PATTERN},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": _KEY_PATTERN},
     "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
 }
 PARAMETERS: Final[Json] = {

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from sandbox.domain.idempotency_key import MAX_KEY_LENGTH
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -42,7 +44,7 @@ NOTES: Final[Mapping[str, Note]] = {
         "idempotency",
     ),
     "INVALID_IDEMPOTENCY_KEY": Note(
-        ("The header is empty, longer than 255 characters, or contains a character that is not printable ASCII.",),
+        (f"The header is empty, longer than {MAX_KEY_LENGTH} characters, or has a character that is not printable ASCII.",),
         "Yes, with another key.",
         "idempotency",
     ),

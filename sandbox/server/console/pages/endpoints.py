@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final, get_args
 
+from sandbox.domain.clock import parse
 from sandbox.domain.enumerations import (
     EVENT_PATTERNS,
     EVENT_TYPES,
@@ -22,13 +23,17 @@ from sandbox.domain.event_filters import KNOWN_FIELDS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Table
 from sandbox.server.console.endpoint_charts import charts, slots
-from sandbox.server.console.endpoint_trace import endpoint_trace, health
+from sandbox.server.console.endpoint_trace import endpoint_trace, health, last_answer
 from sandbox.server.console.pages import deliveries
 from sandbox.server.console.routing import Pages
+from sandbox.server.console.texts import moment
+from sandbox.server.console.trace import in_words
 from sandbox.server.console.view import View
 
 pages = Pages()
 _SHORT: Final = 10
+_MAX_ANSWERS: Final = 10
+"""For how many failing endpoints the list shows the last response: each takes a read."""
 _SPARE_FILTERS: Final = 2
 """Empty rows for more filters in a form."""
 _OPERATORS: Final[Mapping[FilterOperator, str]] = {
@@ -71,8 +76,8 @@ CHOICES: Final = {
 
 COLUMNS: Final = (
     Column("url", "URL", "url", link="/webhooks/{id}"),
-    Column("status", "Status", "status", link="/webhooks/{id}"),
-    Column("trouble", "Trouble", value=lambda row: _trouble(row)),
+    Column("status", "Status", "status", link="/webhooks/{id}", value=lambda row: _status(row)),
+    Column("trouble", "Trouble"),
     Column("event_types", "Event types", "list"),
     Column("signing", "Signing", "code"),
     Column("description", "Description"),
@@ -100,7 +105,14 @@ async def endpoints(view: View) -> Response:
         "endpoints", "Webhook endpoints, newest first", COLUMNS, "list_webhook_endpoints",
         empty="No endpoints yet, so no event is sent anywhere. Add one: press n.",
     )  # fmt: skip
-    return await view.render("endpoints.html", tables=[table])
+    failing = [row for row in table.rows if _status(row) == "FAILING"][:_MAX_ANSWERS]
+    clock, *found = await asyncio.gather(
+        view.clock(),
+        *(view.call("list_delivery_attempts", query={"endpoint_id": row["id"], "limit": "10"}, shown=False) for row in failing),
+    )
+    answers = {row["id"]: last_answer(deliveries["data"]) for row, deliveries in zip(failing, found, strict=True)}
+    rows = [{**row, "trouble": trouble(row, answers.get(row["id"]), clock["now"])} for row in table.rows]
+    return await view.render("endpoints.html", tables=[replace(table, rows=rows)])
 
 
 @pages.page("/webhooks/new")
@@ -141,9 +153,17 @@ async def endpoint(view: View) -> Response:
     )
 
 
-def _trouble(endpoint: Mapping[str, Any]) -> str | None:
-    since = endpoint["failing_since"]
-    return endpoint["disabled_reason"] or (f"Failing since {since[:19].replace('T', ' ')}" if since else None)
+def _status(endpoint: Mapping[str, Any]) -> str:
+    return "FAILING" if endpoint["status"] == "ENABLED" and endpoint["failing_since"] else endpoint["status"]
+
+
+def trouble(endpoint: Mapping[str, Any], answer: str | None, now: str) -> str | None:
+    """Return in words what is wrong with an endpoint, and since when; None if nothing is. `answer` is its last response."""
+    since, disabled = endpoint["failing_since"], endpoint["disabled_reason"]
+    if disabled or not since:
+        return None if disabled is None else str(disabled)
+    lasted = in_words((parse(now) - parse(since)).total_seconds())
+    return f"For {lasted}, since {moment(since)}{f'. Last response: {answer}' if answer else ''}"
 
 
 def _preview(view: View, endpoint_id: str) -> Table | None:

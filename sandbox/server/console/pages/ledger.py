@@ -7,7 +7,7 @@ from sandbox.domain.enumerations import Account
 from sandbox.http.responses import Response
 from sandbox.server.console.calls import Refused
 from sandbox.server.console.data_table import Column, Table
-from sandbox.server.console.flow_chart import MAX_DRAWN, flow_chart, flow_rows
+from sandbox.server.console.flow_chart import MAX_DRAWN, flow_chart, flow_rows, paid_out
 from sandbox.server.console.forms import time_of
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.view import View
@@ -76,6 +76,8 @@ async def flow(view: View) -> Response:
     return await view.render(
         "flow.html",
         tables=[Table("flows", "Money that moved, newest day first", _FLOWS, flow_rows(days), _EMPTY)],
+        balance=balance,
+        paid_out=paid_out(days) if found["is_complete"] and not query else None,
         chart=flow_chart(days, balance) if days else None,
         earlier=days[MAX_DRAWN - 1]["day"] if len(days) > MAX_DRAWN else None,
         found=found,

@@ -82,6 +82,8 @@ async def payout(view: View) -> Response:
         payout=found,
         trace=payout_trace(Known(found, changes, requests.rows, urls, following, clock)),
         changes=changes,
+        ended=next((change for change in reversed(changes) if change["to"] == found["status"]), None),
+        retries=sum(change["to"] == "RETRY" for change in changes),
         detailed_from=len(changes) - MAX_DETAILED_CHANGES,
         endpoints=urls,
         due=soon,

@@ -1,6 +1,6 @@
 """Webhooks as Safepay writes them."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -48,7 +48,7 @@ class WireEvent(msgspec.Struct, kw_only=True):
     partner_id: str
     aggregator_id: str
     subject: Subject
-    destinations: list[Any] = []
+    destinations: tuple[()] = ()
     raast_channel: str = ""
     webhook_event_type: str
 
