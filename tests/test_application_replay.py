@@ -194,5 +194,5 @@ def _make_shop(folder: Path, changes: Sequence[declared.Change]) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": "psp.application", "version": 1, "steps": [{"x": 1}]}', "nothing"])
 def test_what_is_not_a_failed_test_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"not what a failed test did|Expecting value"):
+    with pytest.raises(ValueError, match=r"not the recording of a failed test|Expecting value"):
         Recorded.from_json(text)

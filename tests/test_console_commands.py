@@ -67,6 +67,10 @@ def path_of(operation: Operation) -> dict[str, str]:
     return dict.fromkeys(operation.path_parameters, ID)
 
 
+SAMPLES = {"payout_id": ID, "user_id": ID, "bank_code": "HBL", "wallet_code": "EASYPAISA"}
+"""Values that a command sends as they are: it looks up anything else as a reference, or writes it in capitals."""
+
+
 def full_query(operation: Operation) -> dict[str, str]:
     """Return a value for every query parameter of an operation."""
     return {
@@ -75,8 +79,7 @@ def full_query(operation: Operation) -> dict[str, str]:
         for name, value in (
             [("metadata[order no]", "a&b")]
             if parameter.name == "metadata"
-            # A command looks up anything else as a reference first.
-            else [(parameter.name, ID if parameter.name in ("payout_id", "user_id") else _sample(parameter.schema))]
+            else [(parameter.name, SAMPLES.get(parameter.name) or _sample(parameter.schema))]
         )
     }
 

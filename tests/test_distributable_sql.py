@@ -59,7 +59,7 @@ ACROSS_MERCHANTS = {
     "sandbox.users.aggregator.poll.DUE_OWN": "what is due",
     "sandbox.worlds.merchants.service._page_of_merchants": "the operator's list",
     "sandbox.users.sales.scheduled._MERCHANTS": "what is due",
-    "sandbox.webhooks.delivery.outbox._CLAIM": "several merchants of a shard, each named in an array",
+    "sandbox.webhooks.delivery.claims.CLAIM": "several merchants of a shard, each named in an array",
     "sandbox.users.aggregator.poll.ANY_ROWS_OR_VENDORS": "whether there is anything to poll",
     "worker.sweep._ANYTHING_SCHEDULED": "whether anything may become due",
     "worker.sweep._DUE": "what is due",

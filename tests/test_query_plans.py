@@ -130,7 +130,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.deliveries._LIST_BY_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None, None),
     "sandbox.webhooks.deliveries._LIST_BY_PAYOUT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
     "sandbox.webhooks.endpoints.service._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
-    "sandbox.webhooks.delivery.outbox._CLAIM": ([MERCHANT], [NOW], A, [MERCHANT], ids(1, 1), [BATCH], BATCH, A, None),
+    "sandbox.webhooks.delivery.claims.CLAIM": ([MERCHANT], [NOW], A, [MERCHANT], ids(1, 1), [BATCH], BATCH, A, None),
     "sandbox.webhooks.delivery.outbox._RELEASE_FOLLOWERS": (MERCHANT, A, ids(1, 1) * BATCH, ids()),
     "sandbox.webhooks.delivery.paced_claims._CANDIDATES": (MERCHANT, A, A, ids(1, 1), [True], [BATCH]),
     "sandbox.webhooks.delivery.paced_claims._END_WAITS": (MERCHANT, ids()[0], "2030-01-01 00:00:00+00", BATCH),

@@ -121,13 +121,14 @@ def _scenario(value: str | None) -> str | None:
 
 BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
     "bank_code": {"autocompletion": _banks, "callback": upper},
+    "wallet_code": {"autocompletion": _wallets, "callback": upper},
     "failure_code": {"autocompletion": _failure_codes, "callback": _failure_code},
 }
 """Parameter or field of the API → the settings of every option for it. The API also accepts codes that are not listed."""
 Bank = Annotated[str | None, typer.Option("--bank", help="The bank's code. Default: HBL.", **BY_NAME["bank_code"])]
 Wallet = Annotated[
     str | None,
-    typer.Option("--wallet", help="The wallet provider's code, instead of a bank.", autocompletion=_wallets, callback=upper),
+    typer.Option("--wallet", help="The wallet provider's code, instead of a bank.", **BY_NAME["wallet_code"]),
 ]
 FailureCode = Annotated[
     str | None,

@@ -49,7 +49,7 @@ def endpoint_trace(deliveries: Sequence[Row], now: str) -> Trace:
 def last_answer(deliveries: Sequence[Row]) -> str | None:
     """Return what the newest attempt at these deliveries got; None without any."""
     newest = max((attempt for delivery in deliveries for attempt in delivery["attempts"]), key=_at, default=None)
-    return None if newest is None else answer(newest)
+    return None if newest is None else f"{'HTTP ' if newest['status'] is not None else ''}{answer(newest)}"
 
 
 def _at(attempt: Row) -> str:

@@ -73,8 +73,11 @@ class FlowChart:
     height: int
 
 
-def flow_chart(days: Sequence[Row], balance: Row) -> FlowChart:
-    """Return the drawing of days with their flows, newest first, of which at most MAX_DRAWN are drawn."""
+def flow_chart(days: Sequence[Row], balance: Row, settled: Decimal | None = None) -> FlowChart:
+    """Return the drawing of days with their flows, newest first, of which at most MAX_DRAWN are drawn.
+
+    `settled` is the balance of Settlement, if it is known.
+    """
     drawn = [(day["day"], [flow for flow in day["flows"] if flow["from_account"] in _NAMES]) for day in days[:MAX_DRAWN]]
     largest = max((float(flow["amount"]) for _, flows in drawn for flow in flows), default=1.0)
     heads, arrows, y = [], [], TOP
@@ -84,6 +87,8 @@ def flow_chart(days: Sequence[Row], balance: Row) -> FlowChart:
         arrows += [_arrow(flow, day, y + _DAY + _ROW * number + _ROW - 12, largest) for number, flow in enumerate(in_order)]
         y += _DAY + _ROW * len(flows)
     balances = {AVAILABLE: _balance(balance["available_balance"]), LOCKED: _balance(balance["locked_balance"])}
+    if settled is not None:
+        balances[SETTLEMENT] = _balance(f"{settled:.2f}")
     columns = [Column(name, _PLACES[account], balances.get(account, "")) for account, name in _NAMES.items()]
     return FlowChart(columns, heads, arrows, y + 6)
 

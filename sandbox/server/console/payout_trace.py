@@ -258,7 +258,8 @@ def _received(received: Sequence[Row], missing: Sequence[Row], total: int, now: 
     when = at[11:19] if at[:10] == now[:10] else f"{at[5:10]} {at[11:19]}"
     failed = sum(attempt["error_class"] is not None for delivery in received for attempt in delivery["attempts"])
     got = f"got all {total}" if len(received) == total else f"got {len(received)} of {total}"
-    return f"{got} by {when}{f', {failed} retried' if failed else ''}"
+    tries = "" if not failed else ", 1 failed try" if failed == 1 else f", {failed} failed tries"
+    return f"{got} by {when}{tries}"
 
 
 def answer(attempt: Row) -> str:

@@ -73,12 +73,13 @@ async def flow(view: View) -> Response:
     query = {"created_to": time_of(f"{until}T00:00")} if until else {}
     balance, found = await asyncio.gather(view.call("get_balance"), view.call("get_balance_flows", query=query))
     days = found["days"]
+    settled = paid_out(days) if found["is_complete"] and not query else None
     return await view.render(
         "flow.html",
         tables=[Table("flows", "Money that moved, newest day first", _FLOWS, flow_rows(days), _EMPTY)],
         balance=balance,
-        paid_out=paid_out(days) if found["is_complete"] and not query else None,
-        chart=flow_chart(days, balance) if days else None,
+        paid_out=settled,
+        chart=flow_chart(days, balance, settled) if days else None,
         earlier=days[MAX_DRAWN - 1]["day"] if len(days) > MAX_DRAWN else None,
         found=found,
     )

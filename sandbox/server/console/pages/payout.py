@@ -10,7 +10,7 @@ from sandbox.domain.failure_codes import FAILURES
 from sandbox.domain.payout_states import TRANSITIONS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column
-from sandbox.server.console.payout_trace import Known, payout_trace
+from sandbox.server.console.payout_trace import Known, answer, payout_trace
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.trace import in_words
 from sandbox.server.console.view import View
@@ -23,6 +23,9 @@ MAX_ENTRIES: Final = 10
 """How many ledger entries the page lists. The ledger has all, and the drawing and the table of changes show each."""
 MAX_DUE: Final = 2
 """How many due steps are shown. The others are on the clock's page."""
+MAX_RESENT: Final = 2
+"""For how many endpoints the top of the page tells how a webhook that failed went on. The drawing has all."""
+MAX_FAILURES: Final = 3
 ENTRY_COLUMNS: Final = (
     Column("created_at", "Time", "time"),
     Column("account", "Account"),
@@ -83,6 +86,7 @@ async def payout(view: View) -> Response:
         trace=payout_trace(Known(found, changes, requests.rows, urls, following, clock)),
         changes=changes,
         ended=next((change for change in reversed(changes) if change["to"] == found["status"]), None),
+        resent=_resent(changes[-1]["deliveries"] or (), urls),
         retries=sum(change["to"] == "RETRY" for change in changes),
         detailed_from=len(changes) - MAX_DETAILED_CHANGES,
         endpoints=urls,
@@ -117,6 +121,24 @@ def _changes(
             "deliveries": by_event.get(change["event_id"], []) if change["event_id"] >= first_listed else None,
         }
         for change in timeline
+    ]
+
+
+def _resent(deliveries: Sequence[Mapping[str, Any]], endpoints: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the deliveries of an event that failed at first, or still do: where to, the last attempt, and what failed."""
+    found = [
+        (delivery, failed)
+        for delivery in deliveries
+        if delivery["endpoint_id"] in endpoints and (failed := [one for one in delivery["attempts"] if one["error_class"]])
+    ]
+    return [
+        {
+            "delivery": delivery,
+            "url": endpoints[delivery["endpoint_id"]]["url"],
+            "last": delivery["attempts"][-1],
+            "failures": ", ".join(answer(one) for one in failed[-MAX_FAILURES:]),
+        }
+        for delivery, failed in found[:MAX_RESENT]
     ]
 
 
