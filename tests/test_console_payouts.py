@@ -377,3 +377,17 @@ def test_a_form_that_is_submitted_several_times_creates_one_payout_and_shows_it_
     assert {page.status_code for page in pages} == {200}, [page.text for page in pages if page.status_code != 200]
     (created,) = world.get("/api/v1/payouts").json()["data"]
     assert {page.url.path.rpartition("/")[2] for page in pages} == {created["id"]}
+
+
+def test_the_page_says_how_a_webhook_that_failed_went_on(world: World, receiver: Receiver, console: ConsoleClient) -> None:
+    receiver.respond = lambda _: (503, {}, b"busy")
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.succeeded"]})
+    world.post("/sandbox/v1/clock/freeze")
+    path = f"{world.console}/payouts/{world.create_payout('0001')['id']}"
+    world.post("/sandbox/v1/drain")
+    assert "has not reached" in console.get(path).text
+    receiver.respond = lambda _: (200, {}, b"")
+    world.post("/sandbox/v1/clock/advance", {"seconds": 10})
+    page = " ".join(console.get(path).text.split())
+    assert "on attempt 2. The attempts before it failed: 503." in page
+    assert "has not reached" not in page
