@@ -69,11 +69,12 @@ def test_an_endpoint_is_added_broken_and_repaired(world: World, receiver: Receiv
 
 def test_the_list_shows_which_endpoint_is_failing_and_why(world: World, receiver: Receiver, console: ConsoleClient) -> None:
     world.post("/sandbox/v1/clock/freeze")
-    failed_delivery(world, receiver)
+    failed = failed_delivery(world, receiver)
     page = " ".join(console.get(f"{world.console}/webhooks").text.split())
     assert 'class="badge bad">FAILING<' in page
     assert "Last response: HTTP 500" in page
     assert ">ENABLED<" not in page
+    assert ">FAILING<" in console.get(f"{world.console}/webhooks/{failed['endpoint_id']}").text
 
 
 def test_filters_are_tried_on_past_events_and_saved(world: World, receiver: Receiver, browsing: "Browsing") -> None:

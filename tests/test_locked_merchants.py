@@ -25,7 +25,7 @@ async def pool(stack: Stack) -> AsyncIterator[None]:
 
 
 async def test_a_process_that_stops_in_a_transaction_loses_its_locks(stack: Stack, pool: None) -> None:
-    with World.create(stack) as world:
+    with World.create(stack, opening_balance="1000.00") as world:
 
         async def stop_in_a_transaction() -> None:
             async with transaction(world.merchant_id) as conn:

@@ -144,6 +144,7 @@ async def endpoint(view: View) -> Response:
         charts=charts(over_time) if over_time else [],
         tables=[table, Table("over-time", "Attempts over time", _OVER_TIME, [asdict(slot) for slot in over_time])],
         endpoint=found,
+        health_status=_status(found),
         choices=CHOICES,
         header_lines=deliveries.header_lines,
         rows=filter_rows(found["filters"]),
