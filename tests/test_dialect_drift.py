@@ -154,6 +154,7 @@ def test_the_first_difference_is_reported(world: World) -> None:
         ("https://api.getsafepay.com/raastwire", "a-test-key", "is not a test environment"),
         ("https://dev.api.getsafepay.com.example.com/raastwire", "a-test-key", "is not a test environment"),
         ("https://dev.api.getsafepay.com/raastwire", "sk_live_0123456789", "live key"),
+        ("http://dev.api.getsafepay.com/raastwire", "sk_test_0123456789", "Use https"),
     ],
 )
 def test_nothing_is_called_with_a_live_key_or_elsewhere(

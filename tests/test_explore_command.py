@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+
 from psp_sandbox.testing.explore.causes import cure
+from psp_sandbox.testing.explore.own_merchants import OwnMerchantsExplorer, _listening, _Round
 from psp_sandbox.testing.explore.results import Cause, Verdict
 from psp_sandbox.testing.process import Address
 from tests.harness.code_blocks import ROOT
@@ -118,3 +121,11 @@ def test_tests_that_make_a_merchant_each_are_explored_together(tmp_path: Path, s
     assert verdicts == {"repeats": (Verdict.RIGHT, None), "gives up": (Verdict.WRONG, Cause.NO_RETRY)}, found
     assert [one["test"] for one in found["left_out"]] == ["endless"]
     assert found["has_books"]
+
+
+def test_a_key_that_no_test_has_announced_is_refused_and_not_repeated() -> None:
+    explorer, tests = object.__new__(OwnMerchantsExplorer), _Round({}, {})
+    with _listening({"/rest": lambda told: explorer._end(tests, told)}) as url:
+        refused = httpx.post(f"{url}/rest", json={"api_key": "sk_sandbox_nobody"}, trust_env=False)
+    assert refused.status_code == 400
+    assert "sk_sandbox_nobody" not in refused.text

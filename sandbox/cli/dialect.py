@@ -9,6 +9,7 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_operator
 from sandbox.cli.failures import check_failed, unreachable, usage_error
+from sandbox.infrastructure.settings import LOOPBACK_HOSTS
 from sandbox.server.dialects.comparison import Ask, Comparison, Difference, first_difference, shape_of
 from sandbox.server.dialects.dialect import load_dialects
 from sandbox.server.dialects.registration import BUILT_IN
@@ -72,7 +73,7 @@ def compare(
     dialect = load_dialects(BUILT_IN, os.environ.get("SANDBOX_DIALECTS")).get(name)
     if dialect is None or dialect.comparison is None:
         raise usage_error(f"{name} is not a dialect that can be compared.")
-    objection = dialect.comparison.objection(base_url, key)
+    objection = dialect.comparison.objection(base_url, key, LOOPBACK_HOSTS)
     if objection is not None:
         raise usage_error(objection)
     theirs = _Side(base_url.rstrip("/"), dialect.key_header, key, account)

@@ -272,7 +272,7 @@ class DeliveryService:
 def deliveries_query(merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> tuple[Any, ...]:
     """Return the statement and its arguments. Each statement reads at most a few times a page's length.
 
-    One that is of a payout or an event reads the payout's changes too, at most 1000.
+    The one for a payout also reads the newest 1,000 changes of the payout.
     """
     common = (merchant_id, window.before, window.since, window.limit + 1)
     statuses = selected(query, "status", STATUSES)

@@ -28,7 +28,7 @@ VARIABLE: Final = "PSP_EXPLORE_URL"
 _LOOPBACK: Final = "127.0.0.1"
 _MAX_BYTES: Final = 65_536
 _RESTART_SECONDS: Final = 30.0
-_ENDLESS: Final = "It has said that it begins, but not that it ends."
+_ENDLESS: Final = "It said that it begins, but never that it ended."
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -44,7 +44,7 @@ class _Test:
 
 @dataclass(slots=True)
 class _Round:
-    """One run of the command: what each of its tests is to meet, and how those ended that have."""
+    """One run of the command: the points of each test, and the outcomes of the tests that have ended."""
 
     points: Mapping[str, tuple[Point, ...]]
     baselines: Mapping[str, Evidence]
@@ -108,7 +108,9 @@ class OwnMerchantsExplorer(CommandExplorer):
         return {"api_key": client._caller.address.keys["merchant"]}
 
     def _end(self, tests: _Round, told: Mapping[str, Any]) -> Mapping[str, Any]:
-        one = tests.running.pop(str(told["api_key"]))
+        one = tests.running.pop(str(told["api_key"]), None)
+        if one is None:  # not a KeyError, whose text would be the key
+            raise ValueError("The test with this api_key has not said that it begins, or has said that it ended.")
         url, restart_url, names = told.get("books_url"), told.get("restart_url"), self._suite.names
         books = None if url is None else lambda: rows_of_url(str(url), names)
         one.subject.restart = None if restart_url is None else lambda: _post(str(restart_url))

@@ -5,12 +5,7 @@
 -- cores with the sandbox it measures. There is no `response` function, because it would cost a table of headers per
 -- response. wrk counts statuses above 399 itself, and the caller counts the stored payouts.
 
-local threads = 0
-
-function setup(thread)
-   thread:set("number", threads)
-   threads = threads + 1
-end
+dofile(os.getenv("PSP_BENCH_COMMON"))
 
 function init(args)
    local open = '{"merchant_reference":"'
@@ -32,12 +27,4 @@ function request()
    count = count + 1
    local reference = prefix .. string.format("%08d", count)
    return heads[count % merchants + 1] .. reference .. middle .. reference .. rest
-end
-
-function done(summary, latency, requests)
-   local errors = summary.errors
-   io.write(string.format(
-      '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"refused":%d,"broken":%d}\n',
-      summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-      errors.status, errors.connect + errors.read + errors.write + errors.timeout))
 end

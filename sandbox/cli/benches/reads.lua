@@ -1,4 +1,7 @@
--- Reads the given paths in turn, with one key. sandbox/cli/benches/wrk.py parses the line printed at the end.
+-- Reads the given paths in turn, with one key.
+
+dofile(os.getenv("PSP_BENCH_COMMON"))
+
 local requests, count = {}, 0
 
 function init(args)
@@ -11,12 +14,4 @@ end
 function request()
    count = count + 1
    return requests[count % #requests + 1]
-end
-
-function done(summary, latency, requests)
-   local errors = summary.errors
-   io.write(string.format(
-      '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"refused":%d,"broken":%d}\n',
-      summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-      errors.status, errors.connect + errors.read + errors.write + errors.timeout))
 end

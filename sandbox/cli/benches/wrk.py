@@ -61,7 +61,7 @@ def run_wrk(
     # Pass the keys through the environment, because every user can read the command line of a process.
     keys = ",".join(merchant.api_key for merchant in merchants)
     env = os.environ | {"PSP_BENCH_API_KEYS": keys, "PSP_BENCH_RUN": secrets.token_hex(4)}
-    env["PSP_BENCH_PATHS"] = " ".join(paths)
+    env |= {"PSP_BENCH_PATHS": " ".join(paths), "PSP_BENCH_COMMON": str(_FOLDER / "common.lua")}
     try:
         limit = seconds + 2 * _TIMEOUT
         ended = subprocess.run(  # noqa: S603 (a fixed command)

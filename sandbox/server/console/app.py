@@ -3,7 +3,6 @@
 import hashlib
 import re
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from sandbox.domain.errors import CODES, Problem, invalid
+from sandbox.domain.ids import is_uuid
 from sandbox.http.operation import Operation
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
@@ -133,7 +133,7 @@ class Console:
     # ------------------------------------------------------------------------------------------------ sessions
 
     async def _visitor(self, request: Request, merchant_id: str) -> Visitor:
-        if merchant_id and not _is_id(merchant_id):
+        if merchant_id and not is_uuid(merchant_id):
             raise Problem("NOT_FOUND", "The console has no such merchant.")
         return await self._sessions.visitor(request, merchant_id)
 
@@ -332,7 +332,7 @@ class Console:
                 raise Problem("FORBIDDEN", "Only the sandbox's operator can enter other merchants.")
             self._require_token(visitor, form)
             merchant_id = form.last("merchant_id")
-            if not _is_id(merchant_id):
+            if not is_uuid(merchant_id):
                 raise Problem("NOT_FOUND", "The console has no such merchant.")
             await visitor_of(visitor.session.within(merchant_id))
         except _FAILURES as error:
@@ -387,14 +387,6 @@ def _route(method: str, path: str, handler: Any, limit: int | None) -> Operation
 def _url_of(request: Request) -> str:
     query = request.query_string.decode("latin-1")
     return request.path + (f"?{query}" if query else "")
-
-
-def _is_id(text: str) -> bool:
-    """Return whether a text is a UUID as the API writes it."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
 
 
 def _filled(path: str, data: Any, home: str) -> str:

@@ -69,7 +69,7 @@ class ApiCalls:
         self._app: ASGIApp | None = None
         self._logged: ASGIApp | None = None
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """A lock for each idempotency key that is in use."""
+        """A lock for each merchant's idempotency key that is in use."""
 
     def connect(self, app: ASGIApp, logged: ASGIApp) -> None:
         """Set the API's application, without and with the journal of requests. Must be called before the first call."""
@@ -132,7 +132,9 @@ class ApiCalls:
         collected = _Collector(content)
         # A form that is submitted twice, or a preview that is asked for twice, must show the first one's result. The API
         # would refuse the second with IDEMPOTENCY_KEY_IN_FLIGHT, which no reader of a page can act on.
-        async with self._turns.setdefault(sent.get("x-idempotency-key", request_id), asyncio.Lock()):
+        merchant_id = "" if signed_in is None else signed_in.caller.merchant_id
+        turn = f"{merchant_id} {sent.get('x-idempotency-key', request_id)}"
+        async with self._turns.setdefault(turn, asyncio.Lock()):
             await app(scope, collected.receive, collected.send)
         request = state.get("request")
         return Reply(collected.status, collected.data(), ANONYMOUS if request is None else request.caller)

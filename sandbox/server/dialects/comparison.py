@@ -4,7 +4,7 @@ Ids, times and texts differ between any two servers, so only their form counts. 
 """
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -21,7 +21,6 @@ _FORMS: Final = (
 )
 Shape = Mapping[str, frozenset[str]]
 """The place of a value, such as `data.payments[].id` → the forms of all values there."""
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +54,19 @@ class Comparison:
     test_hosts: frozenset[str]
     """The only hosts, beside those of this machine, that are ever called."""
     live_keys: tuple[str, ...]
-    """What keys begin with that move real money."""
+    """The prefixes of keys that move real money."""
 
-    def objection(self, base_url: str, key: str) -> str | None:
-        """Return why a server must not be called with a key, or None. The text does not repeat the key."""
-        host = urlsplit(base_url).hostname
-        if host not in self.test_hosts | LOOPBACK:
-            return f"{host} is not a test environment: only {', '.join(sorted(self.test_hosts))} and this machine are called."
+    def objection(self, base_url: str, key: str, own_hosts: Set[str]) -> str | None:
+        """Return why a server must not be called with a key, or None. The text does not repeat the key.
+
+        `own_hosts` are the names of this machine.
+        """
+        url = urlsplit(base_url)
+        if url.hostname not in self.test_hosts | own_hosts:
+            hosts = ", ".join(sorted(self.test_hosts))
+            return f"{url.hostname} is not a test environment: only {hosts} and this machine are called."
+        if url.scheme != "https" and url.hostname not in own_hosts:
+            return "Use https, so that nobody on the way reads your key."
         if key.startswith(self.live_keys):
             return "This is a live key, which could move real money. Use one of the test environment."
         return None

@@ -1,4 +1,4 @@
-"""Copies of an empty database. To copy one takes a tenth of the CPU time that initdb needs to make one.
+"""Copies of an empty database. Copying one takes a tenth of the CPU time that initdb needs to make one.
 
 A template counts only until the machine restarts: its files are not forced to the disk, so a power cut may have damaged them.
 """
@@ -44,8 +44,8 @@ class DatabaseTemplates:
         if self._path is None or not self._path.exists():
             return False
         try:
+            os.utime(self._path)  # first, so that no other start deletes it as the one that was used least lately
             run(_copy(self._path, data))
-            os.utime(self._path)
         except (StartError, OSError):  # another start has deleted it, or the disk is full
             return False
         return True
@@ -72,14 +72,16 @@ class DatabaseTemplates:
             status = self._folder.lstat()
         except OSError:
             return False
-        # Whoever can write there could give this user a database with code of theirs.
+        # Anyone who can write there could plant a database that runs their code as this user.
         return status.st_uid == uid and status.st_mode & 0o777 == 0o700 and os.access(self._folder, os.W_OK)
 
     def _delete_oldest(self) -> None:
         with contextlib.suppress(OSError):
             by_use = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
             for path in by_use[MAX_TEMPLATES:]:
-                shutil.rmtree(path, ignore_errors=True)
+                # Whoever copies it must fail, and not take what is left of it for the whole.
+                deleted = path.rename(path.with_name(f"old-{secrets.token_hex(8)}"))
+                shutil.rmtree(deleted, ignore_errors=True)
 
 
 def _name(made_by: Sequence[str]) -> str | None:

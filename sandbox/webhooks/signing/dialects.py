@@ -23,6 +23,7 @@ import msgspec
 
 from sandbox.domain.enumerations import HashAlgorithm, KeyEncoding, SignatureEncoding, TimestampFormat
 from sandbox.http.body_errors import FieldProblem
+from sandbox.webhooks.signing.body_headers import github_names, safepay_names
 from sandbox.webhooks.signing.standard_webhooks import (
     ID_HEADER,
     NOW_HEADER,
@@ -40,8 +41,6 @@ from sandbox.webhooks.signing.standard_webhooks import (
 
 STRIPE_HEADER: Final = "Stripe-Signature"
 GITHUB_HEADER: Final = "X-Hub-Signature-256"
-GITHUB_EVENT_HEADER: Final = "X-GitHub-Event"
-GITHUB_DELIVERY_HEADER: Final = "X-GitHub-Delivery"
 
 _SIGNATURE_HEADERS: Final = MappingProxyType(
     {"v1": SIGNATURE_HEADER, "v1a": SIGNATURE_HEADER, "stripe": STRIPE_HEADER, "github": GITHUB_HEADER}
@@ -189,54 +188,14 @@ def signature_headers(
         signatures = "".join([f",v1={_hex(secret, content)}" for secret in secrets])
         return {ID_HEADER: event_id, name: f"t={timestamp}{signatures}"}
     if custom is None:
-        return {ID_HEADER: event_id, **_github_names(event_id, body), name: f"sha256={_hex(secrets[0], content)}"}
-    named = _safepay_names(body) if signing in _PRESETS else {ID_HEADER: event_id}
+        return {ID_HEADER: event_id, **github_names(event_id, body), name: f"sha256={_hex(secrets[0], content)}"}
+    named = safepay_names(body) if signing in _PRESETS else {ID_HEADER: event_id}
     stamp_header = timestamp_header(custom)
     if stamp_header is not None:
         named[stamp_header] = _stamp(timestamp, custom)
     raw = hmac.digest(_custom_key(secrets[0], custom), content, custom.algorithm)
     named[name] = custom.prefix.replace("{timestamp}", _stamp(timestamp, custom)) + _encoded(raw, custom.encoding)
     return named
-
-
-_HeaderText = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z")]
-
-
-class _Typed(msgspec.Struct):
-    type: _HeaderText
-
-
-_typed: Final = msgspec.json.Decoder(_Typed)
-
-
-def _github_names(event_id: str, body: bytes) -> dict[str, str]:
-    """Return the headers by which receivers written for GitHub recognize a delivery and choose a handler."""
-    try:
-        return {GITHUB_DELIVERY_HEADER: event_id, GITHUB_EVENT_HEADER: _typed.decode(body).type}
-    except msgspec.MsgspecError:  # a body of your own, in a signing example
-        return {GITHUB_DELIVERY_HEADER: event_id}
-
-
-class _Routed(msgspec.Struct):
-    identifier: _HeaderText
-    webhook_event_type: _HeaderText
-    aggregator_id: _HeaderText
-
-
-_routed: Final = msgspec.json.Decoder(_Routed)
-
-
-def _safepay_names(body: bytes) -> dict[str, str]:
-    """Return the headers that repeat what the body says; none if it is a body of another format."""
-    try:
-        found = _routed.decode(body)
-    except msgspec.MsgspecError:
-        return {}
-    return {
-        "X-SFPY-EVENT-ID": found.identifier,
-        "X-SFPY-EVENT-TYPE": found.webhook_event_type,
-        "X-SFPY-AGGREGATOR-ID": found.aggregator_id,
-    }
 
 
 def settings_of(signing: str, custom: CustomSigning | None = None) -> CustomSigning | None:

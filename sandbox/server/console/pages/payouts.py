@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from sandbox.domain.enumerations import DestType
 from sandbox.domain.payout_states import STATUSES
 from sandbox.http.responses import Response
+from sandbox.payouts.search import NARROWING
 from sandbox.server.console.calls import Refused
 from sandbox.server.console.data_table import Column, Row, Table
 from sandbox.server.console.forms import time_of
@@ -35,7 +36,7 @@ COLUMNS: Final = (
     Column("created_at", "Created", "time"),
     Column("id", "Id", is_csv_only=True),
 )
-FILTERS: Final = ("q", "status", "dest_type", "user_id", "failure_code", "bank_code", "wallet_code")
+FILTERS: Final = ("q", "status", "dest_type", "user_id", *NARROWING)
 _FAILURES: Final = (
     Column("code", "Bank or wallet"),
     Column("failure_code", "Failure code", "code"),
@@ -110,6 +111,5 @@ async def drawn(view: View, payouts: Sequence[Mapping[str, Any]]) -> Trace | Non
 
 def _page_of(row: Mapping[str, Any], covers: Mapping[str, Any]) -> str:
     """Return the page that lists exactly the payouts that were counted."""
-    names = ("failure_code", "bank_code", "wallet_code")
-    query = {name: row[name] for name in names if row[name] is not None}
+    query = {name: row[name] for name in NARROWING if row[name] is not None}
     return f"/payouts?{urlencode(query if covers['is_complete'] else {**query, 'created_from': covers['since']})}"

@@ -1,12 +1,7 @@
--- Creates payouts for some aggregators in rotation: `psp bench dialect safepay`. PSP_BENCH_PATHS has their ids, in the order of
+-- Creates payouts for some aggregators in rotation: `psp bench dialect --name safepay`. PSP_BENCH_PATHS has their ids, in the order of
 -- the keys. As in the native script, a request is one concatenation, because wrk shares the cores with the sandbox.
 
-local threads = 0
-
-function setup(thread)
-   thread:set("number", threads)
-   threads = threads + 1
-end
+dofile(os.getenv("PSP_BENCH_COMMON"))
 
 function init(args)
    local open = '{"request_id":"'
@@ -26,12 +21,4 @@ end
 function request()
    count = count + 1
    return heads[count % merchants + 1] .. prefix .. string.format("%012d", count) .. rest
-end
-
-function done(summary, latency, requests)
-   local errors = summary.errors
-   io.write(string.format(
-      '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"refused":%d,"broken":%d}\n',
-      summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-      errors.status, errors.connect + errors.read + errors.write + errors.timeout))
 end
