@@ -98,5 +98,6 @@ def test_nothing_but_the_dialect_names_its_provider() -> None:
         "sandbox/server/console/pages/endpoints.py",
         "sandbox/webhooks/receiver_tests/checks.toml",
         "sandbox/webhooks/receiver_tests/events.py",
+        "sandbox/webhooks/signing/body_headers.py",
         "sandbox/webhooks/signing/dialects.py",
     }
