@@ -33,6 +33,7 @@ pytestmark = [
 
 SHOPS: Final = Path(__file__).parent / "clocked_shops"
 TIMES: Final = os.environ.get("PSP_SWEEPS", "1")
+DEEP_JUMPS: Final = os.environ.get("PSP_JUMP")
 SWEEP_SECONDS: Final = "90000" if "PSP_SWEEPS" in os.environ else "3600"
 _JDBC: Final = Path("/usr/share/java/postgresql.jar")
 
@@ -77,7 +78,7 @@ def test_an_advance_fires_the_sweep(psp, live_process, number):
 JUMPS: Final = """
 import os, threading
 
-def test_ten_jumps_under_load(psp, live_process):
+def test_jumps_under_load(psp, live_process):
     shop = live_process(COMMAND, cwd=FOLDER, one_clock=True)
     answers, ends = [], threading.Event()
     def work():
@@ -87,7 +88,7 @@ def test_ten_jumps_under_load(psp, live_process):
     workers = [threading.Thread(target=work) for _ in range(3)]
     for worker in workers: worker.start()
     try:
-        for _ in range(10):
+        for _ in range(int(os.environ["JUMPS"])):
             run = psp.advance(os.environ["JUMP"])
             wall, _ = map(float, shop.client.get("/clocks", timeout=60).text.split())
             assert wall > run.now.timestamp() - 1
@@ -159,11 +160,11 @@ def upstream(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-@pytest.mark.parametrize("language", LANGUAGES if "PSP_JUMP" in os.environ else ["python"])
-async def test_tls_time_limits_and_database_connections_survive_ten_jumps_under_load(
+@pytest.mark.parametrize("language", LANGUAGES if DEEP_JUMPS else ["python"])
+async def test_tls_time_limits_and_database_connections_survive_jumps_under_load(
     language: str, tmp_path: Path, stack: Stack
 ) -> None:
-    """Five seconds each. PSP_JUMP names another length, such as 1m, and has all languages tried, in up to two minutes each."""
+    """PSP_JUMP names the length of the jumps, such as 1m, and has ten of them tried in all languages, in minutes each."""
     command = shop(language, tmp_path, with_driver=True)
     database = urlsplit(stack.database_url)
     socket = f"{parse_qs(database.query)['host'][0]}/.s.PGSQL.5432"
@@ -172,7 +173,8 @@ async def test_tls_time_limits_and_database_connections_survive_ten_jumps_under_
         with upstream(tmp_path) as upstream_url:
             await asyncio.to_thread(
                 run, tmp_path, command, JUMPS, UPSTREAM=upstream_url, UPSTREAM_CA=str(tmp_path / "cert.pem"),
-                JUMP=os.environ.get("PSP_JUMP", "5s"), PGHOST="127.0.0.1", PGPORT=port, PGDATABASE=name, PGUSER=user,
+                JUMP=DEEP_JUMPS or "5s", JUMPS="10" if DEEP_JUMPS else "3",
+                PGHOST="127.0.0.1", PGPORT=port, PGDATABASE=name, PGUSER=user,
                 DATABASE_DSN=f"pgsql:host=127.0.0.1;port={port};dbname={name}",
                 JDBC_URL=f"jdbc:postgresql://127.0.0.1:{port}/{name}?user={user}",
             )  # fmt: skip

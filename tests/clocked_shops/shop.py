@@ -32,7 +32,8 @@ def sweep() -> None:
     while True:
         time.sleep(60)
         now = time.time()
-        compared, apart = compared + 1, max(apart, abs(now - datetime.fromisoformat(call("/sandbox/v1/clock")["now"]).timestamp()))
+        sandbox = datetime.fromisoformat(call("/sandbox/v1/clock")["now"])
+        compared, apart = compared + 1, max(apart, abs(now - sandbox.timestamp()))
         if now < due:
             continue
         bank = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
