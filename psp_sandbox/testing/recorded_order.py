@@ -94,7 +94,8 @@ class RecordedOrder:
 
     def _wait(self, is_ready: Callable[[], bool], horizon: timedelta) -> None:
         deadline = time.monotonic() + _MAX_SECONDS
-        while not is_ready() and time.monotonic() < deadline and not self._nothing_more_comes(horizon):
+        # A webhook that waits for the step itself does not come before it.
+        while not is_ready() and time.monotonic() < deadline and not self._nothing_more_comes(horizon, since=self._now):
             time.sleep(_POLL_SECONDS)
 
     def _enter(self, received: Received) -> bool:
@@ -147,10 +148,10 @@ class RecordedOrder:
             if place is not None and self._arrivals[place].payout_id == recorded:
                 yield str(received.event["data"]["id"])
 
-    def _nothing_more_comes(self, horizon: timedelta) -> bool:
-        """Whether what is due, or will be within the horizon if the clock runs, is done or waits here."""
+    def _nothing_more_comes(self, horizon: timedelta, since: str = "") -> bool:
+        """Whether what is due, or will be within the horizon if the clock runs, is done or waits here since a time or later."""
         with self._lock:
-            waiting = {one.headers.get("webhook-id") for one, _ in self._waiting()}
+            waiting = {one.headers.get("webhook-id") for one, place in self._waiting() if self._arrivals[place].at >= since}
         try:
             clock = self._world.client.clock.get()
             due = self._world.client.clock.due(limit=_LIST_LIMIT).data
