@@ -69,33 +69,40 @@ class RecordedOrder:
         end = _END if is_settling else step.until or (following.at if following else _END)
         if not is_settling:
             self._now = step.at
-            self._wait(lambda: self._is_ready(step.at, step.at), _HORIZON)
-            self._wait(lambda: self._is_ready(step.at, end), timedelta())
+            self._wait(lambda: self._is_as_far(step.at), _HORIZON)
+            self._wait(lambda: self._is_first_here(step.at, end), timedelta())
         self._now = end
 
     def let_all_in(self) -> None:
         """Hold back nothing more: the steps have ended."""
         self._now = _END
 
-    def _is_ready(self, start: str, end: str) -> bool:
-        """Whether what arrived before `start` is as far as it was then, and what arrived until `end` is waiting."""
-        with self._lock:
-            here = set(self._places.values())
-            return all(
-                place in self._missing or (place in here if one.at > start else self._is_as_far(place, start))
-                for place, one in enumerate(self._arrivals)
-                if one.at < end
-            )
+    def _is_as_far(self, moment: str, end: int | None = None) -> bool:
+        """Whether the webhooks, or those before a place, that had arrived at a recorded moment have arrived.
 
-    def _is_as_far(self, place: int, moment: str) -> bool:
-        """Whether a webhook that had arrived at a recorded moment has arrived and, if it was handled by then, is handled."""
-        received, until = self._entered.get(place), self._arrivals[place].until
-        return received is not None and (received.answered_at is not None or not until or until > moment)
+        What the application had handled by then, it must have handled.
+        """
+        for place, one in enumerate(self._arrivals[:end]):
+            received = self._entered.get(place)
+            is_handled = received is not None and (received.answered_at is not None or not one.until or one.until > moment)
+            if one.at <= moment and not is_handled and place not in self._missing:
+                return False
+        return True
+
+    def _is_first_here(self, start: str, end: str) -> bool:
+        """Whether the first of the webhooks that arrived between two moments waits. Others may be sent when it is answered."""
+        first = next((place for place, one in enumerate(self._arrivals) if start < one.at < end), None)
+        return first is None or first in self._places.values()
 
     def _wait(self, is_ready: Callable[[], bool], horizon: timedelta) -> None:
         deadline = time.monotonic() + _MAX_SECONDS
-        # A webhook that waits for the step itself does not come before it.
-        while not is_ready() and time.monotonic() < deadline and not self._nothing_more_comes(horizon, since=self._now):
+        while True:
+            with self._lock:
+                if is_ready():
+                    return
+            # A webhook that waits for the step itself does not come before it.
+            if time.monotonic() > deadline or self._nothing_more_comes(horizon, since=self._now):
+                return
             time.sleep(_POLL_SECONDS)
 
     def _enter(self, received: Received) -> bool:
@@ -123,10 +130,8 @@ class RecordedOrder:
                 yield received, place
 
     def _is_next(self, place: int) -> bool:
-        one = self._arrivals[place]
-        return one.at < self._now and all(
-            earlier in self._missing or self._is_as_far(earlier, one.at) for earlier in range(place)
-        )
+        at = self._arrivals[place].at
+        return at < self._now and self._is_as_far(at, place)
 
     def _find_place(self, received: Received) -> int | None:
         """Return the first free place of a webhook with the same event, of the same payout as far as that is known."""
