@@ -23,6 +23,8 @@ from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from psp_sandbox.testing import Sandbox
 from psp_sandbox.testing.process import Address, SandboxProcess
+from sandbox.infrastructure.db import connector, pools
+from sandbox.infrastructure.db.distributed import cluster_pools
 from sandbox.server.runtime.open_files import raise_open_file_limit
 from sandbox.unit_of_work import light_merchants
 from tests.harness.console import ConsoleClient
@@ -161,6 +163,15 @@ def stack() -> Stack:
 def database_url(stack: Stack) -> str:
     """Return the URL of the sandbox's database, with the role that owns it."""
     return stack.database_url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_connections() -> Iterator[None]:
+    """Let this process wait longer for PostgreSQL than the product does: a busy machine is not an outage."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (connector, pools, cluster_pools):
+            patch.setattr(module, "CONNECT_SECONDS", 60.0)
+        yield
 
 
 @pytest.fixture
