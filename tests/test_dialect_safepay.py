@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -113,6 +114,15 @@ def test_the_same_request_id_returns_the_payment_as_it_is_now_also_after_native_
         assert set(refused.json()) == {"code", "message"}
         assert refused.json()["message"].startswith("idempotency error")
     assert safepay.get("/payments")["count"] == "1"
+
+
+def test_calls_at_the_same_time_with_one_request_id_make_one_payment(safepay: Safepay) -> None:
+    body = payout_body("0004")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: safepay.post("/payout", body)["token"], range(8)))
+    assert len(set(made)) == 1
+    assert safepay.get("/payments")["count"] == "1"
+    assert safepay.get("/ledger/accounts")["running_balance"] == "-20000"
 
 
 @pytest.mark.parametrize(
