@@ -209,12 +209,6 @@ def test_a_test_that_cannot_work_is_refused(world: World, change: dict[str, str]
     assert SECRET[6:] not in response.text
 
 
-def test_a_receiver_of_a_custom_signature_can_be_tested(world: World) -> None:
-    custom = {"header": "X-S", "algorithm": "sha256", "encoding": "hex", "template": "{body}"}
-    body = {"url": "http://127.0.0.1:9/", "secret": "a-plain-secret", "signing": "custom", "custom_signing": custom}
-    assert finished(world, body)["signing"] == "custom"
-
-
 def test_the_secret_is_nowhere_in_the_database_the_journal_or_the_report(world: World, no_dedup: Server) -> None:
     test = finished(world, {"url": f"{no_dedup.url}?token=hunter2hunter2", "secret": SECRET})
     assert SECRET[6:] not in json.dumps(test)

@@ -17,7 +17,7 @@ from sandbox.domain.scenario_engine import Catalogue, Scenario
 from sandbox.http.code_spans import code_spans
 from sandbox.http.curl import OPERATOR_KEY, curl, json_body, uploaded_file
 from sandbox.server.docs.openapi import problem_example
-from sandbox.server.docs.problem_notes import NOTES
+from sandbox.server.docs.problem_notes import notes
 
 Json = Mapping[str, Any]
 
@@ -146,7 +146,7 @@ def problems_page() -> str:
 
 def problem_page(code: str, document: Json, has_guide: Callable[[str], bool]) -> str:
     """Return the HTML of `/problems/{code}` for a code of CODES. `has_guide` says whether the guide has a page."""
-    kind, note = CODES[code], NOTES[code]
+    kind, note = CODES[code], notes()[code]
     reader = _Reader(document)
     return (
         _templates()
