@@ -182,7 +182,7 @@ class DeliveryService:
             arguments.append(query["payout_id"])
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, *arguments)
-        return _page(records, window, "type", wanted, lambda record: Event(**_event_fields(record)))
+        return page_of_type(records, window, "type", wanted, lambda record: Event(**_event_fields(record)))
 
     @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
     async def get_event(self, merchant_id: str, event_id: Uuid) -> EventWithDeliveries:
@@ -216,7 +216,7 @@ class DeliveryService:
         wanted = query.get("event_type")
         async with connection(merchant_id) as conn:
             records = await conn.fetch(*deliveries_query(merchant_id, _read(window, wanted), query))
-        return _page(records, window, "event_type", wanted, lambda record: Delivery(**delivery_fields(record)))
+        return page_of_type(records, window, "event_type", wanted, lambda record: Delivery(**delivery_fields(record)))
 
     @get(
         "/api/v1/webhook-deliveries/{delivery_id}",
@@ -281,7 +281,9 @@ def _read(window: PageWindow, wanted: str | None) -> PageWindow:
     return window if wanted is None else replace(window, limit=MAX_READ - 1)
 
 
-def _page(records: Sequence[Any], window: PageWindow, field: str, wanted: str | None, item: Callable[[Any], Any]) -> Page:
+def page_of_type(
+    records: Sequence[Any], window: PageWindow, field: str, wanted: str | None, item: Callable[[Any], Any]
+) -> Page:
     """Return a page of the records of the wanted type. One that has read MAX_READ of them ends there, even if it is empty."""
     found = [item(record) for record in records if wanted in (None, record[field])]
     if wanted is not None and len(found) <= window.limit and len(records) == MAX_READ:
