@@ -18,6 +18,7 @@ from tests.harness.browser import Browsing, chromium
 from tests.harness.console_world import fill
 from tests.harness.own_sandbox import own_sandbox
 from tests.harness.receiver import Received, Receiver
+from tests.harness.waiting import until
 from tests.harness.world import World
 
 WIDTHS: Final = (1440, 390)
@@ -78,6 +79,9 @@ def fill_for_pictures(world: World, receiver: Receiver) -> dict[str, str]:
         number += 1
         world.create_payout(suffix, merchant_reference=f"INV-{number}", amount="1800.00")
     world.post("/sandbox/v1/clock/advance", {"seconds": 2})
+    test = world.post("/sandbox/v1/receiver-tests", {"url": receiver.url, "secret": world.webhook_secret}).json()["id"]
+    until(lambda: world.get(f"/sandbox/v1/receiver-tests/{test}").json()["status"] != "RUNNING", seconds=120)
+    ids["test_id"] = test
     shown = world.get("/api/v1/webhook-deliveries", payout_id=ids["payout_id"]).json()["data"]
     endpoint = world.get("/api/v1/webhook-endpoints").json()["data"]
     ids["endpoint_id"] = next(found["id"] for found in endpoint if found["description"] == "Books")

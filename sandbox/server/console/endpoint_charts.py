@@ -73,7 +73,7 @@ def charts(found: Sequence[Slot]) -> list[SmallChart]:
     return [
         SmallChart("Success", f"{good} of {total} attempts", _success(found)),
         SmallChart(
-            "Latency", f"at its slowest, half answered within {slowest:g} ms",
+            "Latency", f"slowest: half within {slowest:g} ms",
             _bars(found, lambda slot: slot.milliseconds, lambda slot: f"half answered within {slot.milliseconds:g} ms"),
         ),
         SmallChart(
