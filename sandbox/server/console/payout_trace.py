@@ -16,7 +16,7 @@ _ACCOUNTS: Final = (
     (LOCKED, "Locked", "is reserved"),
     (SETTLEMENT, "Settlement", "is paid out"),
 )
-_NAME_LENGTH: Final = 26
+_NAME_LENGTH: Final = 24
 
 Row = Mapping[str, Any]
 
