@@ -201,6 +201,7 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     assert psp(f"receiver-tests get {test}")["status"] == "FAILED"
     psp(f"endpoints delete {endpoint}")
     until(lambda: psp("requests list --method post --path /api/v1/webhook-endpoints")["data"])
+    assert "data" in psp("requests refused")
     entry = psp("requests list --limit 1")["data"][0]["id"]
     assert psp(f"requests get {entry}")["id"] == entry
 

@@ -35,7 +35,7 @@ def test_stacked_bars_stay_inside_and_touch(values: list[tuple[int, int]]) -> No
 
 
 def test_scales_are_round_numbers() -> None:
-    assert [tick.label for tick in line_chart(times(1), ["999000.00"]).ticks] == ["0", "500 k", "1 m"]
+    assert [tick.label for tick in line_chart(times(1), ["999000.00"]).ticks] == ["0", "500 k", "1 M"]
     assert [tick.label for tick in line_chart(times(1), [7]).ticks] == ["0", "2.5", "5", "7.5"]
     assert [tick.label for tick in line_chart([], []).ticks] == ["0", "0.5", "1"]
 

@@ -79,3 +79,18 @@ def test_a_time_can_be_chosen_without_a_script(world: World) -> None:
 
 def preview_of(page: httpx.Response) -> str:
     return page.text.partition('id="preview"')[2].partition("</section>")[0]
+
+
+def test_an_advance_shows_that_the_books_agree_and_a_difference_in_red(world: World) -> None:
+    world.post("/sandbox/v1/clock/freeze")
+    with ConsoleClient(world.stack.api_url) as client:
+        client.sign_in(world.api_key)
+        for said in ("The books agree", "The books differ"):
+            world.create_payout("0012")
+            world.post("/sandbox/v1/drain")
+            client.get(client.path("/console/world"))
+            page = client.act("advance_clock", "/console/world", _form="run-60", _then="stay", **{"seconds:int": "60"})
+            assert said in page.text
+            world.stack.execute("UPDATE accounts SET balance = balance + 1 WHERE merchant_id = $1 AND account = 'SETTLEMENT'",
+                                world.merchant_id)  # fmt: skip
+    assert "SETTLEMENT" in page.text

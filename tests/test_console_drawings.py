@@ -1,6 +1,9 @@
 """Every drawing of the console can be read by everybody: with a keyboard, zoomed, on paper, in the user's own colours."""
 
+import re
 from collections.abc import Callable, Iterator
+from html import unescape
+from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Page
@@ -8,6 +11,7 @@ from playwright.sync_api import Page
 from sandbox.domain.clock import parse
 from sandbox.server.console.endpoint_charts import SLOTS, charts, slots
 from tests.harness.browser import Browsing, check_accessibility, check_width, screenshot
+from tests.harness.console import ConsoleClient
 from tests.harness.receiver import Received, Receiver
 from tests.harness.world import Stack, World
 
@@ -119,6 +123,21 @@ def test_nothing_of_a_drawing_is_lost_for_anybody(drawn: tuple[World, dict[str, 
     page.set_viewport_size({"width": PAPER, "height": 1000})
     assert _lost(page, drawing) == []
     screenshot(page, f"drawing-{name}-print")
+
+
+@pytest.mark.parametrize("name", ["payout", "payouts", "endpoint", "user", "due"])
+def test_a_drawing_can_be_taken_away_as_a_file_that_needs_nothing_else(drawn: tuple[World, dict[str, str]], name: str) -> None:
+    world, ids = drawn
+    with ConsoleClient(world.stack.api_url) as client:
+        client.sign_in(world.api_key)
+        page = client.get(f"/console{DRAWINGS[name][0].format(**ids)}")
+        (link,) = re.findall(r'href="([^"]+)" download data-no-live>Download the drawing', page.text)
+        file = client.http.get(unescape(link))
+    assert (file.status_code, file.headers["content-type"]) == (200, "image/svg+xml")
+    assert file.headers["content-disposition"].endswith('.svg"')
+    root = ElementTree.fromstring(file.text)  # noqa: S314 -- the sandbox wrote it
+    assert "--chart-3" in file.text
+    assert {link.get("href", "")[:4] for link in root.iter("{http://www.w3.org/2000/svg}a")} <= {"http", "#cha", "#nex"}
 
 
 def test_the_charts_of_an_endpoint_count_each_attempt_once_and_say_how_late_it_arrived() -> None:

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from sandbox.server.console.pages import new_payout
+from sandbox.server.console.pages.payouts import page_of_failures
 from tests.harness.browser import WIDTHS, Browsing, check_accessibility, check_width
 from tests.harness.console import ConsoleClient
 from tests.harness.iban import make_iban
@@ -58,10 +60,21 @@ def test_the_map_of_failures_leads_to_exactly_its_payouts(world: World, browsing
         check_width(page)
     row = page.locator(".heat tbody tr", has_text="ACCOUNT_CLOSED")
     assert [cell.inner_text() for cell in row.locator("td").all()] == ["3", "1", "2"]
+    row.locator("a", has_text="3").click()
+    page.wait_for_url("**/payouts?failure_code=ACCOUNT_CLOSED")
+    assert page.locator("#table-payouts tbody tr").count() == 3
+    page.go_back()
     row.locator("a", has_text="2").click()
     page.wait_for_url("**/payouts?failure_code=ACCOUNT_CLOSED&bank_code=MCB")
     links = page.locator("#table-payouts tbody td:first-child a")
     assert {(link.get_attribute("href") or "").rpartition("/")[2] for link in links.all()} == closed
+
+
+@pytest.mark.parametrize("counted", [{"bank_code": "HBL", "wallet_code": None}, {}])
+def test_a_number_of_a_map_that_covers_the_newest_payouts_leads_to_no_older_ones(counted: dict[str, str | None]) -> None:
+    row, since = {"failure_code": "TIMEOUT", **counted}, "2031-01-01T00:00:00.000Z"
+    assert "created_from=2031" in page_of_failures(row, {"is_complete": False, "since": since})
+    assert "created_from" not in page_of_failures(row, {"is_complete": True, "since": since})
 
 
 def test_listed_payouts_are_drawn_together(world: World, browsing: Browsing) -> None:

@@ -1,13 +1,14 @@
 """The journal records every request of a merchant, newest first and without secrets, and never affects a request."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from sandbox.domain.errors import Problem
+from sandbox.domain.errors import CODES, Problem
 from sandbox.domain.ids import MAX_ID
 from sandbox.domain.redaction import ANY, CUT, TEXT_LIMIT
 from sandbox.http.journal.journal import BODY_LIMIT, ENTRIES_KEPT, HEADERS_LIMIT, Entry, Journal, JournalEntry, RedactionRules
@@ -61,6 +62,25 @@ def test_the_journal_can_be_filtered_and_paged_newest_first(world: World) -> Non
         if not page["has_more"]:
             break
     assert seen == [entry["id"] for entry in posted]
+
+
+def test_refused_calls_are_grouped_with_advice_and_each_group_can_be_listed(world: World) -> None:
+    for payout_id in (uuid.uuid4(), uuid.uuid4()):
+        world.get(f"/api/v1/payouts/{payout_id}")
+        world.get(f"/api/v1/payouts/{payout_id}/timeline")
+    world.post("/api/v1/payouts", world.payout_body("0001", amount="NOT_FOUND"))
+    world.create_payout("0004")
+    until(lambda: len(journal(world)) == 6)
+    groups = world.get("/sandbox/v1/requests/refused").json()["data"]
+    assert {(group["code"], group["method"], group["path"], group["count"]) for group in groups} == {
+        ("NOT_FOUND", "GET", "/api/v1/payouts/{id}", 2),
+        ("NOT_FOUND", "GET", "/api/v1/payouts/{id}/timeline", 2),
+        ("VALIDATION_ERROR", "POST", "/api/v1/payouts", 1),
+    }
+    for group in groups:
+        assert group["advice"] == CODES[group["code"]].resolution
+        listed = journal(world, **{name: group[name] for name in ("method", "path", "code")})
+        assert (len(listed), listed[0]["id"]) == (group["count"], group["last_id"])
 
 
 def test_the_journal_contains_no_secrets(world: World, receiver: Receiver) -> None:

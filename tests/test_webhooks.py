@@ -1,10 +1,15 @@
 """Webhook endpoints, signatures, retries on the merchant's clock, the delivery log, and resending."""
 
 import socket
+import uuid
 from typing import Any
 
 import pytest
 
+from sandbox.domain.ids import MAX_ID, MIN_ID
+from sandbox.http.paging import PageWindow
+from sandbox.http.paging import window as window_of
+from sandbox.webhooks.deliveries import MAX_READ, page_of_type
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -276,3 +281,28 @@ def test_each_attempt_shows_its_timings_and_the_class_of_its_error(world: World,
     (attempt,) = world.get(f"/api/v1/webhook-deliveries/{refused['id']}").json()["attempts"]
     assert (attempt["error_class"], attempt["error"]) == ("CONNECTION_REFUSED", "connection refused")
     assert attempt["timings"]["first_byte_ms"] is None
+
+
+def test_events_and_deliveries_are_listed_by_type(world: World, receiver: Receiver) -> None:
+    endpoint(world, receiver.url)
+    created = [world.create_payout("0001")["id"] for _ in range(3)]
+    for payout_id in created:
+        world.wait_for(payout_id, "SUCCESS")
+    events = world.get("/api/v1/events", type="payout.created", limit="2").json()
+    assert {event["type"] for event in events["data"]} == {"payout.created"}
+    rest = world.get("/api/v1/events", type="payout.created", cursor=events["next_cursor"]).json()
+    assert [event["payout_id"] for event in events["data"] + rest["data"]] == created[::-1]
+    sent = world.get("/api/v1/webhook-deliveries", event_type="payout.succeeded").json()["data"]
+    assert [delivery["event_type"] for delivery in sent] == ["payout.succeeded"] * 3
+    assert world.get("/api/v1/events", type="payout.nothing").status_code == 400
+
+
+def test_a_page_of_one_type_that_has_read_enough_ends_and_the_next_one_continues() -> None:
+    ids = [str(uuid.UUID(int=number)) for number in range(MAX_READ, 0, -1)]
+    records = [{"id": id_, "type": "other"} for id_ in ids]
+    window = PageWindow(20, MAX_ID, MIN_ID)
+    whole = page_of_type(records, window, "type", "wanted", lambda record: record)
+    assert (whole.data, whole.has_more) == ([], True)
+    following = window_of({"cursor": whole.next_cursor or ""})
+    assert following.before == ids[-1], "nothing is left out, and nothing is read twice"
+    assert not page_of_type(records[1:], window, "type", "wanted", lambda record: record).has_more

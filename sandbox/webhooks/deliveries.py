@@ -1,6 +1,7 @@
 """List and show events and their deliveries with each attempt, and resend a delivery."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
@@ -8,7 +9,7 @@ from yarl import URL
 
 from sandbox.domain import redaction
 from sandbox.domain.clock import milliseconds, render
-from sandbox.domain.enumerations import ERROR_CLASSES, DeliveryStatus, ErrorClass
+from sandbox.domain.enumerations import ERROR_CLASSES, EVENT_TYPES, DeliveryStatus, ErrorClass
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import AlwaysFalse, EmptyBody, Uuid
 from sandbox.domain.ids import MAX_ID, MIN_ID
@@ -18,7 +19,7 @@ from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.fault import damaged_body
 from sandbox.http.operation import DATED_PAGE, get, parameter, post
-from sandbox.http.paging import Page, PageWindow, page, selected
+from sandbox.http.paging import Page, PageWindow, page, page_until, selected
 from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection, consistent_read
 from sandbox.infrastructure.db.statements import read_statements
@@ -30,6 +31,9 @@ from sandbox.webhooks.signing.standard_webhooks import ID_HEADER, NOW_HEADER, SI
 STATUSES: Final[tuple[DeliveryStatus, ...]] = get_args(DeliveryStatus)
 MAX_ATTEMPTS_SHOWN: Final = 100
 """A delivery shows its newest attempts only: resends add attempts without limit, and each can hold 20,000 bytes."""
+
+MAX_READ: Final = 1000
+"""How many rows a page of one event type reads at most, because no index has the type."""
 
 FILTERS: Final = (
     parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
@@ -151,6 +155,7 @@ class DeliveryService:
         query=(
             *DATED_PAGE,
             parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
+            parameter("type", "Only events of this type.", type="string", enum=list(EVENT_TYPES)),
         ),
         description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id.",
         psp="events list --payout {payout_id}",
@@ -158,14 +163,15 @@ class DeliveryService:
     )
     async def list_events(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of events, newest first: of all payouts, or of one."""
-        arguments: list[Any] = [merchant_id, window.before, window.since, window.limit + 1]
+        wanted = query.get("type")
+        arguments: list[Any] = [merchant_id, window.before, window.since, _read(window, wanted).limit + 1]
         statement = _SQL["events"]
         if "payout_id" in query:
             statement = _SQL["events_by_payout"]
             arguments.append(query["payout_id"])
         async with connection(merchant_id) as conn:
-            found = [_shown_event(Event, record) for record in await conn.fetch(statement, *arguments)]
-        return page(found, window.limit, [event.id for event in found])
+            records = await conn.fetch(statement, *arguments)
+        return page_of_type(records, window, "type", wanted, lambda record: _shown_event(Event, record))
 
     @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
     async def get_event(self, merchant_id: str, event_id: Uuid) -> EventWithDeliveries:
@@ -186,17 +192,18 @@ class DeliveryService:
             *DATED_PAGE,
             *FILTERS,
             parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
+            parameter("event_type", "Only deliveries of events of this type.", type="string", enum=list(EVENT_TYPES)),
             parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
         ),
         psp="deliveries list --endpoint {endpoint_id} --payout {payout_id} --event {event_id}",
         columns="id created_at event_type endpoint_id status attempt_count next_attempt_at",
     )
     async def list_webhook_deliveries(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
-        """Return a page of deliveries, newest first; optionally of one state, endpoint, payout or event only."""
+        """Return a page of deliveries, newest first; optionally of one state, endpoint, payout, event or event type only."""
+        wanted = query.get("event_type")
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(*deliveries_query(merchant_id, window, query))
-        found = [shown_delivery(Delivery, record) for record in records]
-        return page(found, window.limit, [delivery.id for delivery in found])
+            records = await conn.fetch(*deliveries_query(merchant_id, _read(window, wanted), query))
+        return page_of_type(records, window, "event_type", wanted, lambda record: shown_delivery(Delivery, record))
 
     @get(
         "/api/v1/webhook-deliveries/{delivery_id}",
@@ -254,6 +261,21 @@ class DeliveryService:
             return CommandResult(200, msgspec.json.encode(shown_delivery(Delivery, record)))
 
         return await self._work.run(context, action)
+
+
+def _read(window: PageWindow, wanted: str | None) -> PageWindow:
+    """Return the window to read for a page: a larger one if rows of other types than the wanted one are left out."""
+    return window if wanted is None else replace(window, limit=MAX_READ - 1)
+
+
+def page_of_type(
+    records: Sequence[Any], window: PageWindow, field: str, wanted: str | None, item: Callable[[Any], Any]
+) -> Page:
+    """Return a page of the records of the wanted type. One that has read MAX_READ of them ends there, even if it is empty."""
+    found = [item(record) for record in records if wanted in (None, record[field])]
+    if wanted is not None and len(found) <= window.limit and len(records) == MAX_READ:
+        return page_until(found, records[-1]["id"])
+    return page(found, window.limit, [one.id for one in found])
 
 
 def deliveries_query(merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> tuple[Any, ...]:

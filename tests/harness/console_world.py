@@ -12,47 +12,63 @@ HOSTILE: Final = "\"><script>pwned=1</script>'{{7*7}}"
 HOSTILE_LONG: Final = f"{HOSTILE}<img src=x onerror=pwned=1><svg onload=pwned=1>"
 
 
-def fill(world: World, receiver: Receiver) -> dict[str, str]:
-    """Create one of everything. Return the ids by the name of the path parameter that they belong to."""
-    page = f"<h1>{HOSTILE_LONG}</h1>"
-    receiver.respond = lambda _: (500, {"x-hostile": "<script>pwned=1</script>"}, page.encode())
+def fill(world: World, receiver: Receiver, *, plain: bool = False) -> dict[str, str]:
+    """Create one of everything. Return the ids by the name of the path parameter that they belong to.
+
+    `plain`: with texts as a user would write them, for pictures.
+    """
+
+    def short(text: str) -> str:
+        return text if plain else HOSTILE
+
+    def long(text: str) -> str:
+        return text if plain else HOSTILE_LONG
+
+    page, script = f"<h1>{long('Out of order')}</h1>", "orders" if plain else "<script>pwned=1</script>"
+    receiver.respond = lambda _: (500, {"x-hostile": script}, page.encode())
     created = _post(
         world,
         "/api/v1/webhook-endpoints",
-        {"url": f"{receiver.url}?q=<script>pwned=1</script>", "description": HOSTILE_LONG, "retry_profile": "fast"},
+        {"url": f"{receiver.url}?q={script}", "description": long("Orders"), "retry_profile": "fast"},
     )
     payout = _post(
         world,
         "/api/v1/payouts",
-        {**world.payout_body("0003"), "merchant_reference": HOSTILE, "account_title": HOSTILE_LONG,
-         "metadata": {HOSTILE: HOSTILE_LONG}},
+        {**world.payout_body("0003"), "merchant_reference": short("INV-1001"), "account_title": long("AYESHA KHAN"),
+         "metadata": {short("order"): long("17")}},
     )  # fmt: skip
     user = _post(
         world,
         "/api/v1/users",
-        {"name": HOSTILE_LONG, "external_id": HOSTILE,
+        {"name": long("Ayesha Khan"), "external_id": short("customer-17"),
          "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}},
     )  # fmt: skip
-    _post(world, f"/api/v1/users/{user['id']}/transactions", {"type": "EARNED", "amount": "500.00", "reference": HOSTILE})
+    _post(
+        world, f"/api/v1/users/{user['id']}/transactions", {"type": "EARNED", "amount": "500.00", "reference": short("week 46")}
+    )
     _post(world, f"/api/v1/users/{user['id']}/payout", {"amount": "5.00"})
-    sale = _post(world, "/api/v1/sales", {"user_id": user["id"], "brand": HOSTILE_LONG, "earning": "40.00"})
+    sale = _post(world, "/api/v1/sales", {"user_id": user["id"], "brand": long("Daraz"), "earning": "40.00"})
     _post(world, "/api/v1/payouts/advance/run", {})
-    rows = f'uuid,amount\n{user["id"]},10.00\n"{HOSTILE.replace(chr(34), chr(34) * 2)}",=1+1\n'
+    rows = f'uuid,amount\n{user["id"]},10.00\n"{short("unknown").replace(chr(34), chr(34) * 2)}",=1+1\n'
     upload = world.client.post(
         "/api/v1/wallet/bulk-credit",
-        files={"file": ("<script>pwned=1</script>.csv", rows.encode(), "text/csv")},
+        files={"file": (f"{script}.csv", rows.encode(), "text/csv")},
         headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())},
     ).json()
-    snapshot = _post(world, "/sandbox/v1/snapshots", {"name": HOSTILE_LONG})
+    snapshot = _post(world, "/sandbox/v1/snapshots", {"name": long("before the test")})
     scenario = _post(
         world,
         "/sandbox/v1/scenarios",
-        {"name": "own_rule", "match": {"metadata": {HOSTILE: HOSTILE}}, "steps": [{"to": "PROCESSING"}, {"to": "SUCCESS"}]},
+        {
+            "name": "own_rule",
+            "match": {"metadata": {short("order"): short("18")}},
+            "steps": [{"to": "PROCESSING"}, {"to": "SUCCESS"}],
+        },
     )
     fault = _post(world, "/sandbox/v1/faults", {"target": "webhooks", "kind": "duplicate"})
-    key = _post(world, "/sandbox/v1/keys", {"role": "member", "name": HOSTILE_LONG})
+    key = _post(world, "/sandbox/v1/keys", {"role": "member", "name": long("QA")})
     test = _post(world, "/sandbox/v1/receiver-tests", {"url": receiver.url, "secret": world.webhook_secret})
-    world.get(f"/api/v1/users/{HOSTILE.replace('/', '')}")
+    world.get(f"/api/v1/users/{short('unknown').replace('/', '')}")
     delivery = until(lambda: next((row for row in _data(world, "/api/v1/webhook-deliveries") if _was_tried(world, row)), None))
     event = until(lambda: next(iter(_data(world, f"/api/v1/events?payout_id={payout['id']}")), None))
     entry = until(lambda: next(iter(_data(world, "/sandbox/v1/requests?method=POST")), None))

@@ -359,7 +359,7 @@ class Console:
         if found is None:
             raise Problem("NOT_FOUND", "The console has no such page.")
         page, parameters = found
-        query = {name: value for name, value in query_of(parts.query).items() if name != "csv"}
+        query = {name: value for name, value in query_of(parts.query).items() if name not in ("csv", "svg")}
 
         async def build() -> str | None:
             view = View(self._kit, request, visitor, parts.path, parameters, query, is_shared=True)

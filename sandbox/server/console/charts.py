@@ -123,15 +123,15 @@ def _scale(highest: float) -> tuple[list[Tick], float]:
 
 
 def short_number(value: float) -> str:
-    """Return a number with at most three digits and a unit: 1.5 m, 250 k, 99."""
-    for size, unit in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
+    """Return a number with at most three digits and a unit: 1.5 M, 250 k, 99."""
+    for size, unit in ((1e9, "bn"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
 
 
 def _label(value: float) -> str:
-    for size, unit in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
+    for size, unit in ((1e9, "bn"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g} {unit}"
     return f"{value:g}"

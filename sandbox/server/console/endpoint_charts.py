@@ -73,7 +73,7 @@ def charts(found: Sequence[Slot]) -> list[SmallChart]:
     return [
         SmallChart("Success", f"{good} of {total} attempts", _success(found)),
         SmallChart(
-            "Latency", f"half of them within {slowest:g} ms at worst",
+            "Latency", f"slowest: half within {slowest:g} ms",
             _bars(found, lambda slot: slot.milliseconds, lambda slot: f"half answered within {slot.milliseconds:g} ms"),
         ),
         SmallChart(

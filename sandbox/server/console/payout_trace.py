@@ -16,7 +16,7 @@ _ACCOUNTS: Final = (
     (LOCKED, "Locked", "is reserved"),
     (SETTLEMENT, "Settlement", "is paid out"),
 )
-_NAME_LENGTH: Final = 26
+_NAME_LENGTH: Final = 24
 
 Row = Mapping[str, Any]
 
@@ -227,7 +227,7 @@ def _endpoint(endpoint_id: str, endpoint: Row | None, deliveries: Sequence[Row],
     missing = [delivery for delivery in deliveries if delivery["status"] != "SUCCEEDED" and delivery["attempts"]]
     return Lane(
         endpoint_id,
-        _cut(name),
+        name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}",  # the ends of URLs differ
         "attempts",
         _received(received, missing, len(deliveries), now),
         _health(received, missing),

@@ -1,4 +1,4 @@
-"""The templates of the pages. Pure, except that it reads the templates."""
+"""The templates of the pages. Pure, except that it reads the templates and the stylesheet."""
 
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from sandbox.http.code_spans import code_spans
 from sandbox.server.console.texts import compact, host_time, hue, moment, money, pretty, short_id, tone
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
+_STYLES: Final = Path(__file__).parent / "static/console.css"
 
 
 def create_templates(version: str) -> jinja2.Environment:
@@ -35,5 +36,13 @@ def create_templates(version: str) -> jinja2.Environment:
         "host_time": host_time,
         "hue": hue,
         "STATUSES": STATUSES,
+        "drawing_styles": _styles_of_drawings(_STYLES.read_text()),
     }
     return found
+
+
+def _styles_of_drawings(styles: str) -> str:
+    """Return the part of the stylesheet that a drawing needs in a file of its own: the light palette, and the trace's rules."""
+    palette = styles[styles.index(":root {") : styles.index("@media")]
+    rules = styles[styles.index("/* A trace:") : styles.index("/* In the page, not in the file")]
+    return f"{palette}{rules}svg {{ background: var(--surface); }}"

@@ -159,7 +159,7 @@ def draw(lanes: Sequence[Lane], marks: Iterable[Mark], bars: Sequence[Bar], now:
     moments = sorted(
         {current, *(mark.moment for mark in spread), *(end for bar in bars for end in (bar.start, bar.end) if end is not None)}
     )
-    places = _places(moments, spread)
+    places = _places(moments, spread, current)
     drawn_lanes, y = [], TOP
     for lane in lanes:
         height = LANE + (14 if lane.has_labels else 0)
@@ -211,11 +211,12 @@ def _now(marks: Sequence[Mark], now: str) -> Moment:
     return max(now, latest), _LAST
 
 
-def _places(moments: Sequence[Moment], marks: Sequence[Mark]) -> dict[Moment, float]:
+def _places(moments: Sequence[Moment], marks: Sequence[Mark], now: Moment) -> dict[Moment, float]:
     """Return the x coordinate of each moment."""
     labels = {mark.moment: (len(mark.label) * _CHARACTER + SPACE / 2) / SPACE for mark in marks if mark.label}
     if len(labels) > _MAX_LABELS:
         labels = {}
+    labels[now] = _TIME_WIDTH / SPACE  # the time of what is due next is apart from now
     weights = [max(_weight(before, after), labels.get(before, 0.0)) for before, after in pairwise(moments)]
     unit = min(_WIDEST, (WIDTH - LEFT - 2 * _RIGHT) / max(sum(weights), 1e-9))
     places, x = {}, float(LEFT + _RIGHT)
@@ -283,9 +284,9 @@ def _bar(bar: Bar, y: int, places: dict[Moment, float], now: Moment) -> DrawnBar
 
 
 def _times(moments: Sequence[Moment], places: dict[Moment, float], now: Moment) -> list[TimeLabel]:
-    """Return the labels of the times, as many as have room. Now, and the last of them, always have one."""
+    """Return the labels of the times, as many as have room. Now has one, and the last of them unless now is beside it."""
     firsts = {moment[0]: moment for moment in reversed(moments) if moment != now}
-    kept = sorted({now, *([moments[-1]] if moments[-1] > now else [])})
+    kept = [now, *(moments[-1:] if places[moments[-1]] - places[now] >= _TIME_WIDTH - 1 else [])]
     found: list[TimeLabel] = []
     date = ""
     for moment in sorted({*firsts.values(), now}):
@@ -293,6 +294,8 @@ def _times(moments: Sequence[Moment], places: dict[Moment, float], now: Moment) 
         limits = [*(time.x for time in found[-1:]), *(places[one] for one in kept if one > moment)]
         if moment not in kept and any(abs(x - limit) < _TIME_WIDTH for limit in limits):
             continue
+        if moment not in kept and found and (date, found[-1].time) == (at[:10], at[11:19]):
+            continue  # two labels must differ, not only by milliseconds
         found.append(TimeLabel(x, "now" if moment == now else "" if at[:10] == date else at[:10], at[11:19]))
         date = at[:10]
     return found

@@ -17,10 +17,11 @@ from sandbox.server.console.calls import ApiCall, ApiCalls, Refused
 from sandbox.server.console.commands import Commands, ShellCommands
 from sandbox.server.console.data_table import Column, Table
 from sandbox.server.console.ended_sessions import Visitor
-from sandbox.server.console.forms import FormFields, FormState, body_of
+from sandbox.server.console.forms import FormFields, FormState, body_of, time_of
 from sandbox.server.console.paths import home_of
 from sandbox.server.console.security import add, compressed
 from sandbox.server.console.session import Session
+from sandbox.server.console.trace import Trace
 from sandbox.server.dialects.dialect import Dialect
 
 MAX_CSV_ROWS: Final = 10_000
@@ -118,6 +119,10 @@ class View:
     def given(self, *names: str) -> dict[str, str]:
         """Return the page's query parameters with these names, without empty ones."""
         return {name: self.query[name] for name in names if self.query.get(name)}
+
+    def period(self) -> dict[str, str]:
+        """Return the page's filters by time, as the API takes them. Raises UnreadableField."""
+        return {name: time_of(text) for name, text in self.given("created_from", "created_to").items()}
 
     async def call(
         self,
@@ -251,12 +256,18 @@ class View:
         return self.path + (f"?{urlencode(query)}" if query else "")
 
     async def render(self, template: str, /, *, tables: Sequence[Table] = (), **context: Any) -> Response:
-        """Return the page as HTML; or one of its tables as CSV, if the query says `csv=NAME`."""
+        """Return the page as HTML; or one of its tables as CSV, or a drawing of `context` as SVG, if the query says `csv=NAME`
+        or `svg=NAME`.
+        """
         wanted = next((table for table in tables if table.name == self.query.get("csv")), None)
         if wanted is not None:
-            disposition = f'attachment; filename="{wanted.name}.csv"'
             # With a byte order mark, spreadsheets read it as UTF-8.
-            return Response(200, wanted.csv().encode("utf-8-sig"), "text/csv", add([("content-disposition", disposition)]))
+            return _download(f"{wanted.name}.csv", wanted.csv().encode("utf-8-sig"), "text/csv")
+        drawing = context.get(self.query.get("svg", ""))
+        if isinstance(drawing, Trace):
+            name = self.path.removeprefix(self.home).strip("/").replace("/", "-")
+            svg = self.kit.templates.get_template("drawing.svg").render(view=self, trace=drawing, title=name)
+            return _download(f"{name}.svg", svg.encode(), "image/svg+xml")
         html = self.html = self.kit.templates.get_template(template).render(
             view=self,
             session=self.session,
@@ -268,6 +279,10 @@ class View:
         # Only parts of a shared page are sent.
         sent, headers = (b"", add()) if self.is_shared else compressed(self.request, html.encode("utf-8", "replace"))
         return Response(self.status, sent, "text/html", headers)
+
+
+def _download(name: str, content: bytes, media_type: str) -> Response:
+    return Response(200, content, media_type, add([("content-disposition", f'attachment; filename="{name}"')]))
 
 
 def query_of(query_string: str) -> dict[str, str]:

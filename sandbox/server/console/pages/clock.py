@@ -39,10 +39,20 @@ SHOWN_DUE: Final = 15
 DRAWN_DUE: Final = 100
 """The most that a list has. What is due later is neither drawn nor part of a preview."""
 SHOWN_AHEAD: Final = 6
+AUDITED_CHANGES: Final = 2000
+"""Up to so many changes of the balance, an advance's result has the audit's, which reads every entry, at once."""
 _NO_IDS: Final = {"payout_id": None, "sale_id": None, "delivery_id": None, "event_id": None}
 """The fields of all kinds of steps. Each kind has some of them."""
 _OPERATIONS: Final = {"run-drain": "drain", "run-freeze": "freeze_clock"}
 """Form → the operation that it calls; all other forms advance the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The money that an advance moved, and what the audit found wrong after it; None if the books are too long to check."""
+
+    chart: FlowChart
+    failed: list[Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +103,8 @@ async def clock(view: View) -> Response:
     )
 
 
-async def _moved(view: View, ran: Ran | None) -> FlowChart | None:
-    """Return the drawing of the money that an advance moved; None if it moved none."""
+async def _moved(view: View, ran: Ran | None) -> Moved | None:
+    """Return the money that an advance moved; None if it moved none."""
     if ran is None or ran.since is None or not ran.steps:
         return None
     period = {"created_from": ran.since, "created_to": ran.now}
@@ -102,7 +112,11 @@ async def _moved(view: View, ran: Ran | None) -> FlowChart | None:
     found, balance = await asyncio.gather(
         view.call("get_balance_flows", query=query, shown=False), view.call("get_balance", shown=False)
     )
-    return flow_chart(found["days"], balance) if found["days"] else None
+    if not found["days"]:
+        return None
+    report = await view.call("audit", shown=False) if balance["version"] <= AUDITED_CHANGES else None
+    failed = None if report is None else [check for check in report["checks"] if not check["ok"]]
+    return Moved(flow_chart(found["days"], balance), failed)
 
 
 def _upto(text: str, count: int) -> int:

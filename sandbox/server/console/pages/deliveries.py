@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
-from sandbox.domain.enumerations import DeliveryStatus
+from sandbox.domain.enumerations import EVENT_TYPES, DeliveryStatus
 from sandbox.http.responses import Response
 from sandbox.server.console.charts import share
 from sandbox.server.console.data_table import Column
@@ -53,12 +53,12 @@ async def deliveries(view: View) -> Response:
     urls = await urls_by_id(view)
     table = await view.table(
         "deliveries", "Deliveries, newest first", COLUMNS, "list_webhook_deliveries",
-        query=view.given("status", "endpoint_id", "event_id"),
+        query={**view.given("status", "endpoint_id", "event_id", "event_type"), **view.period()},
         prepare=lambda row: with_url(row, urls),
         empty="No delivery matches." if view.query else "Nothing was sent yet. Add an endpoint, then create a payout.",
     )  # fmt: skip
     choices = [(id_, f"{url} (…{id_[-4:]})") for id_, url in urls.items()]
-    return await view.render("deliveries.html", tables=[table], statuses=STATUSES, endpoints=choices)
+    return await view.render("deliveries.html", tables=[table], statuses=STATUSES, endpoints=choices, event_types=EVENT_TYPES)
 
 
 @pages.page("/webhooks/deliveries/{delivery_id}")

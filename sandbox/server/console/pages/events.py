@@ -1,12 +1,15 @@
-"""Events: the list, and one event with its body and deliveries."""
+"""Events: the list, one event with its body and deliveries, and the types of events, each with a sample."""
 
 from typing import Final
 
+from sandbox.domain.enumerations import EVENT_TYPES, EventType
+from sandbox.domain.payout_states import TRANSITIONS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Table
 from sandbox.server.console.pages.deliveries import COLUMNS_OF_EVENT, urls_by_id, with_url
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.view import View
+from sandbox.server.docs.schemas import payload_example
 
 pages = Pages()
 TO_EVENT: Final = "/webhooks/events/{id}"
@@ -26,10 +29,22 @@ COLUMNS: Final = (
 async def events(view: View) -> Response:
     """List events; of one payout, if the URL names it."""
     table = await view.table(
-        "events", "Events, newest first", COLUMNS, "list_events", query=view.given("payout_id"),
+        "events", "Events, newest first", COLUMNS, "list_events",
+        query={**view.given("payout_id", "type"), **view.period()},
         empty="No event matches." if view.query else "No events yet. Each change of a payout is an event: create a payout.",
     )  # fmt: skip
-    return await view.render("events.html", tables=[table])
+    return await view.render("events.html", tables=[table], event_types=EVENT_TYPES)
+
+
+@pages.page("/webhooks/types")
+async def types(view: View) -> Response:
+    """List the types of events: which changes each tells of, and what its webhook contains."""
+    return await view.render("event_types.html", types=[(name, _changes(name), payload_example(name)) for name in EVENT_TYPES])
+
+
+def _changes(event_type: EventType) -> list[tuple[str | None, str]]:
+    """Return the changes of a payout's status that such an event tells of; none if it is not about a payout."""
+    return [change for change, found in TRANSITIONS.items() if found.event == event_type]
 
 
 @pages.page("/webhooks/events/{event_id}")

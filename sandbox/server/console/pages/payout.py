@@ -68,8 +68,9 @@ async def payout(view: View) -> Response:
         view.call("list_due", query=of_payout),
         view.call("list_payout_actions", path=of_payout),
         view.table(
+            # Not the calls that the sandbox made, such as webhooks that a fault hit: their paths are URLs.
             "requests", "Requests that mention this payout, newest first", REQUEST_COLUMNS, "list_requests",
-            query={"q": payout_id}, limit=10, empty="The journal has no request that mentions this payout.",
+            query={"q": payout_id, "path": "/*"}, limit=10, empty="The journal has no request that mentions this payout.",
         ),
         view.clock(),
     )  # fmt: skip

@@ -12,7 +12,6 @@ from sandbox.http.responses import Response
 from sandbox.payouts.search import NARROWING
 from sandbox.server.console.calls import Refused
 from sandbox.server.console.data_table import Column, Row, Table
-from sandbox.server.console.forms import time_of
 from sandbox.server.console.payout_trace import payouts_trace
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.trace import Trace
@@ -49,10 +48,7 @@ _CAPTION: Final = "Payouts, newest first"
 @pages.page("/payouts")
 async def payouts(view: View) -> Response:
     """List payouts, newest first, with filters in the URL."""
-    query = view.given(*FILTERS)
-    for name in ("created_from", "created_to"):
-        if given := view.query.get(name):
-            query[name] = time_of(given)
+    query = {**view.given(*FILTERS), **view.period()}
     key, equals, value = view.query.get("metadata", "").partition("=")
     if equals:
         query[f"metadata[{key.strip()}]"] = value.strip()
@@ -83,10 +79,10 @@ async def failures(view: View) -> Response:
     """Show how many payouts to which bank or wallet failed for which reason."""
     statistics = (await view.call("get_overview"))["payouts"]
     rows = [
-        {**row, "code": row["bank_code"] or row["wallet_code"], "page": _page_of(row, statistics["covers"])}
+        {**row, "code": row["bank_code"] or row["wallet_code"], "page": page_of_failures(row, statistics["covers"])}
         for row in statistics["by_destination_and_code"]
     ]
-    totals = {row["failure_code"]: row["count"] for row in statistics["by_failure_code"]}
+    totals = [{**row, "page": page_of_failures(row, statistics["covers"])} for row in statistics["by_failure_code"]]
     most = max((row["count"] for row in rows), default=1)
     return await view.render(
         "failures.html",
@@ -109,7 +105,7 @@ async def drawn(view: View, payouts: Sequence[Mapping[str, Any]]) -> Trace | Non
     return payouts_trace(payouts, [found["data"] for found in timelines], clock["now"])
 
 
-def _page_of(row: Mapping[str, Any], covers: Mapping[str, Any]) -> str:
+def page_of_failures(row: Mapping[str, Any], covers: Mapping[str, Any]) -> str:
     """Return the page that lists exactly the payouts that were counted."""
-    query = {name: row[name] for name in NARROWING if row[name] is not None}
+    query = {name: row[name] for name in NARROWING if row.get(name) is not None}
     return f"/payouts?{urlencode(query if covers['is_complete'] else {**query, 'created_from': covers['since']})}"

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, get_args
+from urllib.parse import urlencode
 
 from sandbox.domain.enumerations import Method
+from sandbox.domain.errors import CODES
 from sandbox.http.responses import Response
 from sandbox.server.console.calls import Refused
-from sandbox.server.console.data_table import Column, Table
+from sandbox.server.console.data_table import Column, Row, Table
 from sandbox.server.console.replay import Mention, body_of_entry, mentions, problem_of_entry, query_of_entry, replay
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.view import View
@@ -35,6 +37,14 @@ CAUSED: Final = (
     Column("scenario", "Scenario"),
     Column("event_id", "Event", "id", link="/webhooks/events/{event_id}"),
 )
+REFUSED: Final = (
+    Column("count", "Calls", "number"),
+    Column("code", "Problem code", "code", link="/requests/{last_id}"),
+    Column("status", "Status", "status"),
+    Column("path", "Where", "code", value=lambda row: f"{row['method']} {row['path']}"),
+    Column("advice", "What to do"),
+    Column("last_at", "Last", "time", link="/requests/{last_id}"),
+)
 _CAPTION: Final = "API calls, newest first"
 _FILTERED: Final = "No call in the journal matches. It keeps the newest 1000 calls for a day."
 _EMPTY: Final = "No API call yet. Each call with a valid key appears here: try the command below."
@@ -43,7 +53,7 @@ _EMPTY: Final = "No API call yet. Each call with a valid key appears here: try t
 @pages.page("/requests")
 async def requests(view: View) -> Response:
     """List API calls, newest first, with filters in the URL."""
-    query = view.given("q", "method", "path", "status", "request_id")
+    query = view.given("q", "method", "path", "status", "code", "request_id")
     problem: dict[str, Any] | None = None
     try:
         table = await view.table(
@@ -54,7 +64,22 @@ async def requests(view: View) -> Response:
         if error.status != 400:
             raise
         problem, table = error.problem, Table("requests", _CAPTION, CALLS, [], "Correct the filters to see calls.")
-    return await view.render("requests.html", tables=[table], problem=problem, methods=get_args(Method))
+    return await view.render("requests.html", tables=[table], problem=problem, methods=get_args(Method), codes=list(CODES))
+
+
+@pages.page("/requests/refused")
+async def refused(view: View) -> Response:
+    """Group the calls that got an error: which, where, how often, and what to do about it."""
+    found = (await view.call("list_refused_requests"))["data"]
+    return await view.render(
+        "refused.html", tables=[Table("refused", "Refused calls, the most frequent first", REFUSED, found)], pages=_calls_of
+    )
+
+
+def _calls_of(group: Row) -> str:
+    """Return the page that lists exactly a group's calls."""
+    query = {name: group[name] for name in ("method", "path", "status", "code") if group[name] is not None}
+    return f"/requests?{urlencode(query)}"
 
 
 @pages.page("/requests/{entry_id}")
