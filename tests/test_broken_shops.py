@@ -1,5 +1,9 @@
-"""The broken shops: each has one declared mistake, and a suite that passes all the same."""
+"""The broken shops: each has one declared mistake, and a suite that passes all the same.
 
+`PSP_EXPLORE_COPIES=20` tries each declared point in 20 copies of its variant: the line that repeats a finding always finds it.
+"""
+
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from tests.harness.shop import Report, run_tests
 VARIANTS = declared.variants()
 COMPLETE = ("polling", "event_sourced")
 """Correct applications whose own tests run too; `test_shop.py` runs those of the shop."""
+COPIES = int(os.environ.get("PSP_EXPLORE_COPIES", "1"))
 MODULES = {base: Path(of_base.module).stem for base, of_base in declared.BASES.items()}
 
 
@@ -73,7 +78,7 @@ def test_all_tests_of_the_other_correct_applications_pass(suites: Report, name: 
 
 
 Found = dict[tuple[str, str], PointResult]
-"""Variant and point → the result of the declared test."""
+"""Copy of a variant and point → the result of the declared test."""
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +91,12 @@ def found(tmp_path_factory: pytest.TempPathFactory, sandbox: Address) -> Found:
 
 
 def _try(point: str, folder: Path, sandbox: Address) -> Found:
-    applications = {one.name: one for one in VARIANTS if one.point == point}
-    for one in applications.values():
-        declared.make(one, folder / one.name)
-    tests = [f"{one.name}/tests/{declared.BASES[one.base].module}::{one.test}" for one in applications.values()]
-    for base, test in {(one.base, one.test) for one in applications.values()}:
+    applications = [one for one in VARIANTS if one.point == point]
+    copies = {f"{one.name}_{number}": one for one in applications for number in range(COPIES)}
+    for name, one in copies.items():
+        declared.make(one, folder / name)
+    tests = [f"{name}/tests/{declared.BASES[one.base].module}::{one.test}" for name, one in copies.items()]
+    for base, test in {(one.base, one.test) for one in applications}:
         if not (folder / base).exists():
             declared.make_base(base, folder / base)
         tests.append(f"{base}/tests/{declared.BASES[base].module}::{test}")
@@ -103,9 +109,10 @@ def _try(point: str, folder: Path, sandbox: Address) -> Found:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", range(COPIES))
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: declared.Variant) -> None:
-    result = found[variant.name, variant.point]
+def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: declared.Variant, number: int) -> None:
+    result = found[f"{variant.name}_{number}", variant.point]
     assert (result.verdict, result.cause) == (variant.verdict, variant.cause), result
     assert result.cure
     assert result.repeat
