@@ -100,7 +100,8 @@ def _try(point: str, folder: Path, sandbox: Address) -> Found:
         if not (folder / base).exists():
             declared.make_base(base, folder / base)
         tests.append(f"{base}/tests/{declared.BASES[base].module}::{test}")
-    output = run_tests(folder, *_options(sandbox), "--psp-point", point, *tests).output
+    processes = ("-n", "2") if COPIES > 1 else ()
+    output = run_tests(folder, *_options(sandbox), *processes, "--psp-point", point, *tests).output
     report = folder / ".psp-explore" / "exploration.json"
     assert report.exists(), output
     explored = Exploration.from_json(report.read_text(encoding="utf-8"))
