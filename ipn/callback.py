@@ -32,13 +32,10 @@ _MESSAGE_ID: Final = re.compile(r"[\x20-\x7e]{1,255}\Z")
 _FAILED_STATUSES: Final = (FAILED, RETURNED)
 _MAX_CANDIDATES: Final = 1000
 _SQL: Final = read_statements(__name__)
-_FIND: Final = _SQL["find"]
-_FIND_BY_ID: Final = _FIND.format(named="id")
-_FIND_BY_REFERENCE: Final = _FIND.format(named="psp_reference")
-_FIND_OF_MERCHANT: Final = _SQL["find_of_merchant"]
-_FIND_OF_MERCHANT_BY_ID: Final = _FIND_OF_MERCHANT.format(named="id")
-_FIND_OF_MERCHANT_BY_REFERENCE: Final = _FIND_OF_MERCHANT.format(named="psp_reference")
-_NEWEST_MERCHANTS: Final = _SQL["newest_merchants"]
+_FIND_BY_ID: Final = _SQL["find"].format(named="id")
+_FIND_BY_REFERENCE: Final = _SQL["find"].format(named="psp_reference")
+_FIND_OF_MERCHANT_BY_ID: Final = _SQL["find_of_merchant"].format(named="id")
+_FIND_OF_MERCHANT_BY_REFERENCE: Final = _SQL["find_of_merchant"].format(named="psp_reference")
 _NO_SECRET: Final = (bytes(32),)
 """Verifies no signature; used to explain an invalid one."""
 _NO_PAYOUT: Final = "00000000-0000-0000-0000-000000000000"
@@ -129,7 +126,7 @@ class CallbackService:
         found = await _find(body, merchant_id)
         signer = self._signer_among(found.rows, raw, headers)
         if signer is None and merchant_id is None:
-            found = await on_every_shard(lambda conn: conn.fetch(_NEWEST_MERCHANTS, _MAX_CANDIDATES))
+            found = await on_every_shard(lambda conn: conn.fetch(_SQL["newest_merchants"], _MAX_CANDIDATES))
             newest = sorted(found.rows, key=lambda row: row["merchant_id"], reverse=True)
             signer = self._signer_among(newest[:_MAX_CANDIDATES], raw, headers, skips_sealed=True)
         if signer is not None:

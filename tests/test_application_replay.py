@@ -98,6 +98,22 @@ def test_the_order_is_paid(psp, live_process):
     assert app.client.get("/").text == "SUCCESS"
 """
 
+# The webhooks reach the application between the two requests, and nothing that the test does to the sandbox makes them.
+SEES_TOO_LITTLE: Final = """
+import sys, threading, time
+
+def test_the_order_is_paid(psp, live_process):
+    app = live_process([sys.executable, "app.py"])
+    may_come = threading.Event()
+    psp.received.gate = lambda received: may_come.is_set()
+    app.client.post("/pay").raise_for_status()
+    assert app.client.get("/").text == "none"
+    may_come.set()
+    while len([one for one in psp.received.all() if one.answered_at]) < 3:
+        time.sleep(0.01)
+    assert app.client.get("/").text == "SUCCESS"
+"""
+
 
 Outcomes = dict[str, str]
 """Class name (the module with its packages) and name of a test → how it ended: `passed`, or its failure."""
@@ -156,6 +172,19 @@ def test_a_failed_test_of_a_process_becomes_a_test_that_fails_until_the_mistake_
     (tmp_path / "app.py").write_text((tmp_path / "app.py").read_text().replace('status = "none"', 'status = ""'))
     (broken,) = run_tests(tmp_path, sandbox, "test_red.py").values()
     assert "The application does otherwise now, but it fails:" in broken
+
+
+def test_webhooks_come_between_the_same_requests_again(tmp_path: Path, sandbox: Address) -> None:
+    (tmp_path / "app.py").write_text(MISTAKEN + APP)
+    (tmp_path / "test_order.py").write_text(SEES_TOO_LITTLE)
+    (failed,) = run_tests(tmp_path, sandbox, "test_order.py").values()
+    assert "assert 'PROCESSING' == 'SUCCESS'" in failed
+    (bundle,) = (tmp_path / ".psp-failures").glob("*.psp-world.json")
+    to_test(bundle, tmp_path / "test_red.py")
+    (red,) = run_tests(tmp_path, sandbox, "test_red.py").values()
+    assert "The application does what it did when the test failed." in red
+    (tmp_path / "app.py").write_text(CORRECT + APP)
+    assert list(run_tests(tmp_path, sandbox, "test_red.py").values()) == ["passed"]
 
 
 @pytest.mark.slow

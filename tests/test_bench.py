@@ -223,6 +223,26 @@ def test_lone_measures_few_requests_at_a_time_a_test_and_memory(stack: tuple[Sta
 
 
 @pytest.mark.slow
+@needs_wrk
+def test_dialect_compares_creates_in_it_with_native_ones(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "dialect", "--name", "safepay", "--seconds", "1", "--rounds", "2", "--connections", "2")
+    assert set(found) == {"native", "safepay", "ratio", "rounds", "loop_s"}
+    for kind in ("native", "safepay"):
+        check_cpu(found[kind] | {"loop_s": found["loop_s"]})
+        assert min(found[kind]["http_rps"], found[kind]["p50_ms"]) > 0
+    cpu = [found[kind]["cpu_us_per_payout"]["total"] for kind in ("safepay", "native")]
+    assert found["ratio"]["cpu"] == pytest.approx(cpu[0] / cpu[1], abs=0.01)
+    assert found["ratio"]["p50"] == pytest.approx(found["safepay"]["p50_ms"] / found["native"]["p50_ms"], abs=0.01)
+
+
+@needs_wrk
+def test_dialect_refuses_a_name_without_a_script(stack: tuple[Stack, Path]) -> None:
+    result = CliRunner().invoke(create_app(), ["bench", "dialect", "--name", "none", "--ready-file", str(stack[1])])
+    assert result.exit_code == 1
+    assert "There is no dialect none that can be measured." in result.output
+
+
+@pytest.mark.slow
 def test_reads_measures_payout_reads_and_balance_reads(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "reads", "--seconds", "1", "--rounds", "1", "--connections", "4")
     reads = ("payout", "balance")

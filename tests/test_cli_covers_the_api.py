@@ -1,4 +1,4 @@
-"""Every API operation has a command. These tests fail if a new operation has none."""
+"""Every API operation has a command, and the client decodes its answers. This fails if a new operation has no command."""
 
 import json
 import re
@@ -9,33 +9,35 @@ from typing import Any, get_args
 import httpx
 import pytest
 
+from psp_sandbox.client._http import result
 from sandbox.domain.enumerations import Method
 from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
+from tests.test_client_generated import calls
 
 # Operations for load balancers, browsers and tools; they need no key and no command.
 WITHOUT_COMMAND = {"root", "health", "ready", "metrics", "openapi", "docs"}
 
 
 @pytest.fixture
-def requests_sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Record (method, path) of every request that a command sends, and return the list."""
-    calls: list[tuple[str, str]] = []
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[httpx.Response]:
+    """Record the answer to every request that a command sends, and return the list."""
+    found: list[httpx.Response] = []
     send, send_async = httpx.Client.send, httpx.AsyncClient.send
 
     def record(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
-        calls.append((request.method, request.url.path))
-        return send(self, request, **options)
+        found.append(send(self, request, **options))
+        return found[-1]
 
     async def record_async(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
-        calls.append((request.method, request.url.path))
-        return await send_async(self, request, **options)
+        found.append(await send_async(self, request, **options))
+        return found[-1]
 
     monkeypatch.setattr(httpx.Client, "send", record)
     monkeypatch.setattr(httpx.AsyncClient, "send", record_async)
-    return calls
+    return found
 
 
 class Shell:
@@ -54,8 +56,8 @@ class Shell:
         return json.loads(result.stdout.splitlines()[-1]) if result.stdout else None
 
 
-def test_every_operation_has_a_command(
-    world: World, receiver: Receiver, requests_sent: list[tuple[str, str]], tmp_path: Path
+def test_every_operation_has_a_command_and_the_client_decodes_its_answers(
+    world: World, receiver: Receiver, answers: list[httpx.Response], tmp_path: Path
 ) -> None:
     psp = Shell(world)
     document = world.get("/openapi.json").json()
@@ -71,11 +73,14 @@ def test_every_operation_has_a_command(
     # Look for an exact match first: /payouts/requests is an operation, not a payout with the id "requests".
     patterns = {key: re.compile(re.sub(r"\{\w+\}", "[^/]+", key[1]) + r"\Z") for key in operations}
     used = set()
-    for method, path in requests_sent:
-        if (method, path) in operations:
-            used.add((method, path))
-        else:
-            used |= {key for key, pattern in patterns.items() if key[0] == method and pattern.match(path)}
+    client_calls = dict(calls())
+    for answer in answers:
+        method, path = answer.request.method, answer.request.url.path
+        keys = {key for key, pattern in patterns.items() if key[0] == method and pattern.match(path)}
+        keys = {(method, path)} if (method, path) in operations else keys
+        used |= keys
+        if answer.is_success and len(found := [client_calls[key] for key in keys if key in client_calls]) == 1:
+            result(found[0], answer)  # raises UnexpectedResponse
     assert not sorted(name for key, name in operations.items() if key not in used)
     world.assert_clean()
 

@@ -4,7 +4,6 @@ import pickle
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,6 @@ from psp_sandbox.client import NotReached, PspError, WaitTimeout
 from psp_sandbox.client.models import CreatedPayout, DeliveryAttempt, Payout, PayoutStep, RefusedItem
 from psp_sandbox.client.problems import (
     DuplicateReference,
-    Forbidden,
     InsufficientBalance,
     InternalError,
     NotFound,
@@ -210,131 +208,6 @@ def test_webhook_endpoints_deliveries_and_events(client: Client, receiver: Recei
     assert [found.id for found in client.webhook_endpoints.list()] == [client.webhook_endpoints.get(endpoint.id).id]
     client.webhook_endpoints.delete(endpoint.id)
     assert list(client.webhook_endpoints.list()) == []
-
-
-def test_users_sales_and_bulk_credits(client: Client, tmp_path: Path) -> None:
-    user = client.users.create(
-        "Ayesha", destination={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
-    )
-    assert user.destination is not None
-    assert client.users.change(user.id, external_id="c-17").destination == user.destination
-    assert client.users.change(user.id, destination=None).destination is None
-    client.users.change(user.id, destination={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"})
-    assert len(client.users.create_batch([{"name": "B"}, {"name": ""}])) == 2
-    assert client.users.create_transaction(user.id, type="EARNED", amount="50").amount == Decimal("50.00")
-    assert client.users.balance(user.id).available == Decimal("50.00")
-    assert client.users.request_payout(user.id, "20").status == "REQUESTED"
-    assert client.users.summary(user.id).payout_requested == Decimal("20.00")
-    assert [found.total_requested for found in client.payouts.requests()] == [Decimal("20.00")]
-    assert [found.type for found in client.users.transactions(user.id, type="EARNED")] == ["EARNED"]
-    assert [entry.account for entry in client.users.history(user.id)] == ["WALLET"]
-    assert [found.id for found in client.users.list(external_id="c-17")] == [client.users.get(user.id).id]
-    assert client.vendor_feed.transactions(start_date="2020-01-01").items[0].amount == Decimal("50.00")
-
-    sale = client.sales.create(user_id=user.id, brand="Acme", earning="40.00")
-    assert client.sales.run_advances().total_amount == Decimal("4.00")
-    assert client.sales.reconcile([{"sale_id": sale.id, "status": "APPROVED"}]).reconciled == 1
-    assert client.sales.run_finals().total_amount == Decimal("36.00")
-    assert [payment.amount for payment in client.sales.get(sale.id).payments] == [Decimal("4.00"), Decimal("36.00")]
-    assert [found.status for found in client.sales.list(user_id=user.id)] == ["APPROVED"]
-
-    rows = tmp_path / "credits.csv"
-    rows.write_text(f"uuid,amount\n{user.id},1.00\nnobody,2.00\n")
-    accepted = client.bulk_credits.upload(rows)
-    client.drain()
-    credit = client.bulk_credits.get(accepted.activity_id)
-    assert (credit.counts.succeeded, credit.counts.invalid) == (1, 1)
-    assert [item.uuid for item in client.bulk_credits.items(credit.activity_id, status="INVALID")] == ["nobody"]
-    assert [found.activity_id for found in client.bulk_credits.list()] == [credit.activity_id]
-    assert client.bulk_credits.upload(f"uuid,amount\n{user.id},1.00\n").status
-    with pytest.raises(ProblemError, match="NOT_RETRYABLE"):
-        client.bulk_credits.retry(credit.activity_id)
-
-
-def test_scenarios_settings_snapshots_and_faults(client: Client) -> None:
-    rule = client.scenarios.create(name="slow", match={"amount_from": "500"}, steps=[{"to": "SUCCESS", "after": 5}])
-    assert rule.match.amount_from == "500.00"
-    explained = client.scenarios.explain(
-        merchant_reference="x", amount=600, dest_type="BANK", bank_code="HBL", account_number="12345678900001"
-    )
-    assert explained.scenario == "slow"
-    assert (
-        client.scenarios.replace(rule.id or "", name="slow", match={"suffix": "7777"}, steps=[{"to": "FAILED"}]).steps[0].to
-        == "FAILED"
-    )
-    assert client.scenarios.get(rule.id or "").match.suffix == "7777"
-    assert "success" in {found.name for found in client.scenarios.list()}
-    assert client.scenarios.catalogue().failure_codes
-
-    assert client.settings.change(review_threshold=None, rate_limit=100000).review_threshold is None
-    kept = client.settings.change(approvals_expire_after=60)
-    assert (kept.review_threshold, kept.rate_limit) == (None, 100000)
-    assert client.settings.change(rate_limit=None) == client.settings.get()
-
-    snapshot = client.snapshots.take(name="before")
-    client.scenarios.delete(rule.id or "")
-    assert client.snapshots.restore(snapshot.id).restored
-    assert client.scenarios.get(rule.id or "").name == "slow"
-    assert [found.name for found in client.snapshots.list()] == [client.snapshots.get(snapshot.id).name]
-    client.snapshots.delete(snapshot.id)
-
-    fault = client.faults.create(kind="latency", target="api", milliseconds=1, match={"method": "GET"}, count=3)
-    assert (client.faults.get(fault.id).remaining, fault.parameters["milliseconds"]) == (3, 1.0)
-    assert [found.id for found in client.faults.list()] == [fault.id]
-    client.faults.delete(fault.id)
-    assert client.reset().balance.available_balance == Decimal("1000000.00")
-
-
-def test_keys_and_merchants(client: Client) -> None:
-    member = client.keys.create("member", name="ci")
-    assert {key.role for key in client.keys.list()} == {"admin", "member"}
-    with pytest.raises(Forbidden):
-        client.with_key(member.api_key).keys.create("admin")
-    client.keys.delete(member.id)
-    merchant = client.merchants.create("other", opening_balance="5.00", seed=7, frozen_at=START)
-    assert merchant.merchant_id in {found.merchant_id for found in client.merchants.list(limit=100)}
-    other = client.with_key(merchant.api_key)
-    assert (other.balance.get().available_balance, other.clock.get().now) == (Decimal("5.00"), START)
-    assert client.balance.get().available_balance == Decimal("1000000.00")
-    client.merchants.delete(merchant.merchant_id)
-
-
-def test_the_rest_of_the_sandbox(client: Client, receiver: Receiver) -> None:
-    pay(client)
-    client.drain()
-    assert client.audit().ok
-    assert {total.status: total.count for total in client.overview().payouts.by_status}["SUCCESS"] == 1
-    assert client.balance.top_up("0.50").balance == Decimal("999900.50")
-    assert client.directory.get().banks[0].code
-    verified = client.verify_account(dest_type="BANK", bank_code="HBL", account_number="12345678900003")
-    assert (verified.valid, verified.bank_code) == (False, "HBL")
-    found = until(lambda: next(client.requests.list(path="/api/v1/payouts", method="POST"), None))
-    assert found is not None
-    entry = client.requests.get(found.id)
-    assert (entry.status, entry.at.tzinfo) == (201, UTC)
-    assert client.service.health()["status"]
-    assert client.service.ready().status
-    assert client.service.root().version
-    assert "psp" in client.service.metrics()
-    assert client.service.openapi()["openapi"]
-    assert list(client.aggregator.fetches()) == []
-    assert list(client.aggregator.dead_letters()) == []
-    assert client.aggregator.replay_dead_letters().replayed == 0
-    assert list(client.aggregator.requested_payouts()) == []
-    assert client.aggregator.set_source(None) == client.aggregator.source()
-    listener = client.listeners.create("http://127.0.0.1:9/", name="test")
-    pay(client, "INV-2")
-    client.drain()
-    claimed = client.listeners.claim(listener.id, max=1, wait_seconds=5)
-    assert claimed.data[0].event_type == "payout.created"
-    assert client.listeners.report(listener.id, [{"lease": claimed.data[0].lease, "status": 200}])[0].outcome == "recorded"
-    client.listeners.delete(listener.id)
-    test = client.receiver_tests.create(url=receiver.url, secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    assert [found.id for found in client.receiver_tests.list()] == [test.id]
-    finished = until(lambda: (found := client.receiver_tests.get(test.id)).finished_at and found, seconds=60)
-    assert finished
-    assert finished.checks
-    assert client.receiver_tests.junit(test.id).startswith("<?xml")
 
 
 def test_a_world_is_exported_and_imported(client: Client, stack: Stack) -> None:

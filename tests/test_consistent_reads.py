@@ -31,6 +31,8 @@ async def test_a_response_shows_one_moment(world: World, receiver: Receiver, pat
     world.create_payout("0004")
     failed = "/api/v1/webhook-deliveries?status=PENDING"
     (delivery,) = until(lambda: [one for one in world.get(failed).json()["data"] if one["attempt_count"] == 1])
+    # The explanation shows the request, which is in the journal a moment later.
+    until(lambda: world.get("/sandbox/v1/requests?path=/api/v1/payouts").json()["data"])
     path = path.format(**delivery)
     before = world.get(path).json()
 

@@ -73,7 +73,7 @@ def test_each_test_account_has_the_statuses_that_the_page_lists(world: World, sa
     world.post("/sandbox/v1/clock/advance", {"seconds": 24 * 3600})
     for suffix, statuses in MAPPING.accounts.items():
         logs = safepay.until(tokens[suffix], statuses[-1])["txn_logs"]
-        assert list(dict.fromkeys(log["status"] for log in logs)) == statuses, suffix
+        assert [log["status"] for log in logs] == statuses, suffix
     holder = {suffix: safepay.get("/title-fetch", iban=IBANS[suffix]) for suffix in IBANS}
     refused = {suffix for suffix, found in holder.items() if found["statusCode"]}
     assert refused == {"0003", "0005", "0006", "0007", "0008"}
@@ -165,6 +165,17 @@ def test_wrong_keys_and_other_aggregators_are_refused_as_documented(world: World
 def test_unknown_paths_and_ids_are_flat_404s(safepay: Safepay, path: str) -> None:
     found = safepay.call("GET", path)
     assert (found.status_code, found.json()["code"]) == (404, "error.not_found")
+
+
+@pytest.mark.parametrize("path", ["/raastwire", "/raastwire/", "/raastwire/v1"])
+def test_the_base_url_itself_is_a_flat_404(stack: Stack, path: str) -> None:
+    found = httpx.get(stack.api_url + path)
+    assert (found.status_code, found.json()["code"]) == (404, "error.not_found")
+
+
+@pytest.mark.parametrize(("given", "shown"), [("0200", "200"), ("00.50", "0.50"), ("200.5", "200.50"), ("200.00", "200")])
+def test_an_amount_is_read_as_a_number_is(safepay: Safepay, given: str, shown: str) -> None:
+    assert safepay.payout("0004", given)["amount"] == shown
 
 
 def test_25_payments_are_paged_by_offset_newest_first(safepay: Safepay) -> None:

@@ -4,17 +4,26 @@ import base64
 import hashlib
 import hmac
 import json
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
+from sandbox.domain.enumerations import EVENT_TYPES
 from sandbox.domain.errors import CODES
-from sandbox.domain.payout_states import EVENT_OF, STATUSES
-from sandbox.server.dialects.dialect import Refusal
+from sandbox.domain.event_samples import sample
+from sandbox.domain.ids import IdSource
+from sandbox.domain.payout import Payout
+from sandbox.domain.payout_states import EVENT_OF, STATUSES, TRANSITIONS
+from sandbox.payouts.history import HistoryEntry
+from sandbox.server.dialects.dialect import PayoutEvent, Refusal
 from sandbox.server.dialects.safepay.errors import refuse
+from sandbox.server.dialects.safepay.events import encode_event
 from sandbox.server.dialects.safepay.ids import from_msg_id, payout_of, reference, to_msg_id
 from sandbox.server.dialects.safepay.mapping import MAPPING
+from sandbox.server.dialects.safepay.webhooks import WIRE_TYPES
 from sandbox.webhooks.signing.dialects import signature_headers
 from tests.harness.listener import listening
 from tests.harness.receiver import Received, Receiver
@@ -90,6 +99,20 @@ def test_an_endpoint_can_do_without_the_event_that_is_not_documented(world: Worl
     safepay.put(f"/webhooks/{token}", {"sandbox_received_event": True})
     safepay.payout("0005")
     until(lambda: "payment.pending_authorization" in types_of(receiver))
+
+
+def test_a_payout_that_the_bank_tries_again_is_received_once(world: World, receiver: Receiver) -> None:
+    safepay, _, _ = subscribe(world, receiver)
+    token = safepay.payout("0002")["token"]
+    world.post("/sandbox/v1/clock/advance", {"seconds": 60})
+    settled = safepay.until(token, "P_SETTLED")
+    until(lambda: len(receiver.received) == 3)
+    world.post("/sandbox/v1/drain")
+    assert sorted(types_of(receiver)) == ["payment.created", "payment.pending_authorization", "payment.settled"]
+    logs = [log["token"] for log in settled["txn_logs"]]
+    assert sorted(one.event["identifier"] for one in receiver.received) == sorted(logs)
+    timeline = world.get(f"/api/v1/payouts/{token.removeprefix('pm_')}/timeline").json()["data"]
+    assert [entry["to"] for entry in timeline].count("PROCESSING") == 2
 
 
 def test_a_native_endpoint_of_the_same_merchant_gets_native_events(world: World, receiver: Receiver) -> None:
@@ -191,6 +214,49 @@ def test_the_signature_is_that_of_the_vector() -> None:
     assert found == {"X-SFPY-TIMESTAMP": "2026-09-14T10:15:31Z", "X-SFPY-SIGNATURE": f"sha256={expected}"}
 
 
+ERRORS = {
+    (400, "error.bad_request"), (401, "error.unauthorized_access"), (404, "error.not_found"),
+    (406, "error.request_not_acceptable"), (409, "error.conflict"), (500, "error.internal_server_error"),
+    # Not documented: the proposals for a rate limit, and for an outage.
+    (429, "error.too_many_requests"), (503, "error.internal_server_error"),
+}  # fmt: skip
+
+
+def paths() -> dict[str, list[str]]:
+    """Return a shortest way to each state."""
+    found: dict[str, list[str]] = {}
+    left: list[list[str]] = [[]]
+    for path in left:
+        for previous, status in TRANSITIONS:
+            if previous == (path[-1] if path else None) and status not in found:
+                found[status] = [*path, status]
+                left.append(found[status])
+    return found
+
+
+@pytest.mark.parametrize(("status", "path"), paths().items())
+def test_each_value_in_the_event_of_each_state_is_a_documented_one(status: str, path: list[str]) -> None:
+    assert set(paths()) == set(STATUSES)
+    assert set(EVENT_TYPES) - set(WIRE_TYPES) == {"bulk_credit.completed"}
+    documented, at = MAPPING.documented, "2026-01-31T12:00:00.000Z"
+    ids = [str(uuid.UUID(int=number)) for number in range(len(path))]
+    ids_of_sample = IdSource(0, 0, lambda bits: 1)
+    payout = msgspec.json.decode(sample(EVENT_OF[status], ids_of_sample, at)[1], type=Payout)
+    history = [HistoryEntry(id_, one, at) for id_, one in zip(ids, path, strict=True)]
+    event = json.loads(encode_event(PayoutEvent("m", ids[-1], EVENT_OF[status], at, payout, history, {})))
+    shown = event["subject"]["payment"]
+    assert event["webhook_event_type"] in documented["events"]
+    assert event["code"] == f"PAYMENT_{event['webhook_event_type'].partition('.')[2].upper()}"
+    assert {shown["status"], *(log["status"] for log in shown["txn_logs"])} <= set(documented["statuses"])
+    assert (shown["status"], shown["type"], payout.status) == (MAPPING.states[status].status, "PAYOUT", status)
+    assert [party["role"] for party in shown["payment_parties"]] == ["ROLE_DEBITOR", "ROLE_CREDITOR"]
+    assert {(log["type"], log["iso_msg_type"]) for log in shown["txn_logs"]} == {("TLT_PAYMENT", "pain.013.001.09")}
+    assert (event["source"], event["kind"], event["version"]) == ("SAFEPAY_RAAST", "PAYMENT_EVENT", "V1_0_0")
+    assert len({log["status"] for log in shown["txn_logs"]}) == len(shown["txn_logs"])
+    if MAPPING.states[status].event:
+        assert event["identifier"] == shown["txn_logs"][-1]["token"]
+
+
 def test_each_state_event_and_problem_is_mapped_to_a_documented_value() -> None:
     documented = MAPPING.documented
     assert set(MAPPING.states) == set(STATUSES) == set(EVENT_OF)
@@ -203,8 +269,8 @@ def test_each_state_event_and_problem_is_mapped_to_a_documented_value() -> None:
         status, body = refuse(Refusal(kind.status, code, "native text"))
         found = json.loads(body)
         error = found["error"] if status in (401, 500, 503) else found
-        assert set(error) == {"code", "message"}
-        assert error["code"].startswith("error.")
+        assert set(found) == ({"api_version", "error"} if error is not found else {"code", "message"})
+        assert (status, error["code"]) in ERRORS
         assert "native" not in error["message"]
     assert set(MAPPING.deliveries.values()) <= set(documented["deliveries"])
     assert {status for statuses in MAPPING.accounts.values() for status in statuses} <= set(documented["statuses"])

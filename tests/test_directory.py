@@ -37,43 +37,6 @@ ibans = st.builds(make_iban, bank_iban_codes, accounts)
 # The directory.
 
 
-@pytest.mark.parametrize(
-    ("code", "iban_code"),
-    [
-        ("HBL", "HABB"),
-        ("UBL", "UNIL"),
-        ("MCB", "MUCB"),
-        ("ABL", "ABPA"),
-        ("JSBL", "JSBL"),
-        ("BAHL", "BAHL"),
-        ("MEEZAN", "MEZN"),
-        ("ASKARI", "ASCM"),
-        ("SONERI", "SONE"),
-        ("FBL", "FAYS"),
-        ("BOP", "BPUN"),
-        ("NBP", "NBPA"),
-        ("ALFALAH", "ALFH"),
-        ("SCB", "SCBL"),
-        ("SBP", "SBPP"),
-        ("BANKALHABIB", "BAHL"),
-        ("STANDARDCHARTERED", "SCBL"),
-    ],
-)
-def test_a_bank_is_found_by_its_code_or_alias(code: str, iban_code: str) -> None:
-    bank = DIRECTORY.bank(code)
-    assert bank is not None
-    assert bank.iban_code == iban_code
-
-
-@pytest.mark.parametrize(
-    ("code", "iban_code"), [("EASYPAISA", "TMFB"), ("JAZZCASH", "JCMA"), ("SADAPAY", "SADA"), ("NAYAPAY", "NAYA")]
-)
-def test_a_wallet_is_found_by_its_code(code: str, iban_code: str) -> None:
-    wallet = DIRECTORY.wallet(code)
-    assert wallet is not None
-    assert wallet.iban_code == iban_code
-
-
 @pytest.mark.parametrize("code", ["", "hbl", "Hbl", " HBL", "HBL\n", "HABB", "EASYPAISA", "NOSUCHBANK"])
 def test_a_bank_code_is_matched_exactly(code: str) -> None:
     assert DIRECTORY.bank(code) is None

@@ -37,12 +37,6 @@ from tests.harness.world import Stack
 from tests.test_query_plans import queries
 
 ROOT = Path(__file__).parent.parent
-TEMPLATES = {
-    "sandbox.worlds.audit.checks.CHAIN",
-    "ipn.callback._FIND",
-    "ipn.callback._FIND_OF_MERCHANT",
-}
-"""Constants that are a part or the template of other constants."""
 BUILT_AT_RUN_TIME = {
     "sandbox.worlds.merchants.service.delete_merchant",
     "sandbox.worlds.bundles.export.read_world",
@@ -55,12 +49,12 @@ BUILT_AT_RUN_TIME = {
 merchant's rows of a table.
 """
 ACROSS_MERCHANTS = {
-    "sandbox.users.aggregator.poll.DUE_HTTP": "what is due",
-    "sandbox.users.aggregator.poll.DUE_OWN": "what is due",
+    "sandbox.users.aggregator.store.due_http": "what is due",
+    "sandbox.users.aggregator.store.due_own": "what is due",
     "sandbox.worlds.merchants.service._page_of_merchants": "the operator's list",
-    "sandbox.users.sales.scheduled._MERCHANTS": "what is due",
-    "sandbox.webhooks.delivery.claims.CLAIM": "several merchants of a shard, each named in an array",
-    "sandbox.users.aggregator.poll.ANY_ROWS_OR_VENDORS": "whether there is anything to poll",
+    "sandbox.users.sales.scheduled.merchants": "what is due",
+    "sandbox.webhooks.delivery.outbox.claim": "several merchants of a shard, each named in an array",
+    "sandbox.users.aggregator.store.any_rows_or_vendors": "whether there is anything to poll",
     "worker.sweep._ANYTHING_SCHEDULED": "whether anything may become due",
     "worker.sweep._DUE": "what is due",
     "worker.sweep._EXPIRED": "what has expired",
@@ -69,7 +63,7 @@ ACROSS_MERCHANTS = {
     "worker.sweep._TO_CREDIT": "what is due",
     "ipn.callback._FIND_BY_ID": "the callback does not name its merchant",
     "ipn.callback._FIND_BY_REFERENCE": "the callback does not name its merchant",
-    "ipn.callback._NEWEST_MERCHANTS": "the callback does not name its merchant",
+    "ipn.callback.newest_merchants": "the callback does not name its merchant",
 }
 """Statements that do not name the merchant for every table, and why. They run on one shard's tables after the other."""
 
@@ -85,8 +79,7 @@ class Seen(NamedTuple):
 def all_statements() -> Mapping[str, str]:
     """Return the product's statements by name."""
     inline = {name: text for name, text in statements.inline().items() if not text.endswith("{")}
-    texts = statements.constants() | inline | {name: text for name, (text, _) in queries().items()}
-    return {name: text for name, text in texts.items() if name not in TEMPLATES}
+    return statements.constants() | inline | {name: text for name, (text, _) in queries().items()}
 
 
 async def build_and_run(conn: Any) -> None:

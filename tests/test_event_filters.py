@@ -17,6 +17,7 @@ BODY = {
     "type": "payout.failed",
     "previous_status": None,
     "data": {
+        "status": "FAILED",
         "amount": "1500.00", "attempts": 2, "bank_code": "HBL", "account_number": "0012", "failure_code": None,
         "created_at": "2031-01-01T00:00:00.000Z", "metadata": {"order.id": "A-7", "tier": "007", "express": "true"},
     },
@@ -62,6 +63,8 @@ def stored(*conditions: tuple[str, str, Any]) -> str:
         ("previous_status", "eq", None, True),
         ("previous_status", "ne", "PENDING", True),
         ("previous_status", "ne", None, False),
+        ("change", "eq", ">FAILED", True),
+        ("change", "ne", "RETRY>PROCESSING", True),
         ("data.failure_code", "exists", True, False),
         ("data.failure_code", "exists", False, True),
         ("data.bank_code", "exists", True, True),
@@ -101,7 +104,7 @@ def test_the_first_filter_that_does_not_hold_is_explained(field: str, op: Any, v
     [
         ([{"field": "data.amount", "op": "above", "value": 1}], "filters[0].op", "must be one of eq, ne, in"),
         ([{"field": "data.amuont", "op": "eq", "value": 1}], "filters[0].field", "did you mean data.amount?"),
-        ([{"field": "amount", "op": "eq", "value": 1}], "filters[0].field", "must be type, previous_status, or a field"),
+        ([{"field": "amount", "op": "eq", "value": 1}], "filters[0].field", "must be type, previous_status, change or a field"),
         (
             [{"field": "data.metadata", "op": "eq", "value": 1}],
             "filters[0].field",

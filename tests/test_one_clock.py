@@ -167,6 +167,13 @@ time.sleep(1e6)
     assert read(process)[1] < end.timestamp(), "the clock did not move on while the timer's work was in progress"
 
 
+def test_a_process_that_sets_an_alarm_says_once_that_it_does_not_follow(clocks: Clocks) -> None:
+    program = "import signal; [signal.setitimer(signal.ITIMER_REAL, seconds) for seconds in (0, 0.5, 60, 70)]"
+    said = clocks.start("sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-c", program).communicate()[0]
+    assert said.count("psp: process") == 1
+    assert "a timer of 60 s" in said
+
+
 def test_a_process_that_does_not_follow_is_an_error(clocks: Clocks) -> None:
     follower = clocks.start(sys.executable, "-c", "print('began 0 0', flush=True); input()")
     read(follower)

@@ -199,7 +199,9 @@ async def test_documented_query_parameters_are_checked(call: Call) -> None:
     for parameter in call.query:
         # No schema allows a NUL or a value longer than 1000 characters.
         name = f"{parameter['name']}[x]" if parameter["schema"].get("type") == "object" else parameter["name"]
-        for value in ("\0", "x" * 1001):
+        bounds = (("minimum", -1), ("maximum", 1))
+        outside = [str(parameter["schema"][bound] + step) for bound, step in bounds if bound in parameter["schema"]]
+        for value in ("\0", "x" * 1001, *outside, *([""] if parameter["schema"].get("minLength") else [])):
             response = await call.send(params={name: value})
             assert (response.status_code, response.json()["errors"][0]["field"]) == (400, name)
         twice = await call.send(params=[(name, "1"), (name, "1")])

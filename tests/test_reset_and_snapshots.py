@@ -230,7 +230,7 @@ def test_a_database_user_without_superuser_rights_can_restore_with_all_foreign_k
     snapshot_id = world.client.post("/sandbox/v1/snapshots").json()["id"]
     stored = rows(world)
     world.create_payout()
-    monkeypatch.setattr(store, "_MAY_SKIP_KEYS", "SELECT false")
+    monkeypatch.setattr(store, "_SQL", {**store._SQL, "may_skip_keys": "SELECT false"})
 
     async def empty_and_restore_twice() -> None:
         async with pooled(world.stack.database_url, 1):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.harness.receiver import Received, Receiver
@@ -179,3 +180,75 @@ def signed_again(received: Received, secret: str, age: int) -> Received:
     stamp = (datetime.now(UTC) - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%S.000000000Z")
     mac = hmac.new(base64.b64decode(secret), stamp.encode() + b"." + received.body, hashlib.sha256).hexdigest()
     return replace(received, headers={**received.headers, "x-sfpy-timestamp": stamp, "x-sfpy-signature": f"sha256={mac}"})
+
+
+class Sdk:
+    """Safepay's own SDK, as far as its documentation shows it: functions that are named by method and path.
+
+    It is on no registry. It has the production URL until `setConfig`, and axios sends its calls.
+    """
+
+    def __init__(self, document: Any) -> None:
+        self.baseURL, self._headers = "https://api.getsafepay.com/raastwire", dict[str, str]()
+        self._calls = {
+            self._name(method, path): (method, path) for path, methods in document["paths"].items() for method in methods
+        }
+
+    @staticmethod
+    def _name(method: str, path: str) -> str:
+        parts = path.removeprefix("/raastwire/").replace("{aggregator_id}", "{raast_aggregator_id}")
+        named = parts.replace("{", "by-").replace("}", "").replace("_", "-").replace("/", "-")
+        return method + "".join(word.capitalize() for word in named.split("-"))
+
+    def setConfig(self, *, baseURL: str, headers: dict[str, str]) -> None:
+        self.baseURL, self._headers = baseURL, {"Accept": "application/json, text/plain, */*", **headers}
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method, path = self._calls[name]
+
+        def call(*, path_: dict[str, str], query: dict[str, Any] | None = None, body: Any = None) -> Any:
+            url = self.baseURL + path.removeprefix("/raastwire").format(**path_)
+            return httpx.request(method, url, headers=self._headers, params=query, json=body, timeout=60).json()
+
+        return call
+
+
+def test_the_functions_of_safepays_own_sdk_work_with_another_base_url(world: World) -> None:
+    sdk = Sdk(httpx.get(f"{world.stack.api_url}/openapi/safepay.json").json())
+    sdk.setConfig(baseURL=f"{world.stack.api_url}/raastwire", headers={"X-SFPY-AGGREGATOR-SECRET-KEY": world.api_key})
+    own = {"aggregator_id": f"agg_{world.merchant_id}"}
+    assert sdk.getV1AggregatorsByRaastAggregatorId(path_=own)["data"]["is_active"] is True
+    body = {"request_id": str(uuid.uuid4()), "amount": "200", "creditor_iban": IBANS["0004"]}
+    made = sdk.postV1AggregatorsByRaastAggregatorIdPayout(path_=own, body=body)["data"]
+    found = sdk.getV1AggregatorsByRaastAggregatorIdPayments(path_=own, query={"request_id": body["request_id"]})["data"]
+    assert (found["count"], found["payments"]) == ("1", [made])
+    one = {**own, "payment_id": made["token"]}
+    assert sdk.getV1AggregatorsByRaastAggregatorIdPaymentsByPaymentId(path_=one)["data"] == made
+    title = sdk.getV1AggregatorsByRaastAggregatorIdTitleFetch(path_=own, query={"iban": IBANS["0001"]})["data"]
+    assert title["statusCode"] == 0
+    # The official sample reads the top-level message of whatever fails. A wrong key has none there.
+    refused = sdk.postV1AggregatorsByRaastAggregatorIdPayout(path_=own, body=body | {"amount": "0"})
+    assert refused["message"].startswith("amount ")
+    sdk.setConfig(baseURL=sdk.baseURL, headers={"X-SFPY-AGGREGATOR-SECRET-KEY": "sk_live_0123456789"})
+    refused = sdk.postV1AggregatorsByRaastAggregatorIdPayout(path_=own, body=body)
+    assert (set(refused), refused["error"]["code"]) == ({"api_version", "error"}, "error.unauthorized_access")
+
+
+def test_no_body_about_a_payment_has_the_whole_iban(world: World, receiver: Receiver) -> None:
+    safepay = Safepay(world)
+    hook = safepay.post("/webhooks", {"url": receiver.url, "event_types": ["payment.*"]})["endpoint"]["token"]
+    bodies: list[str] = []
+    for suffix, end in (("0001", "P_SETTLED"), ("0003", "P_FAILED"), ("0012", "P_SETTLED")):
+        body = {"request_id": str(uuid.uuid4()), "amount": "200", "creditor_iban": IBANS[suffix]}
+        made = safepay.call("POST", "/payout", json=body)
+        safepay.until(made.json()["data"]["token"], end)
+        bodies += [made.text, safepay.call("POST", "/payout", json=body).text]
+        bodies.append(safepay.call("POST", "/payout", json=body | {"amount": "1"}).text)
+        bodies.append(safepay.call("GET", f"/payments/{made.json()['data']['token']}").text)
+    until(lambda: len(receiver.received) == 9)
+    delivery = safepay.get(f"/webhooks/{hook}/deliveries")["deliveries"][0]["token"]
+    bodies += [safepay.call("GET", path).text for path in ("/payments", f"/webhooks/{hook}/deliveries/{delivery}")]
+    bodies += [received.body.decode() for received in receiver.received]
+    assert len(bodies) == 23
+    assert [body for body in bodies for suffix in ("0001", "0003", "0012") if IBANS[suffix] in body] == []
+    assert "PK93HABB************0001" in bodies[0]

@@ -22,6 +22,8 @@ from tests.harness.world import Stack, World
 
 LEAK_LENGTH = 8
 """A text leaks a secret if it contains this many consecutive characters of it."""
+HEXADECIMAL_LEAK_LENGTH = 16
+"""The same for a secret of hexadecimal digits: the logs have so many ids that some have eight digits of it by chance."""
 PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
 Send = Callable[["RawClient", str], httpx.Response]
 
@@ -158,13 +160,26 @@ def decodings(text: str) -> Iterator[str]:
 
 def leaks(source: str, text: str, bodies: list[str]) -> list[str]:
     """Return the parts of the secrets that can be read in the text, each with the text's source."""
-    pieces = {body[at : at + LEAK_LENGTH].lower() for body in bodies for at in range(len(body) - LEAK_LENGTH + 1)}
+    hexadecimal = [body for body in bodies if re.fullmatch("[0-9a-f]+", body)]
+    others = [body for body in bodies if body not in hexadecimal]
+    found = _shared(text, others, LEAK_LENGTH) | _shared(text, hexadecimal, HEXADECIMAL_LEAK_LENGTH)
+    return [f"{source}: {piece}" for piece in found]
+
+
+def _shared(text: str, bodies: list[str], length: int) -> set[str]:
+    """Return the texts of this length that are in the text, however it is decoded, and in one of the bodies."""
+    pieces = {piece for body in bodies for piece in _pieces(body.lower(), length)}
+    if not pieces:
+        return set()
     # Searching for each piece would read megabytes of logs thousands of times.
     alphabet = re.escape("".join(sorted(set("".join(pieces)))))
-    long_enough = re.compile(f"[{alphabet}]{{{LEAK_LENGTH},}}")
+    long_enough = re.compile(f"[{alphabet}]{{{length},}}")
     runs = {run for decoded in decodings(text) for run in long_enough.findall(decoded)}
-    found = {run[at : at + LEAK_LENGTH] for run in runs for at in range(len(run) - LEAK_LENGTH + 1)} & pieces
-    return [f"{source}: {piece}" for piece in found]
+    return {piece for run in runs for piece in _pieces(run, length)} & pieces
+
+
+def _pieces(text: str, length: int) -> Iterator[str]:
+    return (text[at : at + length] for at in range(len(text) - length + 1))
 
 
 class Watcher:

@@ -94,18 +94,6 @@ def test_start_and_end_dates_are_inclusive_and_a_date_covers_the_whole_day(world
         assert [row["id"] for row in response.json()["items"]] == expected, params
 
 
-def test_invalid_parameters_are_refused_and_named(world: World) -> None:
-    invalid = [
-        {"startDate": "yesterday"}, {"endDate": "2026-02-30"}, {"startDate": "2026-03-01T12:00:00"}, {"page": "0"},
-        {"page": "x"}, {"page": "1000001"}, {"limit": "0"}, {"limit": "1001"}, {"sort": "id"}, {"startDate": "2026-W47-1"},
-    ]  # fmt: skip
-    keys = [new_key_header(world), new_key_header(world)]
-    for number, params in enumerate(invalid):
-        response = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
-        assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), params
-        assert response.json()["errors"][0]["field"] == next(iter(params))
-
-
 def test_a_key_is_limited_to_five_requests_per_minute_across_processes_and_parameters(stack: Stack, world: World) -> None:
     key = new_key_header(world)
     # Use a new connection each time, so that both API processes get requests.

@@ -113,24 +113,6 @@ def test_at_the_timeout_it_responds_with_the_current_status(world: World) -> Non
     assert wait_for(world, payout["id"], "PENDING", 30).json() == payout
 
 
-@pytest.mark.parametrize(
-    ("params", "field"),
-    [
-        ({"wait_for": "DONE"}, "wait_for"),
-        ({"wait_for": ""}, "wait_for"),
-        ({"wait_for": "SUCCESS,"}, "wait_for"),
-        ({"wait_for": "SUCCESS", "timeout": "31"}, "timeout"),
-        ({"wait_for": "SUCCESS", "timeout": "-1"}, "timeout"),
-        ({"wait_for": "SUCCESS", "timeout": "nan"}, "timeout"),
-        ({"wait": "SUCCESS"}, "wait"),
-    ],
-)
-def test_invalid_parameters_are_refused(world: World, params: dict[str, str], field: str) -> None:
-    payout = world.create_payout("0004")
-    response = world.client.get(f"/api/v1/payouts/{payout['id']}", params=params)
-    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, field), response.text
-
-
 def test_it_responds_404_at_once_for_an_unknown_payout(world: World) -> None:
     assert wait_for(world, "00000000-0000-7000-8000-000000000000", "SUCCESS", 30).status_code == 404
     with World.create(world.stack) as other:

@@ -1,7 +1,7 @@
 """The published webhook libraries verify deliveries of every event type, even if the merchant's clock is ten years ahead.
 
-They are `standardwebhooks` and `svix`, for Python and from npm, and `stripe` for endpoints with its dialect. PyNaCl and node
-verify Ed25519 signatures. The npm packages are installed once, into the virtual environment. Without node and npm, or without
+They are `standardwebhooks` and `svix`, for Python and from npm, and `stripe` for endpoints with its dialect. PyNaCl
+verifies Ed25519 signatures. The npm packages are installed once, into the virtual environment. Without node and npm, or without
 access to the registry, their tests are skipped with the reason.
 """
 
@@ -45,18 +45,6 @@ for (const [name, Webhook] of [["standardwebhooks", Standard], ["svix", Svix]]) 
   }
 }
 console.log(JSON.stringify(results));
-"""
-VERIFY_V1A = """
-const crypto = require("crypto");
-const { key, deliveries } = JSON.parse(require("fs").readFileSync(0, "utf8"));
-const jwk = { kty: "OKP", crv: "Ed25519", x: Buffer.from(key.slice("whpk_".length), "base64").toString("base64url") };
-const publicKey = crypto.createPublicKey({ key: jwk, format: "jwk" });
-console.log(JSON.stringify(deliveries.map(({ headers, body }) => {
-  const signature = Buffer.from(headers["webhook-signature"].slice("v1a,".length), "base64");
-  const verify = (text) => crypto.verify(
-    null, Buffer.from(`${headers["webhook-id"]}.${headers["webhook-timestamp"]}.${text}`), publicKey, signature);
-  return [JSON.parse(body).type, verify(body), verify(body.replace('"livemode":false', '"livemode":true'))];
-})));
 """
 SIGNINGS = ("v1", "v1a", "stripe")
 Deliveries = dict[str, tuple[dict[str, Any], dict[str, Received]]]
@@ -132,21 +120,6 @@ def test_pynacl_verifies_a_v1a_delivery_with_the_public_key(deliveries: Deliveri
     key.verify(start + received.body, base64.b64decode(signature))
     with pytest.raises(nacl.exceptions.BadSignatureError):
         key.verify(start + received.body + b" ", base64.b64decode(signature))
-
-
-def test_node_verifies_every_v1a_delivery_with_the_public_key(
-    deliveries: Deliveries,
-) -> None:
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed, so its Ed25519 is not tested")
-    endpoint, by_type = deliveries["v1a"]
-    sent = [{"headers": dict(r.headers), "body": r.body.decode()} for r in by_type.values()]
-    result = subprocess.run(
-        ["node", "-e", VERIFY_V1A], input=json.dumps({"key": endpoint["public_key"], "deliveries": sent}),
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == [[event_type, True, False] for event_type in by_type]
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)

@@ -1,7 +1,6 @@
 """Webhook endpoints, signatures, retries on the merchant's clock, the delivery log, and resending."""
 
 import socket
-import threading
 from typing import Any
 
 import pytest
@@ -277,22 +276,3 @@ def test_each_attempt_shows_its_timings_and_the_class_of_its_error(world: World,
     (attempt,) = world.get(f"/api/v1/webhook-deliveries/{refused['id']}").json()["attempts"]
     assert (attempt["error_class"], attempt["error"]) == ("CONNECTION_REFUSED", "connection refused")
     assert attempt["timings"]["first_byte_ms"] is None
-
-
-def test_endpoints_that_hang_refuse_or_do_not_resolve_delay_no_other_endpoint(world: World, receiver: Receiver) -> None:
-    test_over = threading.Event()
-
-    def hang(_: Received) -> tuple[int, dict[str, str], bytes]:
-        test_over.wait()
-        return 200, {}, b""
-
-    with Receiver() as hanging:
-        hanging.respond = hang
-        for url in (hanging.url, "http://127.0.0.1:9/refuses", "http://no-such-host.invalid/"):
-            endpoint(world, url, event_types=["payout.*"])
-        endpoint(world, receiver.url)
-        payouts = [world.create_payout("0001") for _ in range(10)]
-        for payout in payouts:
-            receiver.wait_for("payout.created", "payout.processing", "payout.succeeded", payout_id=payout["id"])
-        assert not hanging.received, "the hanging endpoint must not have responded yet"
-        test_over.set()

@@ -37,11 +37,19 @@ def writes_in(path: Path, tree: ast.AST) -> set[str]:
     found = set()
     for block in blocks_of(tree, "connection"):
         for node in ast.walk(block):
-            if isinstance(node, ast.Name) and _WRITES.search(constants.get(node.id, "")):
-                found.add(node.id)
+            name = _name_of(node)
+            if name is not None and _WRITES.search(constants.get(name, "")):
+                found.add(name)
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and _WRITES.search(node.value):
                 found.add(node.value)
     return found
+
+
+def _name_of(node: ast.AST) -> str | None:
+    """Return the name of a statement: of a constant, or in the module's SQL file (`_SQL["name"]`)."""
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "_SQL" and isinstance(node.slice, ast.Constant):
+        return str(node.slice.value)
+    return node.id if isinstance(node, ast.Name) and node.id.isupper() else None
 
 
 def _is_defined_in(name: str, path: Path) -> bool:
@@ -63,6 +71,9 @@ def test_the_checker_finds_a_write_on_a_plain_connection() -> None:
     assert writes_in(path, parse_python(source.format("_PURGE"))) == {"_PURGE"}
     assert writes_in(path, parse_python(source.format("'DELETE FROM payouts'"))) == {"DELETE FROM payouts"}
     assert writes_in(path, parse_python(source.format("_DUE"))) == set()
+    path = ROOT / "sandbox" / "users" / "aggregator" / "store.py"
+    assert writes_in(path, parse_python(source.format('_SQL["move"]'))) == {"move"}
+    assert writes_in(path, parse_python(source.format('_SQL["recent"]'))) == set()
 
 
 def test_only_replacing_or_deleting_a_world_has_the_rights_of_the_databases_owner() -> None:

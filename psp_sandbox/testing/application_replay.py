@@ -1,7 +1,7 @@
 """Do to an application again what a failed test did to it, and compare what it calls and answers with the recorded failure.
 
 The test's own calls and its requests to the application are made again, in order, in a world with the same seed and clock: so
-the sandbox sends the application the same webhooks, and has the same faults.
+the sandbox sends the application the same webhooks, and has the same faults. They reach it in the recorded order.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from psp_sandbox.testing.compare import REDACTED, Comparison, parse
 from psp_sandbox.testing.fresh_world import CannotReplayError
 from psp_sandbox.testing.live_process import LiveProcess
+from psp_sandbox.testing.recorded_order import RecordedOrder
 from psp_sandbox.testing.recording import CALL, Arrival, Recorded, Step, arrivals_of, read_beside
 from psp_sandbox.testing.replay import REPEATED_HEADERS, read_bundle, why_not
 from psp_sandbox.testing.sandbox import USER_AGENT
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 Call = Mapping[str, Any]
 _READS: Final = ("GET", "HEAD")
-_ENDPOINTS: Final = "/api/v1/webhook-endpoints"
 _EXPORT: Final = "/sandbox/v1/world"
+_SETTLING: Final = ("/sandbox/v1/drain", "/sandbox/v1/clock/advance", "/sandbox/v1/clock/freeze")
+"""Paths of calls that are answered when webhooks have been."""
 _SECONDS: Final = 2.0
 """How long the application may take to do what it did before: it can act in the background."""
 _POLL_SECONDS: Final = 0.05
@@ -102,13 +104,20 @@ class _Repetition:
 
     def run(self) -> Replayed:
         """Do everything again."""
-        done = _to_repeat(self._world.recording.steps, self._export())
-        for step, call in _to_repeat(self._recorded.steps, self._calls)[len(done) :]:
-            if call is None:
-                self._step(step)
-            else:
-                self._call(call)
-        return self._compare()
+        own = self._world.recording.steps
+        done = _to_repeat(own, self._export() if any(one.method == CALL for one in own) else [])
+        remaining = _to_repeat(self._recorded.steps, self._calls)[len(done) :]
+        order = RecordedOrder(self._world, self._recorded.arrivals, self._comparison)
+        with order.kept():
+            for number, (step, call) in enumerate(remaining, 1):
+                following = remaining[number][0] if number < len(remaining) else None
+                order.before(step, following, is_settling=call is not None and call["path"] in _SETTLING)
+                if call is None:
+                    self._step(step)
+                else:
+                    self._call(call)
+            order.let_all_in()
+            return self._compare()
 
     def _step(self, step: Step) -> None:
         app = self._world.app
@@ -148,31 +157,42 @@ class _Repetition:
         while True:
             self._world.drain()
             calls, steps, arrivals = self._export(), self._world.recording.steps, arrivals_of(self._world.received)
-            differences = list(self._differences(calls, steps, arrivals))
-            # A mistake repeats itself immediately, or when the application's background work has come as far as it had.
-            if not differences or len(arrivals) >= len(self._recorded.arrivals) or time.monotonic() > deadline:
+            found = list(self._differences(calls, steps, arrivals))
+            # A mistake repeats itself immediately, or when the application's background work has come as far as it had. Only
+            # what is still missing can yet come.
+            if not found or any(one.is_final for one in found) or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
         rows = sorted([*_rows_of_calls(calls), *_rows_of_steps(steps), *_rows_of(arrivals)], key=lambda row: row.at)
+        differences = [one.text for one in found]
         return Replayed(differences, list(self._failures(steps, arrivals)), rows, self._recorded.failure)
 
-    def _differences(self, calls: Sequence[Call], steps: Sequence[Step], arrivals: Sequence[Arrival]) -> Iterator[str]:
+    def _differences(
+        self, calls: Sequence[Call], steps: Sequence[Step], arrivals: Sequence[Arrival]
+    ) -> Iterator["_Difference"]:
         yield from self._pairs("call", _of_application(self._calls), _of_application(calls))
         yield from self._pairs("request", _exchanges(self._recorded.steps), _exchanges(steps))
         # When the test failed, webhooks were still on their way or being answered.
-        answered = [one for one in self._recorded.arrivals if one.status is not None]
-        yield from self._pairs("webhook", list(map(_arrival, answered)), list(map(_arrival, arrivals[: len(answered)])))
+        recorded = self._recorded.arrivals
+        last = max((number for number, one in enumerate(recorded, 1) if one.status is not None), default=0)
+        pairs = zip_longest(recorded[:last], arrivals[:last])
+        now = [_arrival(other, is_answered=one is None or one.status is not None) for one, other in pairs if other is not None]
+        yield from self._pairs("webhook", [_arrival(one) for one in recorded[:last]], now)
 
-    def _pairs(self, what: str, before: list["_Compared"], now: list["_Compared"]) -> Iterator[str]:
+    def _pairs(self, what: str, before: list["_Compared"], now: list["_Compared"]) -> Iterator["_Difference"]:
         for number, (one, other) in enumerate(zip_longest(before, now), 1):
             if one is None or other is None:
-                yield f"{what} {number}, {one[0]}, is no longer there" if one else f"{what} {number}, {other[0]}, was not there"
+                text = f"{one[0]}, is no longer there" if one else f"{other[0]}, was not there"
+                yield _Difference(f"{what} {number}, {text}", is_final=one is None)
                 return
+            # A call that takes long is listed late, before others; and the last answer of a repeated read changes.
+            is_final = what != "call" or (one[0] == other[0] and not one[0].startswith(_READS))
             if one[0] != other[0]:
-                yield f"{what} {number} was {one[0]}, and is {other[0]}"
+                yield _Difference(f"{what} {number} was {one[0]}, and is {other[0]}", is_final)
                 return
             yield from (
-                f"{what} {number}, {one[0]}: {part}" for part in self._comparison.differences(*map(list, (one[1:], other[1:])))
+                _Difference(f"{what} {number}, {one[0]}: {part}", is_final)
+                for part in self._comparison.differences(*map(list, (one[1:], other[1:])))
             )
 
     def _failures(self, steps: Sequence[Step], arrivals: Sequence[Arrival]) -> Iterator[str]:
@@ -183,6 +203,13 @@ class _Repetition:
         for one in steps:
             if (one.status or 0) >= 500 and not any(one.status == before.status for before in self._recorded.steps):
                 yield f"{one.method} {one.path} is answered with {one.status}: {one.answer[:_MAX_LINE]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    text: str
+    is_final: bool
+    """Whether nothing that the application still does can take it away."""
 
 
 _Compared = tuple[str, Any, Any]
@@ -201,13 +228,7 @@ def _to_repeat(steps: Sequence[Step], calls: Sequence[Call]) -> list[tuple[Step,
     """Return the steps, those that are calls of the sandbox with the call. What cannot be repeated is left out."""
     by_key = {call["idempotency_key"]: call for call in calls if call["idempotency_key"]}
     pairs = ((step, by_key.get(step.path) if step.method == CALL else None) for step in steps)
-    return [(step, call) for step, call in pairs if step.method != CALL or (call is not None and _is_repeatable(call))]
-
-
-def _is_repeatable(call: Call) -> bool:
-    # The plugin itself leads webhooks to the application.
-    leads = call["path"].startswith(_ENDPOINTS) and (call["method"] == "DELETE" or '"url"' in call["request_body"])
-    return not leads and why_not(call) is None
+    return [(step, call) for step, call in pairs if step.method != CALL or (call is not None and why_not(call) is None)]
 
 
 def _of_application(calls: Sequence[Call]) -> list[_Compared]:
@@ -237,8 +258,8 @@ def _exchange(step: Step) -> _Compared:
     return name, _json(step.body), [step.status, _json(step.answer)]
 
 
-def _arrival(one: Arrival) -> _Compared:
-    return f"{one.type or 'invalid'} (version {one.version})", None, [one.status]
+def _arrival(one: Arrival, *, is_answered: bool = True) -> _Compared:
+    return f"{one.type or 'invalid'} (version {one.version})", None, [one.status if is_answered else None]
 
 
 def _kind(path: str) -> str:

@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from psp_sandbox.testing.receiver import LOOPBACK
 from psp_sandbox.testing.recording import Recording
-from psp_sandbox.testing.webhooks import Inbox, Received
+from psp_sandbox.testing.webhooks import GATE_SECONDS, Inbox, Received
 
 if TYPE_CHECKING:
     import httpx
@@ -97,6 +97,13 @@ class Door:
     def knock(self, headers: Iterable[tuple[str, str]], body: bytes) -> Received:
         """Record a request before the application sees it."""
         return self.inbox.add(self.secret, headers, body)
+
+    async def knock_async(self, headers: Iterable[tuple[str, str]], body: bytes) -> Received:
+        """Do the same in the application's event loop, which must not wait for the gate."""
+        received = self.inbox.read(self.secret, headers, body)
+        while (gate := self.inbox.gate) is not None and not await asyncio.to_thread(gate, received):  # noqa: ASYNC110 (other threads open it)
+            await asyncio.sleep(GATE_SECONDS)
+        return self.inbox.record(received)
 
 
 def bind(address: str = LOOPBACK) -> socket.socket:
@@ -202,7 +209,7 @@ class _AsgiDoor:
             parts.append(message.get("body", b""))
             is_complete = not message.get("more_body", False)
         body = b"".join(parts)
-        received = self._door.knock(
+        received = await self._door.knock_async(
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]], body
         )
         pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

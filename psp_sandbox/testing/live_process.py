@@ -152,22 +152,19 @@ class LiveProcess:
 
     def restart(self) -> None:
         """End the application as a deployment does, or start it again after `kill`, on the same port. Raises AppError."""
-        with self._lock:
+        with self._recording.during("restart"), self._lock:
             self._end(signal.SIGTERM)
             self.start()
-        self._recording.add("restart")
 
     def kill(self) -> None:
         """End the application in the middle of whatever it does, as a crash does. `restart` starts it again."""
-        with self._lock:
+        with self._recording.during("kill"), self._lock:
             self._end(signal.SIGKILL)
-        self._recording.add("kill")
 
     def stop(self) -> None:
         """End the application. Its webhook endpoint stays, so that deliveries fail as if the application were down."""
-        with self._lock:
+        with self._recording.during("stop"), self._lock:
             self._end(signal.SIGTERM)
-        self._recording.add("stop")
 
     def close(self) -> None:
         """End the application, and forget what it has printed."""

@@ -1,8 +1,9 @@
 """What a test did with its application, recorded so that a failure can be repeated. See `application_replay.py`."""
 
+import contextlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ FORMAT: Final = "psp.application"
 BUNDLE_END: Final = ".psp-world.json"
 _END: Final = ".psp-application.json"
 CALL: Final = "call"
+_ENDPOINTS: Final = "/api/v1/webhook-endpoints"
 _MAX_STEPS: Final = 1000
 _MAX_TEXT: Final = 4000
 """Characters of a body, as in the journal."""
@@ -27,6 +29,7 @@ class Step:
     """What the test did: a request to its application with the answer, a call of the sandbox, or the end of a process."""
 
     at: str
+    """When it began. All times are the host's, and their texts have the order of the times."""
     method: str
     """The method of the request; or `kill`, `restart` or `stop`; or CALL, with the call's idempotency key as `path`."""
     path: str = ""
@@ -34,6 +37,8 @@ class Step:
     body: str = ""
     status: int | None = None
     answer: str = ""
+    until: str = ""
+    """When it ended; of a call of the sandbox, nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,8 @@ class Arrival:
     version: int
     status: int | None
     answer: str = ""
+    until: str = ""
+    """When the application had handled it, if it had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +82,24 @@ class Recording:
             if len(self.steps) < _MAX_STEPS:
                 self.steps.append(Step(**{"at": host_now(), "method": method, **fields}))
 
-    def add_call(self, key: str) -> None:
-        """Add a call of the sandbox that changes something. The journal has it, by its idempotency key."""
-        if not self.steps or self.steps[-1].path != key:  # a repeated try is one call
+    @contextlib.contextmanager
+    def during(self, method: str) -> Iterator[None]:
+        """Add as a step what happens in the block, unless it raises an exception."""
+        at = host_now()
+        yield
+        self.add(method, at=at, until=host_now())
+
+    def add_call(self, request: "httpx.Request") -> None:
+        """Add a call of the sandbox, if it changes something. The journal has it, by its idempotency key.
+
+        Calls that lead webhooks to a URL are left out: in every run, the plugin itself leads them to the application.
+        """
+        key = request.headers.get("X-IDEMPOTENCY-KEY")
+        is_repeated = bool(self.steps) and self.steps[-1].path == key  # a repeated try is one call
+        if key is None or is_repeated:
+            return
+        leads = request.url.path.startswith(_ENDPOINTS) and (request.method == "DELETE" or b'"url"' in _read(request))
+        if not leads:
             self.add(CALL, path=key)
 
     def client(self, url: str) -> "httpx.Client":
@@ -94,7 +116,7 @@ class Recording:
                     recording.add(
                         request.method, at=at, path=request.url.raw_path.decode(), body=_text(_read(request)),
                         content_type=request.headers.get("content-type", ""), status=response.status_code,
-                        answer=_text(response.content),
+                        answer=_text(response.content), until=host_now(),
                     )  # fmt: skip
                 return response
 
@@ -116,19 +138,24 @@ def _text(content: bytes) -> str:
 
 def host_now() -> str:
     """Return the host's time as text, also while a test has frozen this process's clock."""
-    return datetime.fromtimestamp(host_seconds(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _as_text(host_seconds())
+
+
+def _as_text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def arrivals_of(inbox: Inbox) -> list[Arrival]:
     """Return what has arrived so far. What is not a webhook has no type."""
     return [
         Arrival(
-            at=datetime.fromtimestamp(one.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            at=_as_text(one.at),
             type=one.event.get("type", ""),
             payout_id=one.event.get("data", {}).get("id"),
             version=one.event.get("data", {}).get("version", 0),
             status=one.status,
             answer=_text(one.answer),
+            until="" if one.answered_at is None else _as_text(one.answered_at),
         )
         for one in inbox.all()[:_MAX_STEPS]
     ]

@@ -1,10 +1,26 @@
 """What an adapter of Safepay Raast needs to use the merchant of a test: `psp.safepay`."""
 
+import json
+import uuid
+
 from psp_sandbox.client import Client
 from psp_sandbox.testing.connections import send
 from psp_sandbox.testing.options import UsageError
 
 _KEY_HEADER = "X-SFPY-AGGREGATOR-SECRET-KEY"
+
+
+def forged(body: str) -> bytes:
+    """Return a webhook that claims the opposite of one of Safepay's: that the payment failed, or else that it is settled."""
+    event = json.loads(body)
+    payment = event["subject"]["payment"]
+    name = "failed" if payment["status"] == "P_SETTLED" else "settled"
+    payment["status"] = f"P_{name.upper()}"
+    # Later than any real change, however the receiver orders them.
+    logs = [{**payment["txn_logs"][-1], "token": f"txnlog_{uuid.uuid4()}", "status": payment["status"]} for _ in range(9)]
+    payment["txn_logs"] += logs
+    event |= {"identifier": logs[-1]["token"], "code": f"PAYMENT_{name.upper()}", "webhook_event_type": f"payment.{name}"}
+    return json.dumps(event).encode()
 
 
 class Safepay:

@@ -56,9 +56,8 @@ class Sandbox:
 
     def _record(self, request: "httpx.Request") -> None:
         recording = self.recordings.get(request.headers.get("X-API-KEY", ""))
-        key = request.headers.get("X-IDEMPOTENCY-KEY")
-        if recording is not None and key is not None:
-            recording.add_call(key)
+        if recording is not None:
+            recording.add_call(request)
 
     @cached_property
     def receiver(self) -> Receiver:

@@ -18,6 +18,8 @@ _HOST_OFFSET: Final = time.time() - time.monotonic()
 _EXPECT_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _MAX_PAUSE_SECONDS: Final = 0.2
+GATE_SECONDS: Final = 0.01
+"""How often a webhook asks whether it may reach its application."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +37,8 @@ class Received:
     answer: bytes = b""
     at: float = field(default_factory=lambda: host_seconds())
     """When it arrived, in seconds of the host's time."""
+    answered_at: float | None = None
+    """When an application had handled it."""
 
 
 def host_seconds() -> float:
@@ -104,12 +108,28 @@ class Inbox:
         """Called when an application has handled a webhook, before it answers. If it returns True, the answer is lost."""
         self.application_time: Callable[[], float | None] = lambda: None
         """The wall clock of an application that follows the merchant's clock."""
+        self.gate: Callable[[Received], bool] | None = None
+        """Says whether a webhook may reach its application now. One that may not asks again; until then it has not arrived."""
 
     def add(self, secret: str | None, headers: Iterable[tuple[str, str]], body: bytes) -> Received:
         """Record a request when it arrives. Set `status` and `answer` of the result before the answer is sent.
 
         If `secret` is None, its signature is not checked.
         """
+        received = self.read(secret, headers, body)
+        while (gate := self.gate) is not None and not gate(received):
+            time.sleep(GATE_SECONDS)
+        return self.record(received)
+
+    def record(self, received: Received) -> Received:
+        """Record a request that `read` has returned, and return it."""
+        received.at = host_seconds()
+        with self._lock:
+            self._received.append(received)
+        return received
+
+    def read(self, secret: str | None, headers: Iterable[tuple[str, str]], body: bytes) -> Received:
+        """Verify a request and return it."""
         named = {name.lower(): value for name, value in headers}
         problem = None if secret is None else why_invalid(secret, named, body, self.application_time())
         event: dict[str, Any] = {}
@@ -118,14 +138,12 @@ class Inbox:
                 event = _read_event(body)
             except (ValueError, KeyError, TypeError):
                 problem = "the body is not an event"
-        received = Received(named, body, problem, event)
-        with self._lock:
-            self._received.append(received)
-        return received
+        return Received(named, body, problem, event)
 
     def answered(self, received: Received, status: int) -> int:
         """Record an application's answer, and return the status to send: 503 if the answer is to be lost."""
         received.status = status
+        received.answered_at = host_seconds()
         return 503 if self.on_answer is not None and self.on_answer(received) else status
 
     def all(self) -> list[Received]:

@@ -1,13 +1,12 @@
 """A bulk credit as the API shows it: the activity and its rows. Pure."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final, get_args
 
 import msgspec
 
-from sandbox.domain.clock import render
 from sandbox.domain.enumerations import ItemStatus
+from sandbox.domain.shown import shown
 
 UPLOADED: Final = "UPLOADED"
 PROCESSING: Final = "PROCESSING"
@@ -69,26 +68,7 @@ COLUMNS: Final = (
 
 def to_activity(record: Mapping[str, Any]) -> Activity:
     """Return an activity from a record with COLUMNS."""
-    completed_at: datetime | None = record["completed_at"]
-    counts = Counts(
-        total=record["total"],
-        invalid=record["invalid"],
-        duplicates=record["duplicates"],
-        succeeded=record["succeeded"],
-        failed=record["failed"],
-    )
-    return Activity(
-        activity_id=str(record["id"]),
-        status=record["status"],
-        total=counts.total,
-        invalid=counts.invalid,
-        duplicates=counts.duplicates,
-        succeeded=counts.succeeded,
-        failed=counts.failed,
-        counts=counts,
-        created_at=render(record["created_at"]),
-        completed_at=None if completed_at is None else render(completed_at),
-    )
+    return shown(Activity, record, activity_id=record["id"], counts=shown(Counts, record))
 
 
 def status_when_done(total: int, succeeded: int, failed: int) -> str:

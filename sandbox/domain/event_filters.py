@@ -20,9 +20,12 @@ MAX_FILTERS: Final = 16
 MAX_CHOICES: Final = 100
 """Maximum number of values of an `in` filter."""
 _METADATA: Final = "data.metadata."
+CHANGE: Final = "change"
+"""A field for filters only: the previous status and the new one, as `change_of` writes them."""
 KNOWN_FIELDS: Final = (
     "type",
     "previous_status",
+    CHANGE,
     *(
         f"data.{name}"
         for name in dict.fromkeys((*Payout.__struct_fields__, *Activity.__struct_fields__))
@@ -41,7 +44,7 @@ FieldPath = Annotated[
         max_length=128,
         pattern=rf"^({'|'.join(map(re.escape, KNOWN_FIELDS))}|data\.metadata\.[^\x00-\x1f\x7f]+)\Z",
         extra={
-            "must": "type, previous_status, or a field of the event's data, such as data.amount or data.metadata.order_id",
+            "must": "type, previous_status, change or a field of the event's data, as data.amount or data.metadata.order_id",
             "names": KNOWN_FIELDS,
         },
     ),
@@ -135,10 +138,17 @@ def first_unmet(text: str, body: str) -> str | None:
     return next((condition.explain(event) for condition in _compiled(text) if not condition.holds(event)), None)
 
 
+def change_of(previous_status: str | None, status: str | None) -> str:
+    """Return what a filter of `change` compares: `RETRY>PROCESSING`, or `>PENDING` for a new payout."""
+    return f"{previous_status or ''}>{status or ''}"
+
+
 @lru_cache(maxsize=1)
 def _decoded(body: str) -> Any:
     # The filters of several endpoints are checked one after the other, against the same event.
-    return msgspec.json.decode(body)
+    event = msgspec.json.decode(body)
+    event[CHANGE] = change_of(event.get("previous_status"), event["data"].get("status"))
+    return event
 
 
 class _Operand(NamedTuple):

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, get_args
 
 import msgspec
 
-from sandbox.domain.clock import render
 from sandbox.domain.enumerations import Account
 from sandbox.domain.fields import one_of
+from sandbox.domain.shown import shown
 
 ENTRY_COLUMNS: Final = (
     "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
@@ -35,17 +35,13 @@ class LedgerEntry(msgspec.Struct):
 def ledger_entries(record: Mapping[str, Any]) -> list[LedgerEntry]:
     """Return both entries of a transfer, the credit first. `record` has ENTRY_COLUMNS."""
     return [
-        LedgerEntry(
+        shown(
+            LedgerEntry,
+            record,
             id=f"{record['transfer_id']}:{side}",
-            transfer_id=record["transfer_id"],
             account=record[f"{side}_account"],
             direction=side.upper(),
-            amount=record["amount"],
             balance_after=record[f"{side}_balance_after"],
-            reason=record["reason"],
-            payout_id=record["payout_id"],
-            description=record["description"],
-            created_at=render(record["created_at"]),
         )
         for side in ("credit", "debit")
     ]

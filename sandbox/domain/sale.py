@@ -14,6 +14,7 @@ from sandbox.domain.money import ZERO, round_half_up
 from sandbox.domain.payout_states import CANCELLED, FAILED, RETURNED
 from sandbox.domain.payout_states import PENDING as PAYOUT_PENDING
 from sandbox.domain.scenario_engine import Facts, Scenario, can_follow, is_taken
+from sandbox.domain.shown import shown
 
 PENDING: Final = "PENDING"
 APPROVED: Final = "APPROVED"
@@ -80,23 +81,11 @@ COLUMNS: Final = (
 
 def to_sale(record: Mapping[str, Any]) -> Sale:
     """Return a sale from a record with COLUMNS."""
-    return Sale(
-        id=record["id"],
-        user_id=record["user_id"],
-        brand=record["brand"],
-        earning=record["earning"],
-        status=record["status"],
-        advance_amount=record["advance_amount"],
-        final_amount=record["final_amount"],
-        payments=[
-            SalePayment(kind, amount, transfer_id, render(created_at))
-            for kind, amount, transfer_id, created_at in map(_decode_payment, record["payments"])
-        ],
-        attempts=record["attempts"],
-        last_error=record["last_error"],
-        created_at=render(record["created_at"]),
-        reconciled_at=None if record["reconciled_at"] is None else render(record["reconciled_at"]),
-    )
+    payments = [
+        SalePayment(kind, amount, transfer_id, render(created_at))
+        for kind, amount, transfer_id, created_at in map(_decode_payment, record["payments"])
+    ]
+    return shown(Sale, record, payments=payments)
 
 
 def due_kind(sale: Sale) -> SalePaymentKind | None:

@@ -17,8 +17,6 @@ MAX_NUMBERED: Final = 10_100
 """A list is counted up to here: all pages of up to 100 items, up to MAX_OFFSET."""
 
 _SQL: Final = read_statements(__name__)
-_HISTORIES: Final = _SQL["histories"]
-_NUMBERED: Final = _SQL["numbered"]
 
 
 class HistoryEntry(NamedTuple):
@@ -40,7 +38,7 @@ async def read_histories(merchant_id: str, payout_ids: Sequence[str]) -> Mapping
     """Return the changes of each payout, oldest first. Raises CONNECTION_ERRORS."""
     found: dict[str, list[HistoryEntry]] = {payout_id: [] for payout_id in payout_ids}
     async with connection(merchant_id) as conn:
-        records = await conn.fetch(_HISTORIES, merchant_id, payout_ids)
+        records = await conn.fetch(_SQL["histories"], merchant_id, payout_ids)
     for record in records:
         entry = HistoryEntry(record["event_id"], record["to_status"], render(record["created_at"]))
         found[record["payout_id"]].append(entry)
@@ -62,8 +60,9 @@ async def read_numbered_page(
     """
     async with connection(merchant_id) as conn:
         record = await conn.fetchrow(
-            _NUMBERED, merchant_id, statuses, get_args(DestType), before, since, MAX_NUMBERED, MAX_NUMBERED, offset, limit
-        )
+            _SQL["numbered"], merchant_id, statuses, get_args(DestType), before, since, MAX_NUMBERED, MAX_NUMBERED, offset,
+            limit,
+        )  # fmt: skip
     assert record is not None
     found = [await reads.get(merchant_id, payout_id) for payout_id in record["ids"] or ()]
     return NumberedPage([payout for payout in found if payout is not None], record["count"])

@@ -10,8 +10,6 @@ from sandbox.infrastructure.db.shared_reads import SharedReads
 from sandbox.infrastructure.db.statements import read_statements
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
-_READ: Final = _SQL["read"]
-_FIND: Final = _SQL["find"]
 
 
 class PayoutReads(SharedReads[Payout]):
@@ -23,7 +21,7 @@ class PayoutReads(SharedReads[Payout]):
     async def find(self, merchant_id: str, reference: str) -> Payout | None:
         """Return the payout with this merchant reference, if there is one."""
         async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_FIND, merchant_id, reference)
+            record = await conn.fetchrow(_SQL["find"], merchant_id, reference)
         return None if record is None else to_payout(record)
 
     async def require(self, merchant_id: str, payout_id: str) -> Payout:
@@ -41,4 +39,4 @@ def not_found(payout_id: str) -> Problem:
 
 async def _read(merchant_id: str, payout_ids: Sequence[str]) -> Mapping[str, Payout]:
     async with connection(merchant_id) as conn:
-        return {record["id"]: to_payout(record) for record in await conn.fetch(_READ, merchant_id, payout_ids)}
+        return {record["id"]: to_payout(record) for record in await conn.fetch(_SQL["read"], merchant_id, payout_ids)}

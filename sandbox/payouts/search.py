@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
 
@@ -20,18 +20,15 @@ from sandbox.http.paging import (
     two_part_page,
 )
 from sandbox.http.query_errors import entries
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 NARROWING: Final = ("failure_code", "bank_code", "wallet_code")
 """Filters without an index: a list with one of them reads a bounded number of payouts for each page."""
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
 BY_REFERENCE: Final = _SQL["by_reference"]
-_USER: Final = _SQL["user"]
 
 _SEARCH: Final = {False: _SQL["search_of_merchant"], True: _SQL["search_of_user"]}
 """The statement for matching payouts, by whether the range is a user's."""
@@ -43,7 +40,7 @@ _END: Final = {False: _SQL["end_of_merchant"], True: _SQL["end_of_user"]}
 class _Search:
     """A search of one merchant. `filters` are the arguments of `matching` from $5 to $8, `narrow` those from $16 on."""
 
-    conn: "PoolConnectionProxy[Any]"
+    conn: Connection
     merchant_id: str
     filters: tuple[Sequence[str], Sequence[str], str, str | None]
     narrow: Sequence[str | None]
@@ -112,7 +109,9 @@ async def search_payouts(
     narrow = narrowing(filters)
     async with connection(merchant_id) as conn:
         user_ids = [text] if is_uuid(text) else []
-        user_ids += [record["id"] for record in await conn.fetch(_USER, merchant_id, text) if record["id"] not in user_ids]
+        user_ids += [
+            record["id"] for record in await conn.fetch(_SQL["user"], merchant_id, text) if record["id"] not in user_ids
+        ]
         ids = range_of_prefix(text)
         search = _Search(
             conn, merchant_id, (statuses, dest_types, metadata, reference), narrow, text, user_ids, ids or (MIN_ID, MIN_ID)

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
-from sandbox.domain.clock import render
 from sandbox.domain.enumerations import DestType, PayoutStatus
 from sandbox.domain.fields import EmptyBody, Id, Uuid, one_of, results_of
 from sandbox.domain.payout import COLUMNS, Payout, metadata_pair_id, to_payout
 from sandbox.domain.payout_commands import DECISIONS, CreatePayout, CreatePayouts, NewPayout, TransitionPayout
 from sandbox.domain.payout_states import STATUSES
 from sandbox.domain.scenario_engine import HEADER
+from sandbox.domain.shown import shown
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.body import decode, decode_items
@@ -32,11 +32,6 @@ from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
-_LIST: Final = _SQL["list"]
-_LIST_ALL: Final = _SQL["list_all"]
-_LIST_BY_USER: Final = _SQL["list_by_user"]
-_LIST_BY_METADATA: Final = _SQL["list_by_metadata"]
-_TIMELINE: Final = _SQL["timeline"]
 
 
 EXAMPLE: Final = {
@@ -231,13 +226,13 @@ class PayoutService:
             statement, arguments = BY_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted, *narrowing(query))
         elif metadata:
             pair = metadata_pair_id(*next(iter(metadata.items())))
-            statement, arguments = _LIST_BY_METADATA, (pair, statuses, dest_types, *bounds, fetch_limit, wanted, user_id)
+            statement, arguments = _SQL["list_by_metadata"], (pair, statuses, dest_types, *bounds, fetch_limit, wanted, user_id)
         elif user_id is not None:
-            statement, arguments = _LIST_BY_USER, (user_id, statuses, dest_types, *bounds, fetch_limit)
+            statement, arguments = _SQL["list_by_user"], (user_id, statuses, dest_types, *bounds, fetch_limit)
         elif "status" in query or "dest_type" in query:
-            statement, arguments = _LIST, (statuses, dest_types, *bounds, fetch_limit)
+            statement, arguments = _SQL["list"], (statuses, dest_types, *bounds, fetch_limit)
         else:
-            statement, arguments = _LIST_ALL, (*bounds, fetch_limit)
+            statement, arguments = _SQL["list_all"], (*bounds, fetch_limit)
         async with connection(merchant_id) as conn:
             found = [to_payout(record) for record in await conn.fetch(statement, merchant_id, *arguments)]
         return page(found, window.limit, [payout.id for payout in found])
@@ -286,24 +281,12 @@ class PayoutService:
     async def get_payout_timeline(self, merchant_id: str, payout_id: Uuid) -> Timeline:
         """Return all status changes of a payout, oldest first. Raises NOT_FOUND."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_TIMELINE, merchant_id, payout_id)
+            records = await conn.fetch(_SQL["timeline"], merchant_id, payout_id)
         if not records:  # every payout has at least the change that created it
             raise not_found(payout_id)
         return Timeline(
             [
-                TimelineEntry(
-                    at=render(record["created_at"]),
-                    source=record["from_status"],
-                    to=record["to_status"],
-                    cause=record["cause"],
-                    actor=record["actor"],
-                    request_id=record["request_id"],
-                    scenario=record["scenario"],
-                    step=record["step"],
-                    ledger_transfer_id=record["transfer_id"],
-                    event_id=record["event_id"],
-                    traceparent=record["traceparent"] or derive(record["request_id"]),
-                )
+                shown(TimelineEntry, record, traceparent=record["traceparent"] or derive(record["request_id"]))
                 for record in records
             ]
         )

@@ -33,6 +33,6 @@ WHERE m.merchant_id = $1 AND (m.pair, m.payout_id) < ($2::uuid, $5::uuid) AND (m
 ORDER BY m.merchant_id DESC, m.pair DESC, m.payout_id DESC LIMIT $7;
 
 -- name: timeline
-SELECT created_at, from_status, to_status, cause, actor::text AS actor, request_id, traceparent, scenario, step,
-    transfer_id::text AS transfer_id, id::text AS event_id
+SELECT created_at AS at, from_status AS source, to_status AS "to", cause, actor::text AS actor, request_id, traceparent,
+    scenario, step, transfer_id::text AS ledger_transfer_id, id::text AS event_id
 FROM events WHERE merchant_id = $1 AND payout_id = $2 ORDER BY change LIMIT 1000;

@@ -25,7 +25,6 @@ _TRANSIENT: Final = frozenset(STATUSES) - _ENDED - {SUCCESS}
 """Statuses that a payout may have entered and left again within its current attempt."""
 
 _SQL: Final = read_statements(__name__)
-_WAS_IN_STATUS: Final = _SQL["was_in_status"]
 
 
 class PayoutWaits:
@@ -85,7 +84,7 @@ async def _was_in_status(merchant_id: str, payout_id: str, statuses: Collection[
     if not transient:
         return False  # the usual case: the wait is for SUCCESS or one of _ENDED, and the payout is still in progress
     async with connection(merchant_id) as conn:
-        return bool(await conn.fetchval(_WAS_IN_STATUS, merchant_id, payout_id, transient, REINITIATED))
+        return bool(await conn.fetchval(_SQL["was_in_status"], merchant_id, payout_id, transient, REINITIATED))
 
 
 class _Wait:

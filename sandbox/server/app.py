@@ -36,7 +36,7 @@ from sandbox.payouts.simulation import SimulationService
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.server.console.app import Console
 from sandbox.server.dialects.dialect import Services, load_dialects
-from sandbox.server.dialects.openapi import DialectDocs
+from sandbox.server.dialects.openapi import DialectDocs, references
 from sandbox.server.dialects.registration import BUILT_IN
 from sandbox.server.dialects.rendering import EventTranslator, wire_formats
 from sandbox.server.dialects.routing import DialectRouting
@@ -200,7 +200,8 @@ def create_app(settings: Settings) -> Application:
         BundleService(work, box, directory, journal),
         HealthApi(readiness),
     )
-    operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue), GuideApi())
+    documented = list(references(dialects).values())
+    operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue, documented), GuideApi())
     of_dialects = [operation for dialect in dialects.values() for operation in dialect.operations(services)]
     console = Console(operations, settings, subscriber, dialects, of_dialects)
     operations += console.routes()

@@ -1,25 +1,21 @@
 """Create users and their wallets."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import wallet_of
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.users.requests import NewUser
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__)
-_EXISTING: Final = _SQL["existing"]
-_INSERT: Final = _SQL["insert"]
 
 
 async def insert_users(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, items: Sequence[NewUser | Problem]
+    conn: Connection, unit: UnitOfWork, items: Sequence[NewUser | Problem]
 ) -> list[tuple[str, NewUser] | Problem]:
     """Insert users and open their wallets. Return the outcome of each item in order: its id and the user, or a Problem.
 
@@ -30,7 +26,7 @@ async def insert_users(
     candidates = [item for item in items if isinstance(item, NewUser)]
     external_ids = [item.external_id for item in candidates if item.external_id is not None]
     vendor_ids = [item.vendor_user_id for item in candidates if item.vendor_user_id is not None]
-    taken = await conn.fetch(_EXISTING, unit.merchant_id, external_ids, vendor_ids) if external_ids or vendor_ids else []
+    taken = await conn.fetch(_SQL["existing"], unit.merchant_id, external_ids, vendor_ids) if external_ids or vendor_ids else []
     taken_external = {record["external_id"] for record in taken}
     taken_vendor = {record["vendor_user_id"] for record in taken}
     created: list[tuple[str, NewUser]] = []
@@ -50,7 +46,7 @@ async def insert_users(
         results.append((user_id, item))
     if created:
         await conn.execute(
-            _INSERT,
+            _SQL["insert"],
             unit.merchant_id,
             unit.now,
             [user_id for user_id, _ in created],

@@ -11,8 +11,6 @@ from sandbox.infrastructure.db.statements import read_statements
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
 BY_EXTERNAL_ID: Final = _SQL["by_external_id"]
 LIST: Final = _SQL["list"]
-_END: Final = _SQL["end"]
-_SEARCH: Final = _SQL["search"]
 
 
 async def search_users(merchant_id: str, window: PageWindow, text: str, external_id: str | None) -> Page:
@@ -44,9 +42,9 @@ async def search_users(merchant_id: str, window: PageWindow, text: str, external
             if len(identified) > window.limit:
                 return page(identified, window.limit, [user.id for user in identified])
         before = window.before if is_second_part(window) else window.until
-        left = await conn.fetchval(_END, merchant_id, before, window.since, MAX_SCANNED)
+        left = await conn.fetchval(_SQL["end"], merchant_id, before, window.since, MAX_SCANNED)
         end = None if left is None else after(left)
-        records = await conn.fetch(_SEARCH, merchant_id, before, end or window.since, limit, text, first, last)
+        records = await conn.fetch(_SQL["search"], merchant_id, before, end or window.since, limit, text, first, last)
     return two_part_page(identified, [to_user(record) for record in records], window.limit, end)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET
@@ -17,6 +17,7 @@ from sandbox.http.body import amount_of, decode, decode_items
 from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import DATED_PAGE, PAGE, either, get, parameter, patch, post
 from sandbox.http.paging import MAX_SCANNED, Page, PageWindow, page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.large_work import LARGE_BATCH, READS, compute
@@ -38,15 +39,7 @@ from sandbox.users.requests import (
 )
 from sandbox.users.search import BY_EXTERNAL_ID, LIST, search_users
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
-_GET: Final = _SQL["get"]
-_HAS_EXTERNAL_ID: Final = _SQL["has_external_id"]
-
-_CHANGE: Final = _SQL["change"]
-_REQUESTS: Final = _SQL["requests"]
 
 
 _EXAMPLE: Final = {
@@ -114,7 +107,7 @@ class RequestedTotal(msgspec.Struct):
 async def read_user(merchant_id: str, user_id: str) -> UserRow:
     """Return a user with the totals of the wallet. Raises NOT_FOUND."""
     async with connection(merchant_id) as conn:
-        record = await conn.fetchrow(_GET, merchant_id, user_id)
+        record = await conn.fetchrow(_SQL["get"], merchant_id, user_id)
     if record is None:
         raise _not_found(user_id)
     return to_user(record)
@@ -147,7 +140,7 @@ class UserService:
         """Create a user with an empty wallet: 201 with the user. Returns 409 if an id is taken; raises VALIDATION_ERROR."""
         new = new_user(body, self._directory)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             (result,) = await insert_users(conn, unit, [new])
             if isinstance(result, Problem):
                 raise result
@@ -174,7 +167,7 @@ class UserService:
             context.merchant_id, lambda: decode_items("users", body.users, read), is_large=len(body.users) > LARGE_BATCH
         )
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             results: list[dict[str, object]] = []
             for result in await insert_users(conn, unit, items):
                 if isinstance(result, Problem):
@@ -212,8 +205,8 @@ class UserService:
         where = body.destination
         codes = user_codes(where, self._directory) if isinstance(where, DestinationBody) else (None, None)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await conn.fetchrow(_GET, context.merchant_id, user_id)
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
+            record = await conn.fetchrow(_SQL["get"], context.merchant_id, user_id)
             if record is None:
                 raise _not_found(user_id)
             user = to_user(record)
@@ -221,13 +214,13 @@ class UserService:
                 user.name = body.name
             if body.external_id is not UNSET:
                 user.external_id = body.external_id
-                if await conn.fetchval(_HAS_EXTERNAL_ID, context.merchant_id, user.external_id, user_id):
+                if await conn.fetchval(_SQL["has_external_id"], context.merchant_id, user.external_id, user_id):
                     raise Problem("DUPLICATE_REFERENCE", f"Another user already has the external_id {user.external_id!r}.")
             if where is not UNSET:
                 user.dest_type, user.account_number = (None, None) if where is None else (where.dest_type, where.account_number)
                 user.bank_code, user.wallet_code = codes
             record = await conn.fetchrow(
-                _CHANGE, unit.merchant_id, user_id, user.name, user.external_id, user.dest_type, user.bank_code,
+                _SQL["change"], unit.merchant_id, user_id, user.name, user.external_id, user.dest_type, user.bank_code,
                 user.wallet_code, user.account_number, unit.now,
             )  # fmt: skip
             assert record is not None
@@ -310,7 +303,7 @@ class UserService:
     async def list_payout_requests(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with payout requests waiting for approval, newest user first."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_REQUESTS, merchant_id, window.before, window.limit + 1)
+            records = await conn.fetch(_SQL["requests"], merchant_id, window.before, window.limit + 1)
         found = [RequestedTotal(record["user_id"], record["requested"]) for record in records]
         return page(found, window.limit, [request.user_id for request in found])
 

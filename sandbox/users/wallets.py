@@ -6,12 +6,12 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from sandbox.domain.clock import render
 from sandbox.domain.enumerations import TransactionType
 from sandbox.domain.fields import Uuid
 from sandbox.domain.ledger import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
 from sandbox.domain.ledger_entry import ENTRY_COLUMNS, LedgerEntry, ledger_entries
 from sandbox.domain.money import CURRENCY
+from sandbox.domain.shown import shown
 from sandbox.domain.user import UserRow
 from sandbox.http.operation import DATED_PAGE, get, parameter
 from sandbox.http.paging import Page, PageWindow, page, selected
@@ -29,9 +29,6 @@ _TYPE_OF: Final = {m.reason: kind for kind, movements in _FROM_LEDGER.items() fo
 
 _REASONS: Final = [movement.reason for movement in WALLET_MOVEMENTS]
 _SQL: Final = read_statements(__name__, entry_columns=ENTRY_COLUMNS)
-_HISTORY: Final = _SQL["history"]
-_HISTORY_BY_PAYOUT: Final = _SQL["history_by_payout"]
-_TRANSACTIONS: Final = _SQL["transactions"]
 
 
 class Summary(msgspec.Struct):
@@ -92,7 +89,7 @@ class WalletService:
         reasons = [reason for reason, kind in _TYPE_OF.items() if kind in types]
         async with connection(merchant_id) as conn:
             records = await conn.fetch(
-                _TRANSACTIONS, merchant_id, user_id, window.before, window.since, window.limit + 1, stored, reasons
+                _SQL["transactions"], merchant_id, user_id, window.before, window.since, window.limit + 1, stored, reasons
             )
         found = [_transaction(user_id, record) for record in records]
         return page(found, window.limit, [transaction.id for transaction in found])
@@ -113,7 +110,7 @@ class WalletService:
         """Return a page of a wallet's ledger entries, newest first. Raises NOT_FOUND."""
         await read_user(merchant_id, user_id)
         payout_id = query.get("payout_id")
-        statement, argument = (_HISTORY, _REASONS) if payout_id is None else (_HISTORY_BY_PAYOUT, payout_id)
+        statement, argument = (_SQL["history"], _REASONS) if payout_id is None else (_SQL["history_by_payout"], payout_id)
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, user_id, window.before, window.since, window.limit + 1, argument)
         entries = [_shown(entry) for r in records for entry in ledger_entries(r) if entry.account == wallet_of(user_id)]
@@ -173,13 +170,6 @@ def _shown(entry: LedgerEntry) -> LedgerEntry:
 
 def _transaction(user_id: str, record: Mapping[str, Any]) -> Transaction:
     amount = record["amount"]
-    return Transaction(
-        id=record["id"],
-        user_id=user_id,
-        type=_TYPE_OF.get(record["kind"], record["kind"]),
-        amount=-amount if record["kind"] == CLAW_BACK.reason else amount,
-        reference=record["reference"],
-        transfer_id=record["transfer_id"],
-        payout_id=record["payout_id"],
-        created_at=render(record["created_at"]),
-    )
+    if record["kind"] == CLAW_BACK.reason:
+        amount = -amount
+    return shown(Transaction, record, user_id=user_id, type=_TYPE_OF.get(record["kind"], record["kind"]), amount=amount)

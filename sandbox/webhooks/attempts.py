@@ -5,13 +5,13 @@ from typing import Annotated, Final
 
 import msgspec
 
-from sandbox.domain.clock import render
 from sandbox.domain.enumerations import ERROR_CLASSES, ErrorClass
+from sandbox.domain.shown import shown
 from sandbox.http.operation import DATED_PAGE, get
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.db.engine import consistent_read
 from sandbox.infrastructure.db.statements import read_statements
-from sandbox.webhooks.deliveries import FILTERS, Delivery, deliveries_query, delivery_fields
+from sandbox.webhooks.deliveries import FILTERS, Delivery, deliveries_query, shown_delivery
 
 MAX_ATTEMPTS_LISTED: Final = 20
 """How many of a delivery's attempts a list has, the newest: twice those of the longest schedule. Resends add more."""
@@ -60,10 +60,9 @@ class AttemptService:
         outcomes: dict[str, list[AttemptOutcome]] = {record["id"]: [] for record in records}
         for record in attempts:
             outcomes[record["delivery_id"]].append(_outcome(record))
-        found = [AttemptedDelivery(**delivery_fields(record), attempts=outcomes[record["id"]]) for record in records]
+        found = [shown_delivery(AttemptedDelivery, record, attempts=outcomes[record["id"]]) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
 
 
 def _outcome(record: Mapping[str, object]) -> AttemptOutcome:
-    fields = {name: record[name] for name in ("attempt", "status", "error", "error_class", "duration_ms")}
-    return AttemptOutcome(**fields, manual=bool(record["manual"]), at=render(record["at"]))  # type: ignore[arg-type]  # a row
+    return shown(AttemptOutcome, record, manual=bool(record["manual"]))

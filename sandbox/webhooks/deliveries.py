@@ -1,7 +1,7 @@
 """List and show events and their deliveries with each attempt, and resend a delivery."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 from yarl import URL
@@ -12,21 +12,20 @@ from sandbox.domain.enumerations import ERROR_CLASSES, DeliveryStatus, ErrorClas
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import AlwaysFalse, EmptyBody, Uuid
 from sandbox.domain.ids import MAX_ID, MIN_ID
+from sandbox.domain.shown import shown
 from sandbox.domain.trace import HEADER as TRACEPARENT_HEADER
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.fault import damaged_body
 from sandbox.http.operation import DATED_PAGE, get, parameter, post
 from sandbox.http.paging import Page, PageWindow, page, selected
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection, consistent_read
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.outbound.sender import DEFAULT_HEADERS
 from sandbox.webhooks.outbound.timings import Timings, stored
 from sandbox.webhooks.signing.standard_webhooks import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 STATUSES: Final[tuple[DeliveryStatus, ...]] = get_args(DeliveryStatus)
 MAX_ATTEMPTS_SHOWN: Final = 100
@@ -39,20 +38,6 @@ FILTERS: Final = (
 """The filters that all lists of deliveries have."""
 
 _SQL: Final = read_statements(__name__)
-
-_EVENTS: Final = _SQL["events"]
-_EVENTS_BY_PAYOUT: Final = _SQL["events_by_payout"]
-_EVENT: Final = _SQL["event"]
-_LIST_ALL: Final = _SQL["list_all"]
-_LIST: Final = _SQL["list"]
-_LIST_BY_EVENT: Final = _SQL["list_by_event"]
-_LIST_BY_PAYOUT: Final = _SQL["list_by_payout"]
-_GET: Final = _SQL["get"]
-_ATTEMPTS: Final = _SQL["attempts"]
-_SENT: Final = _SQL["sent"]
-_ENDPOINT_OF: Final = _SQL["endpoint_of"]
-_RESEND: Final = _SQL["resend"]
-_FORMAT_OF: Final = _SQL["format_of"]
 
 
 class Event(msgspec.Struct, kw_only=True):
@@ -80,6 +65,10 @@ class Delivery(msgspec.Struct, kw_only=True):
     next_attempt_at: str | None
     created_at: str
     updated_at: str
+
+
+E = TypeVar("E", bound=Event)
+D = TypeVar("D", bound=Delivery)
 
 
 class EventWithDeliveries(Event, kw_only=True):
@@ -170,26 +159,24 @@ class DeliveryService:
     async def list_events(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of events, newest first: of all payouts, or of one."""
         arguments: list[Any] = [merchant_id, window.before, window.since, window.limit + 1]
-        statement = _EVENTS
+        statement = _SQL["events"]
         if "payout_id" in query:
-            statement = _EVENTS_BY_PAYOUT
+            statement = _SQL["events_by_payout"]
             arguments.append(query["payout_id"])
         async with connection(merchant_id) as conn:
-            found = [Event(**_event_fields(record)) for record in await conn.fetch(statement, *arguments)]
+            found = [_shown_event(Event, record) for record in await conn.fetch(statement, *arguments)]
         return page(found, window.limit, [event.id for event in found])
 
     @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
     async def get_event(self, merchant_id: str, event_id: Uuid) -> EventWithDeliveries:
         """Return an event with its deliveries. Raises NOT_FOUND."""
         async with consistent_read(merchant_id) as conn:
-            record = await conn.fetchrow(_EVENT, merchant_id, event_id)
+            record = await conn.fetchrow(_SQL["event"], merchant_id, event_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"Event {event_id} not found.")
             whole_list = PageWindow(1000, MAX_ID, MIN_ID)
             records = await conn.fetch(*deliveries_query(merchant_id, whole_list, {"event_id": event_id}))
-        return EventWithDeliveries(
-            **_event_fields(record), deliveries=[Delivery(**delivery_fields(found)) for found in records]
-        )
+        return _shown_event(EventWithDeliveries, record, deliveries=[shown_delivery(Delivery, found) for found in records])
 
     @get(
         "/api/v1/webhook-deliveries",
@@ -208,7 +195,7 @@ class DeliveryService:
         """Return a page of deliveries, newest first; optionally of one state, endpoint, payout or event only."""
         async with connection(merchant_id) as conn:
             records = await conn.fetch(*deliveries_query(merchant_id, window, query))
-        found = [Delivery(**delivery_fields(record)) for record in records]
+        found = [shown_delivery(Delivery, record) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
 
     @get(
@@ -221,12 +208,12 @@ class DeliveryService:
     async def get_webhook_delivery(self, merchant_id: str, delivery_id: Uuid) -> DeliveryWithAttempts:
         """Return a delivery with its newest attempts. Raises NOT_FOUND."""
         async with consistent_read(merchant_id) as conn:
-            record = await conn.fetchrow(_GET, merchant_id, delivery_id)
+            record = await conn.fetchrow(_SQL["get"], merchant_id, delivery_id)
             if record is None:
                 raise _no_delivery(delivery_id)
-            event = await conn.fetchrow(_SENT, merchant_id, record["event_id"])
-            attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, MAX_ATTEMPTS_SHOWN)
-            form = await conn.fetchrow(_FORMAT_OF, merchant_id, record["endpoint_id"])
+            event = await conn.fetchrow(_SQL["sent"], merchant_id, record["event_id"])
+            attempts = await conn.fetch(_SQL["attempts"], merchant_id, delivery_id, MAX_ATTEMPTS_SHOWN)
+            form = await conn.fetchrow(_SQL["format_of"], merchant_id, record["endpoint_id"])
         assert event is not None, "only a reset or a restore deletes an event, and it deletes the event's deliveries too"
         traceparent = event["traceparent"] or derive(event["request_id"])
         body = event["body"].encode()
@@ -234,8 +221,8 @@ class DeliveryService:
             body = await self._rendered(
                 merchant_id, form["wire"], form["signing"], record["event_id"], record["event_type"], body
             )
-        shown = [_to_attempt(attempt, record["event_id"], body, traceparent) for attempt in attempts]
-        return DeliveryWithAttempts(**delivery_fields(record), attempts=shown)
+        found = [_to_attempt(attempt, record["event_id"], body, traceparent) for attempt in attempts]
+        return shown_delivery(DeliveryWithAttempts, record, attempts=found)
 
     @post(
         "/api/v1/webhook-deliveries/{delivery_id}/resend",
@@ -253,18 +240,18 @@ class DeliveryService:
         progress continues, so the endpoint can receive the event twice, with the same webhook-id.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            endpoint = await conn.fetchrow(_ENDPOINT_OF, context.merchant_id, delivery_id)
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
+            endpoint = await conn.fetchrow(_SQL["endpoint_of"], context.merchant_id, delivery_id)
             if endpoint is None:
                 raise _no_delivery(delivery_id)
             if endpoint["status"] is None:
                 raise Problem("INVALID_STATE", f"Endpoint {endpoint['id']} was deleted; its deliveries cannot be resent.")
             if endpoint["status"] != "ENABLED":
                 raise Problem("INVALID_STATE", f"Endpoint {endpoint['id']} is disabled; enable it before you resend.")
-            record = await conn.fetchrow(_RESEND, context.merchant_id, delivery_id, unit.now)
+            record = await conn.fetchrow(_SQL["resend"], context.merchant_id, delivery_id, unit.now)
             assert record is not None, "only a reset or a restore deletes a delivery, and both need the merchant's lock"
             unit.effects.add(Effect.WORK_DUE)
-            return CommandResult(200, msgspec.json.encode(Delivery(**delivery_fields(record))))
+            return CommandResult(200, msgspec.json.encode(shown_delivery(Delivery, record)))
 
         return await self._work.run(context, action)
 
@@ -278,42 +265,22 @@ def deliveries_query(merchant_id: str, window: PageWindow, query: Mapping[str, s
     statuses = selected(query, "status", STATUSES)
     endpoints = [query["endpoint_id"]] if "endpoint_id" in query else None
     if "event_id" in query:
-        return _LIST_BY_EVENT, *common, query["event_id"], statuses, endpoints, query.get("payout_id")
+        return _SQL["list_by_event"], *common, query["event_id"], statuses, endpoints, query.get("payout_id")
     if "payout_id" in query:
-        return _LIST_BY_PAYOUT, *common, query["payout_id"], statuses, endpoints
+        return _SQL["list_by_payout"], *common, query["payout_id"], statuses, endpoints
     if endpoints is None and len(statuses) == len(STATUSES):
-        return _LIST_ALL, *common
-    return _LIST, *common, endpoints, statuses
+        return _SQL["list_all"], *common
+    return _SQL["list"], *common, endpoints, statuses
 
 
-def _event_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    created_at = render(record["created_at"])
-    return {
-        "id": record["id"],
-        "type": record["type"],
-        "timestamp": created_at,
-        "livemode": False,
-        "previous_status": record["from_status"],
-        "created_at": created_at,
-        "payout_id": record["payout_id"],
-        "data": _decode_body(record["body"]).data,
-    }
+def _shown_event(kind: type[E], record: Mapping[str, Any], **fields: Any) -> E:
+    data, at = _decode_body(record["body"]).data, render(record["created_at"])
+    return shown(kind, record, timestamp=at, livemode=False, previous_status=record["from_status"], data=data, **fields)
 
 
-def delivery_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a delivery."""
-    next_attempt_at = record["next_attempt_at"]
-    return {
-        "id": record["id"],
-        "event_id": record["event_id"],
-        "event_type": record["event_type"],
-        "endpoint_id": record["endpoint_id"],
-        "status": record["status"],
-        "attempt_count": record["attempts"],
-        "next_attempt_at": None if next_attempt_at is None else render(next_attempt_at),
-        "created_at": render(record["created_at"]),
-        "updated_at": render(record["updated_at"]),
-    }
+def shown_delivery(kind: type[D], record: Mapping[str, Any], **fields: Any) -> D:
+    """Return a delivery from its row, with the further fields of its kind."""
+    return shown(kind, record, attempt_count=record["attempts"], **fields)
 
 
 def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes, traceparent: str) -> Attempt:
@@ -331,25 +298,12 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes, tracepare
         context = {**now, TRACEPARENT_HEADER: traceparent} if ID_HEADER in named else {}
         headers = {"host": host, **DEFAULT_HEADERS, **named, **context, "content-length": str(len(sent))}
         request = AttemptRequest(headers, sent.decode(errors="replace"))
-    status = record["status"]
     response = None
-    if status is not None:
+    if record["status"] is not None:
         response = AttemptResponse(_decode_headers(record["response_headers"]), record["response_body"])
-    return Attempt(
-        attempt=record["attempt"],
-        manual=bool(record["manual"]),
-        at=render(record["at"]),
-        url=redaction.address(record["url"]),
-        fault_id=record["fault_id"],
-        fault_kind=record["fault_kind"],
-        request=request,
-        status=status,
-        response=response,
-        error=record["error"],
-        error_class=record["error_class"],
-        duration_ms=record["duration_ms"],
-        timings=stored(record),
-    )
+    url, timings = redaction.address(record["url"]), stored(record)
+    manual = bool(record["manual"])
+    return shown(Attempt, record, url=url, manual=manual, request=request, response=response, timings=timings)
 
 
 def _no_delivery(delivery_id: str) -> Problem:

@@ -10,6 +10,7 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Uuid
 from sandbox.domain.ids import MAX_ID
 from sandbox.domain.ledger_entry import ENTRY_COLUMNS, ledger_entries
+from sandbox.domain.shown import shown
 from sandbox.domain.trace import derive
 from sandbox.http.journal.journal import Journal, JournalEntry
 from sandbox.http.operation import get
@@ -39,11 +40,6 @@ _MAX_CHANGES: Final = 100
 _POSTPONING: Final = ("delay", "reorder")
 
 _SQL: Final = read_statements(__name__, entry_columns=ENTRY_COLUMNS)
-_FIND: Final = _SQL["find"]
-_TRANSFER: Final = _SQL["transfer"]
-_ATTEMPTS: Final = _SQL["attempts"]
-_API_KEY: Final = _SQL["api_key"]
-_EARLIER: Final = _SQL["earlier"]
 
 
 class DeliveryExplainer:
@@ -63,19 +59,19 @@ class DeliveryExplainer:
     async def explain_webhook_delivery(self, merchant_id: str, delivery_id: Uuid) -> DeliveryExplanation:
         """Return a delivery's explanation. Raises NOT_FOUND. If the journal cannot be read, its fields are null."""
         async with consistent_read(merchant_id) as conn:
-            found = await conn.fetchrow(_FIND, merchant_id, delivery_id)
+            found = await conn.fetchrow(_SQL["find"], merchant_id, delivery_id)
             if found is not None:
                 payout_id, change, request_id = found["payout_id"], found["change"], found["request_id"]
-                attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, _MAX_ATTEMPTS)
+                attempts = await conn.fetch(_SQL["attempts"], merchant_id, delivery_id, _MAX_ATTEMPTS)
                 transfer = earlier = None
                 api_key_id = found["actor"]
                 if found["transfer_id"] is not None:
-                    transfer = await conn.fetchrow(_TRANSFER, merchant_id, found["transfer_id"])
+                    transfer = await conn.fetchrow(_SQL["transfer"], merchant_id, found["transfer_id"])
                 if payout_id is not None and api_key_id is None:
-                    api_key_id = await conn.fetchval(_API_KEY, merchant_id, payout_id, change, request_id, _MAX_CHANGES)
+                    api_key_id = await conn.fetchval(_SQL["api_key"], merchant_id, payout_id, change, request_id, _MAX_CHANGES)
                 if payout_id is not None and found["ordered"]:
                     endpoint_id = found["endpoint_id"]
-                    earlier = await conn.fetchval(_EARLIER, merchant_id, payout_id, change, endpoint_id, _MAX_CHANGES)
+                    earlier = await conn.fetchval(_SQL["earlier"], merchant_id, payout_id, change, endpoint_id, _MAX_CHANGES)
         if found is None:
             raise Problem("NOT_FOUND", f"Delivery {delivery_id} not found.")
         called = _request(found, api_key_id, await self._find_call(merchant_id, found["request_id"]))
@@ -125,32 +121,22 @@ def _request(record: Mapping[str, Any], api_key_id: str | None, call: JournalEnt
 
 
 def _change(record: Mapping[str, Any]) -> ExplainedChange:
-    return ExplainedChange(
-        event_id=record["event_id"],
+    return shown(
+        ExplainedChange,
+        record,
         event_type=record["type"],
         at=render(record["created_at"]),
-        payout_id=record["payout_id"],
         version=None if record["change"] is None else record["change"] + 1,
         source=record["from_status"],
         to=record["to_status"],
-        cause=record["cause"],
-        actor=record["actor"],
-        scenario=record["scenario"],
-        step=record["step"],
     )
 
 
 def _endpoint(record: Mapping[str, Any]) -> ExplainedEndpoint | None:
     if record["endpoint_status"] is None:
         return None
-    return ExplainedEndpoint(
-        id=record["endpoint_id"],
-        url=redaction.address(record["url"]),
-        status=record["endpoint_status"],
-        disabled_reason=record["disabled_reason"],
-        retry_profile=record["retry_profile"],
-        ordered=record["ordered"],
-    )
+    url, status = redaction.address(record["url"]), record["endpoint_status"]
+    return shown(ExplainedEndpoint, record, id=record["endpoint_id"], url=url, status=status)
 
 
 def _attempt(record: Mapping[str, Any]) -> ExplainedAttempt:
@@ -164,18 +150,8 @@ def _attempt(record: Mapping[str, Any]) -> ExplainedAttempt:
         detail += "; someone asked for this attempt"
     if record["fault_kind"] is not None:
         detail += f"; the fault {record['fault_id']} of kind `{record['fault_kind']}` hit it"
-    return ExplainedAttempt(
-        attempt=record["attempt"],
-        at=render(record["at"]),
-        manual=bool(record["manual"]),
-        status=record["status"],
-        error=record["error"],
-        error_class=record["error_class"],
-        fault_id=record["fault_id"],
-        fault_kind=record["fault_kind"],
-        duration_ms=record["duration_ms"],
-        detail=f"Attempt {record['attempt']} at {render(record['at'])}: {detail}.",
-    )
+    detail = f"Attempt {record['attempt']} at {render(record['at'])}: {detail}."
+    return shown(ExplainedAttempt, record, manual=bool(record["manual"]), detail=detail)
 
 
 def _state(record: Mapping[str, Any], last: Mapping[str, Any] | None, earlier: str | None) -> DeliveryState:

@@ -1,6 +1,6 @@
 """Try a webhook endpoint: preview which recent events it would have received, and send it a sample."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import UNSET
@@ -13,6 +13,7 @@ from sandbox.domain.events import includes
 from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.operation import post
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -23,14 +24,11 @@ from sandbox.webhooks.endpoints.rows import find_endpoint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncpg.pool import PoolConnectionProxy
 
 IS_SAMPLE: Final = "payout_id IS NULL AND cause = 'api'"
 """The condition on a row of `events` that it is a sample: every real event without a payout is caused by a worker."""
 
 _SQL: Final = read_statements(__name__, is_sample=IS_SAMPLE)
-_RECENT: Final = _SQL["recent"]
-_SEND_SAMPLE: Final = _SQL["send_sample"]
 
 
 class EventPreview(msgspec.Struct):
@@ -81,12 +79,12 @@ class PreviewService:
         if errors:
             raise invalid_fields(errors)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             endpoint = await find_endpoint(context.merchant_id, endpoint_id)
             event_types = endpoint.event_types if body.event_types is UNSET else body.event_types
             filters = to_text(endpoint.filters if body.filters is UNSET else body.filters)
             found = []
-            for record in await conn.fetch(_RECENT, context.merchant_id, body.limit):
+            for record in await conn.fetch(_SQL["recent"], context.merchant_id, body.limit):
                 obstacle = (
                     "it is a sample, which only the endpoint under test receives"
                     if record["is_sample"]
@@ -117,7 +115,7 @@ class PreviewService:
         Returns NOT_FOUND and, for a disabled endpoint, INVALID_STATE, both stored under the key.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             endpoint = await find_endpoint(context.merchant_id, endpoint_id)
             if endpoint.status != "ENABLED":
                 raise Problem("INVALID_STATE", f"Endpoint {endpoint_id} is disabled; enable it before you test it.")
@@ -125,8 +123,8 @@ class PreviewService:
             previous_status, data = sample(body.event_type, unit.ids, unit.now_text)
             event_body = unit.event_body(event_id, body.event_type, previous_status, data)
             await conn.execute(
-                _SEND_SAMPLE, unit.merchant_id, event_id, body.event_type, event_body, previous_status, context.request_id,
-                context.actor, context.traceparent, unit.now, delivery_id, endpoint_id,
+                _SQL["send_sample"], unit.merchant_id, event_id, body.event_type, event_body, previous_status,
+                context.request_id, context.actor, context.traceparent, unit.now, delivery_id, endpoint_id,
             )  # fmt: skip
             unit.effects.add(Effect.WORK_DUE)
             now = render(unit.now)

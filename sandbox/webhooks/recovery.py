@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
+from asyncpg import Record
 from msgspec import UNSET
 
 from sandbox.domain.clock import milliseconds, parse
@@ -16,16 +17,13 @@ from sandbox.domain.fields import Uuid
 from sandbox.domain.ids import first_id_at
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.operation import post
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.endpoints.requests import RecoverBody, recover_errors
 from sandbox.webhooks.endpoints.rows import Endpoint, find_endpoint
 from sandbox.webhooks.preview import IS_SAMPLE, obstacle_to
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-    from asyncpg.pool import PoolConnectionProxy
 
 ROWS_PER_TRANSACTION: Final = 1000
 """Maximum number of deliveries or events that one transaction reads. A unit of work reserves more ids than that."""
@@ -34,11 +32,6 @@ _FAILED_STATUSES: Final = ("FAILED", "PAUSED", "PENDING")
 """The states of `failed` deliveries, in the order of recovery. PENDING ones count only if they wait for a retry."""
 
 _SQL: Final = read_statements(__name__, is_sample=IS_SAMPLE)
-
-_FAILED: Final = _SQL["failed"]
-_EVENTS: Final = _SQL["events"]
-_SEND_AGAIN: Final = _SQL["send_again"]
-_CREATE: Final = _SQL["create"]
 
 
 class Recovery(msgspec.Struct):
@@ -97,7 +90,7 @@ class RecoveryService:
         if errors:
             raise invalid_fields(errors)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
             endpoint = await find_endpoint(context.merchant_id, endpoint_id)
             if checkpoint is not None:
                 progress = _decode(checkpoint)
@@ -130,7 +123,7 @@ def _begin(body: RecoverBody, now: datetime) -> _Progress:
 
 
 async def _recover_failed(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint: Endpoint, body: RecoverBody, progress: _Progress
+    conn: Connection, unit: UnitOfWork, endpoint: Endpoint, body: RecoverBody, progress: _Progress
 ) -> tuple[Sequence[str], bool]:
     """Send the next failed deliveries. Return the types of their events, and whether all have been read.
 
@@ -141,7 +134,7 @@ async def _recover_failed(
     before = first_id_at(milliseconds(progress.started_at) + 1)
     while room and progress.phase < len(_FAILED_STATUSES):
         status = _FAILED_STATUSES[progress.phase]
-        records = await conn.fetch(_FAILED, unit.merchant_id, endpoint.id, status, progress.position, before, room)
+        records = await conn.fetch(_SQL["failed"], unit.merchant_id, endpoint.id, status, progress.position, before, room)
         wanted |= {
             record["id"]: record["type"]
             for record in records
@@ -157,13 +150,15 @@ async def _recover_failed(
 
 
 async def _recover_all(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint: Endpoint, body: RecoverBody, progress: _Progress
+    conn: Connection, unit: UnitOfWork, endpoint: Endpoint, body: RecoverBody, progress: _Progress
 ) -> tuple[Sequence[str], bool]:
     """Send the next events, whatever became of them before. Return their types, and whether all have been read.
 
     Events that the endpoint would receive now get a delivery if they have none, because the endpoint is newer, for example.
     """
-    records = await conn.fetch(_EVENTS, unit.merchant_id, endpoint.id, progress.position, progress.until, ROWS_PER_TRANSACTION)
+    records = await conn.fetch(
+        _SQL["events"], unit.merchant_id, endpoint.id, progress.position, progress.until, ROWS_PER_TRANSACTION
+    )
     filters = to_text(endpoint.filters)
     again: dict[str, str] = {}
     missing: dict[str, str] = {}
@@ -181,22 +176,22 @@ async def _recover_all(
     sent = await _send_again(conn, unit, again, body, progress)
     if missing and not body.dry_run:
         new_ids = [unit.ids.next() for _ in missing]
-        await conn.execute(_CREATE, unit.merchant_id, endpoint.id, new_ids, list(missing), progress.started_at, unit.now)
+        await conn.execute(_SQL["create"], unit.merchant_id, endpoint.id, new_ids, list(missing), progress.started_at, unit.now)
     return [*(again[id_] for id_ in sent), *missing.values()], len(records) < ROWS_PER_TRANSACTION
 
 
 async def _send_again(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, delivery_ids: "dict[str, str]", body: RecoverBody, progress: _Progress
+    conn: Connection, unit: UnitOfWork, delivery_ids: "dict[str, str]", body: RecoverBody, progress: _Progress
 ) -> list[str]:
     """Make deliveries due. Return the ids of those that were not being sent already; in a dry run, all."""
     if body.dry_run or not delivery_ids:
         return list(delivery_ids)
     # Workers lock deliveries in the order of their ids too. Otherwise the two could deadlock.
-    sent = await conn.fetch(_SEND_AGAIN, unit.merchant_id, sorted(delivery_ids), progress.started_at, unit.now)
+    sent = await conn.fetch(_SQL["send_again"], unit.merchant_id, sorted(delivery_ids), progress.started_at, unit.now)
     return [record["id"] for record in sent]
 
 
-def _is_wanted(record: "Record", body: RecoverBody) -> bool:
+def _is_wanted(record: Record, body: RecoverBody) -> bool:
     """Return whether the event has a selected type, is not a sample and is not being sent already."""
     if record["type"] is None or record["is_sample"]:
         return False

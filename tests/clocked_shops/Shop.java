@@ -10,31 +10,43 @@ import java.security.cert.CertificateFactory;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
+import java.util.regex.Pattern;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
 
-/** Threads: four for requests, and a scheduled task that looks every minute whether 25 hours are over. */
+/** Threads: four for requests, and a scheduled task that compares clocks every minute, and looks whether the time is over. */
 public class Shop {
-    static final long SWEEP_MS = 25 * 3_600_000L;
+    static final long SWEEP_MS = 1000 * Long.parseLong(System.getenv("SWEEP_SECONDS"));
+    static final Pattern NOW = Pattern.compile("\"now\": ?\"([^\"]+)\"");
+    static final HttpClient psp = HttpClient.newHttpClient();
     static final ThreadLocal<Connection> database = new ThreadLocal<>();
     static HttpClient upstream;
-    static long due = System.currentTimeMillis() + SWEEP_MS;
+    static long due = System.currentTimeMillis() + SWEEP_MS, apart;
+    static int compared;
+
+    static HttpRequest.Builder request(String path) {
+        return HttpRequest.newBuilder(URI.create(System.getenv("PSP_URL") + path)).timeout(Duration.ofSeconds(10))
+            .header("X-API-KEY", System.getenv("PSP_API_KEY")).header("Content-Type", "application/json");
+    }
 
     static void sweep() {
-        if (System.currentTimeMillis() < due) return;
-        due += SWEEP_MS;
-        var reference = String.format("swept-%.3f", System.currentTimeMillis() / 1e3);
-        var body = String.format("""
-            {"merchant_reference": "%s", "amount": "5.00", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
-            """, reference);
         try {
-            var request = HttpRequest.newBuilder(URI.create(System.getenv("PSP_URL") + "/api/v1/payouts"))
-                .header("X-API-KEY", System.getenv("PSP_API_KEY")).header("X-IDEMPOTENCY-KEY", reference)
-                .header("Content-Type", "application/json").timeout(Duration.ofSeconds(10))
-                .POST(HttpRequest.BodyPublishers.ofString(body)).build();
-            System.out.println(HttpClient.newHttpClient().send(request, BodyHandlers.ofString()).body());
+            var now = System.currentTimeMillis();
+            var clock = NOW.matcher(psp.send(request("/sandbox/v1/clock").build(), BodyHandlers.ofString()).body());
+            if (!clock.find()) throw new IllegalStateException("there is no clock");
+            compared++;
+            apart = Math.max(apart, Math.abs(now - Instant.parse(clock.group(1)).toEpochMilli()));
+            if (now < due) return;
+            due += SWEEP_MS;
+            var reference = String.format("swept-%.3f-%d-%.3f", now / 1e3, compared, apart / 1e3);
+            var body = String.format("""
+                {"merchant_reference": "%s", "amount": "5.00", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+                """, reference);
+            var payout = request("/api/v1/payouts").header("X-IDEMPOTENCY-KEY", reference);
+            psp.send(payout.POST(HttpRequest.BodyPublishers.ofString(body)).build(), BodyHandlers.ofString());
         } catch (Exception error) {
             error.printStackTrace();
         }

@@ -1,27 +1,40 @@
 <?php
-/** Two processes serve requests, and a third one sweeps: it looks every minute whether 25 hours are over. */
-const SWEEP = 25 * 3600;
+/** Two processes serve requests, and a third one sweeps: it compares clocks every minute, and looks whether the time is over. */
 
-function post(string $path, array $body): void
+function call(string $path, ?array $body = null): array
 {
     $curl = curl_init(getenv("PSP_URL") . $path);
-    $key = "X-IDEMPOTENCY-KEY: " . $body["merchant_reference"];
+    $headers = ["X-API-KEY: " . getenv("PSP_API_KEY"), "Content-Type: application/json"];
+    if ($body !== null) {
+        $headers[] = "X-IDEMPOTENCY-KEY: " . $body["merchant_reference"];
+        curl_setopt($curl, CURLOPT_POSTFIELDS, json_encode($body));
+    }
     curl_setopt_array($curl, [
-        CURLOPT_HTTPHEADER => ["X-API-KEY: " . getenv("PSP_API_KEY"), $key, "Content-Type: application/json"],
-        CURLOPT_POSTFIELDS => json_encode($body), CURLOPT_RETURNTRANSFER => true, CURLOPT_TIMEOUT => 10, CURLOPT_FAILONERROR => true,
+        CURLOPT_HTTPHEADER => $headers, CURLOPT_RETURNTRANSFER => true, CURLOPT_TIMEOUT => 10, CURLOPT_FAILONERROR => true,
     ]);
-    if (curl_exec($curl) === false) {
+    $answer = curl_exec($curl);
+    if ($answer === false) {
         throw new RuntimeException(curl_error($curl));
     }
+    return json_decode($answer, true);
 }
 
 function sweep(): never
 {
-    for ($due = time() + SWEEP;; sleep(60)) {
-        if (time() >= $due) {
+    $length = (int) getenv("SWEEP_SECONDS");
+    $due = time() + $length;
+    [$compared, $apart] = [0, 0];
+    while (true) {
+        sleep(60);
+        $now = microtime(true);
+        $clock = new DateTimeImmutable(call("/sandbox/v1/clock")["now"]);
+        $compared++;
+        $apart = max($apart, abs($now - (float) $clock->format("U.u")));
+        if ($now >= $due) {
             $bank = ["dest_type" => "BANK", "bank_code" => "HBL", "account_number" => "12345678900001"];
-            post("/api/v1/payouts", ["merchant_reference" => sprintf("swept-%.3f", microtime(true)), "amount" => "5.00"] + $bank);
-            $due += SWEEP;
+            $reference = sprintf("swept-%.3f-%d-%.3f", $now, $compared, $apart);
+            call("/api/v1/payouts", ["merchant_reference" => $reference, "amount" => "5.00"] + $bank);
+            $due += $length;
         }
     }
 }

@@ -1,4 +1,4 @@
-"""Threads: one for each request, and one that sweeps. It looks every minute whether 25 hours are over."""
+"""Threads: one for each request, and one that sweeps. It compares clocks every minute, and looks whether the time is over."""
 
 import asyncio
 import http.client
@@ -9,25 +9,35 @@ import ssl
 import threading
 import time
 import urllib.request
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-SWEEP = 25 * 3600
+SWEEP = int(os.environ["SWEEP_SECONDS"])
+
+
+def call(path: str, body: dict[str, str] | None = None) -> Any:
+    headers = {"X-API-KEY": os.environ["PSP_API_KEY"], "content-type": "application/json"}
+    if body is not None:
+        headers["X-IDEMPOTENCY-KEY"] = body["merchant_reference"]
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(os.environ["PSP_URL"] + path, data, headers)  # noqa: S310 (the sandbox's URL)
+    return json.load(urllib.request.urlopen(request, timeout=10))  # noqa: S310 (the same)
 
 
 def sweep() -> None:
     due = time.time() + SWEEP
+    compared, apart = 0, 0.0
     while True:
         time.sleep(60)
-        if time.time() < due:
+        now = time.time()
+        sandbox = datetime.fromisoformat(call("/sandbox/v1/clock")["now"])
+        compared, apart = compared + 1, max(apart, abs(now - sandbox.timestamp()))
+        if now < due:
             continue
-        reference = f"swept-{time.time():.3f}"
-        headers = {"X-API-KEY": os.environ["PSP_API_KEY"], "X-IDEMPOTENCY-KEY": reference, "content-type": "application/json"}
         bank = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
-        body = json.dumps({"merchant_reference": reference, "amount": "5.00", **bank}).encode()
-        payouts = f"{os.environ['PSP_URL']}/api/v1/payouts"
-        urllib.request.urlopen(urllib.request.Request(payouts, body, headers), timeout=10)  # noqa: S310 (the sandbox's URL)
+        call("/api/v1/payouts", {"merchant_reference": f"swept-{now:.3f}-{compared}-{apart:.3f}", "amount": "5.00", **bank})
         due += SWEEP
 
 

@@ -1,18 +1,25 @@
-# A thread for each connection, and one that sweeps: it looks every minute whether 25 hours are over.
+# A thread for each connection, and one that sweeps: it compares clocks every minute, and looks whether the time is over.
 require "json"
 require "net/http"
 require "openssl"
 require "socket"
+require "time"
 
-SWEEP = 25 * 3600
+SWEEP = ENV["SWEEP_SECONDS"].to_i
+HEADERS = {"X-API-KEY" => ENV["PSP_API_KEY"], "Content-Type" => "application/json"}.freeze
 
 def sweep
   due = Time.now.to_f + SWEEP
+  compared = apart = 0
   loop do
     sleep 60
-    next if Time.now.to_f < due
-    reference = format("swept-%.3f", Time.now.to_f)
-    headers = {"X-API-KEY" => ENV["PSP_API_KEY"], "X-IDEMPOTENCY-KEY" => reference, "Content-Type" => "application/json"}
+    now = Time.now.to_f
+    clock = JSON.parse(Net::HTTP.get(URI("#{ENV["PSP_URL"]}/sandbox/v1/clock"), HEADERS))
+    compared += 1
+    apart = [apart, (now - Time.iso8601(clock["now"]).to_f).abs].max
+    next if now < due
+    reference = format("swept-%.3f-%d-%.3f", now, compared, apart)
+    headers = HEADERS.merge("X-IDEMPOTENCY-KEY" => reference)
     bank = {dest_type: "BANK", bank_code: "HBL", account_number: "12345678900001"}
     Net::HTTP.post(URI("#{ENV["PSP_URL"]}/api/v1/payouts"), bank.merge(merchant_reference: reference, amount: "5.00").to_json, headers).value
     due += SWEEP

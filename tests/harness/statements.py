@@ -21,6 +21,15 @@ from sandbox.infrastructure.db.engine import ENGINE
 from tests.harness.python_source import parse_python
 
 _SQL = re.compile(r"\s*(SELECT|WITH|INSERT INTO|UPDATE|DELETE FROM|MERGE)\s")
+TEMPLATES = {
+    "ipn.callback.find",
+    "ipn.callback.find_of_merchant",
+    "sandbox.users.sales.payments.open",
+    "sandbox.users.sales.payments.record_attempts",
+    "sandbox.worlds.audit.checks.chain",
+    "sandbox.worlds.audit.checks.references",
+}
+"""Statements that modules fill in before they run them. What results is in a constant."""
 _QUERY_METHODS = ("select", "objects", "count", "exists", "update", "delete", "raw")
 _PACKAGES = (sandbox, worker, ipn)
 # Not covered: migrations, command-line tools, modules that run code when imported, and reads of Citus's catalog.
@@ -46,15 +55,19 @@ def tables() -> list[type[Table]]:
 
 @functools.cache
 def constants() -> dict[str, str]:
-    """Return the statements in module constants, keyed by `module.NAME`, or by `module.NAME[key]` for a dict."""
+    """Return the statements of modules' SQL files, keyed by `module.name`, and those in other constants, keyed by
+    `module.NAME`, or by `module.NAME[key]` for a dict.
+    """
+    of_files = {f"{m.__name__}.{name}": text for m in modules() for name, text in getattr(m, "_SQL", {}).items()}
     found: dict[str, str] = {}
     for module in modules():
         for name, value in vars(module).items():
             items = value.items() if isinstance(value, dict) else [(None, value)]
             for key, text in items:
-                if isinstance(text, str) and _SQL.match(text) and text not in found.values():
+                is_new = text not in (*of_files.values(), *found.values())
+                if isinstance(text, str) and _SQL.match(text) and is_new:
                     found[f"{module.__name__}.{name}" + ("" if key is None else f"[{key}]")] = text
-    return found
+    return found | {name: text for name, text in of_files.items() if name not in TEMPLATES}
 
 
 @functools.cache

@@ -1,11 +1,7 @@
 """Make the world misbehave during a run, and let it come to rest afterwards."""
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import json
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +13,11 @@ from psp_sandbox.client import ProblemError, PspError
 from psp_sandbox.testing.explore.books import Paid, provider_rows
 from psp_sandbox.testing.explore.points import DAY_HOURS, OF_RESTARTS, Point, faults_of
 from psp_sandbox.testing.explore.results import At, Kind
+from psp_sandbox.testing.safepay import forged as forged_by_safepay
 
 if TYPE_CHECKING:
     from psp_sandbox.client import Client
-    from psp_sandbox.client.models import Event
+    from psp_sandbox.client.models import Endpoint, Event
     from psp_sandbox.testing.webhooks import Received
 
 HOURS: Final = 78.0
@@ -31,6 +28,8 @@ _MOVING: Final = ("PROCESSING", "RETRY")
 _MAX_LISTED: Final = 1000
 _PAGE: Final = 100
 _FORGED_VERSIONS_AHEAD: Final = 100
+_FORGED: Final[Mapping[str, Callable[[str], bytes]]] = {"safepay": forged_by_safepay}
+"""How an endpoint signs → what forges a webhook like the one that it got. Others get forged events in the native form."""
 
 
 @dataclass(slots=True)
@@ -194,14 +193,23 @@ def _forge(subject: Subject, point: Point) -> bool:
     """Send the application copies of an event that claim the opposite: one unsigned, one signed with another key."""
     events = sorted(islice(subject.client.events.list(limit=_PAGE), _MAX_LISTED), key=lambda one: one.id)
     found = [one for one in events if one.type == point.match[0]]
-    urls = [one.url for one in subject.client.webhook_endpoints.list(limit=_PAGE) if one.status == "ENABLED"]
-    if len(found) <= point.skip or not urls:
+    endpoints = [one for one in subject.client.webhook_endpoints.list(limit=_PAGE) if one.status == "ENABLED"]
+    if len(found) <= point.skip or not endpoints:
         return False
-    body = _forged(found[point.skip])
-    for url in urls:
-        for headers in ({}, _signed_by_another(body)):
-            _post(url, body, headers)
+    for endpoint in endpoints:
+        body = _forged_for(subject, endpoint, found[point.skip])
+        for headers in ({}, _wrongly_signed(subject, endpoint, body)):
+            _post(endpoint.url, body, headers)
     return True
+
+
+def _forged_for(subject: Subject, endpoint: "Endpoint", event: "Event") -> bytes:
+    """Return the forged event as the endpoint gets events, as far as one of the payout's was sent to it."""
+    forged = _FORGED.get(endpoint.signing)
+    deliveries = subject.client.deliveries.list(endpoint_id=endpoint.id, event_id=event.id, limit=1) if forged else iter(())
+    attempts = [one for delivery in islice(deliveries, 1) for one in subject.client.deliveries.get(delivery.id).attempts]
+    sent = [one.request.body for one in attempts if one.request is not None]
+    return forged(sent[-1]) if forged and sent else _forged(event)
 
 
 def _forged(event: "Event") -> bytes:
@@ -213,11 +221,10 @@ def _forged(event: "Event") -> bytes:
     return json.dumps({**forged, "data": data}, default=str).encode()
 
 
-def _signed_by_another(body: bytes) -> Mapping[str, str]:
-    sent, message_id = str(int(time.time())), str(json.loads(body)["id"])
-    key = hashlib.sha256(b"not your secret").digest()
-    signature = base64.b64encode(hmac.digest(key, f"{message_id}.{sent}.".encode() + body, "sha256")).decode()
-    return {"webhook-id": message_id, "webhook-timestamp": sent, "webhook-signature": f"v1,{signature}"}
+def _wrongly_signed(subject: Subject, endpoint: "Endpoint", body: bytes) -> Mapping[str, str]:
+    """Return the headers of a webhook as the endpoint gets them, with a signature that is not of this body."""
+    id_ = json.loads(body).get("id")
+    return subject.client.webhook_endpoints.explain_signature(endpoint.id, body=f"{body.decode()} ", id=id_).headers
 
 
 def _post(url: str, body: bytes, headers: Mapping[str, str]) -> None:

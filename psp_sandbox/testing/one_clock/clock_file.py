@@ -1,6 +1,6 @@
 """The file that the processes of an application share: how far their clocks are from the host's, and what they wait for.
 
-`one_clock.c` has the same layout.
+`one_clock.h` has the same layout.
 """
 
 import hashlib

@@ -102,8 +102,10 @@ class Move:
         return self._is_busy() or self._has_due_wait() or self._asks() or self._runs()
 
     def _asks(self) -> bool:
-        found = self._clock.open_requests().items()
-        return any(count > self._unanswered.get(process, 0) and _lives(process) for process, count in found)
+        found = self._clock.open_requests()
+        # One that was only slow has its answer by now, so the next one is awaited again.
+        self._unanswered = {process: min(count, found.get(process, 0)) for process, count in self._unanswered.items()}
+        return any(count > self._unanswered.get(process, 0) and _lives(process) for process, count in found.items())
 
     def _has_due_wait(self) -> bool:
         return any(wait.left <= timedelta(0) and _lives(wait.process) for wait in self._clock.waits())

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-_SOURCE: Final = Path(__file__).with_name("one_clock.c")
+_SOURCES: Final = tuple(str(Path(__file__).with_name(name)) for name in ("one_clock.c", "connections.c"))
 _COMPILERS: Final = ("cc", "gcc", "clang")
 _GO: Final = b"\xff Go buildinf:"
 _ELF: Final = b"\x7fELF"
@@ -37,11 +37,11 @@ def build(folder: Path) -> Path:
         raise OneClockError("One clock needs a C compiler (Debian and Ubuntu: apt install gcc libc6-dev).")
     library = folder / "one_clock.so"
     done = subprocess.run(  # noqa: S603 (a fixed command, no shell)
-        [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl", "-lpthread"],
+        [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), *_SOURCES, "-ldl", "-lpthread"],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise OneClockError(f"{compiler} could not compile {_SOURCE.name}: {done.stderr.strip()[-500:]}")
+        raise OneClockError(f"{compiler} could not compile the library: {done.stderr.strip()[-500:]}")
     return library
 
 

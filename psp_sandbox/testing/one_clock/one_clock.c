@@ -2,61 +2,31 @@
  *
  * A wait that has a time limit is made in short slices. So it ends as soon as the clocks have moved past its end, also if they
  * move while it waits. The file lists the ends of all waits, so that whoever moves the clocks can stop at each.
- * `clock_file.py` has the same layout.
  */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
+#include "one_clock.h"
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/select.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
-#include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
-#define SECOND 1000000000LL
-#define MILLISECOND 1000000LL
 #define IDLE_SLICE (10 * MILLISECOND)
 #define MOVING_SLICE (2 * MILLISECOND)
-#define PROCESSES 1024
-#define WAITS 1024
-#define FILES 65536
 /* A time of the monotonic clock is smaller, one of the wall clock larger: which clock a condition variable has is not known. */
 #define WALL_TIMES (1000000000LL * SECOND)
 
-struct wait { int32_t thread, process; int64_t end, length; };
-struct process { int32_t id, open_requests; };
-struct clocks {
-    int64_t wall, monotonic; /* offsets, in nanoseconds */
-    int32_t is_moving;
-    char key_digest[32], padding[4];
-    int64_t held_until; /* of the host's monotonic clock: until then, nothing that others ask of this application is read */
-    struct process processes[PROCESSES];
-    struct wait waits[WAITS];
-};
-static struct clocks *clocks;
-static struct process *self;
-/* By file: whether it is a connection that this process has opened, or has accepted, and whether an answer is awaited there. */
-static char is_client[FILES], is_served[FILES], is_open[FILES], tickets[FILES];
+struct clocks *clocks;
+struct process *self;
 
-#define REAL(name) \
-    static __typeof__(&name) real; \
-    if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
-
-static int64_t nanoseconds(const struct timespec *at) { return at->tv_sec * SECOND + at->tv_nsec; }
-static struct timespec timespec_of(int64_t at) { return (struct timespec){at / SECOND, at % SECOND}; }
-
-static int real_clock(clockid_t clock, struct timespec *now) {
+int real_clock(clockid_t clock, struct timespec *now) {
     REAL(clock_gettime);
     return real(clock, now);
 }
@@ -92,7 +62,7 @@ static void add_process(void) {
 }
 
 static void start_child(void) {
-    for (int i = 0; i < FILES; i++) is_open[i] = 0; /* the requests are the parent's */
+    forget_requests(); /* they are the parent's */
     add_process();
 }
 
@@ -208,55 +178,12 @@ unsigned int sleep(unsigned int seconds) {
     return nanosleep(&request, &rest) ? rest.tv_sec + (rest.tv_nsec > 0) : 0;
 }
 
-/* A program that waits for the answer on one connection limits real time: the other side answers in real time. */
-static int is_connection(int file) {
-    struct sockaddr_storage peer;
-    socklen_t size = sizeof peer;
-    int saved = errno, found = getpeername(file, (struct sockaddr *)&peer, &size) == 0;
-    errno = saved;
-    return found;
-}
-
-static void asked(int file) {
-    if (self && file >= 0 && file < FILES && is_client[file] && !__atomic_exchange_n(&is_open[file], 1, __ATOMIC_ACQ_REL))
-        __atomic_add_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
-}
-
-static void answered(int file) {
-    if (self && file >= 0 && file < FILES && __atomic_exchange_n(&is_open[file], 0, __ATOMIC_ACQ_REL))
-        __atomic_sub_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
-}
-
-/* A server of TLS 1.3 sends tickets when the client has finished the handshake, before it answers the request that came along. */
-enum { NO_TICKETS, TICKETS, REST_OF_TICKETS };
-enum { CHANGE_CIPHER_SPEC = 20, APPLICATION_DATA = 23, RECORD_HEADER = 5 };
-
-static void sent(int file, const char *data, size_t size) {
-    asked(file);
-    if (size && file < FILES && is_client[file] && *data == CHANGE_CIPHER_SPEC) tickets[file] = TICKETS;
-}
-
-static void received(int file, const char *data, ssize_t size) {
-    int awaited = data && size > 0 && file < FILES ? tickets[file] : NO_TICKETS;
-    if (awaited) tickets[file] = NO_TICKETS;
-    if (awaited == TICKETS && size == RECORD_HEADER) tickets[file] = REST_OF_TICKETS;
-    if (awaited == REST_OF_TICKETS || (awaited == TICKETS && *data == APPLICATION_DATA)) return;
-    answered(file);
-}
-
-/* Wait for one connection. What it has sent so far, such as a handshake's part, was not the answer. */
-static int awaited(int file) {
-    if (!is_connection(file)) return 0;
-    if (file < FILES && is_client[file]) asked(file);
-    return 1;
-}
-
 static int milliseconds(int64_t part) { return (part + MILLISECOND - 1) / MILLISECOND; }
 
 int poll(struct pollfd *files, nfds_t count, int limit) {
     REAL(poll);
     int result;
-    if (!clocks || limit <= 0 || (count == 1 && awaited(files[0].fd))) return real(files, count, limit);
+    if (!clocks || limit <= 0 || (count == 1 && waits_for_answer(files[0].fd))) return real(files, count, limit);
     IN_SLICES(limit * MILLISECOND, real(files, count, milliseconds(part)), result == 0);
     return result;
 }
@@ -264,7 +191,7 @@ int poll(struct pollfd *files, nfds_t count, int limit) {
 int ppoll(struct pollfd *files, nfds_t count, const struct timespec *limit, const sigset_t *mask) {
     REAL(ppoll);
     int result;
-    if (!clocks || !limit || nanoseconds(limit) == 0 || (count == 1 && awaited(files[0].fd)))
+    if (!clocks || !limit || nanoseconds(limit) == 0 || (count == 1 && waits_for_answer(files[0].fd)))
         return real(files, count, limit, mask);
     struct timespec one;
     IN_SLICES(nanoseconds(limit), (one = timespec_of(part), real(files, count, &one, mask)), result == 0);
@@ -358,98 +285,48 @@ int sem_timedwait(sem_t *restrict semaphore, const struct timespec *restrict at)
     return sem_clockwait(semaphore, CLOCK_REALTIME, at);
 }
 
-/* Requests: while one has no answer, the program waits for another one, which does not follow the clocks. So before they move,
- * the program finishes what it does, and reads no further requests.
- */
+/* These count the host's time and do not end early. Runtimes set short ones for their own use; applications wait for longer ones. */
 
-int connect(int file, const struct sockaddr *peer, socklen_t size) {
-    REAL(connect);
-    int result = real(file, peer, size), saved = errno, type = 0;
-    socklen_t length = sizeof type;
-    if (file >= 0 && file < FILES && (result == 0 || saved == EINPROGRESS)
-        && getsockopt(file, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM)
-        is_client[file] = 1;
+static void say_alarm(int64_t length) {
+    static char said;
+    if (!clocks || length < SECOND || __atomic_exchange_n(&said, 1, __ATOMIC_ACQ_REL)) return;
+    int saved = errno;
+    dprintf(STDERR_FILENO, "psp: process %d has set a timer of %lld s with alarm, setitimer, timer_settime or timerfd_settime. "
+                           "It counts real time: an advance of the clock does not fire it.\n", getpid(), (long long)(length / SECOND));
     errno = saved;
-    return result;
 }
 
-int close(int file) {
-    REAL(close);
-    answered(file);
-    if (file >= 0 && file < FILES) is_client[file] = is_served[file] = tickets[file] = 0;
-    return real(file);
+/* An absolute time is one of the moved clocks; the kernel needs the host's. */
+static struct itimerspec alarm_of(const struct itimerspec *set, int is_absolute) {
+    struct itimerspec host = *set;
+    int64_t at = nanoseconds(&set->it_value);
+    clockid_t clock = at > WALL_TIMES ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+    if (is_absolute && at) host.it_value = timespec_of(at - offset_of(clock));
+    say_alarm(is_absolute && at ? at - now_of(clock) : at);
+    return host;
 }
 
-static int served(int file) {
-    if (file >= 0 && file < FILES) is_served[file] = 1;
-    return file;
+unsigned int alarm(unsigned int seconds) {
+    REAL(alarm);
+    say_alarm(seconds * SECOND);
+    return real(seconds);
 }
 
-int accept(int file, struct sockaddr *restrict peer, socklen_t *restrict size) {
-    REAL(accept);
-    return served(real(file, peer, size));
+int setitimer(__itimer_which_t which, const struct itimerval *restrict set, struct itimerval *restrict old) {
+    REAL(setitimer);
+    if (which == ITIMER_REAL && set) say_alarm(set->it_value.tv_sec * SECOND + set->it_value.tv_usec * 1000LL);
+    return real(which, set, old);
 }
 
-int accept4(int file, struct sockaddr *restrict peer, socklen_t *restrict size, int flags) {
-    REAL(accept4);
-    return served(real(file, peer, size, flags));
+int timer_settime(timer_t timer, int flags, const struct itimerspec *restrict set, struct itimerspec *restrict old) {
+    REAL(timer_settime);
+    struct itimerspec host = alarm_of(set, flags & TIMER_ABSTIME);
+    return real(timer, flags, &host, old);
 }
-
-/* Whether a read must fail with EAGAIN, because the clocks are about to move. A read that blocks waits here instead. */
-static int is_held(int file, int flags) {
-    REAL(clock_nanosleep);
-    struct timespec now, pause = {0, MILLISECOND / 4};
-    if (!clocks || file < 0 || file >= FILES || !is_served[file]) return 0;
-    for (;;) {
-        int64_t until = __atomic_load_n(&clocks->held_until, __ATOMIC_ACQUIRE);
-        if (!until || real_clock(CLOCK_MONOTONIC, &now) || nanoseconds(&now) >= until) return 0;
-        real(CLOCK_MONOTONIC, 0, &pause, NULL); /* the caller asks again at once */
-        if ((flags & MSG_DONTWAIT) || (fcntl(file, F_GETFL) & O_NONBLOCK)) {
-            errno = EAGAIN;
-            return 1;
-        }
-    }
-}
-
-#define SENDS(name, parameters, arguments, data, size) \
-    ssize_t name parameters { \
-        REAL(name); \
-        ssize_t count = real arguments; \
-        if (count > 0) sent(file, data, size); \
-        return count; \
-    }
-#define RECEIVES(name, parameters, arguments, data, flags) \
-    ssize_t name parameters { \
-        REAL(name); \
-        if (is_held(file, flags)) return -1; \
-        ssize_t count = real arguments; \
-        if (count >= 0 || (errno != EAGAIN && errno != EINTR)) received(file, data, count); \
-        return count; \
-    }
-SENDS(send, (int file, const void *data, size_t size, int flags), (file, data, size, flags), data, size)
-SENDS(sendmsg, (int file, const struct msghdr *message, int flags), (file, message, flags),
-      message->msg_iov->iov_base, message->msg_iov->iov_len)
-SENDS(write, (int file, const void *data, size_t size), (file, data, size), data, size)
-SENDS(writev, (int file, const struct iovec *parts, int length), (file, parts, length), parts->iov_base, parts->iov_len)
-SENDS(sendto, (int file, const void *data, size_t size, int flags, const struct sockaddr *peer, socklen_t length),
-      (file, data, size, flags, peer, length), data, size)
-RECEIVES(recv, (int file, void *data, size_t size, int flags), (file, data, size, flags), data, flags)
-RECEIVES(recvmsg, (int file, struct msghdr *message, int flags), (file, message, flags),
-         message->msg_iovlen ? message->msg_iov->iov_base : NULL, flags)
-RECEIVES(read, (int file, void *data, size_t size), (file, data, size), data, 0)
-RECEIVES(readv, (int file, const struct iovec *parts, int length), (file, parts, length), length > 0 ? parts->iov_base : NULL, 0)
-RECEIVES(recvfrom,
-         (int file, void *restrict data, size_t size, int flags, struct sockaddr *restrict peer, socklen_t *restrict length),
-         (file, data, size, flags, peer, length), data, flags)
-
-/* An absolute time is one of the moved clocks; the kernel needs the host's. These waits do not end early. */
 
 int timerfd_settime(int file, int flags, const struct itimerspec *set, struct itimerspec *old) {
     REAL(timerfd_settime);
-    struct itimerspec host = *set;
-    int64_t at = nanoseconds(&set->it_value);
-    if ((flags & TFD_TIMER_ABSTIME) && at)
-        host.it_value = timespec_of(at - offset_of(at > WALL_TIMES ? CLOCK_REALTIME : CLOCK_MONOTONIC));
+    struct itimerspec host = alarm_of(set, flags & TFD_TIMER_ABSTIME);
     return real(file, flags, &host, old);
 }
 

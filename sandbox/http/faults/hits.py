@@ -3,18 +3,14 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from sandbox.http.fault import Fault, InjectedFault
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.transaction import write_rows
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__)
-_COUNT: Final = _SQL["count"]
-_HIT: Final = _SQL["hit"]
 
 
 async def first_hit(
@@ -34,14 +30,12 @@ async def first_hit(
     return None
 
 
-async def _count(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, fault: Fault, draw_key: str | None
-) -> InjectedFault | None:
-    counted = await conn.fetchrow(_COUNT, merchant_id, fault.id, datetime.now(UTC))
+async def _count(conn: Connection, merchant_id: str, fault: Fault, draw_key: str | None) -> InjectedFault | None:
+    counted = await conn.fetchrow(_SQL["count"], merchant_id, fault.id, datetime.now(UTC))
     if counted is None or counted["matches"] <= counted["skip"]:
         return None
     counter: int = counted["matches"]
     if not fault.hits(draw_key or str(counter)):
         return None
-    await conn.execute(_HIT, merchant_id, fault.id)
+    await conn.execute(_SQL["hit"], merchant_id, fault.id)
     return InjectedFault(fault, counter)

@@ -1,26 +1,24 @@
 """Create, list and delete a merchant's faults."""
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from piccolo.query.methods.count import Count
 from piccolo.query.methods.delete import Delete
 from piccolo.query.methods.select import First, Select
 
-from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Uuid
+from sandbox.domain.shown import shown
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.faults.requests import MAX_FAULTS, FaultBody, kind_of, match_of, parameters_of
 from sandbox.http.faults.tables import Faults
 from sandbox.http.operation import PAGE, delete, get, post
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 
 class FaultShown(msgspec.Struct):
@@ -79,7 +77,7 @@ class FaultService:
         """
         match = match_of(body)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             if await _count(context.merchant_id) >= MAX_FAULTS:
                 # Make room: delete faults that cannot hit any more.
                 await _delete_spent(context.merchant_id, unit.now)
@@ -129,7 +127,7 @@ class FaultService:
     async def delete_fault(self, context: RequestContext, fault_id: Uuid) -> CommandResult:
         """Delete a fault, with immediate effect in every process. Responds with 204. NOT_FOUND is the command's result."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             if not await _delete(context.merchant_id, fault_id):
                 raise _not_found()
             unit.effects.add(Effect.REQUEST_POLICY_CHANGED)
@@ -170,19 +168,10 @@ def _not_found() -> Problem:
 
 def _to_fault(record: Any) -> FaultShown:
     count, hits = record["count"], record["hits"]
-    return FaultShown(
-        id=str(record["id"]),
-        target=record["target"],
-        kind=record["kind"],
+    return shown(
+        FaultShown,
+        record,
         match=msgspec.json.decode(record["match"]),
         parameters=msgspec.json.decode(record["parameters"]),
-        probability=record["probability"],
-        count=count,
-        skip=record["skip"],
-        seed=record["seed"],
-        matches=record["matches"],
-        hits=hits,
         remaining=None if count is None else count - hits,
-        expires_at=None if record["expires_at"] is None else render(record["expires_at"]),
-        created_at=render(record["created_at"]),
     )

@@ -4,10 +4,9 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from asyncpg.pool import PoolConnectionProxy
-
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.distributed.cluster import Node, Shard
 from sandbox.infrastructure.db.distributed.placement import every_shard
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, DatabaseUnavailableError, connection
@@ -26,7 +25,7 @@ class AllShards(Generic[T]):
     unavailable: list[str]
 
 
-async def on_every_shard(read: Callable[["PoolConnectionProxy[Any]"], Awaitable[Sequence[T]]]) -> AllShards[T]:
+async def on_every_shard(read: Callable[[Connection], Awaitable[Sequence[T]]]) -> AllShards[T]:
     """Run a read, which takes a connection, once for each shard: nodes side by side, the shards of a node in turn.
 
     A node that takes longer than 2 seconds for a shard is left out, unless it is the only one. Raises CONNECTION_ERRORS if no

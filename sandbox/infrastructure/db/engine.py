@@ -6,11 +6,10 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine
 
 from sandbox.domain.errors import Problem, unavailable
-from sandbox.infrastructure.db.connector import roll_back
+from sandbox.infrastructure.db.connector import Connection, roll_back
 from sandbox.infrastructure.db.distributed.cluster import Shard
 from sandbox.infrastructure.db.joined_messages import is_open
 from sandbox.infrastructure.db.pools import Pools
@@ -39,7 +38,7 @@ class _Engine(PostgresEngine):
 class _Reader:
     """A connection for Piccolo's reads outside a transaction."""
 
-    def __init__(self, conn: "PoolConnectionProxy[Any]") -> None:
+    def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def fetch(self, query: str, *args: Any) -> "list[asyncpg.Record]":
@@ -56,8 +55,8 @@ class _Current:
     So the connection is removed at the end. This object is then false, and Piccolo's queries fail.
     """
 
-    def __init__(self, conn: "PoolConnectionProxy[Any] | _Reader") -> None:
-        self.connection: PoolConnectionProxy[Any] | _Reader | None = conn
+    def __init__(self, conn: "Connection | _Reader") -> None:
+        self.connection: Connection | _Reader | None = conn
 
     def __bool__(self) -> bool:
         return self.connection is not None
@@ -164,7 +163,7 @@ def _translate_connection_errors() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _enter(owner: Owner | None, begin: Sequence[str], function: str) -> AsyncIterator["PoolConnectionProxy[Any]"]:
+async def _enter(owner: Owner | None, begin: Sequence[str], function: str) -> AsyncIterator[Connection]:
     """Yield a connection on which `begin` runs before the first statement, and in a shard also the function."""
     with connection_errors_translated():
         pool, conn = await opened_pools().acquire(owner, begin, function)
@@ -176,7 +175,7 @@ async def _enter(owner: Owner | None, begin: Sequence[str], function: str) -> As
 
 
 @asynccontextmanager
-async def connection(owner: Owner) -> AsyncIterator["PoolConnectionProxy[Any]"]:
+async def connection(owner: Owner) -> AsyncIterator[Connection]:
     """Yield a connection to the rows of a merchant or shard, for reads outside a transaction.
 
     Raises CONNECTION_ERRORS, and asyncpg's statement errors.
@@ -187,7 +186,7 @@ async def connection(owner: Owner) -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
 
 @asynccontextmanager
-async def shared_connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
+async def shared_connection() -> AsyncIterator[Connection]:
     """Yield a connection to the tables that belong to no merchant, for reads. Raises the errors of `connection`."""
     async with _enter(None, (), "") as conn:
         yield conn
@@ -210,7 +209,7 @@ async def write_shared(statement: str, *arguments: object) -> None:
 
 
 @contextmanager
-def _bind_piccolo(conn: "PoolConnectionProxy[Any]", bound: "PoolConnectionProxy[Any] | _Reader") -> Iterator[None]:
+def _bind_piccolo(conn: Connection, bound: "Connection | _Reader") -> Iterator[None]:
     """Run Piccolo's queries on the connection."""
     variable: ContextVar[Any] = ENGINE.current_transaction
     outer, current = variable.get(), _Current(bound)
@@ -226,7 +225,7 @@ def _bind_piccolo(conn: "PoolConnectionProxy[Any]", bound: "PoolConnectionProxy[
 @asynccontextmanager
 async def transaction(
     owner: Owner, lock_timeout: float | None = None, mode: str = "", *, as_database_owner: bool = False
-) -> AsyncIterator["PoolConnectionProxy[Any]"]:
+) -> AsyncIterator[Connection]:
     """Run the body in one transaction on its own connection. Piccolo's own helper leaks the connection if COMMIT fails.
 
     It can read and write the rows of one merchant, and of others in the same shard (`shard_of`). A statement that waits for a
@@ -252,13 +251,13 @@ async def transaction(
             raise
 
 
-async def plan_by_statistics(conn: "PoolConnectionProxy[Any]") -> None:
+async def plan_by_statistics(conn: Connection) -> None:
     """Undo PLANNER until the transaction ends, for statements that read most of a merchant's rows."""
     defaults = ((name, "auto" if name == "plan_cache_mode" else "on") for name in PLANNER if name != "jit")
     await conn.execute("; ".join(f"SET LOCAL {name} = {value}" for name, value in defaults))
 
 
-def consistent_read(owner: Owner) -> "AbstractAsyncContextManager[PoolConnectionProxy[Any]]":
+def consistent_read(owner: Owner) -> "AbstractAsyncContextManager[Connection]":
     """Run the body in a read-only transaction whose statements all see the same snapshot.
 
     Use it for short reads only, because it keeps VACUUM from removing dead rows. Raises the errors of `transaction`.
@@ -266,7 +265,7 @@ def consistent_read(owner: Owner) -> "AbstractAsyncContextManager[PoolConnection
     return transaction(owner, mode="ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
-def read_transaction(owner: Owner) -> "AbstractAsyncContextManager[PoolConnectionProxy[Any]]":
+def read_transaction(owner: Owner) -> "AbstractAsyncContextManager[Connection]":
     """Run the body in a read-only transaction in which each statement sees its own snapshot.
 
     Between statements it holds no snapshot, so even a long one does not hold up VACUUM. Raises the errors of `transaction`.

@@ -8,12 +8,11 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import asyncpg
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
+from sandbox.infrastructure.db.connector import Connection
 
 
 class _JoiningTransport:
@@ -56,7 +55,7 @@ class _Protocol(asyncpg.protocol.Protocol):
 asyncpg.protocol.Protocol = _Protocol  # type: ignore[misc, assignment]  # asyncpg has no option for it
 
 
-def send_with_next_statement(conn: "PoolConnectionProxy[Any]", *statements: str) -> None:
+def send_with_next_statement(conn: Connection, *statements: str) -> None:
     """Send statements without parameters or rows in front of the connection's next statement.
 
     They must be valid: after an error, PostgreSQL would skip the next statement too.
@@ -66,7 +65,7 @@ def send_with_next_statement(conn: "PoolConnectionProxy[Any]", *statements: str)
 
 
 @contextmanager
-def commit_joined(conn: "PoolConnectionProxy[Any]", statement: str) -> Iterator[None]:
+def commit_joined(conn: Connection, statement: str) -> Iterator[None]:
     """Send COMMIT with the statement that the block executes, with parameters. If it fails, PostgreSQL skips the COMMIT.
 
     The first execution on a connection sends no COMMIT: when asyncpg prepares a statement, it may first execute another one, to
@@ -82,12 +81,12 @@ def commit_joined(conn: "PoolConnectionProxy[Any]", statement: str) -> Iterator[
         transport.behind = b""
 
 
-def is_open(conn: "PoolConnectionProxy[Any]") -> bool:
+def is_open(conn: Connection) -> bool:
     """Return whether a transaction is open, or will be with the next statement."""
     return conn.is_in_transaction() or bool(_transport(conn).before)
 
 
-def _transport(conn: "PoolConnectionProxy[Any]") -> _JoiningTransport:
+def _transport(conn: Connection) -> _JoiningTransport:
     found: _JoiningTransport = conn._con._protocol.joining  # type: ignore[attr-defined]  # not in asyncpg's API, see above
     return found
 

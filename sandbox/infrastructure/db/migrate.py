@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.distributed.cluster import Cluster, Node, read_cluster
 from sandbox.infrastructure.db.distributed.distributed_tables import DistributionError, complete, read_tables
 from sandbox.infrastructure.db.distributed.shard_schema import NODE_SETTINGS, drop_shard_schemas
@@ -45,7 +45,7 @@ def refuse_newer(completed: set[str]) -> None:
         )
 
 
-async def completed_migrations(conn: "asyncpg.Connection[Any] | PoolConnectionProxy[Any]") -> set[str]:
+async def completed_migrations(conn: "asyncpg.Connection[Any] | Connection") -> set[str]:
     """Return the ids of the migrations that have run. Raises UndefinedTableError if none has."""
     return {record["name"] for record in await conn.fetch("SELECT name FROM migration WHERE app_name = 'sandbox'")}
 

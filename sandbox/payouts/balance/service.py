@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -19,20 +19,15 @@ from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, 
 from sandbox.http.body import amount_of
 from sandbox.http.operation import DATED_PAGE, get, parameter, post
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.shared_reads import SharedReads
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__, entry_columns=ENTRY_COLUMNS)
-_BALANCE: Final = _SQL["balance"]
 
 _BALANCE_MOVEMENTS: Final = {reason: m for reason, m in MOVEMENTS.items() if {m.debit, m.credit} & {AVAILABLE, LOCKED}}
-_HISTORY: Final = _SQL["history"]
-_HISTORY_BY_PAYOUT: Final = _SQL["history_by_payout"]
 
 
 class Balance(msgspec.Struct):
@@ -113,9 +108,9 @@ class BalanceService:
         accounts = [query["account"]] if "account" in query else [AVAILABLE, LOCKED]
         reasons = [reason for reason, m in _BALANCE_MOVEMENTS.items() if m.debit in accounts or m.credit in accounts]
         arguments: list[Any] = [reasons, window.before, window.since, window.limit + 2]
-        statement = _HISTORY
+        statement = _SQL["history"]
         if "payout_id" in query:
-            statement = _HISTORY_BY_PAYOUT
+            statement = _SQL["history_by_payout"]
             arguments.append(query["payout_id"])
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, *arguments)
@@ -148,9 +143,9 @@ async def _read_balances(merchant_id: str, _: Sequence[str]) -> Mapping[str, Bal
         return {merchant_id: await read_balance(conn, merchant_id)}
 
 
-async def read_balance(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Balance:
+async def read_balance(conn: Connection, merchant_id: str) -> Balance:
     """Return the balance that this connection sees. Raises NOT_FOUND if the merchant was deleted."""
-    records = await conn.fetch(_BALANCE, merchant_id)
+    records = await conn.fetch(_SQL["balance"], merchant_id)
     if len(records) != 2:
         raise Problem("NOT_FOUND", "This merchant was deleted.")
     available, locked = records
@@ -164,10 +159,10 @@ async def read_balance(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Ba
     )
 
 
-async def newest_transfers(conn: "PoolConnectionProxy[Any]", merchant_id: str, limit: int) -> Sequence[Mapping[str, Any]]:
+async def newest_transfers(conn: Connection, merchant_id: str, limit: int) -> Sequence[Mapping[str, Any]]:
     """Return the newest transfers that changed the balance, newest first, with ENTRY_COLUMNS."""
     found: Sequence[Mapping[str, Any]]
-    found = await conn.fetch(_HISTORY, merchant_id, list(_BALANCE_MOVEMENTS), MAX_ID, MIN_ID, limit)
+    found = await conn.fetch(_SQL["history"], merchant_id, list(_BALANCE_MOVEMENTS), MAX_ID, MIN_ID, limit)
     return found
 
 

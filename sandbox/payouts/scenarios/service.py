@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,6 +17,7 @@ from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import delete, either, get, parameter, post, put
 from sandbox.http.paging import Page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.payouts.directory.account_number import iban_of, scenario_suffix
@@ -40,12 +41,7 @@ from sandbox.payouts.scenarios.views import (
 )
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__)
-_RULES: Final = _SQL["rules"]
-_ORDER: Final = _SQL["order"]
 _NOT_IN_EXAMPLES: Final = ("user_id", "metadata", "scenario_header")
 """Conditions that examples cannot meet by amount, destination and account."""
 
@@ -221,7 +217,7 @@ class ScenarioService:
         """Create a rule: 201 with it, or 409 if the name is taken or there are too many rules. Raises VALIDATION_ERROR."""
         match, steps = check_rule(body, self._directory)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             if len(unit.custom_scenarios) >= MAX_RULES:
                 raise Problem("INVALID_STATE", f"You can have at most {MAX_RULES} scenarios of your own; delete one first.")
             self._require_free(unit.custom_scenarios, body.name)
@@ -249,7 +245,7 @@ class ScenarioService:
         """
         match, steps = check_rule(body, self._directory)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             index = _index(unit.custom_scenarios, rule_id)
             self._require_free([rule for rule in unit.custom_scenarios if rule.id != rule_id], body.name)
             rule = stored_rule(rule_id, body.name, match, steps)
@@ -274,18 +270,18 @@ class ScenarioService:
     async def delete_scenario(self, context: RequestContext, rule_id: Uuid) -> CommandResult:
         """Delete a rule: 204, or 404. Payouts that already follow it keep their path."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             _index(unit.custom_scenarios, rule_id)  # raises NOT_FOUND
             remaining = [rule.id for rule in unit.custom_scenarios if rule.id != rule_id]
             await _delete(context.merchant_id, rule_id)
-            await conn.execute(_ORDER, context.merchant_id, remaining)
+            await conn.execute(_SQL["order"], context.merchant_id, remaining)
             return CommandResult(204, b"")
 
         return await self._work.run(context, action)
 
     async def _read(self, merchant_id: str) -> tuple[list[Scenario], str, Decimal | None]:
         async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_RULES, merchant_id)
+            record = await conn.fetchrow(_SQL["rules"], merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         rules = [stored_rule(*msgspec.json.decode(rule)) for rule in record["rules"]]
@@ -327,7 +323,7 @@ def _index(rules: Sequence[Scenario], rule_id: str) -> int:
 
 
 async def _write(
-    conn: "PoolConnectionProxy[Any]",
+    conn: Connection,
     unit: UnitOfWork,
     rule: Scenario,
     match: str,
@@ -345,5 +341,5 @@ async def _write(
     r = ScenarioRules
     row = r(merchant_id=unit.merchant_id, id=rule.id, name=rule.name, position=index + 1, match=match, steps=steps)
     await r.insert(row).on_conflict(target=(r.merchant_id, r.id), action="DO UPDATE", values=[r.name, r.match, r.steps])
-    await conn.execute(_ORDER, unit.merchant_id, ids)
+    await conn.execute(_SQL["order"], unit.merchant_id, ids)
     return index + 1

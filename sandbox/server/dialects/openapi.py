@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of each dialect, from its declared operations, at `/openapi/NAME.json`."""
+"""The OpenAPI 3.1 document of each dialect, from its declared operations, at `/openapi/NAME.json`, and its page."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,10 +11,13 @@ from sandbox.http.operation import JSON, Operation, get
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
 from sandbox.server.dialects.dialect import Dialect, Refusal
+from sandbox.server.docs.api import html_page
 from sandbox.server.docs.openapi import encode
+from sandbox.server.docs.page import NATIVE, Reference, dialect_page
 from sandbox.server.docs.schemas import REF, Json, schema_of
 
 _KEY: Final = "Key"
+_TAG: Final = "Operations"
 _DESCRIPTION: Final = (
     "What the sandbox serves for integrations of this provider, as the provider's public documentation said when the dialect "
     "was written; the guide names the date and what the documentation leaves open."
@@ -40,22 +43,48 @@ class DialectDocs:
         self._public_url = public_url
 
     @cached_property
-    def _documents(self) -> dict[str, bytes]:
+    def _documents(self) -> dict[str, Json]:
+        return {name: document(dialect, self._operations, self._public_url) for name, dialect in self._dialects.items()}
+
+    @cached_property
+    def _encoded(self) -> dict[str, bytes]:
+        return {f"{name}.json": encode(found) for name, found in self._documents.items()}
+
+    @cached_property
+    def _pages(self) -> dict[str, bytes]:
+        choices = references(self._dialects)
         return {
-            f"{name}.json": encode(document(dialect, self._operations, self._public_url))
-            for name, dialect in self._dialects.items()
+            name: dialect_page(self._documents[name], shown, [NATIVE, *choices.values()]).encode()
+            for name, shown in choices.items()
         }
 
     @get("/openapi", "List dialects", {200: list[LinkedDialect]}, access="public", is_documented=False)
     async def list_dialects(self, request: Request) -> dict[str, list[LinkedDialect]]:
-        found = [LinkedDialect(name, dialect.title, f"/openapi/{name}.json") for name, dialect in self._dialects.items()]
+        found = [LinkedDialect(name, one.title, one.document) for name, one in references(self._dialects).items()]
         return {"dialects": found}
 
     @get("/openapi/{file}", "Get a dialect's document", {200: dict[str, Any]}, access="public", is_documented=False)
     async def get_dialect_document(self, request: Request, file: str) -> Response:
-        if file not in self._documents:
-            raise Problem("NOT_FOUND", "There is no dialect with this name; GET /openapi lists them.")
-        return Response(200, self._documents[file])
+        if file not in self._encoded:
+            raise _unknown()
+        return Response(200, self._encoded[file])
+
+    @get("/docs/dialects/{name}", "Read a dialect's documentation", {200: str}, access="public", is_documented=False)
+    async def get_dialect_page(self, request: Request, name: str) -> Response:
+        if name not in self._pages:
+            raise _unknown()
+        return html_page(self._pages[name])
+
+
+def _unknown() -> Problem:
+    return Problem("NOT_FOUND", "There is no dialect with this name; GET /openapi lists them.")
+
+
+def references(dialects: Mapping[str, Dialect]) -> dict[str, Reference]:
+    """Return where each dialect is documented."""
+    return {
+        name: Reference(dialect.title, f"/docs/dialects/{name}", f"/openapi/{name}.json") for name, dialect in dialects.items()
+    }
 
 
 def document(dialect: Dialect, operations: Sequence[Operation], public_url: str) -> Json:
@@ -73,7 +102,7 @@ def document(dialect: Dialect, operations: Sequence[Operation], public_url: str)
         "openapi": "3.1.0",
         "info": {"title": f"{dialect.title}, as the sandbox serves it", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": public_url}],
-        "security": [{_KEY: []}],
+        "tags": [{"name": _TAG, "description": f"All paths begin with `{dialect.prefix}`."}],
         "paths": paths,
         "components": {
             "schemas": _in_json_schema(components),
@@ -91,8 +120,10 @@ def _operation(dialect: Dialect, operation: Operation, body: Any, responses: Map
         for query in operation.query
     ]
     described: Json = {"operationId": operation.id, "summary": operation.summary, "parameters": parameters}
+    described |= {"tags": [_TAG], "security": [{_KEY: []}]}
     if body is not None:
-        described["requestBody"] = {"required": operation.requires_body, "content": {JSON: {"schema": _in_json_schema(body)}}}
+        media = {"schema": _in_json_schema(body)} | ({} if operation.example is None else {"example": operation.example})
+        described["requestBody"] = {"required": operation.requires_body, "content": {JSON: media}}
     described["responses"] = {
         str(status): {"description": operation.summary, "content": {JSON: {"schema": _in_json_schema(schema)}}}
         for status, schema in responses.items()

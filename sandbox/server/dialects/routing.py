@@ -31,14 +31,19 @@ class DialectRouting:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != ScopeType.HTTP or not scope["path"].startswith(self._prefixes):
+        dialect = self._dialect_at(scope["path"]) if scope["type"] == ScopeType.HTTP else None
+        if dialect is None:
             await self._app(scope, receive, send)
             return
-        dialect = next(found for prefix, found in self._by_prefix.items() if scope["path"].startswith(prefix))
         header = dialect.key_header.lower().encode()
         keys = [(b"x-api-key", value) for name, value in scope["headers"] if name == header]
         scope["headers"] = [*(pair for pair in scope["headers"] if pair[0] not in _REPLACED and pair[0] != header), *keys]
         await self._app(scope, receive, _Translator(dialect, send))
+
+    def _dialect_at(self, path: str) -> Dialect | None:
+        if not path.startswith(self._prefixes):
+            return self._by_prefix.get(f"{path}/")  # a base URL is written without the last slash
+        return next(dialect for prefix, dialect in self._by_prefix.items() if path.startswith(prefix))
 
 
 class _Translator:

@@ -16,7 +16,7 @@ from sandbox.http.request import Request
 from sandbox.http.responses import Response
 from sandbox.server.docs import site
 from sandbox.server.docs.openapi import build, encode
-from sandbox.server.docs.page import docs_page, problem_page, problems_page
+from sandbox.server.docs.page import Reference, docs_page, problem_page, problems_page
 
 _HTML: Final = "text/html"
 _SCRIPT: Final = (Path(__file__).parent / "reference.js").read_bytes()
@@ -53,11 +53,17 @@ class Root(msgspec.Struct):
 class DocsApi:
     """The operations that document the API."""
 
-    def __init__(self, operations: Sequence[Operation], public_url: str, catalogue: Catalogue) -> None:
-        """Document these operations and its own. `public_url` is the base URL in links and commands."""
+    def __init__(
+        self, operations: Sequence[Operation], public_url: str, catalogue: Catalogue, others: Sequence[Reference] = ()
+    ) -> None:
+        """Document these operations and its own. `public_url` is the base URL in links and commands.
+
+        `/docs` also leads to the pages of `others`.
+        """
         self._operations = (*operations, *operations_of(self))
         self._public_url = public_url
         self._catalogue = catalogue
+        self._others = others
 
     @cached_property
     def _document(self) -> dict[str, Any]:
@@ -70,7 +76,7 @@ class DocsApi:
 
     @cached_property
     def _docs_page(self) -> bytes:
-        return docs_page(self._document, self._catalogue).encode()
+        return docs_page(self._document, self._catalogue, self._others).encode()
 
     @get("/openapi.json", "Get this document", {200: dict[str, Any]}, access="public")
     async def openapi(self, request: Request) -> Response:
@@ -78,7 +84,7 @@ class DocsApi:
 
     @get("/docs", "Read the documentation", {200: str}, access="public", is_documented=False)
     async def docs(self, request: Request) -> Response:
-        return _page(self._docs_page)
+        return html_page(self._docs_page)
 
     @get("/docs/reference.js", "Get the script of the documentation", {200: str}, access="public", is_documented=False)
     async def reference_script(self, request: Request) -> Response:
@@ -87,7 +93,7 @@ class DocsApi:
     @get("/problems", "List problem codes", {200: dict[str, Any]}, access="public", is_documented=False)
     async def problems(self, request: Request) -> Response | dict[str, Any]:
         if prefers_html(request.accept):
-            return _page(problems_page().encode())
+            return html_page(problems_page().encode())
         return {"data": [_problem_json(code, self._public_url) for code in CODES]}
 
     @get("/problems/{code}", "Explain a problem", {200: dict[str, Any]}, access="public", is_documented=False)
@@ -95,7 +101,7 @@ class DocsApi:
         if code not in CODES:
             raise Problem("NOT_FOUND", "Unknown problem code; /problems lists all codes.")
         if prefers_html(request.accept):
-            return _page(problem_page(code, self._document, site.is_page).encode())
+            return html_page(problem_page(code, self._document, site.is_page).encode())
         return _problem_json(code, self._public_url)
 
     @get("/", "List the sandbox's URLs", {200: Root}, access="public")
@@ -110,7 +116,8 @@ def _redirect(path: str) -> Response:
     return Response(307, headers=[("location", path)])
 
 
-def _page(body: bytes) -> Response:
+def html_page(body: bytes) -> Response:
+    """Return a page of the documentation, which may load nothing from elsewhere."""
     return Response(200, body, _HTML, _HEADERS.items())
 
 

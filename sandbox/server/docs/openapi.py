@@ -31,8 +31,8 @@ A mock payment service provider for payouts.
 * Errors are RFC 9457 problems; `type` links to a page that explains the code and what to do.
 * `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same request with the same key gets the stored response, \
 byte for byte, for 24 hours.
-* [Dialects](/docs/guide/dialects/), other providers' formats over the same payouts, have documents of their own, which \
-`GET /openapi` lists.
+* Dialects, other providers' formats over the same payouts, have documents of their own, which `GET /openapi` lists and \
+`/docs` shows.
 """
 _ERRORS_BY_ACCESS: Final = {
     "member": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from sandbox.domain.errors import CODES
 from sandbox.domain.scenario_engine import Catalogue, Scenario
 from sandbox.http.code_spans import code_spans
-from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, curl, json_body, uploaded_file
+from sandbox.http.curl import OPERATOR_KEY, curl, json_body, uploaded_file
 from sandbox.server.docs.openapi import problem_example
 from sandbox.server.docs.problem_notes import NOTES
 
@@ -26,7 +26,18 @@ _MAX_LISTED_CHOICES: Final = 12
 """Maximum number of choices to list. A longer list is shortened to its first five."""
 _MAX_LISTED_OPERATIONS: Final = 60
 """Maximum number of operations to list on a problem's page."""
-_KEYS: Final = {"ApiKey": MERCHANT_KEY, "OperatorKey": OPERATOR_KEY}
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A document with a page: the sandbox's own, or a dialect's."""
+
+    title: str
+    page: str
+    document: str
+
+
+NATIVE: Final = Reference("PSP Sandbox", "/docs", "/openapi.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +98,25 @@ class ScenarioRow:
     failure_code: str
 
 
-def docs_page(document: Json, catalogue: Catalogue) -> str:
-    """Return the HTML of `/docs`."""
+def docs_page(document: Json, catalogue: Catalogue, others: Sequence[Reference] = ()) -> str:
+    """Return the HTML of `/docs`, which leads to the pages of others."""
+    return _reference_page(
+        document,
+        NATIVE,
+        [NATIVE, *others],
+        scenarios=[_scenario_row(scenario) for scenario in catalogue.scenarios],
+        events=list(document["webhooks"]),
+        webhook=_Reader(document).webhook("payout.succeeded"),
+        codes=CODES,
+    )
+
+
+def dialect_page(document: Json, shown: Reference, choices: Sequence[Reference]) -> str:
+    """Return the HTML of a dialect's page, which leads to those of all `choices`."""
+    return _reference_page(document, shown, choices, webhook=None)
+
+
+def _reference_page(document: Json, shown: Reference, choices: Sequence[Reference], **native: Any) -> str:
     reader = _Reader(document)
     groups: dict[str, list[Card]] = {tag["name"]: [] for tag in document["tags"]}
     for path, methods in document["paths"].items():
@@ -99,14 +127,14 @@ def docs_page(document: Json, catalogue: Catalogue) -> str:
         .get_template("docs.html")
         .render(
             title=document["info"]["title"],
+            shown=shown,
+            choices=choices,
+            key_header=next(iter(document["components"]["securitySchemes"].values()))["name"],
             version=document["info"]["version"],
             base_url=reader.base_url,
             intro=_paragraphs(document["info"]["description"]),
             groups=[(tag["name"], _anchor(tag["name"]), tag["description"], groups[tag["name"]]) for tag in document["tags"]],
-            scenarios=[_scenario_row(scenario) for scenario in catalogue.scenarios],
-            events=list(document["webhooks"]),
-            webhook=reader.webhook("payout.succeeded"),
-            codes=CODES,
+            **native,
         )
     )
 
@@ -229,7 +257,7 @@ class _Reader:
 
     def _curl(self, path: str, method: str, operation: Json, media_type: str, example: Any) -> str:
         url = self.base_url + re.sub(r"{(\w+)}", lambda found: f"${found[1].upper()}", path)
-        arguments = [_KEYS[name] for scheme in operation["security"][:1] for name in scheme]
+        arguments = [self._key(name) for scheme in operation["security"][:1] for name in scheme]
         if any("idempotency-key" in p.get("$ref", "") for p in operation.get("parameters", ())):
             arguments.append(f'-H "X-IDEMPOTENCY-KEY: {operation["operationId"]}-$(date +%s)"')
         if _is_form(media_type):
@@ -238,11 +266,15 @@ class _Reader:
             arguments += json_body(example)
         return curl(method.upper(), f'"{url}"', *arguments)
 
+    def _key(self, scheme: str) -> str:
+        header = self._document["components"]["securitySchemes"][scheme]["name"]
+        return OPERATOR_KEY if header in OPERATOR_KEY else f'-H "{header}: $PSP_API_KEY"'
+
     def _responses(self, responses: Json) -> Iterator[DocumentedResponse]:
         for status, response in responses.items():
             if "$ref" not in response:
                 media = next(iter(response.get("content", {}).values()), None)
-                variants = self.variants(media["schema"]) if media else ()
+                variants = self.variants(media["schema"]) if media and "schema" in media else ()
                 yield DocumentedResponse(status, HTTPStatus(int(status)).phrase, variants)
 
     def _errors(self, responses: Json) -> Iterator[tuple[int, str, str]]:

@@ -104,7 +104,8 @@
   // ------------------------------------------------------------------------------------------------ try it
 
   let document_ = null;
-  const openapi = () => (document_ ??= fetch("/openapi.json").then((response) => response.json()));
+  const source = document.querySelector("main").dataset.document;
+  const openapi = () => (document_ ??= fetch(source).then((response) => response.json()));
 
   function resolve(root, node) {
     return node.$ref ? node.$ref.slice(2).split("/").reduce((at, part) => at[part], root) : node;
@@ -155,7 +156,7 @@
       const headers = {};
       const scheme = Object.keys(operation.security[0] ?? {})[0];
       const key = document.getElementById(scheme === "OperatorKey" ? "operator-key" : "merchant-key").value.trim();
-      if (scheme && key) headers[scheme === "OperatorKey" ? "X-ADMIN-KEY" : "X-API-KEY"] = key;
+      if (scheme && key) headers[root.components.securitySchemes[scheme].name] = key;
       if (needsKey) headers["X-IDEMPOTENCY-KEY"] = uuid();
       if (operation.requestBody) headers["Content-Type"] = "application/json";
       send.disabled = true;

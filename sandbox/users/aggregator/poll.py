@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from sandbox.infrastructure.db.all_shards import on_every_shard
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.users.aggregator.feed_clients import FetchFailedError, VendorClient
@@ -23,10 +23,6 @@ from sandbox.users.aggregator.store import (
     record_fetch,
 )
 from sandbox.users.aggregator.vendor_rows import RowsOfPage, UnreadablePageError, read_page
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 
 _log = structlog.get_logger()
 
@@ -51,7 +47,7 @@ class Poller:
         """Return the merchants whose poll is due: with a vendor over HTTP, and with the sandbox's own feed."""
         now = self._clock()
 
-        async def read(conn: "PoolConnectionProxy[Any]") -> list[tuple[str, bool]]:
+        async def read(conn: Connection) -> list[tuple[str, bool]]:
             if not await conn.fetchval(ANY_ROWS_OR_VENDORS):
                 return []
             http = await conn.fetch(DUE_HTTP, now, http_limit)

@@ -5,20 +5,22 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from piccolo.columns import Column
 from piccolo.query.methods.select import First
 from piccolo.query.methods.update import Update
 
-from sandbox.domain.clock import render, truncate
+from sandbox.domain.clock import truncate
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.redaction import Address
+from sandbox.domain.shown import shown
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import DATED_PAGE, PAGE, either, get, post, put
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
@@ -31,18 +33,9 @@ from sandbox.users.aggregator.vendor_rows import VendorRow, read_row
 from sandbox.webhooks.outbound.address_guard import Network
 from sandbox.webhooks.outbound.url_check import url_error
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _REPLAY_BATCH: Final = 1000
 
 _SQL: Final = read_statements(__name__)
-_BALANCE: Final = _SQL["balance"]
-_LIST_UNPAID: Final = _SQL["list_unpaid"]
-_FETCHES: Final = _SQL["fetches"]
-_DEAD_LETTERS: Final = _SQL["dead_letters"]
-_TO_REPLAY: Final = _SQL["to_replay"]
-_FORGET: Final = _SQL["forget"]
 _FROM_THE_BEGINNING: Final[Mapping[Column | str, Any]] = {
     VendorCursors.since: None,
     VendorCursors.page: 1,
@@ -153,7 +146,7 @@ class AggregatorService:
         record: Mapping[str, Any] | None = None
         if user_id.isprintable():
             async with connection(merchant_id) as conn:
-                record = await conn.fetchrow(_BALANCE, merchant_id, user_id)
+                record = await conn.fetchrow(_SQL["balance"], merchant_id, user_id)
         if record is None:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
         return record
@@ -169,7 +162,7 @@ class AggregatorService:
     async def list_requested_payouts(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with unpaid requests, newest user first."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_LIST_UNPAID, merchant_id, window.before, window.since, window.limit + 1)
+            records = await conn.fetch(_SQL["list_unpaid"], merchant_id, window.before, window.since, window.limit + 1)
         found = [UnpaidRequests(r["user_id"], r["requested"]) for r in records]
         return page(found, window.limit, [r["id"] for r in records])
 
@@ -185,8 +178,8 @@ class AggregatorService:
     async def list_fetches(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of calls to the vendor, newest first."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_FETCHES, merchant_id, window.before, window.since, window.limit + 1)
-        found = [Fetch(**{**r, "at": render(r["at"])}) for r in records]
+            records = await conn.fetch(_SQL["fetches"], merchant_id, window.before, window.since, window.limit + 1)
+        found = [shown(Fetch, r) for r in records]
         return page(found, window.limit, [fetch.id for fetch in found])
 
     @get(
@@ -200,8 +193,8 @@ class AggregatorService:
     async def list_dead_letters(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of rows that could not be parsed, newest first."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_DEAD_LETTERS, merchant_id, window.before, window.since, window.limit + 1)
-        found = [DeadLetter(r["id"], r["raw"], r["reason"], render(r["created_at"])) for r in records]
+            records = await conn.fetch(_SQL["dead_letters"], merchant_id, window.before, window.since, window.limit + 1)
+        found = [shown(DeadLetter, r) for r in records]
         return page(found, window.limit, [letter.id for letter in found])
 
     @post(
@@ -271,7 +264,7 @@ class AggregatorService:
             sealed = seal_headers(self._box, context.merchant_id, msgspec.json.encode(stored).decode(), os.urandom(NONCE_SIZE))
         now = truncate(datetime.now(UTC))
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             # `run` already holds the merchant's lock. A deletion takes these two locks in the same order.
             record = await lock_cursor(conn, context.merchant_id, now)
             if record is None:
@@ -279,7 +272,7 @@ class AggregatorService:
             if record["url"] == url:
                 await _reset_polling(context.merchant_id, now, {VendorCursors.headers: sealed})
             else:
-                await conn.execute(_FORGET, context.merchant_id)
+                await conn.execute(_SQL["forget"], context.merchant_id)
                 await _reset_polling(
                     context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_FROM_THE_BEGINNING}
                 )
@@ -288,13 +281,11 @@ class AggregatorService:
         return await self._work.run(context, action)
 
 
-async def _replay(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, after: str, now: datetime
-) -> tuple[Sequence[Mapping[str, Any]], int]:
+async def _replay(conn: Connection, merchant_id: str, after: str, now: datetime) -> tuple[Sequence[Mapping[str, Any]], int]:
     """Retry the next batch of dead letters. Return them and the number that could be parsed. Raises NOT_FOUND."""
     if await lock_cursor(conn, merchant_id, now) is None:
         raise Problem("NOT_FOUND", "This merchant was deleted.")
-    letters = await conn.fetch(_TO_REPLAY, merchant_id, after, _REPLAY_BATCH)
+    letters = await conn.fetch(_SQL["to_replay"], merchant_id, after, _REPLAY_BATCH)
     parsed = {letter["id"]: row for letter in letters if (row := _parse(letter["raw"])) is not None}
     if parsed:
         await add_rows(conn, merchant_id, list(parsed.values()), now)

@@ -9,22 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
+from asyncpg import Record
 
 from sandbox.domain.clock import milliseconds
 from sandbox.domain.ids import first_id_at, uuid7
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.unit_of_work.transaction import write_rows
 from sandbox.users.aggregator.feed_clients import PageRequest
 from sandbox.users.aggregator.next_poll import LEASE, WINDOW, Cursor, earliest_call
 from sandbox.users.aggregator.vendor_rows import BadRow, VendorRow
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-    from asyncpg.pool import PoolConnectionProxy
 
 FETCHES_KEPT: Final = timedelta(days=7)
 """How long the record of a fetch is kept."""
@@ -35,20 +33,6 @@ _SQL: Final = read_statements(__name__)
 ANY_ROWS_OR_VENDORS: Final = _SQL["any_rows_or_vendors"]
 DUE_HTTP: Final = _SQL["due_http"]
 DUE_OWN: Final = _SQL["due_own"]
-_LOCK: Final = _SQL["lock"]
-_MERCHANT: Final = _SQL["merchant"]
-_CREATE_CURSOR: Final = _SQL["create_cursor"]
-_RECENT: Final = _SQL["recent"]
-_POSTPONE: Final = _SQL["postpone"]
-_MARK_ABANDONED: Final = _SQL["mark_abandoned"]
-_BEGIN: Final = _SQL["begin"]
-_LEASED: Final = _SQL["leased"]
-_MOVE: Final = _SQL["move"]
-_END: Final = _SQL["end"]
-_DELETE_OLD_FETCHES: Final = _SQL["delete_old_fetches"]
-_ADD_ROWS: Final = _SQL["add_rows"]
-_COUNT_DEAD: Final = _SQL["count_dead"]
-_INSERT_DEAD_LETTERS: Final = _SQL["insert_dead_letters"]
 _RANDOM: Final = SystemRandom()
 
 
@@ -74,16 +58,16 @@ class Outcome:
     error: str | None = None
 
 
-async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: datetime) -> "Record | None":
+async def lock_cursor(conn: Connection, merchant_id: str, now: datetime) -> Record | None:
     """Lock the merchant's cursor until the transaction ends. Create it if needed; return None if the merchant was deleted."""
-    record: Record | None = await conn.fetchrow(_LOCK, merchant_id)
+    record: Record | None = await conn.fetchrow(_SQL["lock"], merchant_id)
     if record is not None:
         return record
     # Create it under the merchant's lock, as a deletion does its work, so that the merchant is not deleted at the same time.
-    if await conn.fetchrow(_MERCHANT, merchant_id) is None:
+    if await conn.fetchrow(_SQL["merchant"], merchant_id) is None:
         return None
-    await conn.execute(_CREATE_CURSOR, merchant_id, now)
-    return await conn.fetchrow(_LOCK, merchant_id)
+    await conn.execute(_SQL["create_cursor"], merchant_id, now)
+    return await conn.fetchrow(_SQL["lock"], merchant_id)
 
 
 async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim | None:
@@ -93,25 +77,25 @@ async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim |
     process requests the same page.
     """
 
-    async def claim(conn: "PoolConnectionProxy[Any]") -> Claim | None:
+    async def claim(conn: Connection) -> Claim | None:
         record = await lock_cursor(conn, merchant_id, now)
         if record is None or record["next_poll_at"] > now:
             return None
         # Calls that started before this time ended before the window began.
         first = first_id_at(milliseconds(now - WINDOW - 4 * LEASE))
-        recent = await conn.fetch(_RECENT, merchant_id, first, now - WINDOW)
+        recent = await conn.fetch(_SQL["recent"], merchant_id, first, now - WINDOW)
         at = earliest_call([call["ended_by"] for call in recent], now)
         if at > now:
-            await conn.execute(_POSTPONE, merchant_id, at)
+            await conn.execute(_SQL["postpone"], merchant_id, at)
             return None
         if record["fetch_id"] is not None:
-            await conn.execute(_MARK_ABANDONED, merchant_id, record["fetch_id"])
+            await conn.execute(_SQL["mark_abandoned"], merchant_id, record["fetch_id"])
         cursor = Cursor(record["since"], record["page"], record["newest_read"], record["sync_started_at"], record["failures"])
         headers = open_headers(box, merchant_id, record["headers"])
         request = PageRequest(merchant_id, record["url"], headers, cursor.since, cursor.page)
         fetch_id = new_id(now)
-        await conn.execute(_BEGIN, merchant_id, fetch_id, request.address(), cursor.page, now, now + LEASE)
-        await conn.execute(_LEASED, merchant_id, now + LEASE, fetch_id, now)
+        await conn.execute(_SQL["begin"], merchant_id, fetch_id, request.address(), cursor.page, now, now + LEASE)
+        await conn.execute(_SQL["leased"], merchant_id, now + LEASE, fetch_id, now)
         return Claim(merchant_id, fetch_id, cursor, now, request)
 
     return await write_rows(merchant_id, claim)
@@ -124,8 +108,8 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
     requested again.
     """
 
-    async def record(conn: "PoolConnectionProxy[Any]") -> bool:
-        cursor_row = await conn.fetchrow(_LOCK, claim.merchant_id)
+    async def record(conn: Connection) -> bool:
+        cursor_row = await conn.fetchrow(_SQL["lock"], claim.merchant_id)
         if cursor_row is None:
             return False
         if cursor_row["fetch_id"] != claim.fetch_id:
@@ -134,23 +118,25 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
         new = await add_rows(conn, claim.merchant_id, outcome.rows, outcome.ended)
         await _add_dead_letters(conn, claim.merchant_id, outcome.bad, outcome.ended)
         await conn.execute(
-            _MOVE, claim.merchant_id, cursor.since, cursor.page, cursor.newest_read, cursor.sync_started_at, cursor.failures,
-            due, last_id, outcome.ended,
+            _SQL["move"], claim.merchant_id, cursor.since, cursor.page, cursor.newest_read, cursor.sync_started_at,
+            cursor.failures, due, last_id, outcome.ended,
         )  # fmt: skip
         await _end(conn, claim, outcome, "SUCCEEDED" if outcome.error is None else "FAILED", new, outcome.error)
-        await conn.execute(_DELETE_OLD_FETCHES, claim.merchant_id, first_id_at(milliseconds(outcome.ended - FETCHES_KEPT)))
+        await conn.execute(
+            _SQL["delete_old_fetches"], claim.merchant_id, first_id_at(milliseconds(outcome.ended - FETCHES_KEPT))
+        )
         return True
 
     return await write_rows(claim.merchant_id, record)
 
 
-async def add_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Sequence[VendorRow], now: datetime) -> int:
+async def add_rows(conn: Connection, merchant_id: str, rows: Sequence[VendorRow], now: datetime) -> int:
     """Insert new rows and add them to their users' balances. Return how many were new. The caller must lock the cursor."""
     if not rows:
         return 0
     users = sorted({row.user_id for row in rows})
     new: int = await conn.fetchval(
-        _ADD_ROWS, merchant_id,
+        _SQL["add_rows"], merchant_id,
         [row.vendor_id for row in rows], [row.user_id for row in rows], [row.type for row in rows],
         [row.amount for row in rows], [row.created_at for row in rows],
         users, new_ids(now, len(users)), now,
@@ -158,9 +144,9 @@ async def add_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Seq
     return new
 
 
-async def dead_letter_capacity(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow]) -> tuple[int, int]:
+async def dead_letter_capacity(conn: Connection, merchant_id: str, bad: Sequence[BadRow]) -> tuple[int, int]:
     """Return how many of these rows would be new dead letters, and how many more dead letters the merchant can have."""
-    counts = await conn.fetchrow(_COUNT_DEAD, merchant_id, [_digest(row) for row in bad])
+    counts = await conn.fetchrow(_SQL["count_dead"], merchant_id, [_digest(row) for row in bad])
     assert counts is not None
     return counts["new"], MAX_DEAD_LETTERS - counts["kept"]
 
@@ -192,10 +178,10 @@ def new_ids(now: datetime, count: int) -> list[str]:
     return [uuid7(milliseconds(now), start + number, _RANDOM.getrandbits(42)) for number in range(count)]
 
 
-async def _add_dead_letters(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow], now: datetime) -> None:
+async def _add_dead_letters(conn: Connection, merchant_id: str, bad: Sequence[BadRow], now: datetime) -> None:
     if bad:
         await conn.execute(
-            _INSERT_DEAD_LETTERS, merchant_id, now, new_ids(now, len(bad)),
+            _SQL["insert_dead_letters"], merchant_id, now, new_ids(now, len(bad)),
             [_digest(row) for row in bad], [row.raw for row in bad], [row.reason for row in bad],
         )  # fmt: skip
 
@@ -205,11 +191,9 @@ def _digest(row: BadRow) -> bytes:
     return hashlib.sha256(row.raw.encode()).digest()
 
 
-async def _end(
-    conn: "PoolConnectionProxy[Any]", claim: Claim, outcome: Outcome, name: str, new: int, error: str | None
-) -> None:
+async def _end(conn: Connection, claim: Claim, outcome: Outcome, name: str, new: int, error: str | None) -> None:
     duration = round((outcome.ended - claim.began) / timedelta(milliseconds=1))
     await conn.execute(
-        _END, claim.merchant_id, claim.fetch_id, name, outcome.status, len(outcome.rows) + len(outcome.bad), new,
+        _SQL["end"], claim.merchant_id, claim.fetch_id, name, outcome.status, len(outcome.rows) + len(outcome.bad), new,
         len(outcome.bad), duration, error, outcome.ended,
     )  # fmt: skip

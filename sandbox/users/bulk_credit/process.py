@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +16,7 @@ from sandbox.domain.bulk_credit import COLUMNS, Activity, status_when_done, to_a
 from sandbox.domain.events import NewEvent
 from sandbox.domain.ledger import CREDIT
 from sandbox.domain.unit import IDS_PER_PAYOUT, UnitOfWork
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.live_feed import Note
@@ -25,9 +26,6 @@ from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
 from sandbox.unit_of_work.users import add_credits
 from sandbox.users.commands import MAX_SUM
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 CHUNK: Final = 2000
 """Maximum number of rows credited in one transaction. It bounds how long the merchant's other requests wait for the lock."""
 _MAX_FUNDS: Final = Decimal("99999999999999999.99")
@@ -35,10 +33,6 @@ _MAX_FUNDS: Final = Decimal("99999999999999999.99")
 FAIL_LIST: Final = "BULK_CREDIT_FAIL_USER_IDS"
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
-_NEXT: Final = _SQL["next"]
-_ROWS: Final = _SQL["rows"]
-_WRITE_ROWS: Final = _SQL["write_rows"]
-_WRITE: Final = _SQL["write"]
 
 
 def read_user_ids_to_fail() -> set[str]:
@@ -71,17 +65,17 @@ async def credit_chunk(
     """
     async with connection(merchant_id) as conn:
         # If there is nothing to do, take no lock and no ids: how often workers poll must not affect the ids of a seeded world.
-        activity = await conn.fetchrow(_NEXT, merchant_id)
+        activity = await conn.fetchrow(_SQL["next"], merchant_id)
     if activity is None:
         return False
 
-    async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Activity | None:
-        activity = await conn.fetchrow(_NEXT, merchant_id)
+    async def decide(conn: Connection, unit: UnitOfWork) -> Activity | None:
+        activity = await conn.fetchrow(_SQL["next"], merchant_id)
         if activity is None:
             # Another worker finished it while this one waited for the lock. The rollback returns the reserved ids: the number
             # of workers must not affect the ids of a seeded world either.
             raise NothingToDoError(None)
-        rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
+        rows = await conn.fetch(_SQL["rows"], merchant_id, activity["id"], CHUNK)
         outcomes, credits_ = _decide(unit, rows, user_ids_to_fail)
         await credit_wallets(conn, merchant_id, unit.now, credits_, f"bulk credit {activity['id']}")
         await add_credits(conn, unit, credits_)
@@ -132,7 +126,7 @@ def _decide(
 
 
 async def _write(
-    conn: "PoolConnectionProxy[Any]",
+    conn: Connection,
     unit: UnitOfWork,
     activity: Mapping[str, Any],
     outcomes: Sequence[_Outcome],
@@ -142,7 +136,7 @@ async def _write(
     if outcomes:
         by_line = msgspec.json.encode({outcome.line: outcome for outcome in outcomes}).decode()
         first, last = outcomes[0].line, outcomes[-1].line
-        written = await conn.execute(_WRITE_ROWS, unit.merchant_id, activity["id"], first, last, by_line)
+        written = await conn.execute(_SQL["write_rows"], unit.merchant_id, activity["id"], first, last, by_line)
         if written != f"UPDATE {len(outcomes)}":
             raise RuntimeError("the pending rows of a bulk credit changed while its merchant was locked")
     statuses = [outcome.status for outcome in outcomes]
@@ -151,7 +145,7 @@ async def _write(
     status = status_when_done(activity["total"], succeeded, failed) if is_done else "PROCESSING"
     completed_at: datetime | None = unit.now if is_done else None
     record = await conn.fetchrow(
-        _WRITE,
+        _SQL["write"],
         unit.merchant_id,
         activity["id"],
         status,

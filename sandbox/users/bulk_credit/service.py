@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from sandbox.domain.idempotency import lookup
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.operation import PAGE, either, get, parameter, post
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.copy_target import copy_target
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
@@ -24,23 +25,14 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.bulk_credit.csv_rows import INVALID, Row, read_rows
 from sandbox.users.bulk_credit.upload import MAX_FORM_SIZE, Upload, UploadForm, receive_file
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _COPY_SECONDS: Final = 300.0
 _LINES_PER_PART: Final = 500
 _CONCURRENT_FILES: Final = 2
 """Maximum number of files that a process stores at the same time. Each needs a connection and, for a million rows, 100 MB."""
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
-_GET: Final = _SQL["get"]
-_LIST: Final = _SQL["list"]
-_INSERT: Final = _SQL["insert"]
-_COUNT: Final = _SQL["count"]
-_RETRY: Final = _SQL["retry"]
 _ITEMS: Final = {False: _SQL["all_items"], True: _SQL["duplicates"]}
 """The statement for rows of a file, by whether only duplicates are listed."""
-_RETRY_ITEMS: Final = _SQL["retry_items"]
 
 
 class RetryBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -112,16 +104,16 @@ class BulkCreditService:
         """Retry the failed rows: 202 with the activity, 404, or 409 NOT_RETRYABLE if no row failed or some are pending."""
         activity_id = body.activity_id
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await conn.fetchrow(_GET, unit.merchant_id, activity_id)
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
+            record = await conn.fetchrow(_SQL["get"], unit.merchant_id, activity_id)
             if record is None:
                 raise _not_found(activity_id)
             if record["status"] in (UPLOADED, PROCESSING):
                 raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}. Wait until it is done, then retry.")
             if not record["failed"]:
                 raise Problem("NOT_RETRYABLE", f"The activity is {record['status']} and has no failed rows.")
-            await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
-            await conn.execute(_RETRY, unit.merchant_id, activity_id, unit.now)
+            await conn.execute(_SQL["retry_items"], unit.merchant_id, activity_id)
+            await conn.execute(_SQL["retry"], unit.merchant_id, activity_id, unit.now)
             unit.effects.add(Effect.BULK_CREDIT_PENDING)
             return CommandResult(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
 
@@ -137,7 +129,7 @@ class BulkCreditService:
     async def list_bulk_credits(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of bulk credits with their current counts, newest first."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
+            records = await conn.fetch(_SQL["list"], merchant_id, window.before, window.since, window.limit + 1)
         found = [to_activity(record) for record in records]
         return page(found, window.limit, [activity.activity_id for activity in found])
 
@@ -150,7 +142,7 @@ class BulkCreditService:
     async def get_bulk_credit(self, merchant_id: str, activity_id: Uuid) -> Activity:
         """Return a bulk credit with its current counts. Raises NOT_FOUND."""
         async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_GET, merchant_id, activity_id)
+            record = await conn.fetchrow(_SQL["get"], merchant_id, activity_id)
         if record is None:
             raise _not_found(activity_id)
         return to_activity(record)
@@ -179,7 +171,7 @@ class BulkCreditService:
         """Return a new activity id, the merchant's time, and the result of an earlier request with the same key, if any."""
         assert context.key is not None, "an upload requires an idempotency key"
 
-        async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> tuple[str, datetime, CommandResult | None]:
+        async def decide(_: Connection, unit: UnitOfWork) -> tuple[str, datetime, CommandResult | None]:
             return unit.ids.next(), unit.now, lookup(unit, context)
 
         return await self._work.run_transaction(ClaimRequest(context.merchant_id, keys=(context.key.key,)), decide)
@@ -202,12 +194,12 @@ class BulkCreditService:
             while (part := await compute(context.merchant_id, next_part, is_large=bool(counts))) is not None:
                 yield part
 
-        async def copy(conn: "PoolConnectionProxy[Any]") -> None:
+        async def copy(conn: Connection) -> None:
             # This runs before the merchant's lock is taken, so that no other request waits for the file.
             if counts:  # the transaction is retried: start over
                 upload.file.seek(0)
                 counts.clear()
-            await conn.execute(_INSERT, context.merchant_id, activity_id, context.request_id, context.traceparent, now)
+            await conn.execute(_SQL["insert"], context.merchant_id, activity_id, context.request_id, context.traceparent, now)
             table, schema = await copy_target(conn, "bulk_credit_items")
             # COPY as text, which the driver sends unchanged. Encoding records would take longer than everything else.
             await conn.copy_to_table(
@@ -217,9 +209,11 @@ class BulkCreditService:
                 columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error", "same_as_line"],
                 timeout=_COPY_SECONDS,
             )
-            await conn.execute(_COUNT, context.merchant_id, activity_id, counts["total"], counts[INVALID], counts["duplicates"])
+            await conn.execute(
+                _SQL["count"], context.merchant_id, activity_id, counts["total"], counts[INVALID], counts["duplicates"]
+            )
 
-        async def accept(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def accept(_: Connection, unit: UnitOfWork) -> CommandResult:
             unit.effects.add(Effect.BULK_CREDIT_PENDING)
             accepted = Accepted(activity_id, UPLOADED)
             return CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from sandbox.domain import ledger as ledger
 from sandbox.domain.enumerations import SalePaymentKind
@@ -28,11 +28,9 @@ from sandbox.domain.sale import (
 from sandbox.domain.scenario_engine import Facts
 from sandbox.domain.unit import IDS_PER_PAYOUT, UnitOfWork
 from sandbox.domain.user import UserRow
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.users import read_users
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 CHUNK: Final = 1000
 """Maximum number of sales paid in one transaction. It bounds how long the merchant's other requests wait for the lock."""
@@ -40,14 +38,12 @@ WEIGHT: Final = CHUNK // IDS_PER_PAYOUT + 1
 """The weight of a claim whose unit pays a chunk: each payment needs one id."""
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
-_DUE: Final = _SQL["due"]
 _NAMES: Final = {
     ADVANCE: {"due": "advance_due", "paid": "advance_amount", "other": "final_due"},
     FINAL: {"due": "final_due", "paid": "final_amount", "other": "advance_due"},
 }
 _OPEN: Final = {kind: _SQL["open"].format(**names) for kind, names in _NAMES.items()}
 _RECORD_ATTEMPTS: Final = {kind: _SQL["record_attempts"].format(**names) for kind, names in _NAMES.items()}
-_PAYMENTS: Final = _SQL["payments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ class Attempt:
 
 
 async def pay_open(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, kind: SalePaymentKind, after_id: str, chunk: int
+    conn: Connection, unit: UnitOfWork, kind: SalePaymentKind, after_id: str, chunk: int
 ) -> tuple[list[Attempt], str | None]:
     """Try to pay the next `chunk` open sales with ids above `after_id`, whether they are due or not.
 
@@ -75,12 +71,12 @@ async def pay_open(
     return attempts, sales[-1].id if len(sales) == chunk else None
 
 
-async def pay_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> list[Attempt]:
+async def pay_due(conn: Connection, unit: UnitOfWork) -> list[Attempt]:
     """Try to pay the sales that are due at the unit's time, earliest first. If there are CHUNK attempts, more may be due.
 
     The caller holds the merchant's lock, and writes the unit, whose ids must suffice for WEIGHT.
     """
-    sales = [to_sale(record) for record in await conn.fetch(_DUE, unit.merchant_id, unit.now, CHUNK)]
+    sales = [to_sale(record) for record in await conn.fetch(_SQL["due"], unit.merchant_id, unit.now, CHUNK)]
     attempts: list[Attempt] = []
     for kind, group in groupby(sales, due_kind):
         assert kind is not None, "the table's CHECKs allow a due time only for an open sale"
@@ -88,9 +84,7 @@ async def pay_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> list[At
     return attempts
 
 
-async def _pay(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, kind: SalePaymentKind, sales: Sequence[Sale]
-) -> list[Attempt]:
+async def _pay(conn: Connection, unit: UnitOfWork, kind: SalePaymentKind, sales: Sequence[Sale]) -> list[Attempt]:
     # Users that the unit has already may have changed in it.
     await read_users(conn, unit, {sale.user_id for sale in sales}.difference(unit.users))
     attempts = [_try(unit, unit.users[sale.user_id], sale, kind) for sale in sales]
@@ -104,7 +98,7 @@ async def _pay(
     )
     paid = [attempt for attempt in attempts if attempt.error is None]
     await conn.execute(
-        _PAYMENTS,
+        _SQL["payments"],
         unit.merchant_id,
         kind,
         unit.now,

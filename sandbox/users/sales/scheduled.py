@@ -6,13 +6,14 @@ sale twice, and needs neither a checkpoint nor an idempotency key.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import structlog
 
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MIN_ID
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.distributed.cluster import Shard
 from sandbox.infrastructure.db.distributed.placement import every_shard
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, connection
@@ -24,14 +25,10 @@ from sandbox.unit_of_work.transaction import with_retries
 from sandbox.users.sales.payments import CHUNK, WEIGHT, Attempt, pay_due
 from sandbox.users.sales.reporting import record_scheduled
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _MERCHANTS_PER_PAGE: Final = 500
 _log = structlog.get_logger()
 
 _SQL: Final = read_statements(__name__)
-_MERCHANTS: Final = _SQL["merchants"]
 
 
 class ScheduledSales:
@@ -69,7 +66,7 @@ class ScheduledSales:
         Raises NOT_FOUND if the merchant was deleted, UNAVAILABLE after repeated conflicts or without a connection.
         """
 
-        async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Sequence[Attempt]:
+        async def decide(conn: Connection, unit: UnitOfWork) -> Sequence[Attempt]:
             # The clock may have been frozen since the merchants were listed. Then only an advance pays.
             attempts = [] if unit.clock.frozen_at is not None else await pay_due(conn, unit)
             if not attempts:
@@ -88,7 +85,7 @@ class ScheduledSales:
         merchant_id, more = MIN_ID, False
         while True:
             async with connection(shard) as conn:
-                records = await conn.fetch(_MERCHANTS, datetime.now(UTC), merchant_id, _MERCHANTS_PER_PAGE)
+                records = await conn.fetch(_SQL["merchants"], datetime.now(UTC), merchant_id, _MERCHANTS_PER_PAGE)
             for record in records:
                 merchant_id = record["merchant_id"]
                 more |= await self._try(merchant_id)

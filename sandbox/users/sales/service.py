@@ -1,7 +1,7 @@
 """Create, list, reconcile and pay sales."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
 
@@ -14,6 +14,7 @@ from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.body import amount_of
 from sandbox.http.operation import DATED_PAGE, Operation, get, parameter, post
 from sandbox.http.paging import Page, PageWindow, page, selected
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -21,17 +22,7 @@ from sandbox.users.sales.payments import CHUNK, WEIGHT, Attempt, add_attempts, p
 from sandbox.users.sales.reporting import NOTHING, record_attempts, record_run
 from sandbox.users.sales.requests import CreateSaleBody, ReconcileBody, ReconcileItem
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__, columns=COLUMNS)
-_HAS_USER: Final = _SQL["has_user"]
-_INSERT: Final = _SQL["insert"]
-_GET: Final = _SQL["get"]
-_LIST: Final = _SQL["list"]
-_LIST_BY_USER: Final = _SQL["list_by_user"]
-_TO_RECONCILE: Final = _SQL["to_reconcile"]
-_RECONCILE: Final = _SQL["reconcile"]
 
 
 class Reconciled(msgspec.Struct):
@@ -87,12 +78,12 @@ class SalesService:
         """Record a user's sale: 201 with the sale, or 404 for an unknown user. Raises VALIDATION_ERROR for the amount."""
         earning = amount_of(body.earning, "earning")
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if not await conn.fetchval(_HAS_USER, unit.merchant_id, body.user_id):
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
+            if not await conn.fetchval(_SQL["has_user"], unit.merchant_id, body.user_id):
                 raise Problem("NOT_FOUND", f"User {body.user_id} not found.")
             sale_id = unit.ids.next()
             due_at = next_run(ADVANCE, unit.now)
-            await conn.execute(_INSERT, unit.merchant_id, sale_id, body.user_id, body.brand, earning, due_at, unit.now)
+            await conn.execute(_SQL["insert"], unit.merchant_id, sale_id, body.user_id, body.brand, earning, due_at, unit.now)
             sale = Sale(sale_id, body.user_id, body.brand, earning, PENDING, None, None, [], 0, None, unit.now_text, None)
             return CommandResult(201, msgspec.json.encode(sale), f"/api/v1/sales/{sale_id}")
 
@@ -102,7 +93,7 @@ class SalesService:
     async def get_sale(self, merchant_id: str, sale_id: Uuid) -> Sale:
         """Return a sale. Raises NOT_FOUND."""
         async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_GET, merchant_id, sale_id)
+            record = await conn.fetchrow(_SQL["get"], merchant_id, sale_id)
         if record is None:
             raise Problem("NOT_FOUND", f"Sale {sale_id} not found.")
         return to_sale(record)
@@ -122,7 +113,7 @@ class SalesService:
     async def list_sales(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of sales, newest first; with a `user_id`, only that user's."""
         statuses, user_id = selected(query, "status", STATUSES), query.get("user_id")
-        statement, extra = (_LIST, []) if user_id is None else (_LIST_BY_USER, [user_id])
+        statement, extra = (_SQL["list"], []) if user_id is None else (_SQL["list_by_user"], [user_id])
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, merchant_id, statuses, window.before, window.since, window.limit + 1, *extra)
         found = [to_sale(record) for record in records]
@@ -151,8 +142,8 @@ class SalesService:
                 [(f"[{index}].sale_id", f"is already listed in [{first[body[index].sale_id]}]") for index in repeated]
             )
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            records = await conn.fetch(_TO_RECONCILE, unit.merchant_id, list(verdicts))
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
+            records = await conn.fetch(_SQL["to_reconcile"], unit.merchant_id, list(verdicts))
             found = {record["id"]: to_sale(record) for record in records}
             for sale_id in verdicts:
                 if sale_id not in found:
@@ -161,7 +152,7 @@ class SalesService:
                 if sale.status != PENDING:
                     raise Problem("ALREADY_RECONCILED", f"Sale {sale_id} is already {sale.status}. No sale was reconciled.")
             sale_ids, statuses = list(verdicts), list(verdicts.values())
-            await conn.execute(_RECONCILE, unit.merchant_id, unit.now, sale_ids, statuses, next_run(FINAL, unit.now))
+            await conn.execute(_SQL["reconcile"], unit.merchant_id, unit.now, sale_ids, statuses, next_run(FINAL, unit.now))
             for sale_id, status in verdicts.items():
                 found[sale_id].status, found[sale_id].reconciled_at = status, unit.now_text
             body = Reconciled(len(verdicts), [found[sale_id] for sale_id in verdicts])
@@ -188,7 +179,7 @@ class SalesService:
         """
         attempts: list[Attempt] = []
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
             done = _START if checkpoint is None else msgspec.json.decode(checkpoint, type=_Progress)
             # This may run again after a rollback, so replace the attempts that were rolled back.
             attempts[:], last_id = await pay_open(conn, unit, kind, done.last_id, CHUNK)

@@ -29,7 +29,6 @@ _DAY: Final = 86_400_000
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 
 _SQL: Final = read_statements(__name__)
-_PAGE: Final = _SQL["page"]
 
 
 class VendorTransaction(msgspec.Struct, rename="camel"):
@@ -132,7 +131,7 @@ class FeedService:
     async def page(self, merchant_id: str, part: Span, number: int, limit: int) -> VendorPage:
         """Return page `number`, from 1, of a merchant's rows, with `limit` rows per page."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_PAGE, merchant_id, part.first, part.end, (number - 1) * limit, limit)
+            records = await conn.fetch(_SQL["page"], merchant_id, part.first, part.end, (number - 1) * limit, limit)
         total = records[0]["total"]
         items = [
             VendorTransaction(r["id"], r["vendor_user_id"], clock.render(r["created_at"]), r["type"], r["amount"])

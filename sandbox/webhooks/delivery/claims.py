@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sandbox.domain.clock import Clock
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.joined_messages import commit_joined
 from sandbox.infrastructure.db.statements import read_statements
@@ -14,16 +15,10 @@ from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_r
 from sandbox.webhooks.delivery.outbox import CLAIM, ClaimedDelivery, Fetch, claim_together
 from sandbox.webhooks.delivery.paced_claims import PacedClaim, claim_paced
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 FROZEN_CLAIM_LIMIT: Final = 64
 """Maximum number of deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
 
 _SQL: Final = read_statements(__name__)
-_CLOCK: Final = _SQL["clock"]
-_LOCK: Final = _SQL["lock"]
-_BUSY: Final = _SQL["busy"]
 
 
 class DueClaim(NamedTuple):
@@ -47,7 +42,7 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
     applies. The claim then skips busy endpoints. Raises asyncpg's errors. If it raises, nothing was claimed.
     """
     async with connection(merchant_id) as conn:
-        world = await conn.fetchrow(_CLOCK, merchant_id)
+        world = await conn.fetchrow(_SQL["clock"], merchant_id)
     if world is None:
         return DueClaim()
     clock, enabled = Clock(world["clock_frozen_at"], world["clock_offset"]), frozenset(world["enabled"])
@@ -55,11 +50,11 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
         fetch = partial(execute_in_own_transaction, merchant_id)
         return DueClaim(await _claim_plain(fetch, merchant_id, clock, capacity, default_capacity), enabled=enabled)
 
-    async def claim(conn: "PoolConnectionProxy[Any]") -> DueClaim:
+    async def claim(conn: Connection) -> DueClaim:
         if clock.frozen_at is None:
             return await _claim_running(conn, merchant_id, clock, capacity, default_capacity)
         # Concurrent claims would not see each other's leases. Under the merchant's lock, the second sees the first one's.
-        locked = await conn.fetchrow(_LOCK, merchant_id)
+        locked = await conn.fetchrow(_SQL["lock"], merchant_id)
         if locked is None:
             return DueClaim()
         now_clock = Clock(locked["clock_frozen_at"], locked["clock_offset"])
@@ -68,11 +63,9 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
     return (await write_rows(merchant_id, claim))._replace(enabled=enabled)
 
 
-async def claim_in_transaction(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_per_endpoint: int
-) -> Sequence[ClaimedDelivery]:
+async def claim_in_transaction(conn: Connection, merchant_id: str, capacity_per_endpoint: int) -> Sequence[ClaimedDelivery]:
     """Claim due deliveries in the caller's transaction, which must hold the merchant's lock. See `claim_due`."""
-    world = await conn.fetchrow(_CLOCK, merchant_id)
+    world = await conn.fetchrow(_SQL["clock"], merchant_id)
     if world is None:
         return []
     clock = Clock(world["clock_frozen_at"], world["clock_offset"])
@@ -84,7 +77,7 @@ async def claim_in_transaction(
 
 
 async def _claim_running(
-    conn: "PoolConnectionProxy[Any]",
+    conn: Connection,
     merchant_id: str,
     clock: Clock,
     capacity: Mapping[str, int],
@@ -96,12 +89,10 @@ async def _claim_running(
     return DueClaim([*paced.deliveries, *plain], has_paced=True, recheck_after=paced.recheck_after)
 
 
-async def _claim_frozen(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, has_paced: bool, *, commit: bool = False
-) -> DueClaim:
+async def _claim_frozen(conn: Connection, merchant_id: str, clock: Clock, has_paced: bool, *, commit: bool = False) -> DueClaim:
     """Claim for endpoints that are not busy. The caller must hold the merchant's lock. Also `commit` the transaction."""
     wall_now = datetime.now(UTC)
-    busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(wall_now), wall_now))
+    busy = frozenset(record["id"] for record in await conn.fetch(_SQL["busy"], merchant_id, clock.now(wall_now), wall_now))
     capacity = dict.fromkeys(busy, 0)
     paced = await claim_paced(conn, merchant_id, clock, capacity, FROZEN_CLAIM_LIMIT) if has_paced else PacedClaim()
     with commit_joined(conn, CLAIM) if commit else nullcontext():

@@ -10,16 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import ceil
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from sandbox.domain.events import NewDelivery, NewEvent, Subscription
 from sandbox.domain.trace import derive
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.delivery.outbox import Claim, ClaimedDelivery, ClaimedEndpoint, claim_together
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 _PARALLEL_CALLS: Final = 32
 """Up to this many deliveries to one endpoint are sent in parallel. If there are more, each call slot sends several."""
@@ -46,7 +44,7 @@ class TransactionDeliveries:
         self._reserved: dict[tuple[str, str], int] = {}
         """By merchant and endpoint: the reserved call slots."""
 
-    async def __call__(self, conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -> None:
+    async def __call__(self, conn: Connection, units: Sequence[UnitOfWork]) -> None:
         """Claim the due deliveries of the units' merchants, and lease the units' new deliveries.
 
         Skips frozen worlds, where deliveries are sent one at a time.

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
+from asyncpg import Record
 
 from sandbox.domain.clock import Clock
 from sandbox.domain.trace import derive
 from sandbox.http.fault import Fault, to_fault
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.rows import as_json
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
@@ -20,23 +22,15 @@ from sandbox.webhooks.delivery.pacing import Slot
 from sandbox.webhooks.delivery.retry_schedule import Outcome
 from sandbox.webhooks.outbound.sender import SendResult
 
-if TYPE_CHECKING:
-    from asyncpg import Record
-    from asyncpg.pool import PoolConnectionProxy
-
 LEASE: Final = timedelta(seconds=30)
 """How long a claim lasts: twice an attempt's 15 s. Once it has expired, another worker can claim the delivery."""
 
-Fetch = Callable[..., Awaitable[list["Record"]]]
+Fetch = Callable[..., Awaitable[list[Record]]]
 """Run a statement with its arguments, in the caller's transaction or in its own."""
 
 _SQL: Final = read_statements(__name__)
 CLAIM: Final = _SQL["claim"]
 """The statement of `claim_together`."""
-_RELEASE: Final = _SQL["release"]
-_RECORD: Final = _SQL["record"]
-_LOCK_ORDERED: Final = _SQL["lock_ordered"]
-_RELEASE_FOLLOWERS: Final = _SQL["release_followers"]
 decode_previous_secrets: Final = msgspec.json.Decoder(tuple[tuple[bytes, datetime], ...]).decode
 """Decodes the previous secrets of an endpoint: each is sealed, with the merchant's time when it expires, newest first."""
 
@@ -183,7 +177,7 @@ async def claim_together(
     return Claim(lease, endpoints, deliveries)
 
 
-def _endpoint(record: "Record", now: datetime) -> ClaimedEndpoint:
+def _endpoint(record: Record, now: datetime) -> ClaimedEndpoint:
     return ClaimedEndpoint(
         url=record["url"],
         sealed_secrets=valid_secrets(record["secret"], record["previous_secrets"], now),
@@ -207,7 +201,7 @@ def valid_secrets(current: bytes, previous: str | None, now: datetime) -> tuple[
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
     """Release deliveries of one claim that will not be attempted, so that others can claim them. Raises asyncpg's errors."""
     await execute_in_own_transaction(
-        merchant_id, _RELEASE, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease
+        merchant_id, _SQL["release"], merchant_id, [delivery.id for delivery in claimed], claimed[0].lease
     )
 
 
@@ -223,7 +217,7 @@ async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) ->
         await write_rows(merchant_id, lambda conn: _write(conn, merchant_id, record))
 
 
-async def record_in_transaction(conn: "PoolConnectionProxy[Any]", merchant_id: str, results: Sequence[AttemptResult]) -> None:
+async def record_in_transaction(conn: Connection, merchant_id: str, results: Sequence[AttemptResult]) -> None:
     """Write attempts and the resulting delivery statuses in the caller's transaction. Raises asyncpg's errors."""
     await _write(conn, merchant_id, _record(merchant_id, results))
 
@@ -241,7 +235,7 @@ def _record(merchant_id: str, results: Sequence[AttemptResult]) -> _Record:
     # All workers lock the rows in the same order. Otherwise they could deadlock.
     results = sorted(results, key=lambda result: result.claimed.id)
     now = max(result.at for result in results)
-    parts = [(_RECORD, merchant_id, now, as_json(map(_columns, part))) for part in _each_delivery_once(results)]
+    parts = [(_SQL["record"], merchant_id, now, as_json(map(_columns, part))) for part in _each_delivery_once(results)]
     ended = {
         (result.claimed.endpoint_id, result.claimed.payout_id)
         for result in results
@@ -250,15 +244,17 @@ def _record(merchant_id: str, results: Sequence[AttemptResult]) -> _Record:
     return _Record(now, parts, ended, health_changes(_outcomes(results)))
 
 
-async def _write(conn: "PoolConnectionProxy[Any]", merchant_id: str, record: _Record) -> None:
+async def _write(conn: Connection, merchant_id: str, record: _Record) -> None:
     for part in record.parts:
         await conn.execute(*part)
     if record.ended:
         endpoint_ids, payout_ids = zip(*sorted(record.ended), strict=True)
         # A claim that still saw these deliveries as pending has set later due times by the time it releases this lock.
         # Endpoints are locked in the order of their ids, so all that this transaction changes are locked now.
-        await conn.execute(_LOCK_ORDERED, merchant_id, sorted({*endpoint_ids, *(change.id for change in record.changes)}))
-        await conn.execute(_RELEASE_FOLLOWERS, merchant_id, record.now, endpoint_ids, payout_ids)
+        await conn.execute(
+            _SQL["lock_ordered"], merchant_id, sorted({*endpoint_ids, *(change.id for change in record.changes)})
+        )
+        await conn.execute(_SQL["release_followers"], merchant_id, record.now, endpoint_ids, payout_ids)
     if record.changes:
         await change_health(conn, merchant_id, record.changes, record.now)
 

@@ -6,18 +6,16 @@ All workers share these limits. A claim therefore locks the endpoints before it 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
+from asyncpg import Record
 
 from sandbox.domain.clock import Clock
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.webhooks.delivery.outbox import ClaimedDelivery, claim_together
 from sandbox.webhooks.delivery.pacing import Candidate, Slot, Slots, choose, waits_until
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-    from asyncpg.pool import PoolConnectionProxy
 
 _CANDIDATES_PER_ENDPOINT: Final = 128
 """Maximum number of due deliveries to an ordered endpoint that a claim examines. Each costs some look-ups."""
@@ -25,13 +23,6 @@ _MAX_WAITS_ENDED: Final = 5000
 """Maximum number of deliveries that a change of the endpoint makes due. More would hold the merchant's lock too long."""
 
 _SQL: Final = read_statements(__name__)
-_LOCK: Final = _SQL["lock"]
-_LOCK_RELAYED: Final = _SQL["lock_relayed"]
-_IN_FLIGHT: Final = _SQL["in_flight"]
-_CANDIDATES: Final = _SQL["candidates"]
-_SET_FREE_AT: Final = _SQL["set_free_at"]
-_PUT_OFF: Final = _SQL["put_off"]
-_END_WAITS: Final = _SQL["end_waits"]
 
 
 class PacedClaim(NamedTuple):
@@ -43,7 +34,7 @@ class PacedClaim(NamedTuple):
 
 
 async def claim_paced(
-    conn: "PoolConnectionProxy[Any]",
+    conn: Connection,
     merchant_id: str,
     clock: Clock,
     capacity: Mapping[str, int],
@@ -57,9 +48,9 @@ async def claim_paced(
     endpoint is served, whose deliveries a listener sends. Raises asyncpg's errors.
     """
     if relayed is None:
-        endpoints = await conn.fetch(_LOCK, merchant_id)
+        endpoints = await conn.fetch(_SQL["lock"], merchant_id)
     else:
-        endpoints = await conn.fetch(_LOCK_RELAYED, merchant_id, relayed)
+        endpoints = await conn.fetch(_SQL["lock_relayed"], merchant_id, relayed)
     wall_now = datetime.now(UTC)  # read only now, because taking the lock may have taken time
     now = clock.now(wall_now)
     limits = {endpoint["id"]: capacity.get(endpoint["id"], default_capacity) for endpoint in endpoints}
@@ -88,7 +79,7 @@ async def claim_paced(
             rechecks.append(0.0)  # behind the examined ones that must wait, there may be others
     if waiting:
         times = [waits_until(candidate, now) for candidate in waiting]
-        await conn.execute(_PUT_OFF, merchant_id, [candidate.id for candidate in waiting], times)
+        await conn.execute(_SQL["put_off"], merchant_id, [candidate.id for candidate in waiting], times)
 
     slot_of: dict[str, Slot] = {}
     for endpoint_id, free in slots.items():
@@ -96,24 +87,24 @@ async def claim_paced(
         is_used_up = len(ids) == free.count
         slot_of |= zip(ids, free.take(len(ids)), strict=True)
         if ids:
-            await conn.execute(_SET_FREE_AT, merchant_id, endpoint_id, free.free_at)
+            await conn.execute(_SQL["set_free_at"], merchant_id, endpoint_id, free.free_at)
         if is_used_up:
             rechecks.append(free.seconds_until_more())
     deliveries = await _claim_chosen(conn, merchant_id, clock, chosen, slot_of)
     return PacedClaim(deliveries, min(rechecks, default=None))
 
 
-async def end_waits(conn: "PoolConnectionProxy[Any]", merchant_id: str, endpoint_id: str, now: datetime) -> None:
+async def end_waits(conn: Connection, merchant_id: str, endpoint_id: str, now: datetime) -> None:
     """Make deliveries due that wait for others, because the endpoint is no longer ordered. `now` is the merchant's time.
 
     The transaction must hold the merchant's lock, and have changed the endpoint. Of a very large number, the rest stay
     scheduled as they are: after the deliveries that they waited for.
     """
-    await conn.execute(_END_WAITS, merchant_id, endpoint_id, now, _MAX_WAITS_ENDED)
+    await conn.execute(_SQL["end_waits"], merchant_id, endpoint_id, now, _MAX_WAITS_ENDED)
 
 
 async def _apply_max_in_flight(
-    conn: "PoolConnectionProxy[Any]",
+    conn: Connection,
     merchant_id: str,
     endpoints: "Sequence[Record]",
     limits: dict[str, int],
@@ -123,14 +114,14 @@ async def _apply_max_in_flight(
     """Lower the limits of endpoints with `max_in_flight` by the deliveries that any process is sending."""
     maxima = {endpoint["id"]: endpoint["max_in_flight"] for endpoint in endpoints if endpoint["max_in_flight"] is not None}
     if maxima:
-        records = await conn.fetch(_IN_FLIGHT, merchant_id, now, wall_now, list(maxima))
+        records = await conn.fetch(_SQL["in_flight"], merchant_id, now, wall_now, list(maxima))
         in_flight = {record["id"]: record["count"] for record in records}
         for endpoint_id, maximum in maxima.items():
             limits[endpoint_id] = min(limits[endpoint_id], max(0, maximum - in_flight.get(endpoint_id, 0)))
 
 
 async def _candidates(
-    conn: "PoolConnectionProxy[Any]",
+    conn: Connection,
     merchant_id: str,
     clock: Clock,
     wall_now: datetime,
@@ -142,7 +133,7 @@ async def _candidates(
     if lengths:
         offset = clock.offset if clock.frozen_at is None else None
         records = await conn.fetch(
-            _CANDIDATES,
+            _SQL["candidates"],
             merchant_id,
             clock.now(wall_now),
             wall_now,
@@ -159,7 +150,7 @@ async def _candidates(
 
 
 async def _claim_chosen(
-    conn: "PoolConnectionProxy[Any]",
+    conn: Connection,
     merchant_id: str,
     clock: Clock,
     chosen: Mapping[str, Sequence[Candidate]],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from piccolo.query.methods.select import First
@@ -13,6 +13,7 @@ from sandbox.domain.fields import Uuid, about
 from sandbox.domain.redaction import Secret
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.operation import post
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed_results import run_sealed
@@ -21,9 +22,6 @@ from sandbox.webhooks.delivery.signer import open_signer, secret_columns, secret
 from sandbox.webhooks.endpoints.rows import change_row, endpoint_not_found
 from sandbox.webhooks.endpoints.tables import WebhookEndpoints
 from sandbox.webhooks.signing.dialects import SigningExample, explain, secret_for
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 MAX_PREVIOUS_SECRETS: Final = 4
 """Maximum number of previous secrets that still sign. The oldest is dropped first."""
@@ -96,7 +94,7 @@ class SecretService:
         the grace period is zero: then only the new secret signs. Returns NOT_FOUND, stored under the key, for an unknown id.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             record = await _select(context.merchant_id, endpoint_id)
             if record is None:
                 raise endpoint_not_found(endpoint_id)
@@ -136,7 +134,7 @@ class SecretService:
         are stored under the key.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             record = await _select(context.merchant_id, endpoint_id)
             if record is None:
                 raise endpoint_not_found(endpoint_id)

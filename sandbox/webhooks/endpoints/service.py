@@ -4,7 +4,7 @@ Every write holds the merchant's lock. Writing events holds it too, so an event 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -15,6 +15,7 @@ from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWor
 from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import PAGE, delete, get, patch, post
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -48,18 +49,12 @@ from sandbox.webhooks.outbound.address_guard import Network
 from sandbox.webhooks.outbound.url_check import url_error
 from sandbox.webhooks.signing.dialects import secret_for, shares_secrets
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 MAX_ENDPOINTS: Final = 16
 """Maximum number of endpoints per merchant. Each event creates up to this many deliveries in its transaction."""
 MAX_DELIVERIES_FAILED_PER_TRANSACTION: Final = 5000
 """Maximum number of deliveries that one transaction sets to FAILED. More would hold the merchant's lock too long."""
 
 _SQL: Final = read_statements(__name__)
-_READ_UNUSED: Final = _SQL["read_unused"]
-_READ_SECRET: Final = _SQL["read_secret"]
-_END_DELIVERIES: Final = _SQL["end_deliveries"]
 
 
 _PSP_ROUTING: Final = "--events {event_types:list} --filter {filters:filters}"
@@ -112,18 +107,18 @@ class EndpointService:
         """Create an endpoint. Responds with 201, the endpoint and its secret; so does a replay. Raises VALIDATION_ERROR."""
         check_endpoint(body, self._allowed)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             created = await self.create_in(conn, unit, body)
             return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{created.id}")
 
         return await run_sealed(self._work, self._box, context, action)
 
     async def create_in(
-        self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, body: CreateEndpointBody, *, relayed: bool = False
+        self, conn: Connection, unit: UnitOfWork, body: CreateEndpointBody, *, relayed: bool = False
     ) -> CreatedEndpoint:
         """Create an endpoint with a new secret in the caller's transaction. Raises the errors of `insert`."""
         # The first endpoint uses the webhook secret that was returned when the merchant was created.
-        merchant_secret = await conn.fetchval(_READ_UNUSED, unit.merchant_id)
+        merchant_secret = await conn.fetchval(_SQL["read_unused"], unit.merchant_id)
         secret = (
             secret_for(body.signing, unit.ids.random_bytes(32))
             if merchant_secret is None or not shares_secrets(body.signing, "v1")
@@ -207,14 +202,12 @@ class EndpointService:
         """
         check_endpoint(body, self._allowed)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             return CommandResult(200, msgspec.json.encode(await self.change_in(conn, unit, endpoint_id, body)))
 
         return await self._work.run(context, action)
 
-    async def change_in(
-        self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint_id: str, body: ChangeEndpointBody
-    ) -> Endpoint:
+    async def change_in(self, conn: Connection, unit: UnitOfWork, endpoint_id: str, body: ChangeEndpointBody) -> Endpoint:
         """Change an endpoint in the caller's transaction, which must hold the merchant's lock. Raises NOT_FOUND."""
         before = await find_endpoint(unit.merchant_id, endpoint_id)
         # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
@@ -232,9 +225,9 @@ class EndpointService:
             unit.effects.add(Effect.WORK_DUE)
         return to_endpoint(record)
 
-    async def reveal(self, conn: "PoolConnectionProxy[Any]", merchant_id: str, endpoint: Endpoint) -> CreatedEndpoint:
+    async def reveal(self, conn: Connection, merchant_id: str, endpoint: Endpoint) -> CreatedEndpoint:
         """Return the endpoint with its secret. Raises SealedSecretError if it is sealed under another SANDBOX_SECRET_KEY."""
-        sealed = await conn.fetchval(_READ_SECRET, merchant_id, endpoint.id)
+        sealed = await conn.fetchval(_SQL["read_secret"], merchant_id, endpoint.id)
         return _with_secret(endpoint, self._box.open(sealed, secret_context(merchant_id, endpoint.id)))
 
     @delete(
@@ -251,7 +244,7 @@ class EndpointService:
         process ends between two of them, the endpoint stays disabled, and another delete resumes the work.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork, _: bytes | None) -> CommandResult:
             await find_endpoint(context.merchant_id, endpoint_id)
             if await end_deliveries(conn, unit, endpoint_id):
                 await disable_row(context.merchant_id, endpoint_id, "It is being deleted.", unit.now)
@@ -265,18 +258,18 @@ class EndpointService:
     async def end_webhook_deliveries(self, context: RequestContext, endpoint_id: str) -> None:
         """Set the unfinished deliveries of a disabled endpoint to FAILED, for a dialect that does not keep them."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork, _: bytes | None) -> CommandResult:
             has_more = await end_deliveries(conn, unit, endpoint_id)
             return CommandResult(202 if has_more else 204, b"", provisional=has_more)
 
         await self._work.run_resumable(context, action)
 
 
-async def end_deliveries(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint_id: str) -> bool:
+async def end_deliveries(conn: Connection, unit: UnitOfWork, endpoint_id: str) -> bool:
     """Set an endpoint's unfinished deliveries to FAILED. Return whether there may be more than one transaction can change."""
     limit = MAX_DELIVERIES_FAILED_PER_TRANSACTION
     failed = [
-        await conn.execute(_END_DELIVERIES, unit.merchant_id, endpoint_id, limit, unit.now, status)
+        await conn.execute(_SQL["end_deliveries"], unit.merchant_id, endpoint_id, limit, unit.now, status)
         for status in ("PENDING", "PAUSED")
     ]
     return f"INSERT 0 {limit}" in failed

@@ -2,27 +2,22 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from sandbox.domain.clock import Clock
 from sandbox.domain.errors import Problem
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.transaction import write_rows
 from sandbox.webhooks.delivery.outbox import ClaimedDelivery
 from sandbox.webhooks.delivery.paced_claims import PacedClaim, claim_paced
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 POLL_SECONDS: Final = 1.0
 """How often a waiting claim looks for due deliveries that the live feed does not announce, such as resends."""
 _RECHECK_SECONDS: Final = 0.1
 
 _SQL: Final = read_statements(__name__)
-_STATE: Final = _SQL["state"]
-_LOCK: Final = _SQL["lock"]
-_BUSY: Final = _SQL["busy"]
 
 
 async def claim_now(merchant_id: str, endpoint_id: str, limit: int) -> tuple[Sequence[ClaimedDelivery], float]:
@@ -34,7 +29,7 @@ async def claim_now(merchant_id: str, endpoint_id: str, limit: int) -> tuple[Seq
     wall_now = datetime.now(UTC)
     # Most polls find nothing, so read before locking anything.
     async with connection(merchant_id) as conn:
-        state = await conn.fetchrow(_STATE, merchant_id, endpoint_id, wall_now)
+        state = await conn.fetchrow(_SQL["state"], merchant_id, endpoint_id, wall_now)
     if state is None:
         raise Problem("NOT_FOUND", f"Listener {endpoint_id} not found; it may have been deleted.")
     if state["status"] != "ENABLED":
@@ -46,15 +41,15 @@ async def claim_now(merchant_id: str, endpoint_id: str, limit: int) -> tuple[Seq
     if due_in > 0:
         return [], POLL_SECONDS if clock.frozen_at is not None else min(due_in + 0.001, POLL_SECONDS)
 
-    async def claim(conn: "PoolConnectionProxy[Any]") -> PacedClaim:
+    async def claim(conn: Connection) -> PacedClaim:
         if clock.frozen_at is None:
             return await claim_paced(conn, merchant_id, clock, {endpoint_id: limit}, 0, endpoint_id)
         # Concurrent claims would not see each other's leases. Under the merchant's lock, the second sees the first one's.
-        locked = await conn.fetchrow(_LOCK, merchant_id)
+        locked = await conn.fetchrow(_SQL["lock"], merchant_id)
         if locked is None:
             return PacedClaim()
         frozen, wall_now = Clock(locked["clock_frozen_at"], locked["clock_offset"]), datetime.now(UTC)
-        if await conn.fetchval(_BUSY, merchant_id, endpoint_id, frozen.now(wall_now), wall_now):
+        if await conn.fetchval(_SQL["busy"], merchant_id, endpoint_id, frozen.now(wall_now), wall_now):
             return PacedClaim()
         return await claim_paced(conn, merchant_id, frozen, {endpoint_id: 1}, 0, endpoint_id)
 

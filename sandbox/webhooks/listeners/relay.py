@@ -11,13 +11,14 @@ from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.http.journal.journal import Journal
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.rows import as_json
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.live_feed import Note
@@ -41,9 +42,6 @@ from sandbox.webhooks.listeners.requests import ResultBody
 from sandbox.webhooks.outbound.sender import BODY_LIMIT, DEFAULT_HEADERS, SendResult, stored_headers
 from sandbox.webhooks.outbound.timings import Timings
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 MAX_WAITING: Final = 32
 """Maximum number of waiting claims of one merchant in one process."""
 MAX_WAITING_IN_PROCESS: Final = 512
@@ -51,7 +49,6 @@ _GATHER_SECONDS: Final = 0.01
 """How long a waiting claim lets further events gather after the first one."""
 
 _SQL: Final = read_statements(__name__)
-_REPORTED: Final = _SQL["reported"]
 _NOT_SENT: Final = SendResult(None, {}, "", None, 0)
 
 ReportOutcome = Literal["recorded", "late", "repeated", "unknown"]
@@ -264,13 +261,13 @@ class Relay:
         }
         outcomes: dict[int, ReportOutcome] = {}
 
-        async def record(conn: "PoolConnectionProxy[Any]") -> None:
+        async def record(conn: Connection) -> None:
             outcomes.clear()
             # Lock in the same order as other records do. Otherwise the two could deadlock.
             places = sorted(attempts, key=lambda place: attempts[place].claimed.id)
             rows = as_json(_identity(place, attempts[place]) for place in places)
             seen: set[tuple[str, datetime]] = set()
-            for state in await conn.fetch(_REPORTED, merchant_id, rows):
+            for state in await conn.fetch(_SQL["reported"], merchant_id, rows):
                 claimed = attempts[state["place"]].claimed
                 is_repeated = (claimed.id, claimed.lease) in seen or (not state["holds"] and state["is_repeated"])
                 seen.add((claimed.id, claimed.lease))

@@ -1,6 +1,6 @@
 """Open, resume and delete listeners. A listener is a webhook endpoint whose deliveries it fetches and posts itself."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
 
@@ -9,6 +9,7 @@ from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.operation import delete, post
 from sandbox.http.request import Request
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -27,11 +28,7 @@ from sandbox.webhooks.listeners.requests import (
     report_errors,
 )
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__)
-_BY_NAME: Final = _SQL["by_name"]
 
 
 _LINKS: Final = {"claim": ("claim_deliveries", "listener_id"), "delete": ("delete_listener", "listener_id")}
@@ -71,9 +68,9 @@ class ListenerService:
         if name is not None and body.skip_waiting:
             await self._skip_waiting(context.merchant_id, name)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             wanted = body.endpoint()
-            found = None if name is None else await conn.fetchval(_BY_NAME, context.merchant_id, name)
+            found = None if name is None else await conn.fetchval(_SQL["by_name"], context.merchant_id, name)
             if found is None:
                 created = await self._endpoints.create_in(conn, unit, wanted, relayed=True)
                 return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{created.id}")
@@ -147,8 +144,8 @@ class ListenerService:
         """Fail the deliveries that wait for the listener of this name, in as many transactions as it takes."""
         context = RequestContext(merchant_id, None, "", "", "")
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
-            found = await conn.fetchval(_BY_NAME, merchant_id, name)
+        async def action(conn: Connection, unit: UnitOfWork, _: bytes | None) -> CommandResult:
+            found = await conn.fetchval(_SQL["by_name"], merchant_id, name)
             has_more = found is not None and await end_deliveries(conn, unit, found)
             return CommandResult(200, b"", provisional=has_more)
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -24,6 +24,7 @@ from sandbox.http.operation import PAGE, get, post
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.http.responses import Response
 from sandbox.infrastructure.backoff import backoff
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.large_work import Turns
@@ -46,9 +47,6 @@ from sandbox.webhooks.receiver_tests.results import (
 from sandbox.webhooks.receiver_tests.runner import ReceiverRun, Target, new_id, target_of
 from sandbox.webhooks.receiver_tests.views import ListedReceiverTest, ReceiverTest, TestStatus, to_listed_test, to_test, verdict
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 MAX_RUNNING: Final = 2
 """Maximum tests of a merchant that one process runs at a time."""
 MAX_RUNNING_IN_PROCESS: Final = 16
@@ -64,11 +62,6 @@ _CLOSE_SECONDS: Final = 2.0
 _log = structlog.get_logger()
 
 _SQL: Final = read_statements(__name__)
-_DELETE_OLD: Final = _SQL["delete_old"]
-_LIST: Final = _SQL["list"]
-_GET: Final = _SQL["get"]
-_INSERT: Final = _SQL["insert"]
-_UPDATE: Final = _SQL["update"]
 
 _XML: Final = "application/xml"
 _LINKS: Final = {"get": ("get_receiver_test", "test_id"), "junit": ("get_receiver_test_junit", "test_id")}
@@ -157,11 +150,11 @@ class ReceiverTestService:
             )
         test_id = new_id()
 
-        async def action(conn: "PoolConnectionProxy[Any]", _: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, _: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
-            record = await conn.fetchrow(_INSERT, merchant_id, test_id, body.url, body.probe_url, body.signing, now)
+            record = await conn.fetchrow(_SQL["insert"], merchant_id, test_id, body.url, body.probe_url, body.signing, now)
             assert record is not None
-            await conn.execute(_DELETE_OLD, merchant_id, KEPT)
+            await conn.execute(_SQL["delete_old"], merchant_id, KEPT)
             return CommandResult(202, msgspec.json.encode(to_test(record)), f"/sandbox/v1/receiver-tests/{test_id}")
 
         self._running[merchant_id] += 1
@@ -188,7 +181,7 @@ class ReceiverTestService:
     async def list_receiver_tests(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of tests, newest first."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
+            records = await conn.fetch(_SQL["list"], merchant_id, window.before, window.since, window.limit + 1)
         found = [to_listed_test(record) for record in records]
         return page(found, window.limit, [test.id for test in found])
 
@@ -204,7 +197,7 @@ class ReceiverTestService:
     async def get_receiver_test(self, merchant_id: str, test_id: Uuid) -> ReceiverTest:
         """Return a test with its findings so far. Raises NOT_FOUND."""
         async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_GET, merchant_id, test_id)
+            record = await conn.fetchrow(_SQL["get"], merchant_id, test_id)
         if record is None:
             raise Problem("NOT_FOUND", f"Receiver test not found. The newest {KEPT} of a merchant are kept.")
         return to_test(record)
@@ -322,4 +315,4 @@ async def _store(
     """Store a test's findings and a heartbeat. Return False if the test no longer exists."""
     text, now = msgspec.json.encode(findings).decode(), truncate(datetime.now(UTC))
     arguments = (merchant_id, test_id, text, is_finished, is_interrupted, now)
-    return bool(await write_rows(merchant_id, lambda conn: conn.fetchval(_UPDATE, *arguments)))
+    return bool(await write_rows(merchant_id, lambda conn: conn.fetchval(_SQL["update"], *arguments)))

@@ -9,8 +9,9 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
+import asyncpg
 import msgspec
 
 from sandbox.domain.errors import CONTENTION, Problem, unavailable
@@ -19,15 +20,11 @@ from sandbox.domain.ledger import LOCKED, MOVEMENTS
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS
 from sandbox.domain.user import total_field_for
 from sandbox.http.operation import get
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import RETRYABLE, consistent_read, plan_by_statistics, read_transaction
 from sandbox.worlds.audit import checks as audit_sql
 
-if TYPE_CHECKING:
-    from asyncpg import Connection
-    from asyncpg.pool import PoolConnectionProxy
-
-    Reader = Connection[Any] | PoolConnectionProxy[Any]
-
+Reader: TypeAlias = "asyncpg.Connection[Any] | Connection"
 MAX_PROBLEMS_SHOWN: Final = 20
 MAX_TRANSFERS_PER_SNAPSHOT: Final = 100_000
 """Maximum transfers of a merchant that is read in one snapshot. More would hold up the vacuum for minutes, not seconds."""
@@ -139,7 +136,7 @@ async def _audit(merchant_id: str) -> AuditReport:
         return await check(conn, merchant_id)
 
 
-async def _plan_joins(conn: "PoolConnectionProxy[Any]") -> None:
+async def _plan_joins(conn: Connection) -> None:
     """Let the planner use statistics, but not nested loops, until the transaction ends.
 
     Without statistics, or with those of many small merchants, it would join the changes by nested loops, in quadratic time.
@@ -148,7 +145,7 @@ async def _plan_joins(conn: "PoolConnectionProxy[Any]") -> None:
     await conn.execute("SET LOCAL enable_nestloop = off")
 
 
-async def check(conn: "Reader", merchant_id: str) -> AuditReport:
+async def check(conn: Reader, merchant_id: str) -> AuditReport:
     """Run every check on this connection, in the caller's transaction if there is one."""
     findings = _Findings()
     payout_reasons = sorted({change.movement.reason for change in TRANSITIONS.values() if change.movement is not None})
@@ -183,7 +180,7 @@ async def check(conn: "Reader", merchant_id: str) -> AuditReport:
     return findings.report()
 
 
-async def _broken_chains(conn: "Reader", merchant_id: str) -> list[str]:
+async def _broken_chains(conn: Reader, merchant_id: str) -> list[str]:
     """Return problems of transfers whose balances do not follow from the previous ones.
 
     The first pass reads transfers by id, so by time. If it finds a break, a second pass reads them in commit order, and only
@@ -206,7 +203,7 @@ async def _broken_chains(conn: "Reader", merchant_id: str) -> list[str]:
 
 
 async def _chain(
-    conn: "Reader", statement: str, merchant_id: str, after: str, limit: int | None, carried: Mapping[str, Decimal]
+    conn: Reader, statement: str, merchant_id: str, after: str, limit: int | None, carried: Mapping[str, Decimal]
 ) -> Mapping[str, Any]:
     record = await conn.fetchrow(
         statement,
@@ -222,7 +219,7 @@ async def _chain(
     return dict(record)
 
 
-async def _check_payouts(conn: "Reader", merchant_id: str, findings: _Findings) -> None:
+async def _check_payouts(conn: Reader, merchant_id: str, findings: _Findings) -> None:
     """Check each payout against its timeline and transfers, one window of payouts at a time."""
     table = [
         (source or "", target, change.event, change.movement.reason if change.movement is not None else "")
@@ -243,7 +240,7 @@ async def _check_payouts(conn: "Reader", merchant_id: str, findings: _Findings) 
         after = last
 
 
-async def _problems_by_window(conn: "Reader", statement: str, merchant_id: str, after: str, size: int) -> list[str]:
+async def _problems_by_window(conn: Reader, statement: str, merchant_id: str, after: str, size: int) -> list[str]:
     """Run a statement that returns its window's last key and problems, one window of `size` keys at a time."""
     problems: list[str] = []
     last: str | None = after

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -17,11 +17,9 @@ import msgspec
 from sandbox.domain.clock import parse, render
 from sandbox.domain.ids import is_uuid
 from sandbox.http.body_errors import NUL
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.worlds.bundles.format import BUNDLED, LEFT_OUT
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 9000
@@ -35,7 +33,6 @@ _NUMERIC: Final = re.compile(r"numeric\(([0-9]+),2\)\Z")
 _MONEY: Final = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]{2}\Z")
 
 _SQL: Final = read_statements(__name__)
-_COLUMNS: Final = _SQL["columns"]
 
 
 class InvalidValueError(ValueError):
@@ -62,10 +59,10 @@ class TableShape:
     order: tuple[str, ...]
 
 
-async def read_tables(conn: "PoolConnectionProxy[Any]") -> Mapping[str, TableShape]:
+async def read_tables(conn: Connection) -> Mapping[str, TableShape]:
     """Return the tables of a bundle as they are in this database, in the order of BUNDLED."""
     found: dict[str, list[Any]] = {name: [] for name in BUNDLED}
-    for record in await conn.fetch(_COLUMNS, list(BUNDLED)):
+    for record in await conn.fetch(_SQL["columns"], list(BUNDLED)):
         if record["name"] not in LEFT_OUT.get(record["table"], ()):
             found[record["table"]].append(record)
     tables = {}

@@ -4,15 +4,17 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
+from asyncpg import Record
 
 from sandbox.domain import redaction
 from sandbox.domain.clock import render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import UNFINISHED
 from sandbox.http.journal.journal import ENTRIES_KEPT, JournalEntry
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import plan_by_statistics
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.worlds.bundles.columns import TableShape, read_tables, render_time, renderer
@@ -29,12 +31,7 @@ from sandbox.worlds.bundles.format import (
 )
 from sandbox.worlds.snapshots.store import MAX_SNAPSHOT_ROWS, count_rows
 
-if TYPE_CHECKING:
-    from asyncpg import Record
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__)
-_WORLD: Final = _SQL["world"]
 _FILTERS: Final[Mapping[str, str]] = {
     # Requests that are still running continue in this sandbox only.
     "idempotency_keys": f" AND status <> {UNFINISHED}",
@@ -48,13 +45,13 @@ class Exported(msgspec.Struct):
     tables: list[tuple[TableShape, list[Any]]]
 
 
-async def read_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Exported:
+async def read_world(conn: Connection, merchant_id: str) -> Exported:
     """Read a world in the caller's transaction, which should see one snapshot.
 
     Raises NOT_FOUND if the merchant was deleted, INVALID_STATE if it has more than MAX_SNAPSHOT_ROWS rows.
     """
     await plan_by_statistics(conn)
-    world = await conn.fetchrow(_WORLD, merchant_id)
+    world = await conn.fetchrow(_SQL["world"], merchant_id)
     if world is None:
         raise Problem("NOT_FOUND", "This merchant was deleted.")
     if await count_rows(conn, merchant_id) > MAX_SNAPSHOT_ROWS:
@@ -103,7 +100,7 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else render_time(moment.astimezone(UTC))
 
 
-def _table(table: TableShape, records: "list[Record]") -> BundleTable:
+def _table(table: TableShape, records: list[Record]) -> BundleTable:
     renderers = [_renderer(table.name, column) for column in table.columns]
     rows = [
         [

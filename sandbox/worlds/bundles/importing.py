@@ -4,14 +4,16 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
+from asyncpg import Record
 
 from sandbox.domain import redaction
 from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.redaction import Address, Secret
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.copy_target import copy_target
 from sandbox.infrastructure.db.engine import CONNECTION_ERRORS, RETRYABLE, plan_by_statistics
 from sandbox.infrastructure.db.statements import read_statements
@@ -23,20 +25,12 @@ from sandbox.worlds.bundles.format import DERIVED
 from sandbox.worlds.bundles.reading import MAX_ERRORS, CheckedBundle, TableRows, metadata_pairs
 from sandbox.worlds.snapshots.store import clear_world
 
-if TYPE_CHECKING:
-    from asyncpg import Record
-    from asyncpg.pool import PoolConnectionProxy
-
 _COPY_SECONDS: Final = 120.0
 _LINE: Final = re.compile(r"COPY \w+, line ([0-9]+)")
 _SHARD_ID: Final = re.compile(r"_[0-9]{6,}$")
 """The end of the names of tables and constraints in a shard of a distributed database."""
 
 _SQL: Final = read_statements(__name__)
-_SECRETS: Final = _SQL["secrets"]
-_VENDOR: Final = _SQL["vendor"]
-_SET_WORLD: Final = _SQL["set_world"]
-_SET_MERCHANT: Final = _SQL["set_merchant"]
 
 
 class ImportedEndpoint(msgspec.Struct):
@@ -55,17 +49,15 @@ class _Kept(msgspec.Struct):
     vendor: Any
 
 
-async def import_world(
-    conn: "PoolConnectionProxy[Any]", box: SecretBox, merchant_id: str, checked: CheckedBundle
-) -> list[ImportedEndpoint]:
+async def import_world(conn: Connection, box: SecretBox, merchant_id: str, checked: CheckedBundle) -> list[ImportedEndpoint]:
     """Replace the world's rows, clock, ids and settings. The caller holds the merchant's lock. Returns its endpoints.
 
     Raises VALIDATION_ERROR if the database or the audit refuses the bundle. Nothing has changed then.
     """
     async with _undone_if_refused(conn):
         kept = _Kept(
-            {str(record["id"]): record for record in await conn.fetch(_SECRETS, merchant_id)},
-            await conn.fetchrow(_VENDOR, merchant_id),
+            {str(record["id"]): record for record in await conn.fetch(_SQL["secrets"], merchant_id)},
+            await conn.fetchrow(_SQL["vendor"], merchant_id),
         )
         await clear_world(conn, merchant_id)
         endpoints, columns = _with_secrets(box, merchant_id, checked.tables["webhook_endpoints"], kept.endpoints)
@@ -81,7 +73,7 @@ async def import_world(
 
 
 @asynccontextmanager
-async def _undone_if_refused(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
+async def _undone_if_refused(conn: Connection) -> AsyncIterator[None]:
     """Undo the block if the bundle is refused. A refusal can be stored in the same transaction, so that must stay usable."""
     await conn.execute("SAVEPOINT before_import")
     try:
@@ -111,7 +103,7 @@ def _refused(error: asyncpg.PostgresError) -> Problem:
     return invalid(f"{place}.rows[{int(line[1]) - 1}]" if line is not None else place, what)
 
 
-async def _insert(conn: "PoolConnectionProxy[Any]", merchant_id: str, table: str, rows: TableRows) -> None:
+async def _insert(conn: Connection, merchant_id: str, table: str, rows: TableRows) -> None:
     if rows.rows:
         name, schema = await copy_target(conn, table)
         await conn.copy_records_to_table(
@@ -123,10 +115,10 @@ async def _insert(conn: "PoolConnectionProxy[Any]", merchant_id: str, table: str
         )
 
 
-async def _set_state(conn: "PoolConnectionProxy[Any]", merchant_id: str, checked: CheckedBundle) -> None:
+async def _set_state(conn: Connection, merchant_id: str, checked: CheckedBundle) -> None:
     merchant, settings = checked.bundle.merchant, checked.bundle.merchant.settings
     await conn.execute(
-        _SET_WORLD,
+        _SQL["set_world"],
         merchant_id,
         merchant.seed,
         checked.bundle.id_counter,
@@ -137,7 +129,7 @@ async def _set_state(conn: "PoolConnectionProxy[Any]", merchant_id: str, checked
         settings.review_threshold,
     )
     await conn.execute(
-        _SET_MERCHANT,
+        _SQL["set_merchant"],
         merchant_id,
         merchant.name,
         merchant.seed,
@@ -147,7 +139,7 @@ async def _set_state(conn: "PoolConnectionProxy[Any]", merchant_id: str, checked
     )
 
 
-async def _audit(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> None:
+async def _audit(conn: Connection, merchant_id: str) -> None:
     await plan_by_statistics(conn)
     await conn.execute("SET LOCAL enable_nestloop = off")
     report = await audit(conn, merchant_id)
@@ -184,7 +176,7 @@ def _with_secrets(
     return endpoints, TableRows((*rows.columns, *added), found)
 
 
-def _with_headers(rows: TableRows, known: "Record | None") -> TableRows:
+def _with_headers(rows: TableRows, known: Record | None) -> TableRows:
     """Return the aggregator's cursor with the vendor's headers, if the merchant already used that vendor."""
     if known is None or known["url"] is None or [known["url"]] != list(rows.values("url")):
         return rows

@@ -1,7 +1,7 @@
 """Export a merchant's world as a bundle, and replace a world by one."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +13,7 @@ from sandbox.http.journal.journal import Journal
 from sandbox.http.operation import get, put
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection, consistent_read
 from sandbox.infrastructure.large_work import LARGE_BODY, compute
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -28,10 +29,6 @@ from sandbox.worlds.bundles.importing import ImportedEndpoint, import_world
 from sandbox.worlds.bundles.reading import Uploaded, check_bundle, parse_bundle
 from sandbox.worlds.bundles.row_checks import RowChecker
 from sandbox.worlds.clock.lease import clock_lease
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 
 _EXAMPLE: Final[dict[str, Any]] = {
     "format": FORMAT,
@@ -145,7 +142,7 @@ class BundleService:
         checked = await compute(context.merchant_id, lambda: check_bundle(body.bundle, tables, self._checker), is_large=True)
         purpose = f"{context.merchant_id}/answer/{'' if context.key is None else context.key.key}"
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             endpoints = await import_world(conn, self._box, context.merchant_id, checked)
             unit.now = Clock(checked.frozen_at, checked.offset).now(datetime.now(UTC))
             unit.effects.add(Effect.WORLD_RESTORED)

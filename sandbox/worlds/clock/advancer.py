@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import msgspec
 
@@ -21,6 +21,7 @@ from sandbox.domain.clock import RUNNING, Clock, render, round_up
 from sandbox.domain.enumerations import SalePaymentKind
 from sandbox.domain.fields import one_of
 from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.tasks import begin_task
 from sandbox.payouts.steps import BATCH, take_claimed_steps
@@ -34,9 +35,6 @@ from sandbox.webhooks.delivery.claims import claim_in_transaction
 from sandbox.webhooks.delivery.outbox import AttemptResult, ClaimedDelivery
 from sandbox.webhooks.delivery.retry_schedule import classify_response
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 MAX_SECONDS: Final = 25.0
 """Maximum real time of one `run`."""
 MAX_STEPS: Final = 10_000
@@ -48,8 +46,6 @@ SENT_BY_WORKERS: Final = "e.status = 'ENABLED' AND e.relayed IS NOT TRUE"
 """The condition on a webhook endpoint `e` whose deliveries fall due. A listener sends those of a relayed endpoint."""
 
 _SQL: Final = read_statements(__name__, sent_by_workers=SENT_BY_WORKERS)
-_NEXT_DUE: Final = _SQL["next_due"]
-_SET: Final = _SQL["set"]
 
 
 class PayoutStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"source": "from"}):
@@ -217,10 +213,10 @@ class ClockAdvancer:
             more = await credit_chunk(self._work, merchant_id, read_user_ids_to_fail())
 
     async def _run_instant(self, merchant_id: str, target: datetime | None) -> _Instant:
-        async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> _Instant:
+        async def decide(conn: Connection, unit: UnitOfWork) -> _Instant:
             unit.suppress_wakeups = True
             goal = unit.now if target is None else max(unit.now, target)
-            due = await conn.fetchrow(_NEXT_DUE, merchant_id)
+            due = await conn.fetchrow(_SQL["next_due"], merchant_id)
             assert due is not None
             due_times = [at for at in due.values() if at is not None]
             is_last = not any(at <= goal for at in due_times)
@@ -239,7 +235,7 @@ class ClockAdvancer:
                 raise NothingToDoError(instant)
             return instant
 
-        async def claim_deliveries(conn: "PoolConnectionProxy[Any]", instant: _Instant) -> None:
+        async def claim_deliveries(conn: Connection, instant: _Instant) -> None:
             if instant.is_done and (instant.has_deliveries or instant.unit.deliveries):
                 # Claim the deliveries in the same transaction. Otherwise a worker could claim them while the clock is frozen.
                 with self._require_attempts().reserve_capacity(merchant_id) as free:
@@ -263,12 +259,10 @@ class ClockAdvancer:
         return self._attempts
 
 
-async def move_clock(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, moment: datetime, wall_now: datetime
-) -> Clock:
+async def move_clock(conn: Connection, merchant_id: str, clock: Clock, moment: datetime, wall_now: datetime) -> Clock:
     """Set a merchant's clock to `moment`. `wall_now` is the host's time. The transaction must hold the merchant's lock."""
     moved = clock.moved(moment, wall_now)
-    await conn.execute(_SET, merchant_id, moved.frozen_at, moved.offset)
+    await conn.execute(_SQL["set"], merchant_id, moved.frozen_at, moved.offset)
     return moved
 
 

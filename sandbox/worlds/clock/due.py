@@ -15,6 +15,7 @@ from sandbox.domain.sale import COLUMNS, due_kind, payment_of, to_sale
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.scenario_runner import decide_due
 from sandbox.domain.scenario_selection import named_or_stored
+from sandbox.domain.shown import shown
 from sandbox.http.operation import LIMIT, get, parameter
 from sandbox.http.paging import PageWindow
 from sandbox.infrastructure.db.engine import consistent_read
@@ -25,11 +26,6 @@ _MAX_CHANGES: Final = 100
 """Number of a payout's newest changes whose deliveries are searched."""
 
 _SQL: Final = read_statements(__name__, columns=COLUMNS, sent_by_workers=SENT_BY_WORKERS)
-_STEPS: Final = _SQL["steps"]
-_STEP_OF_PAYOUT: Final = _SQL["step_of_payout"]
-_SALES: Final = _SQL["sales"]
-_DELIVERIES: Final = _SQL["deliveries"]
-_DELIVERIES_OF_PAYOUT: Final = _SQL["deliveries_of_payout"]
 
 
 class DueStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"source": "from"}, kw_only=True):
@@ -107,12 +103,12 @@ class DueService:
         fetch_limit = limit + 1
         async with consistent_read(merchant_id) as conn:
             if payout_id is None:
-                steps = await conn.fetch(_STEPS, merchant_id, fetch_limit)
-                sales = await conn.fetch(_SALES, merchant_id, fetch_limit)
-                deliveries = await conn.fetch(_DELIVERIES, merchant_id, fetch_limit)
+                steps = await conn.fetch(_SQL["steps"], merchant_id, fetch_limit)
+                sales = await conn.fetch(_SQL["sales"], merchant_id, fetch_limit)
+                deliveries = await conn.fetch(_SQL["deliveries"], merchant_id, fetch_limit)
             else:
-                steps, sales = await conn.fetch(_STEP_OF_PAYOUT, merchant_id, payout_id), []
-                deliveries = await conn.fetch(_DELIVERIES_OF_PAYOUT, merchant_id, fetch_limit, payout_id, _MAX_CHANGES)
+                steps, sales = await conn.fetch(_SQL["step_of_payout"], merchant_id, payout_id), []
+                deliveries = await conn.fetch(_SQL["deliveries_of_payout"], merchant_id, fetch_limit, payout_id, _MAX_CHANGES)
         found: Sequence[tuple[datetime, int, str, DueStep | DueSale | DueDelivery]] = [
             *((record["due_at"], 0, record["id"], self._step(record)) for record in steps),
             *((record["due_at"], 1, record["id"], _sale(record)) for record in sales),
@@ -160,17 +156,9 @@ def _sale(record: Mapping[str, Any]) -> DueSale:
 
 def _delivery(record: Mapping[str, Any]) -> DueDelivery:
     attempt, url = record["attempts"] + 1, redaction.address(record["url"])
-    return DueDelivery(
-        due_at=_time(record["due_at"]),
-        delivery_id=record["id"],
-        event_id=record["event_id"],
-        event_type=record["type"],
-        payout_id=record["payout_id"],
-        endpoint_id=record["endpoint_id"],
-        url=url,
-        attempt=attempt,
-        description=f"Attempt {attempt} to send {record['type']} to {url}",
-    )
+    description = f"Attempt {attempt} to send {record['event_type']} to {url}"
+    due_at, delivery_id = _time(record["due_at"]), record["id"]
+    return shown(DueDelivery, record, due_at=due_at, delivery_id=delivery_id, url=url, attempt=attempt, description=description)
 
 
 def _time(due_at: datetime) -> str:

@@ -16,7 +16,7 @@ ORDER BY merchant_id, due_at, sales.id LIMIT $2;
 
 -- part: delivery_columns
 d.id::text AS id, d.event_id::text AS event_id, d.endpoint_id::text AS endpoint_id, d.attempts, d.next_attempt_at AS due_at,
-    v.type, v.payout_id::text AS payout_id
+    v.type AS event_type, v.payout_id::text AS payout_id
 
 -- name: deliveries
 -- Each endpoint's deliveries are a range of one index, ordered by due time. So this reads at most 16 × limit rows.

@@ -7,7 +7,7 @@ earlier time, so that a script can start at the same time in every run.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,6 +20,7 @@ from sandbox.domain.idempotency import UNFINISHED, checkpoint
 from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import either, get, post
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import RETRYABLE, connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.tasks import begin_task, retrieve_error
@@ -28,16 +29,9 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.worlds.clock.advancer import AdvanceResult, ClockAdvancer, Step, move_clock
 from sandbox.worlds.clock.lease import ClockLeasedError, clock_lease
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _LAST_YEAR: Final = 9000
 _SQL: Final = read_statements(__name__)
-_CLOCK: Final = _SQL["clock"]
 _UNSET: Final = datetime.min.replace(tzinfo=UTC)
-
-_HAS_ACTIVITY: Final = _SQL["has_activity"]
-_UNFINISHED: Final = _SQL["unfinished"]
 
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
@@ -111,7 +105,7 @@ class ClockService:
     async def get_clock(self, merchant_id: str) -> ClockState:
         """Return the clock. Raises NOT_FOUND if the merchant was deleted."""
         async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_CLOCK, merchant_id)
+            record = await conn.fetchrow(_SQL["clock"], merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
@@ -171,7 +165,7 @@ class ClockService:
     async def resume_clock(self, context: RequestContext) -> CommandResult:
         """Resume a frozen clock from its current time. Responds with 200 and a ClockState."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             if unit.clock.frozen_at is None:
                 return CommandResult(200, msgspec.json.encode(_state(unit.clock)))
             unit.effects.add(Effect.WORK_DUE)
@@ -235,7 +229,7 @@ class ClockService:
     async def _advance(self, context: RequestContext, compute_target: TargetFn, *, freeze: bool) -> CommandResult:
         began = goal = _UNSET
 
-        async def begin(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def begin(conn: Connection, unit: UnitOfWork) -> CommandResult:
             nonlocal began, goal
             goal = await _goal(conn, unit, context, compute_target)
             began = min(unit.now, goal)
@@ -256,9 +250,7 @@ class ClockService:
         return await self._work.store(context, result)
 
 
-async def _goal(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, context: RequestContext, compute_target: TargetFn
-) -> datetime:
+async def _goal(conn: Connection, unit: UnitOfWork, context: RequestContext, compute_target: TargetFn) -> datetime:
     """Return the time to advance to.
 
     Raises INVALID_STATE if it is after the last year, VALIDATION_ERROR if it is in the past and the merchant has activity.
@@ -270,7 +262,7 @@ async def _goal(
     goal = truncate(compute_target(unit.now))
     if goal.year > _LAST_YEAR:
         raise Problem("INVALID_STATE", f"A clock cannot go beyond the year {_LAST_YEAR}; create a new merchant.")
-    if goal < unit.now and await conn.fetchval(_HAS_ACTIVITY, unit.merchant_id):
+    if goal < unit.now and await conn.fetchval(_SQL["has_activity"], unit.merchant_id):
         raise invalid(
             "at",
             f"must not be before the merchant's current time, {render(unit.now)}: this merchant already has activity",
@@ -280,7 +272,7 @@ async def _goal(
 
 async def _is_unfinished(merchant_id: str, key: IdempotencyKey) -> bool:
     async with connection(merchant_id) as conn:
-        return bool(await conn.fetchval(_UNFINISHED, merchant_id, key.key, key.fingerprint, UNFINISHED))
+        return bool(await conn.fetchval(_SQL["unfinished"], merchant_id, key.key, key.fingerprint, UNFINISHED))
 
 
 def _state(clock: Clock) -> ClockState:

@@ -21,8 +21,6 @@ _MAX_CACHED_KEYS: Final = 10_000
 _CHANGE_REQUEST_POLICY: Final = {Effect.REQUEST_POLICY_CHANGED, Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 
 _SQL: Final = read_statements(__name__)
-_MERCHANT_OF: Final = _SQL["merchant_of"]
-_LOOKUP: Final = _SQL["lookup"]
 
 
 class KeyRing:
@@ -71,7 +69,7 @@ class KeyRing:
             merchant_id = merchant_id or await recorded_merchant(digest)
             if merchant_id is not None:
                 async with connection(merchant_id) as conn:
-                    record = await conn.fetchrow(_LOOKUP, merchant_id, digest)
+                    record = await conn.fetchrow(_SQL["lookup"], merchant_id, digest)
         if merchant_id is None or record is None:
             self._cache.pop(digest, None)
             return None
@@ -93,5 +91,5 @@ class KeyRing:
 async def recorded_merchant(digest: bytes) -> str | None:
     """Return the merchant of a key that does not name it, by the key's SHA-256 digest. Raises CONNECTION_ERRORS."""
     async with shared_connection() as conn:
-        found: str | None = await conn.fetchval(_MERCHANT_OF, digest)
+        found: str | None = await conn.fetchval(_SQL["merchant_of"], digest)
     return found

@@ -4,10 +4,9 @@ import hashlib
 import os
 from datetime import UTC, datetime
 from random import SystemRandom
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
-from asyncpg.pool import PoolConnectionProxy
 from piccolo.query.methods.select import Select
 from piccolo.query.methods.update import Update
 
@@ -20,6 +19,7 @@ from sandbox.domain.redaction import Secret
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.http.operation import PAGE, delete, get, post
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection, write_shared
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -33,7 +33,6 @@ from sandbox.worlds.merchants.tables import ApiKeys
 
 MAX_KEYS: Final = 100
 _SQL: Final = read_statements(__name__)
-_NAME_MERCHANT: Final = _SQL["name_merchant"]
 
 
 class ApiKey(msgspec.Struct):
@@ -82,7 +81,7 @@ class KeyService:
         The result is VALIDATION_ERROR if the merchant has MAX_KEYS active keys.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
             keys = await _all_keys(context.merchant_id)
             count = sum(record["revoked_at"] is None for record in keys)
@@ -133,7 +132,7 @@ class KeyService:
         The result is NOT_FOUND for an unknown or revoked key, INVALID_STATE for the last admin key.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             # Under the merchant's lock: if two admins revoke each other's keys at the same time, the second one is refused.
             roles = {str(r["id"]): r["role"] for r in await _all_keys(context.merchant_id) if r["revoked_at"] is None}
             role = roles.pop(key_id, None)
@@ -150,7 +149,7 @@ class KeyService:
         """Make sure that a well-known key exists and is active: create it, or undo its revocation."""
         now = truncate(datetime.now(UTC))
 
-        async def ensure(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> None:
+        async def ensure(_: Connection, unit: UnitOfWork) -> None:
             if not await _restore_by_digest(merchant_id, _digest(api_key)):
                 await insert_key(merchant_id, new_id(now), api_key, role, name, now)
 
@@ -211,7 +210,7 @@ async def name_merchant(api_key: str, merchant_id: str) -> None:
         return
     digest = _digest(api_key)
     if await recorded_merchant(digest) != merchant_id:
-        await write_shared(_NAME_MERCHANT, digest, merchant_id)
+        await write_shared(_SQL["name_merchant"], digest, merchant_id)
 
 
 def new_key(merchant_id: str) -> str:

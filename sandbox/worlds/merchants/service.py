@@ -8,7 +8,6 @@ from random import Random, SystemRandom
 from typing import Any, Final
 
 import msgspec
-from asyncpg.pool import PoolConnectionProxy
 from piccolo.query.methods.select import First, Select
 
 from sandbox.domain.clock import render, truncate
@@ -24,6 +23,7 @@ from sandbox.http.body_errors import FieldProblem
 from sandbox.http.operation import PAGE, delete, get, post
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.db.all_shards import on_every_shard
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
@@ -41,7 +41,6 @@ from sandbox.worlds.merchants.requests import CreateMerchantBody, MerchantSpec, 
 from sandbox.worlds.merchants.tables import TABLES, Merchants
 
 _SQL: Final = read_statements(__name__)
-_OPEN_WORLD: Final = _SQL["open_world"]
 
 
 class NewMerchant(msgspec.Struct):
@@ -115,13 +114,13 @@ class MerchantService:
         spec = spec_of(body, self._url_error)
         merchant_id = await choose_id(context.key, _new_merchant_id)
 
-        async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
+        async def action(conn: Connection) -> CommandResult:
             created = await self._insert(conn, merchant_id, spec)
             return CommandResult(201, msgspec.json.encode(created), f"/sandbox/v1/merchants/{created.merchant_id}")
 
         return await run_for_operator(self._work, self._box, context, merchant_id, action)
 
-    async def _insert(self, conn: "PoolConnectionProxy[Any]", merchant_id: str, spec: MerchantSpec) -> NewMerchant:
+    async def _insert(self, conn: Connection, merchant_id: str, spec: MerchantSpec) -> NewMerchant:
         now, seed = truncate(datetime.now(UTC)), spec.seed
         rng = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
         api_key = spec.api_key or new_key(merchant_id)
@@ -140,7 +139,7 @@ class MerchantService:
             begins_at=spec.frozen_at,
         )
         await Merchants.insert(merchant)
-        await conn.execute(_OPEN_WORLD, merchant_id, seed, spec.frozen_at)
+        await conn.execute(_SQL["open_world"], merchant_id, seed, spec.frozen_at)
         # Timelines contain the id of the key that made each change, so a seeded world needs the same key id each time.
         key_id = new_id(now) if seed is None else uuid7(0, 0, rng.getrandbits(42))
         await insert_key(merchant_id, key_id, api_key, "admin", "first key", now)
@@ -162,7 +161,7 @@ class MerchantService:
         """Return a page of the merchants of all nodes, newest first."""
         before, limit = window.before, window.limit + 1
 
-        async def read(conn: "PoolConnectionProxy[Any]") -> list[dict[str, Any]]:
+        async def read(conn: Connection) -> list[dict[str, Any]]:
             return await _page_of_merchants(before, limit)
 
         found = (await on_every_shard(read)).rows
@@ -189,7 +188,7 @@ class MerchantService:
         Raises NOT_FOUND; with an idempotency key, stores it as the result instead.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
+        async def action(conn: Connection) -> CommandResult:
             # Taking the lock waits for work in progress; later work finds no merchant. Recording webhook attempts does not take
             # the merchant's lock, and locks rows in another order than these deletes. A deadlock is resolved by a retry.
             if not await claim(conn, self._work.catalogue, [ClaimRequest(merchant_id, RESERVE_NO_IDS)]):
@@ -213,7 +212,7 @@ class MerchantService:
 
 
 async def open_world(
-    conn: "PoolConnectionProxy[Any]",
+    conn: Connection,
     catalogue: Catalogue,
     merchant_id: str,
     seed: int | None,

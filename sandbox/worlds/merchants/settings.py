@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,17 +15,12 @@ from sandbox.domain.unit import CommandResult, Effect, UnitOfWork
 from sandbox.http.body import amount_of
 from sandbox.http.operation import get, patch
 from sandbox.http.request import Request
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 _SQL: Final = read_statements(__name__)
-_GET: Final = _SQL["get"]
-_SET: Final = _SQL["set"]
-_SET_RATE_LIMIT: Final = _SQL["set_rate_limit"]
 
 
 class Settings(msgspec.Struct, kw_only=True):
@@ -84,7 +79,7 @@ class SettingsService:
     async def get_settings(self, merchant_id: str) -> Settings:
         """Return a merchant's settings. Raises NOT_FOUND if the merchant was deleted."""
         async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_GET, merchant_id)
+            record = await conn.fetchrow(_SQL["get"], merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _settings(record)
@@ -126,9 +121,9 @@ class SettingsService:
         if not request.caller.is_admin:
             _refuse_guards(change)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             # Read under the merchant's lock, so that no other request's change is lost.
-            settings = _settings(await conn.fetchrow(_GET, context.merchant_id))
+            settings = _settings(await conn.fetchrow(_SQL["get"], context.merchant_id))
             for name in change.__slots__:
                 value = getattr(change, name)
                 if value is not UNSET:
@@ -136,10 +131,10 @@ class SettingsService:
             after = settings.approvals_expire_after
             expire_after = None if after is None else timedelta(seconds=after)
             scenario = settings.default_scenario.lower()
-            await conn.execute(_SET, context.merchant_id, scenario, settings.review_threshold, expire_after)
-            await conn.execute(_SET_RATE_LIMIT, context.merchant_id, settings.rate_limit)
+            await conn.execute(_SQL["set"], context.merchant_id, scenario, settings.review_threshold, expire_after)
+            await conn.execute(_SQL["set_rate_limit"], context.merchant_id, settings.rate_limit)
             unit.effects.add(Effect.REQUEST_POLICY_CHANGED)
-            return CommandResult(200, msgspec.json.encode(_settings(await conn.fetchrow(_GET, context.merchant_id))))
+            return CommandResult(200, msgspec.json.encode(_settings(await conn.fetchrow(_SQL["get"], context.merchant_id))))
 
         return await self._work.run(context, action)
 

@@ -43,11 +43,6 @@ _MAX_ATTEMPTS_OF_DELIVERY: Final = 10
 _OPEN: Final = tuple(status for status in STATUSES if status in HOLDS_FUNDS)
 
 _SQL: Final = read_statements(__name__)
-_PAYOUTS: Final = _SQL["payouts"]
-_OPEN_PAYOUTS: Final = _SQL["open_payouts"]
-_DELIVERIES: Final = _SQL["deliveries"]
-_ATTEMPTS: Final = _SQL["attempts"]
-_CLOCK: Final = _SQL["clock"]
 
 
 class Overview(msgspec.Struct, kw_only=True):
@@ -85,14 +80,14 @@ async def _read(merchant_id: str, _: Sequence[str]) -> Mapping[str, Overview]:
     # One snapshot, so that the balance is the one after the newest transfer.
     async with consistent_read(merchant_id) as conn:
         balance = await read_balance(conn, merchant_id)
-        world = await conn.fetchrow(_CLOCK, merchant_id)
+        world = await conn.fetchrow(_SQL["clock"], merchant_id)
         assert world is not None  # `read_balance` found the merchant
         now = Clock(world["clock_frozen_at"], world["clock_offset"]).now(datetime.now(UTC))
-        payouts = await conn.fetch(_PAYOUTS, merchant_id, MAX_ROWS)
-        open_payouts = await conn.fetch(_OPEN_PAYOUTS, merchant_id, _OPEN, MAX_ROWS + 1)
+        payouts = await conn.fetch(_SQL["payouts"], merchant_id, MAX_ROWS)
+        open_payouts = await conn.fetch(_SQL["open_payouts"], merchant_id, _OPEN, MAX_ROWS + 1)
         transfers = await newest_transfers(conn, merchant_id, MAX_ROWS)
-        by_status = await conn.fetch(_DELIVERIES, merchant_id, MAX_ROWS)
-        attempts = await conn.fetch(_ATTEMPTS, merchant_id, MAX_ROWS, _MAX_ATTEMPTS_OF_DELIVERY, _MAX_ATTEMPTS)
+        by_status = await conn.fetch(_SQL["deliveries"], merchant_id, MAX_ROWS)
+        attempts = await conn.fetch(_SQL["attempts"], merchant_id, MAX_ROWS, _MAX_ATTEMPTS_OF_DELIVERY, _MAX_ATTEMPTS)
     found = Overview(
         now=render(now),
         payouts=_payout_statistics(payouts, open_payouts),

@@ -1,16 +1,18 @@
 """Reset a merchant's world, take snapshots of it and restore them. Each is one transaction and affects no other merchant."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 
 from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import EmptyBody, Name, Uuid, about
+from sandbox.domain.shown import shown
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.operation import PAGE, delete, either, get, post
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.engine import connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.payouts.balance.service import Balance, read_balance
@@ -20,9 +22,6 @@ from sandbox.worlds.clock.lease import clock_lease
 from sandbox.worlds.merchants.keys import new_id
 from sandbox.worlds.merchants.service import open_world
 from sandbox.worlds.snapshots.store import MAX_SNAPSHOT_ROWS, count_rows, empty_world, restore_world, take_snapshot
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 MAX_SNAPSHOTS: Final = 20
 
@@ -57,10 +56,6 @@ class Restored(msgspec.Struct):
 
 
 _SQL: Final = read_statements(__name__)
-_LIST: Final = _SQL["list"]
-_GET: Final = _SQL["get"]
-_COUNT: Final = _SQL["count"]
-_DELETE: Final = _SQL["delete"]
 
 
 class TakeSnapshotBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -99,7 +94,7 @@ class WorldService:
     async def reset(self, context: RequestContext) -> CommandResult:
         """Reset the world. Responds with 200 and Reset. Raises INVALID_STATE if another request is moving the clock."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             seed, opening_balance = await empty_world(conn, context.merchant_id)
             opened = await open_world(conn, unit.catalogue, context.merchant_id, seed, opening_balance)
             _use_clock(unit, opened.clock)
@@ -127,8 +122,8 @@ class WorldService:
         The result is INVALID_STATE if the merchant has MAX_SNAPSHOTS snapshots or more than MAX_SNAPSHOT_ROWS rows.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await conn.fetchval(_COUNT, context.merchant_id) >= MAX_SNAPSHOTS:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
+            if await conn.fetchval(_SQL["count"], context.merchant_id) >= MAX_SNAPSHOTS:
                 raise Problem("INVALID_STATE", f"A merchant has at most {MAX_SNAPSHOTS} snapshots; delete one first.")
             if await count_rows(conn, context.merchant_id) > MAX_SNAPSHOT_ROWS:
                 raise Problem("INVALID_STATE", f"A snapshot has at most {MAX_SNAPSHOT_ROWS} rows; this merchant has more.")
@@ -137,7 +132,7 @@ class WorldService:
             record = await take_snapshot(
                 conn, context.merchant_id, new_id(wall_now), body.name, unit.now, wall_now, unit.ids.next()
             )
-            snapshot = _to_snapshot(record)
+            snapshot = shown(Snapshot, record)
             return CommandResult(201, msgspec.json.encode(snapshot), f"/sandbox/v1/snapshots/{snapshot.id}")
 
         return await self._work.run(context, action, weight=0)
@@ -160,7 +155,7 @@ class WorldService:
         The result is NOT_FOUND for an unknown snapshot. Raises INVALID_STATE if another request is moving the clock.
         """
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
             restored = await restore_world(conn, context.merchant_id, snapshot_id)
             if restored is None:
                 raise _not_found()
@@ -183,25 +178,25 @@ class WorldService:
     async def list_snapshots(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of snapshots, newest first."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
-        found = [_to_snapshot(record) for record in records]
+            records = await conn.fetch(_SQL["list"], merchant_id, window.before, window.since, window.limit + 1)
+        found = [shown(Snapshot, record) for record in records]
         return page(found, window.limit, [snapshot.id for snapshot in found])
 
     @get("/sandbox/v1/snapshots/{snapshot_id}", "Get a snapshot", {200: Snapshot}, psp="snapshots get")
     async def get_snapshot(self, merchant_id: str, snapshot_id: Uuid) -> Snapshot:
         """Return a snapshot. Raises NOT_FOUND."""
         async with connection(merchant_id) as conn:
-            record = await conn.fetchrow(_GET, merchant_id, snapshot_id)
+            record = await conn.fetchrow(_SQL["get"], merchant_id, snapshot_id)
         if record is None:
             raise _not_found()
-        return _to_snapshot(record)
+        return shown(Snapshot, record)
 
     @delete("/sandbox/v1/snapshots/{snapshot_id}", "Delete a snapshot", {204: None}, takes_turns=True, psp="snapshots delete")
     async def delete_snapshot(self, context: RequestContext, snapshot_id: Uuid) -> CommandResult:
         """Delete a snapshot. Responds with 204. The result is NOT_FOUND for an unknown snapshot."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if not await conn.fetchval(_DELETE, context.merchant_id, snapshot_id):
+        async def action(conn: Connection, unit: UnitOfWork) -> CommandResult:
+            if not await conn.fetchval(_SQL["delete"], context.merchant_id, snapshot_id):
                 raise _not_found()
             return CommandResult(204, b"")
 
@@ -222,14 +217,3 @@ def _use_clock(unit: UnitOfWork, clock: Clock) -> None:
 
 def _not_found() -> Problem:
     return Problem("NOT_FOUND", "Snapshot not found; GET /sandbox/v1/snapshots lists them.")
-
-
-def _to_snapshot(record: Any) -> Snapshot:
-    return Snapshot(
-        id=str(record["id"]),
-        name=record["name"],
-        created_at=render(record["created_at"]),
-        clock_at=render(record["clock_at"]),
-        rows=record["rows"],
-        size=record["size"],
-    )

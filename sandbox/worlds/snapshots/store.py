@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 from uuid import UUID
 
+from asyncpg import Record
+
 from sandbox.domain.clock import Clock
+from sandbox.infrastructure.db.connector import Connection
 from sandbox.infrastructure.db.statements import read_statements
 from sandbox.worlds.merchants.tables import ENDPOINTS, WORLD, WORLDS_TABLE
-
-if TYPE_CHECKING:
-    from asyncpg import Record
-    from asyncpg.pool import PoolConnectionProxy
 
 MAX_SNAPSHOT_ROWS: Final = 100_000
 """Maximum rows in a snapshot."""
@@ -66,22 +65,11 @@ RETURNING table_name, coalesce({", ".join(f"cardinality({table})" for table in W
     coalesce({", ".join(f"pg_column_size({table})" for table in WORLD)}) AS size
 """
 _SQL: Final = read_statements(__name__)
-_COUNT_SNAPSHOT: Final = _SQL["count_snapshot"]
-_LOCK_DELIVERIES: Final = _SQL["lock_deliveries"]
-_RESET_STATE: Final = _SQL["reset_state"]
-_INITIAL_VALUES: Final = _SQL["initial_values"]
-_SNAPSHOT: Final = _SQL["snapshot"]
-_RESTORE_STATE: Final = _SQL["restore_state"]
 
 _COUNT_APPEND_ONLY: Final = " + ".join(
     f"(SELECT count(*) FROM {table} WHERE merchant_id = $1)"  # noqa: S608 -- constants
     for table in _APPEND_ONLY
 )
-
-_MAY_SKIP_KEYS: Final = _SQL["may_skip_keys"]
-_MARK_NONE_INTACT: Final = _SQL["mark_none_intact"]
-_MARK_INTACT: Final = _SQL["mark_intact"]
-_RELEASE: Final = _SQL["release"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +81,13 @@ class RestoredWorld:
     clock: Clock
 
 
-async def count_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> int:
+async def count_rows(conn: Connection, merchant_id: str) -> int:
     """Return the number of rows of the world. If it exceeds MAX_SNAPSHOT_ROWS, counting stops early."""
     count: int = await conn.fetchval(f"SELECT {_COUNTS}", merchant_id, MAX_SNAPSHOT_ROWS + 1)
     return count
 
 
-async def take_snapshot(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_id: str, *arguments: object) -> "Record":
+async def take_snapshot(conn: Connection, merchant_id: str, snapshot_id: str, *arguments: object) -> Record:
     """Save the world as a snapshot, and return the snapshot's row.
 
     `arguments` are its name, the merchant's time, the host's time, and a fresh id of the merchant. The fresh id separates
@@ -109,28 +97,28 @@ async def take_snapshot(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
     parts = await conn.fetch(_INSERT_ROWS, merchant_id, snapshot_id)
     count, size = sum(part["count"] for part in parts), sum(part["size"] for part in parts)
     append_only = sum(part["count"] for part in parts if part["table_name"] in _APPEND_ONLY)
-    record: Record | None = await conn.fetchrow(_COUNT_SNAPSHOT, merchant_id, snapshot_id, count, size, append_only)
+    record: Record | None = await conn.fetchrow(_SQL["count_snapshot"], merchant_id, snapshot_id, count, size, append_only)
     assert record is not None
     return record
 
 
-async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> tuple[int | None, Decimal | None]:
+async def empty_world(conn: Connection, merchant_id: str) -> tuple[int | None, Decimal | None]:
     """Delete everything in the world except its webhook endpoints, and reset its clock and ids.
 
     Returns the merchant's seed and opening balance.
     """
     async with _without_foreign_keys(conn):
         await _empty(conn, merchant_id, kept=(ENDPOINTS, WORLDS_TABLE))
-    await conn.execute(_MARK_NONE_INTACT, merchant_id)
-    merchant = await conn.fetchrow(_INITIAL_VALUES, merchant_id)
+    await conn.execute(_SQL["mark_none_intact"], merchant_id)
+    merchant = await conn.fetchrow(_SQL["initial_values"], merchant_id)
     assert merchant is not None
-    await conn.execute(_RESET_STATE, merchant_id, merchant["begins_at"])
+    await conn.execute(_SQL["reset_state"], merchant_id, merchant["begins_at"])
     return merchant["seed"], merchant["opening_balance"]
 
 
-async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_id: str) -> RestoredWorld | None:
+async def restore_world(conn: Connection, merchant_id: str, snapshot_id: str) -> RestoredWorld | None:
     """Restore the world's rows, clock and ids from a snapshot. Returns None and changes nothing if the snapshot is unknown."""
-    record = await conn.fetchrow(_SNAPSHOT, merchant_id, snapshot_id)
+    record = await conn.fetchrow(_SQL["snapshot"], merchant_id, snapshot_id)
     if record is None:
         return None
     async with _without_foreign_keys(conn):
@@ -144,21 +132,21 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
             if table not in kept
         )
         await _execute_all(conn, inserts, merchant_id, snapshot_id)
-    clock = await conn.fetchrow(_RESTORE_STATE, merchant_id, snapshot_id)
+    clock = await conn.fetchrow(_SQL["restore_state"], merchant_id, snapshot_id)
     assert clock is not None, "every snapshot contains the row of its world"
-    await conn.execute(_RELEASE, merchant_id)
-    await conn.execute(_MARK_INTACT, merchant_id, snapshot_id, is_intact)
+    await conn.execute(_SQL["release"], merchant_id)
+    await conn.execute(_SQL["mark_intact"], merchant_id, snapshot_id, is_intact)
     return RestoredWorld(record["name"], record["rows"], Clock(clock["clock_frozen_at"], clock["clock_offset"]))
 
 
-async def clear_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> None:
+async def clear_world(conn: Connection, merchant_id: str) -> None:
     """Delete everything in the world but its row in `worlds`, also its webhook endpoints. Its snapshots stay restorable."""
     async with _without_foreign_keys(conn):
         await _empty(conn, merchant_id, kept=(WORLDS_TABLE,))
-    await conn.execute(_MARK_NONE_INTACT, merchant_id)
+    await conn.execute(_SQL["mark_none_intact"], merchant_id)
 
 
-async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot: "Record") -> bool:
+async def _delete_later_rows(conn: Connection, merchant_id: str, snapshot: Record) -> bool:
     """Delete the append-only rows with ids after a snapshot's position. Return whether exactly the snapshot's rows remain.
 
     Ids begin with the merchant's time. If the host's clock was set back, later rows can have smaller ids and remain, so also
@@ -176,13 +164,13 @@ async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str,
 
 
 @asynccontextmanager
-async def _without_foreign_keys(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
+async def _without_foreign_keys(conn: Connection) -> AsyncIterator[None]:
     """Work without foreign key checks, if the database's owner can disable them.
 
     The checks take longer than the deletes and find nothing: referencing rows are deleted in the same transaction, and restored
     rows satisfied the same keys before. Only a superuser can disable the checks; the owner of the embedded database is one.
     """
-    may_skip: bool = await conn.fetchval(_MAY_SKIP_KEYS)
+    may_skip: bool = await conn.fetchval(_SQL["may_skip_keys"])
     if may_skip:
         await conn.execute("SET LOCAL session_replication_role = replica")
     yield
@@ -190,18 +178,18 @@ async def _without_foreign_keys(conn: "PoolConnectionProxy[Any]") -> AsyncIterat
         await conn.execute("SET LOCAL session_replication_role = origin")
 
 
-async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, kept: Collection[str]) -> None:
+async def _empty(conn: Connection, merchant_id: str, kept: Collection[str]) -> None:
     """Delete the rows of all tables but `kept`, referencing rows first.
 
     Each statement sees what other transactions wrote while an earlier one waited for their locks. An attempt that was recorded
     meanwhile is therefore deleted after its delivery; no foreign key deletes the two together.
     """
-    await conn.execute(_LOCK_DELIVERIES, merchant_id)
+    await conn.execute(_SQL["lock_deliveries"], merchant_id)
     deletes = (f"DELETE FROM {table} WHERE merchant_id = $1" for table in WORLD if table not in kept)  # noqa: S608 -- constants
     await _execute_all(conn, deletes, merchant_id)
 
 
-async def _execute_all(conn: "PoolConnectionProxy[Any]", statements: Iterable[str], *ids: str) -> None:
+async def _execute_all(conn: Connection, statements: Iterable[str], *ids: str) -> None:
     """Run statements one after the other, in one round trip: in a small world, one each would take longer than the work.
 
     PostgreSQL accepts several statements only without parameters. So their parameters, which are UUIDs, are written out.

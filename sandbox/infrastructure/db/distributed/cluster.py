@@ -18,9 +18,6 @@ DISTRIBUTE_LOCK: Final = 0x7073705F646973
 """"psp_dis": an advisory lock that `psp distribute` holds, so that no process starts while the tables are distributed."""
 
 _SQL: Final = read_statements(__name__)
-_HAS_CITUS: Final = _SQL["has_citus"]
-_SHARDS: Final = _SQL["shards"]
-_NODES: Final = _SQL["nodes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +66,9 @@ class Cluster:
 
 async def read_cluster(conn: "asyncpg.Connection[Any]") -> Cluster | None:
     """Return the cluster to which the database belongs; None if its tables are not distributed."""
-    if not await conn.fetchval(_HAS_CITUS):
+    if not await conn.fetchval(_SQL["has_citus"]):
         return None
-    shards = [Shard(record[0], record[1], Node(record[2], record[3])) for record in await conn.fetch(_SHARDS)]
+    shards = [Shard(record[0], record[1], Node(record[2], record[3])) for record in await conn.fetch(_SQL["shards"])]
     if not shards:
         return None
-    return Cluster([Node(*record) for record in await conn.fetch(_NODES)], shards)
+    return Cluster([Node(*record) for record in await conn.fetch(_SQL["nodes"])], shards)

@@ -27,14 +27,6 @@ _CONNECT_SECONDS: Final = 10
 _LOCK_SECONDS: Final = 5
 
 _SQL: Final = read_statements(__name__)
-_CITUS: Final = _SQL["citus"]
-_IS_AVAILABLE: Final = _SQL["is_available"]
-_GROUP: Final = _SQL["group"]
-_NODES: Final = _SQL["nodes"]
-_SHARDS: Final = _SQL["shards"]
-_SANDBOX_CONNECTIONS: Final = _SQL["sandbox_connections"]
-_OTHER_TABLES: Final = _SQL["other_tables"]
-_DEPENDENTS: Final = _SQL["dependents"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +132,7 @@ async def _open(database_url: str) -> AsyncIterator["_Cluster"]:
         citus = await _check_versions(entry, "This server")
         nodes = [
             (record["groupid"], Node(record["nodename"], record["nodeport"]), record["isactive"], record["shouldhaveshards"])
-            for record in await entry.fetch(_NODES)
+            for record in await entry.fetch(_SQL["nodes"])
         ]
         if not nodes or nodes[0][0] != 0:
             raise DistributionError(
@@ -165,7 +157,7 @@ async def _open(database_url: str) -> AsyncIterator["_Cluster"]:
                 raise DistributionError(
                     f"Node {node} has Citus {version}, but others have {citus}. Give all nodes the same version."
                 )
-        yield _Cluster(database_url, conns, with_shards, citus, url_names_worker=await entry.fetchval(_GROUP) != 0)
+        yield _Cluster(database_url, conns, with_shards, citus, url_names_worker=await entry.fetchval(_SQL["group"]) != 0)
 
 
 async def _connect(database_url: str, node: Node | None, settings: dict[str, str] | None = None) -> Connection:
@@ -179,9 +171,9 @@ async def _check_versions(conn: Connection, server: str) -> str:
     number = int(await conn.fetchval("SHOW server_version_num"))
     if number < _OLDEST_POSTGRESQL:
         raise DistributionError(f"{server} has PostgreSQL {number // 10_000}. PostgreSQL 15 or newer is needed.")
-    version: str | None = await conn.fetchval(_CITUS)
+    version: str | None = await conn.fetchval(_SQL["citus"])
     if version is None:
-        if not await conn.fetchval(_IS_AVAILABLE):
+        if not await conn.fetchval(_SQL["is_available"]):
             raise DistributionError(
                 f"{server} does not have Citus. Install it on all nodes, and add citus to shared_preload_libraries."
             )
@@ -227,13 +219,13 @@ class _Cluster:
         missing = [table for table in tables if not table.is_distributed]
         is_distributed = any(table.name == ANCHOR and table.is_distributed for table in tables)
         if not is_distributed:
-            others = [record[0] for record in await conn.fetch(_OTHER_TABLES, [table.oid for table in tables])]
+            others = [record[0] for record in await conn.fetch(_SQL["other_tables"], [table.oid for table in tables])]
             if others:
                 raise DistributionError(
                     f"The schema public has tables that are not the sandbox's: {', '.join(others)}. Move them to another "
                     "database or schema (ALTER TABLE … SET SCHEMA …)."
                 )
-        dependents = [record[0] for record in await conn.fetch(_DEPENDENTS, [table.oid for table in missing])]
+        dependents = [record[0] for record in await conn.fetch(_SQL["dependents"], [table.oid for table in missing])]
         if dependents:
             raise DistributionError(
                 f"These depend on the sandbox's tables: {', '.join(dependents)}. Drop them first, since Citus may refuse them."
@@ -252,7 +244,7 @@ class _Cluster:
             url_names_worker=self._url_names_worker,
             nodes=self._with_shards,
             citus=self._citus,
-            shards=await conn.fetchval(_SHARDS, ANCHOR) if is_distributed else shards,
+            shards=await conn.fetchval(_SQL["shards"], ANCHOR) if is_distributed else shards,
             is_distributed=is_distributed,
             pending_migrations=len(migration_ids() - completed),
             connections=await self._count_connections(),
@@ -290,4 +282,4 @@ class _Cluster:
             await probe.close(timeout=_CONNECT_SECONDS)
 
     async def _count_connections(self) -> int:
-        return sum([await conn.fetchval(_SANDBOX_CONNECTIONS) for conn in self._conns.values()])
+        return sum([await conn.fetchval(_SQL["sandbox_connections"]) for conn in self._conns.values()])

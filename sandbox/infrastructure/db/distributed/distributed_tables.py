@@ -18,10 +18,6 @@ ANCHOR: Final = "merchants"
 """The table that decides about the shards of all others."""
 
 _SQL: Final = read_statements(__name__)
-_TABLES: Final = _SQL["tables"]
-_NEEDS: Final = _SQL["needs"]
-_DISTRIBUTED: Final = _SQL["distributed"]
-_COLUMNS: Final = _SQL["columns"]
 # In one transaction, Citus reads and writes several tables with foreign keys over one connection to each node only.
 _SETTINGS: Final = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'; SET LOCAL statement_timeout = 0"
 _LOCK_SECONDS: Final = 10
@@ -60,8 +56,8 @@ async def read_tables(conn: Connection, role: str) -> list[SandboxTable]:
     """
     distributed = {}
     if await conn.fetchval("SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"):
-        distributed = {record["oid"]: record for record in await conn.fetch(_DISTRIBUTED)}
-    records = await conn.fetch(_TABLES, role)
+        distributed = {record["oid"]: record for record in await conn.fetch(_SQL["distributed"])}
+    records = await conn.fetch(_SQL["tables"], role)
     anchor = next((distributed.get(record["oid"]) for record in records if record["name"] == ANCHOR), None)
     group = None if anchor is None else anchor["colocationid"]
     tables: dict[int, SandboxTable] = {}
@@ -81,13 +77,13 @@ async def read_tables(conn: Connection, role: str) -> list[SandboxTable]:
         tables[record["oid"]] = SandboxTable(
             record["oid"], record["name"], record["by_merchant"], record["bytes"], is_distributed
         )
-    needs = [(record["source"], record["target"]) for record in await conn.fetch(_NEEDS)]
+    needs = [(record["source"], record["target"]) for record in await conn.fetch(_SQL["needs"])]
     return in_order(tables.values(), needs)
 
 
 async def read_content(conn: Connection, table: SandboxTable) -> Content:
     """Count the table's rows and compute their checksum."""
-    columns = await conn.fetchval(_COLUMNS, table.oid)
+    columns = await conn.fetchval(_SQL["columns"], table.oid)
     # The hashes are hashed again, because the sum of the inner ones stays the same if rows exchange values.
     row_hash = f"hashint8extended(hash_record_extended(ROW ({columns}), 0), 0)"
     record = await conn.fetchrow(f"SELECT count(*), coalesce(sum({row_hash}), 0) FROM {table.name}")  # noqa: S608 -- names

@@ -25,9 +25,6 @@ NODE_SETTINGS: Final = {"citus.enable_ddl_propagation": "off", "citus.override_t
 """Settings of a connection that changes a shard's schema: its objects exist on this node only, and it sees shards."""
 
 _SQL: Final = read_statements(__name__)
-_TABLES: Final = _SQL["tables"]
-_FOUND: Final = _SQL["found"]
-_SCHEMAS: Final = _SQL["schemas"]
 
 # Citus's executor takes the same lock (ShareLock is 5) before it writes to a shard; a move takes it in a conflicting mode on
 # all nodes, copies the last changes, and then changes the placement. So after the lock, the placement is up to date until the
@@ -59,7 +56,7 @@ $function$
 async def find_prepared(conn: "asyncpg.Connection[Any]", shards: Sequence[Shard]) -> set[Shard]:
     """Return those of a node's shards whose schemas are there and up to date."""
     tables = await _tables_of(conn, shards)
-    rows = await conn.fetch(_FOUND, [shard.schema for shard in shards])
+    rows = await conn.fetch(_SQL["found"], [shard.schema for shard in shards])
     found = {row["nspname"]: (row["digest"], row["views"]) for row in rows}
     return {shard for shard in shards if found.get(shard.schema) == (_digest(tables[shard.id]), len(tables[shard.id]))}
 
@@ -67,7 +64,7 @@ async def find_prepared(conn: "asyncpg.Connection[Any]", shards: Sequence[Shard]
 async def _tables_of(conn: "asyncpg.Connection[Any]", shards: Sequence[Shard]) -> Mapping[int, Sequence[tuple[str, str]]]:
     """Return, by the id of the shard, the names of all tables and of the tables with their rows in the shard."""
     tables: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
-    for row in await conn.fetch(_TABLES, [shard.id for shard in shards]):
+    for row in await conn.fetch(_SQL["tables"], [shard.id for shard in shards]):
         tables[row["shard"]].append((row["name"], row["shard_table"]))
     return tables
 
@@ -106,5 +103,5 @@ async def drop_shard_schemas(conn: "asyncpg.Connection[Any]") -> None:
 
     Processes prepare them again when they next need them.
     """
-    for record in await conn.fetch(_SCHEMAS):
+    for record in await conn.fetch(_SQL["schemas"]):
         await conn.execute(f"DROP SCHEMA IF EXISTS {record['nspname']} CASCADE")

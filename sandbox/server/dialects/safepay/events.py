@@ -11,6 +11,8 @@ from sandbox.server.dialects.safepay.mapping import MAPPING
 from sandbox.server.dialects.safepay.objects import BankAccount, Payment, aggregator_of, paisa, payment
 
 _encode: Final = msgspec.json.Encoder().encode
+_EVENT_OF_STATUS: Final = {state.status: state.event for state in MAPPING.states.values() if state.event}
+"""For a native endpoint that is only signed as Safepay's, which also gets the events that Safepay has none for."""
 
 
 class EventBankAccount(BankAccount, kw_only=True):
@@ -69,7 +71,7 @@ def encode_event(event: PayoutEvent) -> bytes:
     shown.expires_at = None
     for party in shown.payment_parties:
         party.bank_account = EventBankAccount(**msgspec.structs.asdict(party.bank_account))
-    name = event_type(event.payout.status) or "payment.created"
+    name = event_type(event.payout.status) or _EVENT_OF_STATUS[shown.status]
     return _encode(
         WireEvent(
             code=f"PAYMENT_{name.rpartition('.')[2].upper()}",

@@ -20,6 +20,8 @@ from sandbox.server.dialects.safepay.ids import native, prefixed
 from sandbox.server.dialects.safepay.objects import Envelope, Nothing, aggregator_of, seconds
 from sandbox.worlds.merchants.keys import MAX_KEYS, ApiKey, CreateKeyBody, NewApiKey
 
+_EXAMPLE: Final = {"is_active": True, "name": "second"}
+_DISABLED: Final = {"is_active": False}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -64,7 +66,7 @@ class KeyApi:
     def __init__(self, services: Services) -> None:
         self._keys = services.keys
 
-    @operation("POST", "/keys", "Create a key", Key, KeyBody, access="admin")
+    @operation("POST", "/keys", "Create a key", Key, KeyBody, access="admin", example=_EXAMPLE)
     async def create_key(self, request: Request, aggregator_id: str, body: KeyBody) -> CommandResult:
         if not body.is_active:
             raise invalid("is_active", "must be true")
@@ -77,7 +79,7 @@ class KeyApi:
         shown = [_key(request.merchant_id, key.id, key.name) for key in found[offset : offset + limit]]
         return Envelope(Keys(shown, len(found)))
 
-    @operation("PUT", "/keys/{key_id}", "Disable a key for good", Nothing, ChangeKeyBody, access="admin")
+    @operation("PUT", "/keys/{key_id}", "Disable a key for good", Nothing, ChangeKeyBody, access="admin", example=_DISABLED)
     async def change_key(
         self, request: Request, aggregator_id: str, key_id: str, body: ChangeKeyBody
     ) -> CommandResult | Envelope[Nothing]:

@@ -50,6 +50,12 @@ MAPPING: Final = msgspec.convert(
 STATUSES: Final = MAPPING.documented["statuses"]
 
 
+def is_change(previous: str | None, state: str) -> bool:
+    """Return whether Safepay sees that a payout enters `state` from `previous`, not that the bank tries it again."""
+    entered, left = MAPPING.states[state], None if previous is None else MAPPING.states[previous]
+    return entered.logged and (left is None or left.logged or left.status != entered.status)
+
+
 def native_statuses(status: str) -> list[str]:
     """Return the states that have this status."""
     return [name for name, state in MAPPING.states.items() if state.status == status]

@@ -19,7 +19,7 @@ from sandbox.payouts.directory.banks_and_wallets import Directory
 from sandbox.payouts.history import HistoryEntry
 from sandbox.server.dialects.safepay.errors import VERSION
 from sandbox.server.dialects.safepay.ids import derived, number, prefixed, reference, to_msg_id
-from sandbox.server.dialects.safepay.mapping import MAPPING, STATUSES
+from sandbox.server.dialects.safepay.mapping import MAPPING, STATUSES, is_change
 
 D = TypeVar("D")
 _BICS: Final = {bic[:4]: bic for bic in MAPPING.banks.values()}
@@ -31,11 +31,14 @@ _OWN_BANK: Final = "SBPP"
 """The bank of aggregators' own accounts."""
 
 
-class Envelope(msgspec.Struct, Generic[D]):
+class _Versioned(msgspec.Struct, kw_only=True):
+    api_version: str = VERSION
+
+
+class Envelope(_Versioned, Generic[D]):
     """Every successful response."""
 
     data: D
-    api_version: str = VERSION
 
 
 class Nothing(msgspec.Struct):
@@ -160,8 +163,8 @@ def _logs(token: str, payout: Payout, history: Sequence[HistoryEntry]) -> list[T
             token=prefixed("txnlog", entry.event_id),
             timestamp=seconds(entry.at),
         )
-        for entry in history
-        if MAPPING.states[entry.status].logged
+        for previous, entry in zip([None, *(entry.status for entry in history)], history, strict=False)
+        if is_change(previous, entry.status)
     ]
     if logs and payout.failure_code is not None:
         logs[-1].addtl_info, logs[-1].txn_desc = payout.failure_code, payout.failure_reason or ""

@@ -28,7 +28,13 @@ from sandbox.server.dialects.safepay.mapping import MAPPING, STATUSES, native_st
 from sandbox.server.dialects.safepay.objects import Envelope, Payment, creditor_iban, paisa, payment
 
 _encode: Final = msgspec.json.Encoder().encode
+_EXAMPLE: Final = {
+    "request_id": "7c0b9a52-5f3e-4d7c-9a34-0d1f6b6a2f10",
+    "amount": "200",
+    "creditor_iban": "PK93HABB0000000000000001",
+}
 _SCENARIO: Final = HEADER.lower()
+_LEADING_ZEROS: Final = re.compile(r"^0+(?=[0-9])")
 _HEX: Final = re.compile(r"[0-9a-f]{32}")
 _REFERENCES: Final = ("uetr", "trace_reference", "msg_id", "instr_id", "end_to_end_id")
 _NEVER_SET: Final = ("aggregator_merchant_id", "order_id", "pmt_inf_id", "qr_code_id")
@@ -108,7 +114,7 @@ class PaymentApi:
         self._services = services
         self._directory = services.directory
 
-    @operation("POST", "/payout", "Create a payout", Payment, CreatePayoutBody, errors=("IDEMPOTENCY_KEY_REUSED",))
+    @operation("POST", "/payout", "Create a payout", Payment, CreatePayoutBody, example=_EXAMPLE)
     async def create_payout(
         self, request: Request, aggregator_id: str, body: CreatePayoutBody
     ) -> CommandResult | Envelope[Payment]:
@@ -170,7 +176,7 @@ class PaymentApi:
         errors: list[tuple[str, str]] = []
         amount, holder = None, None
         try:
-            amount = parse_amount(_encode(body.amount))
+            amount = parse_amount(_encode(_LEADING_ZEROS.sub("", body.amount)))
         except InvalidAmountError:
             errors.append(("amount", "must be more than 0 and at most 999999999999.99"))
         try:

@@ -8,11 +8,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.domain.errors import Problem, invalid
+from sandbox.domain.event_filters import CHANGE, Filter, NeFilter, change_of
 from sandbox.domain.events import includes
 from sandbox.domain.fields import Text500, Url, one_of
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.payout import Payout
-from sandbox.domain.payout_states import EVENT_OF, PROCESSING, REINITIATED
+from sandbox.domain.payout_states import EVENT_OF, PROCESSING, REINITIATED, TRANSITIONS
 from sandbox.domain.redaction import Address, Secret
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import parameter
@@ -24,7 +25,7 @@ from sandbox.server.dialects.rendering import payout_event
 from sandbox.server.dialects.safepay.declared import NAME, PAGE, operation, part_of
 from sandbox.server.dialects.safepay.events import encode_event, event_type
 from sandbox.server.dialects.safepay.ids import native, prefixed
-from sandbox.server.dialects.safepay.mapping import MAPPING
+from sandbox.server.dialects.safepay.mapping import MAPPING, is_change
 from sandbox.server.dialects.safepay.objects import Envelope, Nothing, aggregator_of, seconds
 from sandbox.webhooks.deliveries import STATUSES, Delivery, DeliveryWithAttempts
 from sandbox.webhooks.delivery.retry_schedule import SERVER_ERRORS
@@ -34,6 +35,12 @@ from sandbox.webhooks.endpoints.secrets import RotatedSecret, RotateSecretBody
 from sandbox.webhooks.endpoints.service import MAX_ENDPOINTS
 
 _encode: Final = msgspec.json.Encoder().encode
+_FILTERS: Final[list[Filter]] = [
+    NeFilter(CHANGE, change_of(previous, status))
+    for previous, status in TRANSITIONS
+    if MAPPING.states[status].event and not is_change(previous, status)
+]
+"""What endpoints do not get although they get the native type."""
 _KNOWN: Final = (*MAPPING.documented["events"], *MAPPING.documented["other_events"])
 WIRE_TYPES: Final[Mapping[str, str]] = {str(name): event_type(state) for state, name in EVENT_OF.items()} | {
     REINITIATED: event_type("PENDING")
@@ -43,6 +50,7 @@ _PATTERN: Final = r"^([a-z]+\.)?([a-z_]+|\*)\Z"
 _Types = Annotated[
     list[Annotated[str, msgspec.Meta(max_length=64, pattern=_PATTERN)]], msgspec.Meta(min_length=1, max_length=32)
 ]
+_EXAMPLE: Final = {"url": "http://127.0.0.1:9000/webhooks", "event_types": ["payment.*"]}
 _IDS: Final = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 20}
 _STATUSES: Final = [*MAPPING.documented["deliveries"], "WD_FAILED"]
 """Safepay documents the last one, but gives it to no delivery."""
@@ -148,13 +156,14 @@ class WebhookApi:
         self._secrets = services.secrets
         self._deliveries = services.deliveries
 
-    @operation("POST", "/webhooks", "Create an endpoint", NewWebhook, CreateWebhookBody)
+    @operation("POST", "/webhooks", "Create an endpoint", NewWebhook, CreateWebhookBody, example=_EXAMPLE)
     async def create_webhook(self, request: Request, aggregator_id: str, body: CreateWebhookBody) -> CommandResult:
         _require_known(body.event_types)
         wanted = DialectEndpoint(
             url=body.url,
             description=body.description,
             event_types=_native_types(body.event_types, body.sandbox_received_event),
+            filters=_FILTERS,
             signing=NAME,
             retry_profile=SERVER_ERRORS,
             wire={
@@ -188,7 +197,9 @@ class WebhookApi:
     async def get_webhook(self, request: Request, aggregator_id: str, webhook_id: str) -> Envelope[WebhookOnly]:
         return Envelope(WebhookOnly(_webhook(request.merchant_id, await self._find(request, webhook_id))))
 
-    @operation("PUT", "/webhooks/{webhook_id}", "Change an endpoint", WebhookOnly, ChangeWebhookBody)
+    @operation(
+        "PUT", "/webhooks/{webhook_id}", "Change an endpoint", WebhookOnly, ChangeWebhookBody, example={"enabled": False}
+    )
     async def change_webhook(
         self, request: Request, aggregator_id: str, webhook_id: str, body: ChangeWebhookBody
     ) -> CommandResult:

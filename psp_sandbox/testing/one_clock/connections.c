@@ -1,0 +1,139 @@
+/* Requests: while one has no answer, the program waits for another one, which does not follow the clocks. So before they move,
+ * the program finishes what it does, and reads no further requests.
+ */
+#include "one_clock.h"
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define FILES 65536
+/* By file: whether it is a connection that this process has opened, or has accepted, and whether an answer is awaited there. */
+static char is_client[FILES], is_served[FILES], is_open[FILES], tickets[FILES];
+
+/* A program that waits for the answer on one connection limits real time: the other side answers in real time. */
+static int is_connection(int file) {
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    int saved = errno, found = getpeername(file, (struct sockaddr *)&peer, &size) == 0;
+    errno = saved;
+    return found;
+}
+
+static void asked(int file) {
+    if (self && file >= 0 && file < FILES && is_client[file] && !__atomic_exchange_n(&is_open[file], 1, __ATOMIC_ACQ_REL))
+        __atomic_add_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
+}
+
+static void answered(int file) {
+    if (self && file >= 0 && file < FILES && __atomic_exchange_n(&is_open[file], 0, __ATOMIC_ACQ_REL))
+        __atomic_sub_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
+}
+
+/* A server of TLS 1.3 sends tickets when the client has finished the handshake, before it answers the request that came along. */
+enum { NO_TICKETS, TICKETS, REST_OF_TICKETS };
+enum { CHANGE_CIPHER_SPEC = 20, APPLICATION_DATA = 23, RECORD_HEADER = 5 };
+
+static void sent(int file, const char *data, size_t size) {
+    asked(file);
+    if (size && file < FILES && is_client[file] && *data == CHANGE_CIPHER_SPEC) tickets[file] = TICKETS;
+}
+
+static void received(int file, const char *data, ssize_t size) {
+    int awaited = data && size > 0 && file < FILES ? tickets[file] : NO_TICKETS;
+    if (awaited) tickets[file] = NO_TICKETS;
+    if (awaited == TICKETS && size == RECORD_HEADER) tickets[file] = REST_OF_TICKETS;
+    if (awaited == REST_OF_TICKETS || (awaited == TICKETS && *data == APPLICATION_DATA)) return;
+    answered(file);
+}
+
+/* Whether a wait for this file is one for the answer on a connection. What came so far, such as a handshake's part, was none. */
+int waits_for_answer(int file) {
+    if (!is_connection(file)) return 0;
+    if (file < FILES && is_client[file]) asked(file);
+    return 1;
+}
+
+void forget_requests(void) {
+    for (int i = 0; i < FILES; i++) is_open[i] = 0;
+}
+
+int connect(int file, const struct sockaddr *peer, socklen_t size) {
+    REAL(connect);
+    int result = real(file, peer, size), saved = errno, type = 0;
+    socklen_t length = sizeof type;
+    if (file >= 0 && file < FILES && (result == 0 || saved == EINPROGRESS)
+        && getsockopt(file, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM)
+        is_client[file] = 1;
+    errno = saved;
+    return result;
+}
+
+int close(int file) {
+    REAL(close);
+    answered(file);
+    if (file >= 0 && file < FILES) is_client[file] = is_served[file] = tickets[file] = 0;
+    return real(file);
+}
+
+static int served(int file) {
+    if (file >= 0 && file < FILES) is_served[file] = 1;
+    return file;
+}
+
+int accept(int file, struct sockaddr *restrict peer, socklen_t *restrict size) {
+    REAL(accept);
+    return served(real(file, peer, size));
+}
+
+int accept4(int file, struct sockaddr *restrict peer, socklen_t *restrict size, int flags) {
+    REAL(accept4);
+    return served(real(file, peer, size, flags));
+}
+
+/* Whether a read must fail with EAGAIN, because the clocks are about to move. A read that blocks waits here instead. */
+static int is_held(int file, int flags) {
+    REAL(clock_nanosleep);
+    struct timespec now, pause = {0, MILLISECOND / 4};
+    if (!clocks || file < 0 || file >= FILES || !is_served[file]) return 0;
+    for (;;) {
+        int64_t until = __atomic_load_n(&clocks->held_until, __ATOMIC_ACQUIRE);
+        if (!until || real_clock(CLOCK_MONOTONIC, &now) || nanoseconds(&now) >= until) return 0;
+        real(CLOCK_MONOTONIC, 0, &pause, NULL); /* the caller asks again at once */
+        if ((flags & MSG_DONTWAIT) || (fcntl(file, F_GETFL) & O_NONBLOCK)) {
+            errno = EAGAIN;
+            return 1;
+        }
+    }
+}
+
+#define SENDS(name, parameters, arguments, data, size) \
+    ssize_t name parameters { \
+        REAL(name); \
+        ssize_t count = real arguments; \
+        if (count > 0) sent(file, data, size); \
+        return count; \
+    }
+#define RECEIVES(name, parameters, arguments, data, flags) \
+    ssize_t name parameters { \
+        REAL(name); \
+        if (is_held(file, flags)) return -1; \
+        ssize_t count = real arguments; \
+        if (count >= 0 || (errno != EAGAIN && errno != EINTR)) received(file, data, count); \
+        return count; \
+    }
+SENDS(send, (int file, const void *data, size_t size, int flags), (file, data, size, flags), data, size)
+SENDS(sendmsg, (int file, const struct msghdr *message, int flags), (file, message, flags),
+      message->msg_iov->iov_base, message->msg_iov->iov_len)
+SENDS(write, (int file, const void *data, size_t size), (file, data, size), data, size)
+SENDS(writev, (int file, const struct iovec *parts, int length), (file, parts, length), parts->iov_base, parts->iov_len)
+SENDS(sendto, (int file, const void *data, size_t size, int flags, const struct sockaddr *peer, socklen_t length),
+      (file, data, size, flags, peer, length), data, size)
+RECEIVES(recv, (int file, void *data, size_t size, int flags), (file, data, size, flags), data, flags)
+RECEIVES(recvmsg, (int file, struct msghdr *message, int flags), (file, message, flags),
+         message->msg_iovlen ? message->msg_iov->iov_base : NULL, flags)
+RECEIVES(read, (int file, void *data, size_t size), (file, data, size), data, 0)
+RECEIVES(readv, (int file, const struct iovec *parts, int length), (file, parts, length), length > 0 ? parts->iov_base : NULL, 0)
+RECEIVES(recvfrom,
+         (int file, void *restrict data, size_t size, int flags, struct sockaddr *restrict peer, socklen_t *restrict length),
+         (file, data, size, flags, peer, length), data, flags)

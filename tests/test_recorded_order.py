@@ -1,0 +1,132 @@
+"""When a failed test is repeated, webhooks reach the application when they did then, as seen from the test's requests."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, Final
+
+from psp_sandbox.testing.compare import Comparison
+from psp_sandbox.testing.recorded_order import RecordedOrder
+from psp_sandbox.testing.recording import Arrival, Step
+from psp_sandbox.testing.webhooks import Inbox, Received
+from tests.harness.waiting import until
+
+NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
+EARLY: Final = Step(at="1", method="GET", until="2")
+LATE: Final = Step(at="7", method="GET", until="8")
+
+
+def arrival(version: int, at: str, handled: str) -> Arrival:
+    """Return a recorded webhook."""
+    return Arrival(at=at, type="payout.processing", payout_id="then", version=version, status=200, until=handled)
+
+
+class Repetition:
+    """A world without a sandbox, whose webhooks the test brings itself."""
+
+    def __init__(self) -> None:
+        self.inbox = Inbox()
+        self.due: list[int] = []
+        """Versions of the payout whose webhooks are due."""
+
+    @contextmanager
+    def kept(self, arrivals: Sequence[Arrival]) -> Iterator[RecordedOrder]:
+        """Keep the order of the recorded webhooks in the block."""
+        clock = SimpleNamespace(
+            get=lambda: SimpleNamespace(now=NOW, frozen=True), due=lambda limit: SimpleNamespace(data=self._due())
+        )
+        world: Any = SimpleNamespace(received=self.inbox, client=SimpleNamespace(clock=clock))
+        order = RecordedOrder(world, arrivals, Comparison(exact=False))
+        with order.kept():
+            yield order
+
+    def _due(self) -> list[Any]:
+        return [SimpleNamespace(kind="delivery_attempt", due_at=NOW, event_id=str(version)) for version in self.due]
+
+    def come(self, version: int) -> Received:
+        """Return a webhook that is at the gate."""
+        data = {"id": "now", "version": version}
+        event = {"id": str(version), "type": "payout.processing", "timestamp": NOW.isoformat(), "data": data}
+        return self.inbox.read(None, [("webhook-id", str(version))], json.dumps(event).encode())
+
+    def may_pass(self, received: Received) -> bool:
+        """Return whether a webhook at the gate may reach the application."""
+        assert self.inbox.gate is not None
+        return self.inbox.gate(received)
+
+    def handle(self, received: Received) -> None:
+        """Let the application handle a webhook."""
+        self.inbox.answered(self.inbox.record(received), 200)
+
+
+def test_a_webhook_that_came_after_a_request_waits_for_it_and_the_next_request_waits_for_the_webhook() -> None:
+    repetition = Repetition()
+    with repetition.kept([arrival(1, "3", "4")]) as order:
+        order.before(EARLY, LATE, is_settling=False)
+        received, repetition.due = repetition.come(1), [1]
+        assert not repetition.may_pass(received)
+        late = threading.Thread(target=order.before, args=(LATE, None), kwargs={"is_settling": False})
+        late.start()
+        until(lambda: repetition.may_pass(received))
+        assert late.is_alive()
+        repetition.handle(received)
+        late.join(30)
+        assert not late.is_alive()
+
+
+def test_a_webhook_that_came_during_a_request_does_not_wait_for_its_answer() -> None:
+    repetition = Repetition()
+    with repetition.kept([arrival(1, "7.5", "9")]) as order:
+        received, repetition.due = repetition.come(1), [1]
+        assert not repetition.may_pass(received)
+        order.before(LATE, None, is_settling=False)
+        assert repetition.may_pass(received)
+
+
+def test_webhooks_come_in_the_recorded_order() -> None:
+    repetition = Repetition()
+    with repetition.kept([arrival(2, "3", "4"), arrival(1, "5", "6"), arrival(3, "5.5", "5.6")]) as order:
+        order.let_all_in()
+        repetition.due = [1, 2, 3]
+        first, second, third = (repetition.come(version) for version in (1, 2, 3))
+        assert [repetition.may_pass(one) for one in (first, third)] == [False, False]
+        assert repetition.may_pass(second)
+        assert not repetition.may_pass(first)
+        repetition.handle(second)
+        assert [repetition.may_pass(one) for one in (third, first, third)] == [False, True, True]
+
+
+def test_what_came_before_the_order_was_kept_keeps_its_place() -> None:
+    repetition = Repetition()
+    repetition.handle(repetition.come(1))
+    with repetition.kept([arrival(1, "3", "4"), arrival(1, "5", "6")]) as order:
+        order.before(Step(at="4.5", method="GET", until="4.6"), None, is_settling=False)
+        again, repetition.due = repetition.come(1), [1]
+        assert not repetition.may_pass(again)
+        order.let_all_in()
+        assert repetition.may_pass(again)
+
+
+def test_what_no_longer_comes_is_not_waited_for() -> None:
+    repetition = Repetition()
+    with repetition.kept([arrival(1, "3", "4"), arrival(2, "5", "6")]) as order:
+        repetition.due = [2]
+        received = repetition.come(2)
+        order.before(LATE, None, is_settling=False)
+        until(lambda: repetition.may_pass(received))
+
+
+def test_a_webhook_that_is_new_does_not_wait() -> None:
+    repetition = Repetition()
+    with repetition.kept([arrival(1, "3", "4")]):
+        assert repetition.may_pass(repetition.come(9))
+
+
+def test_a_call_that_waits_for_webhooks_holds_none_back() -> None:
+    repetition = Repetition()
+    with repetition.kept([arrival(1, "9", "9.1")]) as order:
+        order.before(EARLY, LATE, is_settling=True)
+        assert repetition.may_pass(repetition.come(1))
