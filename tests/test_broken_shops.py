@@ -1,18 +1,23 @@
-"""The broken shops: each has one declared mistake, and a suite that passes all the same."""
+"""The broken shops: each has one declared mistake, and a suite that passes all the same.
 
+`PSP_EXPLORE_COPIES=20` tries each declared point in 20 copies of its variant: the line that repeats a finding always finds it.
+"""
+
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from examples.broken_shops import variants as declared
-from psp_sandbox.testing.explore.results import Cause, Exploration, Kind, PointResult, Verdict
+from psp_sandbox.testing.explore.results import Cause, Exploration, Kind, LeftOut, PointResult, Verdict
 from psp_sandbox.testing.process import Address
 from tests.harness.shop import Report, run_tests
 
 VARIANTS = declared.variants()
 COMPLETE = ("polling", "event_sourced")
 """Correct applications whose own tests run too; `test_shop.py` runs those of the shop."""
+COPIES = int(os.environ.get("PSP_EXPLORE_COPIES", "1"))
 MODULES = {base: Path(of_base.module).stem for base, of_base in declared.BASES.items()}
 
 
@@ -72,8 +77,8 @@ def test_all_tests_of_the_other_correct_applications_pass(suites: Report, name: 
     assert set(outcomes) == {"passed"}, suites.output
 
 
-Found = dict[tuple[str, str], PointResult]
-"""Variant and point → the result of the declared test."""
+Found = dict[tuple[str, str], PointResult | LeftOut]
+"""Copy of a variant and point → the result of the declared test, or why it was not tried."""
 
 
 @pytest.fixture(scope="module")
@@ -86,26 +91,30 @@ def found(tmp_path_factory: pytest.TempPathFactory, sandbox: Address) -> Found:
 
 
 def _try(point: str, folder: Path, sandbox: Address) -> Found:
-    applications = {one.name: one for one in VARIANTS if one.point == point}
-    for one in applications.values():
-        declared.make(one, folder / one.name)
-    tests = [f"{one.name}/tests/{declared.BASES[one.base].module}::{one.test}" for one in applications.values()]
-    for base, test in {(one.base, one.test) for one in applications.values()}:
+    applications = [one for one in VARIANTS if one.point == point]
+    copies = {f"{one.name}_{number}": one for one in applications for number in range(COPIES)}
+    for name, one in copies.items():
+        declared.make(one, folder / name)
+    tests = [f"{name}/tests/{declared.BASES[one.base].module}::{one.test}" for name, one in copies.items()]
+    for base, test in {(one.base, one.test) for one in applications}:
         if not (folder / base).exists():
             declared.make_base(base, folder / base)
         tests.append(f"{base}/tests/{declared.BASES[base].module}::{test}")
-    output = run_tests(folder, *_options(sandbox), "--psp-point", point, *tests).output
+    processes = ("-n", "3") if COPIES > 1 else ()
+    output = run_tests(folder, *_options(sandbox), *processes, "--psp-point", point, *tests).output
     report = folder / ".psp-explore" / "exploration.json"
     assert report.exists(), output
     explored = Exploration.from_json(report.read_text(encoding="utf-8"))
-    assert not explored.left_out, output
-    return {(one.test.partition("/")[0], one.name): one for one in explored.points}
+    left_out: Found = {(one.test.partition("/")[0], point): one for one in explored.left_out}
+    return left_out | {(one.test.partition("/")[0], one.name): one for one in explored.points}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", range(COPIES))
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: declared.Variant) -> None:
-    result = found[variant.name, variant.point]
+def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: declared.Variant, number: int) -> None:
+    result = found[f"{variant.name}_{number}", variant.point]
+    assert isinstance(result, PointResult), result
     assert (result.verdict, result.cause) == (variant.verdict, variant.cause), result
     assert result.cure
     assert result.repeat
@@ -116,4 +125,6 @@ def test_explore_finds_the_mistake_and_names_its_cause(found: Found, variant: de
 def test_the_same_point_of_the_correct_application_is_not_a_finding(found: Found, point: str) -> None:
     results = [result for (name, of_point), result in found.items() if of_point == point and name in declared.BASES]
     assert results or point.startswith("GET /payouts/{id}")  # a call that only the variant makes
-    assert {result.verdict for result in results} <= {Verdict.RIGHT, Verdict.REFUSED}, results
+    assert {isinstance(result, PointResult) and result.verdict for result in results} <= {Verdict.RIGHT, Verdict.REFUSED}, (
+        results
+    )

@@ -113,6 +113,8 @@ class Page:
     ways: str
     """The headline without the money."""
     money: str
+    most: str
+    """The most money of a single finding; "" if there is only one with money, which is then all of it."""
     is_ok: bool
     causes: Sequence[CauseRow]
     findings: Sequence[Finding]
@@ -148,6 +150,7 @@ def page_of(found: Exploration) -> Page:
         headline=headline(found),
         ways=_ways(found),
         money=described(_total(found.findings), found.currency),
+        most=_most(found),
         is_ok=found.ok,
         causes=_causes(findings, found.currency),
         findings=findings[:MAX_FINDINGS],
@@ -178,6 +181,11 @@ def _ways(found: Exploration) -> str:
     counts = [f"{found.counts[one]:,} {VERDICTS[one].name}" for one in order if found.counts[one] or one in always]
     ways = f"{len(found.points):,} way{'' if len(found.points) == 1 else 's'} tried"
     return f"{ways}: {', '.join(counts)}."
+
+
+def _most(found: Exploration) -> str:
+    sums = [money.total for point in found.findings if (money := money_of(point.differences)).total]
+    return shown(max(sums), found.currency) if len(sums) > 1 else ""
 
 
 def _total(points: Iterable[PointResult]) -> Money:

@@ -161,11 +161,12 @@ class CommandExplorer:
         left = [run for run in runs if (run.test, run.name) not in done]
         while left and time.monotonic() <= self._limits.ends:
             next_ones = self._batch(left)
+            tried = len(runs) - len(left)
             left = [run for run in left if run not in next_ones]
             batch = [run for run in next_ones if not self._contains_finding(run)]
-            for run, result in zip(batch, self._try(batch, plans) if batch else (), strict=True):
+            for number, result in enumerate(self._try(batch, plans) if batch else (), start=tried + 1):
                 self._folder.add(_WORKER, result)
-                self._say(f"{len(runs) - len(left)} of {len(runs)}: {result.verdict}  {run.name}")
+                self._say(f"{number} of {len(runs)}: {result.verdict}  {result.test}  {result.name}")
 
     def _batch(self, left: Sequence[Run]) -> Sequence[Run]:
         """Return the next runs that one run of the command can try."""

@@ -173,12 +173,12 @@ class Explorer:
     # The baselines.
 
     def _run_baseline(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        first, reports = self._run(item, nextitem, Attempt((), None, records=True))
+        first, reports = self._without_faults(item, nextitem)
         for one in reports:
             item.ihook.pytest_runtest_logreport(report=one)
         reason = why_left_out(first, reports)
         if reason is None and self._only is None:
-            second, reports = self._run(item, nextitem, Attempt((), None, records=True))
+            second, reports = self._without_faults(item, nextitem)
             reason = why_left_out(second, reports) or why_unstable(first, second)
         if reason is not None:
             self._leave_out(item.nodeid, reason)
@@ -191,6 +191,13 @@ class Explorer:
             # Every other point would show the same difference.
             self._own[item.nodeid].points = [REST]
             self._leave_out(item.nodeid, f"Its books differ without any fault: {first.result.reason}")
+
+    def _without_faults(self, item: pytest.Item, nextitem: pytest.Item | None) -> tuple[Attempt, list[pytest.TestReport]]:
+        attempt, reports = self._run(item, nextitem, Attempt((), None, records=True))
+        if any(one.failed for one in reports):
+            # A mistake that is a race can fail a test without a fault, now and then. It must not hide what explore finds.
+            return self._run(item, nextitem, Attempt((), None, records=True))
+        return attempt, reports
 
     def _leave_out(self, test: str, reason: str) -> None:
         self._left_out.append(LeftOut(test, reason))
