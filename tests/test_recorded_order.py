@@ -90,20 +90,21 @@ def test_what_only_happened_to_come_during_a_request_comes_before_or_after_it() 
     def at(second: int) -> str:
         return as_text(NOW.replace(second=second))
 
-    def moved(*handled: tuple[int, int]) -> list[tuple[str, str]]:
+    def moved(*handled: tuple[int, int], answers: Sequence[int] = (5, 13, 16, 25)) -> list[tuple[str, str]]:
         request = Step(at=at(10), method="POST", until=at(20))
         arrivals = [arrival(version, at(began), at(ended)) for version, (began, ended) in enumerate(handled)]
-        return [(one.at, one.until) for one in outside_requests(arrivals, [request], [at(5), at(13), at(16), at(25)])]
+        return [(one.at, one.until) for one in outside_requests(arrivals, [request], list(map(at, answers)))]
 
     # The application's calls are answered at 13 and 16.
     early = as_text(NOW.replace(second=10) - timedelta(microseconds=1))
     late = as_text(NOW.replace(second=20) + timedelta(microseconds=1))
-    assert moved((11, 12)) == [(early, early)], "handled before it knew an answer"
+    assert moved((11, 14)) == [(early, early)], "it came before an answer was known"
     assert moved((8, 12)) == [(at(8), early)]
-    assert moved((17, 21)) == [(late, at(21))], "handled when it had answered the test"
-    assert moved((11, 14)) == [(at(11), at(14))]
+    assert moved((17, 21)) == [(late, at(21))], "it was handled when the test had its answer"
+    assert moved((11, 21), answers=()) == [(late, at(21))]
+    assert moved((14, 21)) == [(at(14), at(21))]
     assert moved((17, 18)) == [(at(17), at(18))], "the request may have waited for it"
-    assert moved((11, 14), (12, 12)) == [(at(11), at(14)), (at(12), at(12))], "webhooks do not overtake each other"
+    assert moved((17, 21), (18, 19)) == [(late, at(21)), (late, at(19))], "webhooks do not overtake each other"
     assert moved((7, 8), (22, 23)) == [(at(7), at(8)), (at(22), at(23))]
 
 

@@ -33,20 +33,20 @@ _END: Final = "~"
 def outside_requests(arrivals: Sequence[Arrival], steps: Sequence[Step], answers: Sequence[str]) -> list[Arrival]:
     """Return the webhooks, with those moved out of the test's requests that only happened to come during them.
 
-    `answers` are the times at which the sandbox answered the application's calls. A webhook that was handled before the first
-    of them comes before the request: the application could not know the answer. One that came after the last of them, and was
-    still being handled when the request ended, comes after it. So neither races with the request again.
+    `answers` are the times at which the sandbox answered the application's calls. A webhook that came before the first of them
+    comes before the request, which did not know the answer yet. One that came after the last of them, and was still being
+    handled when the request ended, comes after it. So neither races with the request again.
     """
     found = list(arrivals)
     for step in (one for one in steps if one.until):
         own = [at for at in answers if step.at < at < step.until]
-        is_early, is_late = bool(own), False  # webhooks keep their order, so those behind a late one are late too
+        is_late = False
         for place, one in enumerate(found):
-            if not own or one.at > step.until or "" < one.until < step.at:
+            if one.at > step.until or "" < one.until < step.at:
                 continue
-            is_early = is_early and "" < one.until < min(own)
-            is_late = is_late or (one.at > max(own) and not "" < one.until < step.until)
-            if is_early:
+            # Webhooks keep their order, so those behind a late one are late too.
+            is_late = is_late or (one.at > max([step.at, *own]) and not "" < one.until < step.until)
+            if one.at < min(own, default=""):
                 before = _moved(step.at, -1)
                 found[place] = replace(one, at=min(one.at, before), until=before)
             elif is_late:
