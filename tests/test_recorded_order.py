@@ -4,13 +4,13 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Final
 
 from psp_sandbox.testing.compare import Comparison
-from psp_sandbox.testing.recorded_order import RecordedOrder
-from psp_sandbox.testing.recording import Arrival, Step
+from psp_sandbox.testing.recorded_order import RecordedOrder, outside_requests
+from psp_sandbox.testing.recording import Arrival, Step, as_text
 from psp_sandbox.testing.webhooks import Inbox, Received
 from tests.harness.waiting import until
 
@@ -84,6 +84,28 @@ def test_a_webhook_that_came_during_a_request_does_not_wait_for_its_answer() -> 
         assert not repetition.may_pass(received)
         order.before(LATE, None, is_settling=False)
         assert repetition.may_pass(received)
+
+
+def test_what_only_happened_to_come_during_a_request_comes_before_or_after_it() -> None:
+    def at(second: int) -> str:
+        return as_text(NOW.replace(second=second))
+
+    def moved(*handled: tuple[int, int], answers: Sequence[int] = (5, 13, 16, 25)) -> list[tuple[str, str]]:
+        request = Step(at=at(10), method="POST", until=at(20))
+        arrivals = [arrival(version, at(began), at(ended)) for version, (began, ended) in enumerate(handled)]
+        return [(one.at, one.until) for one in outside_requests(arrivals, [request], list(map(at, answers)))]
+
+    # The application's calls are answered at 13 and 16.
+    early = as_text(NOW.replace(second=10) - timedelta(microseconds=1))
+    late = as_text(NOW.replace(second=20) + timedelta(microseconds=1))
+    assert moved((11, 14)) == [(early, early)], "it came before an answer was known"
+    assert moved((8, 12)) == [(at(8), early)]
+    assert moved((17, 21)) == [(late, at(21))], "it was handled when the test had its answer"
+    assert moved((11, 21), answers=()) == [(late, at(21))]
+    assert moved((14, 21)) == [(at(14), at(21))]
+    assert moved((17, 18)) == [(at(17), at(18))], "the request may have waited for it"
+    assert moved((17, 21), (18, 19)) == [(late, at(21)), (late, at(19))], "webhooks do not overtake each other"
+    assert moved((7, 8), (22, 23)) == [(at(7), at(8)), (at(22), at(23))]
 
 
 def test_webhooks_come_in_the_recorded_order() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from psp_sandbox.testing.compare import REDACTED, Comparison, parse
 from psp_sandbox.testing.fresh_world import CannotReplayError
 from psp_sandbox.testing.live_process import LiveProcess
-from psp_sandbox.testing.recorded_order import RecordedOrder
+from psp_sandbox.testing.recorded_order import RecordedOrder, outside_requests
 from psp_sandbox.testing.recording import CALL, Arrival, Recorded, Step, arrivals_of, read_beside
 from psp_sandbox.testing.replay import REPEATED_HEADERS, read_bundle, why_not
 from psp_sandbox.testing.sandbox import USER_AGENT
@@ -107,7 +107,9 @@ class _Repetition:
         own = self._world.recording.steps
         done = _to_repeat(own, self._export() if any(one.method == CALL for one in own) else [])
         remaining = _to_repeat(self._recorded.steps, self._calls)[len(done) :]
-        order = RecordedOrder(self._world, self._recorded.arrivals, self._comparison)
+        answers = [call["at"] for call in self._calls if not _is_own(call)]
+        arrivals = outside_requests(self._recorded.arrivals, self._recorded.steps, answers)
+        order = RecordedOrder(self._world, arrivals, self._comparison)
         with order.kept():
             for number, (step, call) in enumerate(remaining, 1):
                 following = remaining[number][0] if number < len(remaining) else None

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from psp_sandbox.client import PspError
 from psp_sandbox.testing.compare import Comparison
-from psp_sandbox.testing.recording import Arrival, Step
+from psp_sandbox.testing.recording import Arrival, Step, as_text
 from psp_sandbox.testing.webhooks import Received
 
 if TYPE_CHECKING:
@@ -27,6 +28,34 @@ _LOOK_SECONDS: Final = 0.1
 _LIST_LIMIT: Final = 100
 _END: Final = "~"
 """Later than every time."""
+
+
+def outside_requests(arrivals: Sequence[Arrival], steps: Sequence[Step], answers: Sequence[str]) -> list[Arrival]:
+    """Return the webhooks, with those moved out of the test's requests that only happened to come during them.
+
+    `answers` are the times at which the sandbox answered the application's calls. A webhook that came before the first of them
+    comes before the request, which did not know the answer yet. One that came after the last of them, and was still being
+    handled when the request ended, comes after it. So neither races with the request again.
+    """
+    found = list(arrivals)
+    for step in (one for one in steps if one.until):
+        own = [at for at in answers if step.at < at < step.until]
+        is_late = False
+        for place, one in enumerate(found):
+            if one.at > step.until or "" < one.until < step.at:
+                continue
+            # Webhooks keep their order, so those behind a late one are late too.
+            is_late = is_late or (one.at > max([step.at, *own]) and not "" < one.until < step.until)
+            if one.at < min(own, default=""):
+                before = _moved(step.at, -1)
+                found[place] = replace(one, at=min(one.at, before), until=before)
+            elif is_late:
+                found[place] = replace(one, at=_moved(step.until, 1))
+    return found
+
+
+def _moved(moment: str, microseconds: int) -> str:
+    return as_text(datetime.fromisoformat(moment) + timedelta(microseconds=microseconds))
 
 
 class RecordedOrder:

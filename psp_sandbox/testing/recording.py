@@ -138,24 +138,25 @@ def _text(content: bytes) -> str:
 
 def host_now() -> str:
     """Return the host's time as text, also while a test has frozen this process's clock."""
-    return _as_text(host_seconds())
+    return as_text(datetime.fromtimestamp(host_seconds(), UTC))
 
 
-def _as_text(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def as_text(moment: datetime) -> str:
+    """Return a time in UTC as text. The texts of later times are greater."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def arrivals_of(inbox: Inbox) -> list[Arrival]:
     """Return what has arrived so far. What is not a webhook has no type."""
     return [
         Arrival(
-            at=_as_text(one.at),
+            at=as_text(datetime.fromtimestamp(one.at, UTC)),
             type=one.event.get("type", ""),
             payout_id=one.event.get("data", {}).get("id"),
             version=one.event.get("data", {}).get("version", 0),
             status=one.status,
             answer=_text(one.answer),
-            until="" if one.answered_at is None else _as_text(one.answered_at),
+            until="" if one.answered_at is None else as_text(datetime.fromtimestamp(one.answered_at, UTC)),
         )
         for one in inbox.all()[:_MAX_STEPS]
     ]
