@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from sandbox.cli.benches.compare import compare, compare_figures
-from sandbox.cli.benches.cpu import CpuMeter, cpu_seconds, kind_of
-from sandbox.cli.benches.result import COUNT, LACKING, MS, RATE, Figure, Progress, cpu_figures
+from sandbox.cli.benches.compare import bench_preparer, compare, compare_figures
+from sandbox.cli.benches.cpu import CpuMeter, cpu_seconds, kind_of, memory_megabytes
+from sandbox.cli.benches.machine import describe_machine
+from sandbox.cli.benches.result import COUNT, LACKING, MS, RATE, Figure, Progress, Result, cpu_figures
 from sandbox.cli.benches.revision import check_out
 from sandbox.cli.benches.stack import BenchError, Stack
 from sandbox.cli.main import create_app
@@ -259,3 +262,24 @@ def test_without_a_process_id_there_are_no_cpu_figures() -> None:
 )
 def test_the_kind_of_a_process_is_read_from_its_command(name: str, command: list[str], kind: str) -> None:
     assert kind_of(name, command) == kind
+
+
+@dataclass
+class IdleBench:
+    """Reports the idle memory that it was given."""
+
+    stack: Stack
+    idle_megabytes: float
+
+    def run(self) -> Result:
+        return Result(machine=describe_machine(""), figures=[Figure("memory_mb/idle", [self.idle_megabytes], MS)])
+
+
+def test_each_round_of_lone_reports_the_idle_memory_from_before_the_first_load() -> None:
+    with bench_preparer("lone", partial(IdleBench))(Stack("", "", "", pid=os.getpid())) as measure:
+        before = memory_megabytes(os.getpid())
+        idle = [figure.median for figure in measure()]
+        load = b"x" * 50_000_000
+        assert [figure.median for figure in measure()] == idle
+        assert memory_megabytes(os.getpid()) > before + 25, len(load)
+    assert idle[0] == pytest.approx(before, abs=20)

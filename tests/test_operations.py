@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from litestar.routes import HTTPRoute
 
 from sandbox.domain.errors import Problem
 from sandbox.http.middleware import api_middleware
@@ -295,3 +296,10 @@ def test_a_handler_must_accept_the_parameters_that_its_declaration_names() -> No
     for api in (WrongPath(), NoBody()):
         with pytest.raises(TypeError, match="its declaration requires"):
             operations_of(api)
+
+
+def test_a_route_has_no_handler_but_those_of_its_operations() -> None:
+    """Litestar adds one per path for OPTIONS, which nothing calls, and which takes as long to build as the operations' own."""
+    app = create_litestar(OPERATIONS, (), DEFAULT_URL, BODY_LIMIT)
+    names = [handler.name for route in app.routes if isinstance(route, HTTPRoute) for handler in route.route_handlers]
+    assert sorted(names) == sorted(IDS)

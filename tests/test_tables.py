@@ -1,6 +1,9 @@
 """A Piccolo class has the columns of its table, and Piccolo's queries join our transactions."""
 
 import asyncio
+import subprocess
+import sys
+import textwrap
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -142,3 +145,16 @@ async def test_a_lost_connection_in_a_query_raises_database_unavailable(world: W
         patch.setattr(Pools, "acquire", refuse)
         with pytest.raises(DatabaseUnavailableError, match="connection refused"):
             await read(connection)
+
+
+def test_migrating_leaves_out_a_formatter_that_piccolo_imports_and_other_code_still_finds_it() -> None:
+    program = """
+        import sys
+        from sandbox.infrastructure.db.migrate import without_black
+        with without_black():
+            import piccolo.apps.migrations.commands.forwards
+        assert "black" not in sys.modules and "pathspec" not in sys.modules
+        import black
+        assert black.format_str("x = 1", mode=black.FileMode()) == "x = 1\\n"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)

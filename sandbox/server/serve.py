@@ -23,8 +23,8 @@ from sandbox.server.runtime.process_start import start_process
 
 _RESERVED_FILES: Final = 256
 """File descriptors reserved for everything but client connections: stores, logs, a bulk credit's file."""
-PRELOAD: Final = ("sandbox.server.app",)
-"""The modules that `main` imports; a supervisor imports them before it forks."""
+PRELOAD: Final = ("sandbox.server.app", "uvicorn.lifespan.on", "uvicorn.loops.uvloop", "anyio._backends._asyncio")
+"""The modules that are imported once the server starts; a supervisor imports them before it forks."""
 
 
 class Server(uvicorn.Server):

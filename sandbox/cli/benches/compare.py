@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from sandbox.cli.benches.cpu import TOTAL, loop_seconds
+from sandbox.cli.benches.cpu import TOTAL, loop_seconds, memory_megabytes
 from sandbox.cli.benches.database import Database
 from sandbox.cli.benches.e2e import Rate
 from sandbox.cli.benches.load import http_figures, open_load
@@ -164,7 +164,9 @@ def bench_preparer(bench: str, open_bench: "partial[Bench]") -> PrepareBench:
     @contextmanager
     def prepare(stack: Stack) -> Iterator[Measure]:
         """Prepare a bench that creates its own merchants, or starts its own sandboxes, for each measurement."""
-        target = {"source": stack.source} if bench == "startup" else {"stack": stack}
+        target: dict[str, Any] = {"source": stack.source} if bench == "startup" else {"stack": stack}
+        if bench == "lone":
+            target["idle_megabytes"] = memory_megabytes(stack.pid)  # no later measurement finds the sandbox without load
         yield lambda: once(**target).run().figures
 
     return prepare

@@ -26,12 +26,16 @@ _PER_PAYOUT: Final = Unit(2, "lower")
 
 @dataclass(frozen=True, slots=True)
 class LoneBench:
-    """The options of the bench. Each case takes `seconds`, `rounds` times."""
+    """The options of the bench. Each case takes `seconds`, `rounds` times.
+
+    `idle_megabytes` is the sandbox's memory before any load, if there has been some; None measures it.
+    """
 
     stack: Stack
     seconds: int
     rounds: int
     webhooks: int = 0
+    idle_megabytes: float | None = None
     progress: Progress = field(default_factory=Progress)
 
     def run(self) -> Result:
@@ -39,7 +43,8 @@ class LoneBench:
         self.progress.expect(self.rounds * (len(CASES) * self.seconds + 1))
         database = Database(self.stack.database_url)
         machine = describe_machine(database.version)
-        memory = {"idle": memory_megabytes(self.stack.pid)}
+        idle = self.idle_megabytes
+        memory = {"idle": memory_megabytes(self.stack.pid) if idle is None else idle}
         runs: dict[str, list[LoadRun]] = {name: [] for name in CASES}
         tests: list[Mapping[str, float]] = []
         with ExitStack() as closing:

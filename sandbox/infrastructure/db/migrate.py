@@ -7,7 +7,9 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import asyncpg
@@ -130,8 +132,25 @@ async def _migrate_cluster(database_url: str, cluster: Cluster) -> str:
         return f"{report}Distributed: {', '.join(added)}.\n" if added else report
 
 
+@contextlib.contextmanager
+def without_black() -> Iterator[None]:
+    """Let Piccolo import an empty module in place of `black`, which only its code generators use.
+
+    Importing the real one takes half of the CPU time of migrating an empty database.
+    """
+    if "black" in sys.modules:
+        yield
+        return
+    sys.modules["black"] = ModuleType("black")
+    try:
+        yield
+    finally:
+        del sys.modules["black"]
+
+
 async def _run_migrations(config: dict[str, Any]) -> str:
-    from piccolo.apps.migrations.commands.forwards import run_forwards
+    with without_black():
+        from piccolo.apps.migrations.commands.forwards import run_forwards
 
     ENGINE.config = config
     await ENGINE.start_connection_pool(min_size=0, max_size=2)

@@ -53,7 +53,7 @@ def _matching(test: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     for process in psutil.process_iter():
         # At any point the process may end, or we may lack the permission to inspect it.
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != own and process.status() != psutil.STATUS_ZOMBIE and test(process):
+            if process.pid != own and test(process) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 

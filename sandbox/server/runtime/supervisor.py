@@ -182,6 +182,17 @@ class Supervisor:
             programs = self._options.programs
             modules = map(module_of, (programs.api, programs.worker, programs.ipn, programs.migrate, programs.seeds))
             preload(filter(None, modules), self._env, self._handle_signals)
+            self._renew_reaper()
+
+    def _renew_reaper(self) -> None:
+        """Replace the reaper by one that shares the memory of the preloaded programs, 15 MB less than the first one needs.
+
+        The first one guards the stores while the programs are imported.
+        """
+        assert self._reaper is not None
+        before, self._reaper = self._reaper, Child(self._reaper.command, lambda child: True)
+        self._reaper.start()
+        before.destroy()
 
     def _start_stores(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
         if redis is not None:
