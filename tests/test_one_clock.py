@@ -116,6 +116,16 @@ def test_timers_that_began_before_a_move_fire_in_order_at_their_times(clocks: Cl
     assert all(abs((then - wall) - (passed - monotonic)) < 1 for _, then, passed in lines), "both clocks move alike"
 
 
+def test_a_move_that_takes_too_long_still_stops_often_before_its_end(clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that has been late on the way fires at a time of its own, not at the end."""
+    monkeypatch.setattr(followers, "_BUDGET_SECONDS", 0)
+    clocks.start(sys.executable, "-c", "import time\nwhile True: time.sleep(60)")
+    wait_for(lambda: bool(list(clocks.file.waits())), "the wait to begin")
+    stops = clocks.advance(SWEEP)
+    assert len(stops) < 50, "most of the way is one step"
+    assert sum(stops[-1] - stop < timedelta(minutes=8) for stop in stops) > 5
+
+
 def test_a_process_has_the_time_of_the_clock_file_from_its_first_moment(clocks: Clocks) -> None:
     clocks.file.follow("key", datetime(2031, 5, 1, tzinfo=UTC))
     process = clocks.start("date", "-u", "+%Y-%m-%d x 0")

@@ -57,10 +57,12 @@ class Move:
         return min([self._target, *(now + left for left in ends)])
 
     def _shortest_now(self, now: datetime) -> timedelta:
+        ahead = self._target - now - self._shortest * _EXACT_STEPS
+        if self._steps <= 20 or ahead <= timedelta(0):
+            return self._shortest
         spent = time.monotonic() - self._began
         affordable = (_BUDGET_SECONDS - spent) * self._steps / max(spent, 0.001)
-        is_late = self._steps > 20 and self._target - now > self._shortest * _EXACT_STEPS
-        return max(self._shortest, (self._target - now) / max(affordable, 1.0)) if is_late else self._shortest
+        return max(self._shortest, ahead / max(affordable, 1.0))
 
     def reach(self, moment: datetime) -> None:
         """Move the clocks to a time, and wait until the application is at rest: no wait is over, and no thread runs."""
