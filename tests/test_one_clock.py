@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from psp_sandbox.testing.one_clock import followers
 from psp_sandbox.testing.one_clock.clock_file import ClockFile
 from psp_sandbox.testing.one_clock.followers import Move, require_all_following
 from psp_sandbox.testing.one_clock.library import VARIABLE, OneClockError, build, environment, require_following, why_not
@@ -115,6 +116,16 @@ def test_timers_that_began_before_a_move_fire_in_order_at_their_times(clocks: Cl
     assert all(abs((then - wall) - (passed - monotonic)) < 1 for _, then, passed in lines), "both clocks move alike"
 
 
+def test_a_move_that_takes_too_long_still_stops_often_before_its_end(clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that has been late on the way fires at a time of its own, not at the end."""
+    monkeypatch.setattr(followers, "_BUDGET_SECONDS", 0)
+    clocks.start(sys.executable, "-c", "import time\nwhile True: time.sleep(60)")
+    wait_for(lambda: bool(list(clocks.file.waits())), "the wait to begin")
+    stops = clocks.advance(SWEEP)
+    assert len(stops) < 50, "most of the way is one step"
+    assert sum(stops[-1] - stop < timedelta(minutes=8) for stop in stops) > 5
+
+
 def test_a_process_has_the_time_of_the_clock_file_from_its_first_moment(clocks: Clocks) -> None:
     clocks.file.follow("key", datetime(2031, 5, 1, tzinfo=UTC))
     process = clocks.start("date", "-u", "+%Y-%m-%d x 0")
@@ -147,6 +158,34 @@ def test_an_answer_on_a_connection_has_its_time_limit_in_real_time(clocks: Clock
             clocks.advance(timedelta(hours=25))
             connection.sendall(b"an answer")
             assert process.communicate()[0] == "an answer\n"
+
+
+def test_after_a_request_that_had_no_answer_in_time_the_next_one_is_awaited(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One slow answer would otherwise let the clocks pass the time limits of later requests."""
+    monkeypatch.setattr(followers, "_MAX_STEP_SECONDS", 0.05)
+    program = """
+import socket, sys
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+for _ in range(2):
+    connection.sendall(b"asks")
+    connection.recv(9)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        process = clocks.start(sys.executable, "-c", program, str(server.getsockname()[1]))
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(9)
+            assert clocks.file.open_requests() == {process.pid: 1}
+            clocks.advance(timedelta(minutes=1))
+            assert clocks.file.open_requests() == {process.pid: 0}, "it is given up"
+            connection.sendall(b"answers")
+            connection.recv(9)
+            assert clocks.file.open_requests() == {process.pid: 1}
+            connection.sendall(b"answers")
+            assert process.wait() == 0
+    assert clocks.file.open_requests() == {process.pid: 0}
 
 
 def test_a_step_waits_for_the_work_that_a_timer_starts(clocks: Clocks) -> None:

@@ -14,11 +14,13 @@ from typing import Final, NamedTuple
 
 _OFFSETS: Final = struct.Struct("=qq")
 _IS_MOVING: Final = struct.Struct("=i")
-_DIGEST: Final = struct.Struct("=32s4x")
+_ROUND: Final = struct.Struct("=i")
+_DIGEST: Final = struct.Struct("=32s")
 _HELD_UNTIL: Final = struct.Struct("=q")
-_PROCESS: Final = struct.Struct("=ii")
+_PROCESS: Final = struct.Struct("=i4xq")
 _WAIT: Final = struct.Struct("=iiqq")
-_DIGEST_AT: Final = _OFFSETS.size + _IS_MOVING.size
+_ROUND_AT: Final = _OFFSETS.size + _IS_MOVING.size
+_DIGEST_AT: Final = _ROUND_AT + _ROUND.size
 _HELD_UNTIL_AT: Final = _DIGEST_AT + _DIGEST.size
 _PROCESSES_AT: Final = _HELD_UNTIL_AT + _HELD_UNTIL.size
 _WAITS_AT: Final = _PROCESSES_AT + 1024 * _PROCESS.size
@@ -103,9 +105,14 @@ class ClockFile:
         return set(self.open_requests())
 
     def open_requests(self) -> dict[int, int]:
-        """Return how many requests each process has sent to others that have no answer yet."""
+        """Return how many requests each process has sent to others that have no answer yet, and are still awaited."""
+        round_now = _ROUND.unpack_from(self._shared, _ROUND_AT)[0] + 1
         found = _PROCESS.iter_unpack(self._shared[_PROCESSES_AT:_WAITS_AT])
-        return {process: max(0, count) for process, count in found if process}
+        return {process: count & 0xFFFFFFFF if count >> 32 == round_now else 0 for process, count in found if process}
+
+    def give_up_requests(self) -> None:
+        """Await the requests that are open now no longer, such as that of a stream of logs. Those that follow are awaited."""
+        _ROUND.pack_into(self._shared, _ROUND_AT, _ROUND.unpack_from(self._shared, _ROUND_AT)[0] + 1)
 
     def waits(self) -> Iterator[Wait]:
         """Yield the waits that have a time limit."""

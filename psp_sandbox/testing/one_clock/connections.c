@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #define FILES 65536
-/* By file: whether it is a connection that this process has opened, or has accepted, and whether an answer is awaited there. */
-static char is_client[FILES], is_served[FILES], is_open[FILES], tickets[FILES];
+/* By file: whether it is a connection that this process has opened, or has accepted. */
+static char is_client[FILES], is_served[FILES], tickets[FILES];
+/* The round of the request that has no answer yet; 0 for none. */
+static int32_t open_in[FILES];
 
 /* A program that waits for the answer on one connection limits real time: the other side answers in real time. */
 static int is_connection(int file) {
@@ -20,23 +22,40 @@ static int is_connection(int file) {
     return found;
 }
 
-static void asked(int file) {
-    if (self && file >= 0 && file < FILES && is_client[file] && !__atomic_exchange_n(&is_open[file], 1, __ATOMIC_ACQ_REL))
-        __atomic_add_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
+static void count_request(int32_t round, int32_t change) {
+    int64_t found = __atomic_load_n(&self->open_requests, __ATOMIC_ACQUIRE), next;
+    do {
+        int32_t counted = found >> 32;
+        if (counted > round || (counted < round && change < 0)) return; /* the request is no longer awaited */
+        next = (int64_t)round << 32 | (uint32_t)((counted == round ? (int32_t)found : 0) + change);
+    } while (!__atomic_compare_exchange_n(&self->open_requests, &found, next, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+}
+
+/* Return whether a request begins on this connection. */
+static int asks(int file) {
+    if (!self || file < 0 || file >= FILES || !is_client[file]) return 0;
+    int32_t none = 0, round = __atomic_load_n(&clocks->round, __ATOMIC_ACQUIRE) + 1;
+    if (__atomic_load_n(&open_in[file], __ATOMIC_ACQUIRE)) return 0;
+    count_request(round, 1); /* first: as soon as the file says so, another thread may count the answer */
+    if (__atomic_compare_exchange_n(&open_in[file], &none, round, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return 1;
+    count_request(round, -1);
+    return 0;
 }
 
 static void answered(int file) {
-    if (self && file >= 0 && file < FILES && __atomic_exchange_n(&is_open[file], 0, __ATOMIC_ACQ_REL))
-        __atomic_sub_fetch(&self->open_requests, 1, __ATOMIC_ACQ_REL);
+    if (!self || file < 0 || file >= FILES) return;
+    int32_t round = __atomic_exchange_n(&open_in[file], 0, __ATOMIC_ACQ_REL);
+    if (round) count_request(round, -1);
 }
 
 /* A server of TLS 1.3 sends tickets when the client has finished the handshake, before it answers the request that came along. */
 enum { NO_TICKETS, TICKETS, REST_OF_TICKETS };
 enum { CHANGE_CIPHER_SPEC = 20, APPLICATION_DATA = 23, RECORD_HEADER = 5 };
 
-static void sent(int file, const char *data, size_t size) {
-    asked(file);
-    if (size && file < FILES && is_client[file] && *data == CHANGE_CIPHER_SPEC) tickets[file] = TICKETS;
+/* Called before the data is sent, because another thread may read the answer before this one goes on. */
+static int sends(int file, const char *data, size_t size) {
+    if (size && file >= 0 && file < FILES && is_client[file] && *data == CHANGE_CIPHER_SPEC) tickets[file] = TICKETS;
+    return asks(file);
 }
 
 static void received(int file, const char *data, ssize_t size) {
@@ -50,12 +69,12 @@ static void received(int file, const char *data, ssize_t size) {
 /* Whether a wait for this file is one for the answer on a connection. What came so far, such as a handshake's part, was none. */
 int waits_for_answer(int file) {
     if (!is_connection(file)) return 0;
-    if (file < FILES && is_client[file]) asked(file);
+    asks(file);
     return 1;
 }
 
 void forget_requests(void) {
-    for (int i = 0; i < FILES; i++) is_open[i] = 0;
+    for (int i = 0; i < FILES; i++) open_in[i] = 0;
 }
 
 int connect(int file, const struct sockaddr *peer, socklen_t size) {
@@ -110,8 +129,9 @@ static int is_held(int file, int flags) {
 #define SENDS(name, parameters, arguments, data, size) \
     ssize_t name parameters { \
         REAL(name); \
+        int begins = sends(file, data, size); \
         ssize_t count = real arguments; \
-        if (count > 0) sent(file, data, size); \
+        if (count <= 0 && begins) answered(file); \
         return count; \
     }
 #define RECEIVES(name, parameters, arguments, data, flags) \
@@ -124,9 +144,10 @@ static int is_held(int file, int flags) {
     }
 SENDS(send, (int file, const void *data, size_t size, int flags), (file, data, size, flags), data, size)
 SENDS(sendmsg, (int file, const struct msghdr *message, int flags), (file, message, flags),
-      message->msg_iov->iov_base, message->msg_iov->iov_len)
+      message->msg_iovlen ? message->msg_iov->iov_base : NULL, message->msg_iovlen ? message->msg_iov->iov_len : 0)
 SENDS(write, (int file, const void *data, size_t size), (file, data, size), data, size)
-SENDS(writev, (int file, const struct iovec *parts, int length), (file, parts, length), parts->iov_base, parts->iov_len)
+SENDS(writev, (int file, const struct iovec *parts, int length), (file, parts, length), length > 0 ? parts->iov_base : NULL,
+      length > 0 ? parts->iov_len : 0)
 SENDS(sendto, (int file, const void *data, size_t size, int flags, const struct sockaddr *peer, socklen_t length),
       (file, data, size, flags, peer, length), data, size)
 RECEIVES(recv, (int file, void *data, size_t size, int flags), (file, data, size, flags), data, flags)

@@ -42,8 +42,6 @@ class Move:
         self._clock = clock
         self._target = target
         self._is_busy = is_busy
-        self._unanswered: dict[int, int] = {}
-        """How many requests of each process nobody answers, such as those of a stream of logs."""
         self._shortest = (target - clock.now) / _MAX_STEPS
         self._patience = _MAX_STEP_SECONDS
         self._steps = 0
@@ -59,10 +57,12 @@ class Move:
         return min([self._target, *(now + left for left in ends)])
 
     def _shortest_now(self, now: datetime) -> timedelta:
+        ahead = self._target - now - self._shortest * _EXACT_STEPS
+        if self._steps <= 20 or ahead <= timedelta(0):
+            return self._shortest
         spent = time.monotonic() - self._began
         affordable = (_BUDGET_SECONDS - spent) * self._steps / max(spent, 0.001)
-        is_late = self._steps > 20 and self._target - now > self._shortest * _EXACT_STEPS
-        return max(self._shortest, (self._target - now) / max(affordable, 1.0)) if is_late else self._shortest
+        return max(self._shortest, ahead / max(affordable, 1.0))
 
     def reach(self, moment: datetime) -> None:
         """Move the clocks to a time, and wait until the application is at rest: no wait is over, and no thread runs."""
@@ -82,7 +82,7 @@ class Move:
         try:
             # Work may be on its way from one thread to another for a moment.
             if self._is_active() and not self._rest(_QUIET_SAMPLES_BETWEEN, _MAX_STEP_SECONDS):
-                self._unanswered = self._clock.open_requests()
+                self._clock.give_up_requests()
             yield
         finally:
             self._clock.hold_requests(0)
@@ -102,10 +102,7 @@ class Move:
         return self._is_busy() or self._has_due_wait() or self._asks() or self._runs()
 
     def _asks(self) -> bool:
-        found = self._clock.open_requests()
-        # One that was only slow has its answer by now, so the next one is awaited again.
-        self._unanswered = {process: min(count, found.get(process, 0)) for process, count in self._unanswered.items()}
-        return any(count > self._unanswered.get(process, 0) and _lives(process) for process, count in found.items())
+        return any(count and _lives(process) for process, count in self._clock.open_requests().items())
 
     def _has_due_wait(self) -> bool:
         return any(wait.left <= timedelta(0) and _lives(wait.process) for wait in self._clock.waits())

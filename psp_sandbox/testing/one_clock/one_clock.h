@@ -14,11 +14,11 @@
 #define WAITS 1024
 
 struct wait { int32_t thread, process; int64_t end, length; };
-struct process { int32_t id, open_requests; };
+struct process { int32_t id, padding; int64_t open_requests; /* the round in the upper half, how many in the lower one */ };
 struct clocks {
     int64_t wall, monotonic; /* offsets, in nanoseconds */
-    int32_t is_moving;
-    char key_digest[32], padding[4];
+    int32_t is_moving, round; /* of requests: a new one begins when those so far are no longer awaited */
+    char key_digest[32];
     int64_t held_until; /* of the host's monotonic clock: until then, nothing that others ask of this application is read */
     struct process processes[PROCESSES];
     struct wait waits[WAITS];
