@@ -190,7 +190,3 @@ def main() -> None:
     # All objects so far are permanent. Exclude them from garbage collection, whose pauses stop all work.
     gc.freeze()
     uvloop.run(run_worker(settings))
-
-
-if __name__ == "__main__":
-    main()
