@@ -104,7 +104,11 @@ def test_the_first_filter_that_does_not_hold_is_explained(field: str, op: Any, v
     [
         ([{"field": "data.amount", "op": "above", "value": 1}], "filters[0].op", "must be one of eq, ne, in"),
         ([{"field": "data.amuont", "op": "eq", "value": 1}], "filters[0].field", "did you mean data.amount?"),
-        ([{"field": "amount", "op": "eq", "value": 1}], "filters[0].field", "must be type, previous_status, change or a field"),
+        (
+            [{"field": "amount", "op": "eq", "value": 1}],
+            "filters[0].field",
+            "must be type, previous_status, change, or a field",
+        ),
         (
             [{"field": "data.metadata", "op": "eq", "value": 1}],
             "filters[0].field",

@@ -103,7 +103,7 @@ def test_without_a_probe_only_statuses_are_judged(world: World, no_dedup: Server
     }
     assert [one["seen_with"] for one in test["not_visible"]][:3] == ["--probe-url", "--app", None]
     assert test["summary"]["judged_by"] == "statuses"
-    assert "only the receiver's statuses were judged" in test["summary"]["text"]
+    assert "only the receiver's status codes were judged" in test["summary"]["text"]
 
 
 def journal_and_bundle(world: World) -> str:

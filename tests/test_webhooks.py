@@ -301,8 +301,8 @@ def test_a_page_of_one_type_that_has_read_enough_ends_and_the_next_one_continues
     ids = [str(uuid.UUID(int=number)) for number in range(MAX_READ, 0, -1)]
     records = [{"id": id_, "type": "other"} for id_ in ids]
     window = PageWindow(20, MAX_ID, MIN_ID)
-    whole = page_of_type(records, window, "type", "wanted", lambda record: record)
+    whole = page_of_type(records, window, {"type": ["wanted"]}, lambda record: record)
     assert (whole.data, whole.has_more) == ([], True)
     following = window_of({"cursor": whole.next_cursor or ""})
     assert following.before == ids[-1], "nothing is left out, and nothing is read twice"
-    assert not page_of_type(records[1:], window, "type", "wanted", lambda record: record).has_more
+    assert not page_of_type(records[1:], window, {"type": ["wanted"]}, lambda record: record).has_more

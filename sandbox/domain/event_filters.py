@@ -44,7 +44,8 @@ FieldPath = Annotated[
         max_length=128,
         pattern=rf"^({'|'.join(map(re.escape, KNOWN_FIELDS))}|data\.metadata\.[^\x00-\x1f\x7f]+)\Z",
         extra={
-            "must": "type, previous_status, change or a field of the event's data, as data.amount or data.metadata.order_id",
+            "must": "type, previous_status, change, or a field of the event's data, such as data.amount or "
+            "data.metadata.order_id",
             "names": KNOWN_FIELDS,
         },
     ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
@@ -34,6 +35,7 @@ MAX_ATTEMPTS_SHOWN: Final = 100
 
 MAX_READ: Final = 1000
 """How many rows a page of one event type reads at most, because no index has the type."""
+_ENDS_EARLY: Final = f"A page of one `{{}}` ends after {MAX_READ} others too, even if it is empty; the next page continues."
 
 FILTERS: Final = (
     parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
@@ -157,21 +159,22 @@ class DeliveryService:
             parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
             parameter("type", "Only events of this type.", type="string", enum=list(EVENT_TYPES)),
         ),
-        description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id.",
+        description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id. "
+        f"{_ENDS_EARLY.format('type')}",
         psp="events list --payout {payout_id}",
         columns="id created_at type payout_id",
     )
     async def list_events(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of events, newest first: of all payouts, or of one."""
         wanted = query.get("type")
-        arguments: list[Any] = [merchant_id, window.before, window.since, _read(window, wanted).limit + 1]
+        arguments: list[Any] = [merchant_id, window.before, window.since, _read(window, wanted).limit + 1, wanted]
         statement = _SQL["events"]
         if "payout_id" in query:
             statement = _SQL["events_by_payout"]
             arguments.append(query["payout_id"])
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, *arguments)
-        return page_of_type(records, window, "type", wanted, lambda record: _shown_event(Event, record))
+        return page_of_type(records, window, _wanted(query, "type"), lambda record: _shown_event(Event, record))
 
     @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
     async def get_event(self, merchant_id: str, event_id: Uuid) -> EventWithDeliveries:
@@ -195,15 +198,16 @@ class DeliveryService:
             parameter("event_type", "Only deliveries of events of this type.", type="string", enum=list(EVENT_TYPES)),
             parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
         ),
+        description=_ENDS_EARLY.format("event_type"),
         psp="deliveries list --endpoint {endpoint_id} --payout {payout_id} --event {event_id}",
         columns="id created_at event_type endpoint_id status attempt_count next_attempt_at",
     )
     async def list_webhook_deliveries(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of deliveries, newest first; optionally of one state, endpoint, payout, event or event type only."""
-        wanted = query.get("event_type")
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(*deliveries_query(merchant_id, _read(window, wanted), query))
-        return page_of_type(records, window, "event_type", wanted, lambda record: shown_delivery(Delivery, record))
+            records = await conn.fetch(*deliveries_query(merchant_id, _read(window, query.get("event_type")), query))
+        wanted = _wanted(query, "event_type", "status") if "event_type" in query else {}
+        return page_of_type(records, window, wanted, lambda record: shown_delivery(Delivery, record))
 
     @get(
         "/api/v1/webhook-deliveries/{delivery_id}",
@@ -263,17 +267,22 @@ class DeliveryService:
         return await self._work.run(context, action)
 
 
+def _wanted(query: Mapping[str, str], *names: str) -> Mapping[str, Sequence[str]]:
+    return {name: selected(query, name, ()) for name in names if name in query}
+
+
 def _read(window: PageWindow, wanted: str | None) -> PageWindow:
     """Return the window to read for a page: a larger one if rows of other types than the wanted one are left out."""
     return window if wanted is None else replace(window, limit=MAX_READ - 1)
 
 
 def page_of_type(
-    records: Sequence[Any], window: PageWindow, field: str, wanted: str | None, item: Callable[[Any], Any]
+    records: Sequence[Any], window: PageWindow, wanted: Mapping[str, Sequence[str]], item: Callable[[Any], Any]
 ) -> Page:
-    """Return a page of the records of the wanted type. One that has read MAX_READ of them ends there, even if it is empty."""
-    found = [item(record) for record in records if wanted in (None, record[field])]
-    if wanted is not None and len(found) <= window.limit and len(records) == MAX_READ:
+    """Return a page of the records with the wanted values. One that has read MAX_READ ends there, even if it is empty."""
+    matching = (record for record in records if all(record[column] in values for column, values in wanted.items()))
+    found = [item(record) for record in islice(matching, window.limit + 1)]
+    if wanted and len(found) <= window.limit and len(records) == MAX_READ:
         return page_until(found, records[-1]["id"])
     return page(found, window.limit, [one.id for one in found])
 
@@ -290,7 +299,8 @@ def deliveries_query(merchant_id: str, window: PageWindow, query: Mapping[str, s
         return _SQL["list_by_event"], *common, query["event_id"], statuses, endpoints, query.get("payout_id")
     if "payout_id" in query:
         return _SQL["list_by_payout"], *common, query["payout_id"], statuses, endpoints
-    if endpoints is None and len(statuses) == len(STATUSES):
+    if endpoints is None and (len(statuses) == len(STATUSES) or "event_type" in query):
+        # With an event type, the page picks the status too: MAX_READ rows of each endpoint and status would be too many.
         return _SQL["list_all"], *common
     return _SQL["list"], *common, endpoints, statuses
 

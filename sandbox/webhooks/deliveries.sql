@@ -1,16 +1,18 @@
 -- part: event_columns
-id::text AS id, type, created_at, payout_id::text AS payout_id, from_status, body
+id::text AS id, type, created_at, payout_id::text AS payout_id, from_status
 
 -- name: events
-SELECT {event_columns} FROM events WHERE merchant_id = $1 AND id < $2 AND id >= $3
+-- Of events of another type than the wanted one, if one is wanted, only the ids count.
+SELECT {event_columns}, CASE WHEN $5::text IS NULL OR type = ANY (string_to_array($5, ',')) THEN body END AS body FROM events WHERE merchant_id = $1 AND id < $2 AND id >= $3
 ORDER BY merchant_id DESC, events.id DESC LIMIT $4;
 
 -- name: events_by_payout
-SELECT {event_columns} FROM events WHERE merchant_id = $1 AND payout_id = $5 AND id < $2 AND id >= $3
+SELECT {event_columns}, CASE WHEN $5::text IS NULL OR type = ANY (string_to_array($5, ',')) THEN body END AS body
+FROM events WHERE merchant_id = $1 AND payout_id = $6 AND id < $2 AND id >= $3
 ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $4;
 
 -- name: event
-SELECT {event_columns} FROM events WHERE events.merchant_id = $1 AND events.id >= $2 AND events.id <= $2
+SELECT {event_columns}, body FROM events WHERE events.merchant_id = $1 AND events.id >= $2 AND events.id <= $2
     ORDER BY events.merchant_id, events.id;
 
 -- part: columns

@@ -116,8 +116,8 @@ def _explain_retry(delivery_id: str, scheduled: int, due: datetime, last: LastAt
         if wait <= due - last.at <= wait + last.duration + _DECIDE_TIME:
             return "SCHEDULE", (
                 f"The next attempt is number {scheduled + 1} of {total} of the profile `{profile}`. It is due at "
-                f"{render(due)}: {duration(PROFILES[profile][scheduled])} after attempt {last.number} ended, which the jitter "
-                "shortens by up to 5 %."
+                f"{render(due)}: {duration(PROFILES[profile][scheduled])} after attempt {last.number} ended, less "
+                "a jitter of up to 5 %."
             )
     return (
         "CHANGED",

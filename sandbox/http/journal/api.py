@@ -19,7 +19,10 @@ from sandbox.http.request import Request
 _METHODS: Final = get_args(Method)
 _CODE: Final = re.compile(r'"code":"([A-Z_]+)"')
 """The code in a problem's JSON. A quote in a text of the problem is escaped, so no text looks like it."""
-_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=^/aggregator/v1/users/)[^/]+")
+"""An id of ours, or a vendor's id of a user, which can be any text."""
+_HARMLESS: Final = ("latency", "slow_after_commit", "truncated_body")
+"""Faults that change no status, so an error is the API's own."""
 
 
 class RefusedRequests(msgspec.Struct):
@@ -100,17 +103,14 @@ class JournalApi:
         columns="count code method path advice",
     )
     async def list_refused_requests(self, request: Request) -> RefusedList:
-        found = await self._journal.page(request.merchant_id, MAX_ID, ENTRIES_KEPT, _is_refused)
         groups: dict[object, RefusedRequests] = {}
-        for entry in found:
-            code, fault = _code_of(entry), None if entry.fault is None else entry.fault.kind
-            key = (code, entry.status, entry.method, route_of(entry.path), fault)
-            if key not in groups:
-                title, advice = _advice(code, fault)
-                groups[key] = RefusedRequests(
-                    code, entry.status, title, advice, entry.method, route_of(entry.path), fault, 0, entry.at, entry.id
-                )
-            groups[key].count += 1
+
+        def count(entry: JournalEntry) -> bool:
+            if _is_refused(entry):
+                _add(groups, entry)
+            return False  # keep none: together they can have megabytes
+
+        await self._journal.page(request.merchant_id, MAX_ID, ENTRIES_KEPT, count)
         return RefusedList(sorted(groups.values(), key=lambda group: -group.count))
 
     @get("/sandbox/v1/requests/{entry_id}", "Get an API call from the journal", {200: JournalEntry}, psp="requests get")
@@ -128,7 +128,7 @@ def _matches(entry: JournalEntry, params: Mapping[str, str]) -> bool:
         and entry.request_id == params.get("request_id", entry.request_id)
         and str(entry.status) == params.get("status", str(entry.status))
         and ("fault_id" not in params or (entry.fault is not None and entry.fault.id == params["fault_id"]))
-        and ("path" not in params or fnmatchcase(entry.path, params["path"]) or route_of(entry.path) == params["path"])
+        and ("path" not in params or any(fnmatchcase(path, params["path"]) for path in (entry.path, route_of(entry.path))))
         and ("code" not in params or _code_of(entry) == params["code"])
         and (
             text in entry.path
@@ -145,11 +145,26 @@ def route_of(path: str) -> str:
 
 
 def _is_refused(entry: JournalEntry) -> bool:
-    return entry.status >= 400 and entry.path.startswith("/")
+    # A response to HEAD has no body, so it does not tell its code.
+    return entry.status >= 400 and entry.path.startswith("/") and entry.method != "HEAD"
+
+
+def _add(groups: dict[object, RefusedRequests], entry: JournalEntry) -> None:
+    code, fault, route = _code_of(entry), _fault_of(entry), route_of(entry.path)
+    key = (code, entry.status, entry.method, route, fault)
+    if key not in groups:
+        title, advice = _advice(code, fault)
+        groups[key] = RefusedRequests(code, entry.status, title, advice, entry.method, route, fault, 0, entry.at, entry.id)
+    groups[key].count += 1
+
+
+def _fault_of(entry: JournalEntry) -> str | None:
+    """Return the kind of the fault that a call's response is from."""
+    return None if entry.fault is None or entry.fault.kind in _HARMLESS else entry.fault.kind
 
 
 def _code_of(entry: JournalEntry) -> str | None:
-    found = _CODE.search(entry.response_body) if entry.status >= 400 and entry.fault is None else None
+    found = _CODE.search(entry.response_body) if entry.status >= 400 and _fault_of(entry) is None else None
     return found[1] if found is not None and found[1] in CODES else None
 
 

@@ -28,6 +28,8 @@ MAX_CSV_ROWS: Final = 10_000
 PAGE_SIZE: Final = 25
 MAX_PARTS: Final = 20
 """Maximum number of parts of a search without a match that a page skips."""
+MAX_CSV_PARTS: Final = MAX_CSV_ROWS // 100 + MAX_PARTS
+"""A CSV file reads at most so many pages of 100 rows, some without a match."""
 MAX_SHOWN_COMMANDS: Final = 12
 TOKEN_MARK: Final = f"token-{secrets.token_hex(16)}"
 """Stands for the token of forms in a page that is built for several consoles."""
@@ -191,14 +193,11 @@ class View:
             asked["limit"] = "100"
         found = await self.call(operation_id, path=path, query=asked)
         rows: list[Any] = list(found["data"])
-        while is_csv and found.get("next_cursor") and len(rows) < MAX_CSV_ROWS:
-            found = await self.call(operation_id, path=path, query={**asked, "cursor": found["next_cursor"]}, shown=False)
-            rows += found["data"]
-        parts = 1
+        parts, most = (1, MAX_CSV_PARTS) if is_csv else (1, MAX_PARTS)
         # A search reads a bounded number of rows at a time, so continue after a part without a match.
-        while not rows and found.get("next_cursor") and parts < MAX_PARTS:
+        while found.get("next_cursor") and parts < most and (len(rows) < MAX_CSV_ROWS if is_csv else not rows):
             found = await self.call(operation_id, path=path, query={**asked, "cursor": found["next_cursor"]}, shown=False)
-            rows, parts = list(found["data"]), parts + 1
+            rows, parts = [*rows, *found["data"]], parts + 1
         following = found.get("next_cursor")
         return Table(name, caption, columns, [prepare(row) for row in rows], empty, following, is_csv and bool(following))
 

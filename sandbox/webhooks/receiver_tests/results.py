@@ -111,7 +111,7 @@ def summary(outcomes: Sequence[Outcome], has_probe: bool) -> ReceiverTestSummary
     count = Counter(outcomes)
     text = f"{count['passed']} passed, {count['failed']} failed, {count['advice']} with advice, {count['skipped']} skipped."
     if not has_probe:
-        text += " Without a probe URL, only the receiver's statuses were judged, not their effects."
+        text += " Without a probe URL, only the receiver's status codes were judged, not what it did."
     return ReceiverTestSummary(
         total=max(len(NAMES), len(outcomes)),
         passed=count["passed"],

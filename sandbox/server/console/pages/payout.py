@@ -25,7 +25,6 @@ MAX_DUE: Final = 2
 """How many due steps are shown. The others are on the clock's page."""
 MAX_RESENT: Final = 2
 """For how many endpoints the top of the page tells how a webhook that failed went on. The drawing has all."""
-MAX_FAILURES: Final = 3
 ENTRY_COLUMNS: Final = (
     Column("created_at", "Time", "time"),
     Column("account", "Account"),
@@ -126,7 +125,10 @@ def _changes(
 
 
 def _resent(deliveries: Sequence[Mapping[str, Any]], endpoints: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the deliveries of an event that failed at first, or still do: where to, the last attempt, and what failed."""
+    """Return the deliveries of an event that failed at first, or still do: where to, the last attempt, and what failed.
+
+    Attempts that are no longer listed count as failed: a delivery has that many only if it keeps failing.
+    """
     found = [
         (delivery, failed)
         for delivery in deliveries
@@ -137,7 +139,8 @@ def _resent(deliveries: Sequence[Mapping[str, Any]], endpoints: Mapping[str, Any
             "delivery": delivery,
             "url": endpoints[delivery["endpoint_id"]]["url"],
             "last": delivery["attempts"][-1],
-            "failures": ", ".join(answer(one) for one in failed[-MAX_FAILURES:]),
+            "failed": delivery["attempt_count"] - len(delivery["attempts"]) + len(failed),
+            "failure": answer(failed[-1]),
         }
         for delivery, failed in found[:MAX_RESENT]
     ]

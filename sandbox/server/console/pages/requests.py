@@ -77,7 +77,7 @@ async def refused(view: View) -> Response:
 
 
 def _calls_of(group: Row) -> str:
-    """Return the page that lists exactly a group's calls."""
+    """Return the page that lists the calls of a group with a code."""
     query = {name: group[name] for name in ("method", "path", "status", "code") if group[name] is not None}
     return f"/requests?{urlencode(query)}"
 
@@ -101,7 +101,7 @@ async def request(view: View) -> Response:
         "request.html",
         tables=[
             Table(
-                "caused", "Changes of payouts that it caused", CAUSED, caused,
+                "caused", "Payout changes it caused", CAUSED, caused,
                 "It changed no payout." if payouts else "It names no payout.",
             )
         ],
