@@ -1,6 +1,6 @@
 """The pytest plugin: fixtures for tests against a sandbox.
 
-The sandbox starts when the first test needs it, once per test session, also with pytest-xdist. Each test gets a merchant of its
+The sandbox starts when the first test needs it, once per test session, even with pytest-xdist. Each test gets a merchant of its
 own. Nothing but the standard library and pytest is imported until a test uses a fixture.
 """
 

@@ -155,7 +155,7 @@ def test_a_failed_test_of_a_process_becomes_a_test_that_fails_until_the_mistake_
     to_test(bundle, tmp_path / "test_red.py")
 
     (red,) = run_tests(tmp_path, sandbox, "test_red.py").values()
-    assert "The application does what it did when the test failed." in red
+    assert "The application still does what it did when the test failed." in red
     timeline = [line.split("  ", 2)[-1] for line in red.splitlines() if "→" in line]
     order = [
         "test → application: POST /pay", "application → sandbox: POST /api/v1/payouts",
@@ -171,7 +171,7 @@ def test_a_failed_test_of_a_process_becomes_a_test_that_fails_until_the_mistake_
     (tmp_path / "app.py").write_text(CORRECT + APP.replace("send_response(200)", "send_response(204 if status else 500)"))
     (tmp_path / "app.py").write_text((tmp_path / "app.py").read_text().replace('status = "none"', 'status = ""'))
     (broken,) = run_tests(tmp_path, sandbox, "test_red.py").values()
-    assert "The application does otherwise now, but it fails:" in broken
+    assert "The application behaves differently now, but it still fails:" in broken
 
 
 def test_webhooks_come_between_the_same_requests_again(tmp_path: Path, sandbox: Address) -> None:
@@ -182,7 +182,7 @@ def test_webhooks_come_between_the_same_requests_again(tmp_path: Path, sandbox: 
     (bundle,) = (tmp_path / ".psp-failures").glob("*.psp-world.json")
     to_test(bundle, tmp_path / "test_red.py")
     (red,) = run_tests(tmp_path, sandbox, "test_red.py").values()
-    assert "The application does what it did when the test failed." in red
+    assert "The application still does what it did when the test failed." in red
     (tmp_path / "app.py").write_text(CORRECT + APP)
     assert list(run_tests(tmp_path, sandbox, "test_red.py").values()) == ["passed"]
 

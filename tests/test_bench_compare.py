@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from sandbox.cli.benches.compare import bench_preparer, compare, compare_figures
 from sandbox.cli.benches.cpu import CpuMeter, cpu_seconds, kind_of, memory_megabytes
 from sandbox.cli.benches.machine import describe_machine
-from sandbox.cli.benches.result import COUNT, LACKING, MS, RATE, Figure, Progress, Result, cpu_figures
+from sandbox.cli.benches.result import COUNT, MS, RATE, SHORTFALL, Figure, Progress, Result, cpu_figures
 from sandbox.cli.benches.revision import check_out
 from sandbox.cli.benches.stack import BenchError, Stack
 from sandbox.cli.main import create_app
@@ -93,7 +93,7 @@ def test_sigterm_removes_the_worktree(repository: Path) -> None:
     assert worktrees(repository) == 1
 
 
-def test_a_package_that_a_revision_needs_is_named_with_a_way_to_install_it(repository: Path) -> None:
+def test_a_missing_package_is_named_with_a_way_to_install_it(repository: Path) -> None:
     (repository / "sandbox" / "cli" / "main.py").write_text("import no_such_package")
     git(repository, "commit", "--quiet", "--all", "-m", "needs more")
     with pytest.raises(BenchError, match=r"No module named 'no_such_package'.*git show [0-9a-f]{12}:requirements\.txt"):
@@ -155,10 +155,10 @@ def test_a_ratio_is_this_code_divided_by_the_revision() -> None:
     assert [change.verdict for change in compare_figures(before, before).values()] == ["the same", "the same"]
 
 
-def test_only_figures_that_measure_the_sandbox_are_compared_without_idle_processes() -> None:
-    figures = [Figure("missing", [0], LACKING), Figure("rate", [50], COUNT)]
+def test_only_sandbox_figures_are_compared_and_idle_processes_are_left_out() -> None:
+    figures = [Figure("missing", [0], SHORTFALL), Figure("rate", [50], COUNT)]
     figures += cpu_figures("payout", [{"api": 2000.0, "ipn": 1.0, "total": 2001.0}])
-    changes = compare_figures([figures], [[Figure("missing", [3], LACKING), *figures[1:]]])
+    changes = compare_figures([figures], [[Figure("missing", [3], SHORTFALL), *figures[1:]]])
     assert set(changes) == {"missing", "cpu_us_per_payout.api", "cpu_us_per_payout.total"}
     assert changes["missing"].ratio is None  # the revision's figure is 0
 

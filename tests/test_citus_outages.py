@@ -134,7 +134,7 @@ async def renamed(citus: CitusCluster, stacks: list[Stack], monkeypatch: pytest.
 async def test_a_node_whose_name_does_not_resolve_is_down(
     stacks: list[Stack], world: World, neighbour: World, renamed: str, monkeypatch: pytest.MonkeyPatch, nodes_can_be_read: bool
 ) -> None:
-    """Readiness names it, also if the process cannot read the list of nodes. Lists have the merchants of the others."""
+    """Readiness names it, even if the process cannot read the list of nodes. Lists have the merchants of the others."""
     redis = connect(stacks[0].redis_url)
     readiness = Readiness(redis)
     try:

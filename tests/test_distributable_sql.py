@@ -1,4 +1,4 @@
-"""All SQL can also run on a database that Citus distributes by merchant, also if Citus plans it. Plain PostgreSQL checks it.
+"""All SQL can also run on a database that Citus distributes by merchant, even if Citus plans it. Plain PostgreSQL checks it.
 
 The rules look at PostgreSQL's own parse tree of each statement: those in constants and in function bodies, those that Piccolo
 builds, those of the database functions, and those that are built while a world is saved, emptied, restored and exported.

@@ -1,4 +1,4 @@
-"""Filters of webhook endpoints: what they accept, which events they select, and what they say about the others."""
+"""Filters of webhook endpoints: what they accept, which events they select, and how they explain a mismatch."""
 
 import json
 from typing import Any

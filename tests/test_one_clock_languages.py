@@ -1,6 +1,6 @@
 """Shops in five languages that know nothing of the sandbox follow its clock: timers fire, connections survive.
 
-Skipped for the languages that are not installed, and for the drivers of PostgreSQL that are not.
+Skipped for languages and PostgreSQL drivers that are not installed.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _JDBC: Final = Path("/usr/share/java/postgresql.jar")
 
 @dataclass(frozen=True)
 class Language:
-    """How a shop is started, and the command that says whether its driver of PostgreSQL is here."""
+    """How a shop is started, and the command that checks whether its PostgreSQL driver is installed."""
 
     command: tuple[str, ...]
     driver: tuple[str, ...]
@@ -127,8 +127,8 @@ def run(folder: Path, command: tuple[str, ...], test: str, **env: str) -> str:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_an_advance_fires_the_sweep_of_a_shop_and_no_step_takes_the_clocks_apart(language: str, tmp_path: Path) -> None:
-    """The sweep is due after an hour. PSP_SWEEPS names how often to try one that is due after 25 hours."""
+def test_an_advance_fires_the_sweep_of_a_shop_and_the_clocks_never_diverge(language: str, tmp_path: Path) -> None:
+    """The sweep is due after an hour. PSP_SWEEPS sets how many sweeps to try, which are then due after 25 hours."""
     assert f"{TIMES} passed" in run(tmp_path, shop(language, tmp_path), SWEEPS, TIMES=TIMES)
 
 
@@ -161,10 +161,10 @@ def upstream(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES if DEEP_JUMPS else ["python"])
-async def test_tls_time_limits_and_database_connections_survive_jumps_under_load(
+async def test_tls_timeouts_and_database_connections_survive_jumps_under_load(
     language: str, tmp_path: Path, stack: Stack
 ) -> None:
-    """PSP_JUMP names the length of the jumps, such as 1m, and has ten of them tried in all languages, in minutes each."""
+    """PSP_JUMP sets the length of each jump, such as 1m. Ten are then tried in every language, which takes minutes for each."""
     command = shop(language, tmp_path, with_driver=True)
     database = urlsplit(stack.database_url)
     socket = f"{parse_qs(database.query)['host'][0]}/.s.PGSQL.5432"

@@ -42,7 +42,7 @@ HANDLER_REACHED = 299
 
 
 class Keys:
-    """Two API keys. Each look-up returns a new merchant id, so that no call counts towards another's rate limit."""
+    """Two API keys. Each lookup returns a new merchant id, so that no call counts towards another's rate limit."""
 
     async def caller(self, api_key: str) -> Caller:
         if api_key not in ("member", "admin"):

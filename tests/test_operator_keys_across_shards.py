@@ -1,4 +1,4 @@
-"""An operator's deletion happens once per key, also if the merchant and the key's record are in different shards.
+"""An operator's deletion happens once per key, even if the merchant and the key's record are in different shards.
 
 Here, plain PostgreSQL stands in for the shards: whether two ids are in the same one is all that decides how a deletion runs.
 """

@@ -38,7 +38,7 @@ INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, 
     created_at, updated_at)
 SELECT $1, id, $2, endpoint_id, 'PENDING', 0, 0, $5, $5, $5 FROM unnest($6::uuid[], $7::uuid[]) AS n (id, endpoint_id)
 """
-# The deliveries that are sent although an earlier event of their payout is not finished, and the calls in progress by endpoint.
+# Deliveries that are sent even though an earlier event of their payout is not finished, and the calls in progress by endpoint.
 VIOLATIONS = """
 SELECT d.id FROM webhook_deliveries d JOIN events e ON e.merchant_id = d.merchant_id AND e.id = d.event_id
 JOIN events f ON f.merchant_id = d.merchant_id AND f.payout_id = e.payout_id AND f.change < e.change
@@ -89,7 +89,7 @@ class Schedule:
     """By endpoint and payout: the events in the order of their first success."""
     recorded: Counter[str] = field(default_factory=Counter)
     failed: set[str] = field(default_factory=set)
-    """Deliveries that ended with a failure once, so that later events overtook them."""
+    """Deliveries that failed for good at some point, so that later events may have overtaken them."""
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.offset
@@ -142,7 +142,7 @@ class Schedule:
     async def fail_for_good(self, number: int) -> None:
         await self.finish(number, "FAILED")
 
-    async def outlast(self, number: int) -> None:
+    async def expire_lease(self, number: int) -> None:
         """The lease of an attempt in progress expires."""
         if self.held:
             await self.expire(number % len(self.held))
@@ -195,7 +195,7 @@ async def start(database: Database) -> Schedule:
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ("emit", "emit", "claim", "claim", "race", "race", "succeed", "fail", "fail_for_good", "outlast", "kill",
+            ("emit", "emit", "claim", "claim", "race", "race", "succeed", "fail", "fail_for_good", "expire_lease", "kill",
              "resend", "advance")
         ),
         st.integers(0, 30),
@@ -274,7 +274,7 @@ def test_deliveries_that_wait_are_not_read_by_every_claim_and_continue_when_thei
 
 
 def test_a_process_takes_no_more_deliveries_than_it_has_capacity_for(loop: tuple[asyncio.Runner, Database]) -> None:
-    """Such as the capacity that is left for an endpoint that asked to slow down."""
+    """For example, when an endpoint that asked to slow down has little capacity left."""
     runner, database = loop
 
     async def run() -> None:

@@ -192,7 +192,11 @@ def test_several_applications_have_endpoints_of_their_own(psp: World, live_app: 
     [
         (lambda databse: None, {}, r"requires 'databse'. live_app passes api_key, .*, settings; pass anything else"),
         (lambda: 5, {}, "5 is neither an ASGI nor a WSGI application"),
-        (flask.Flask("shop"), {"database": "x"}, "is an application, not a function that returns one: it takes no database"),
+        (
+            flask.Flask("shop"),
+            {"database": "x"},
+            "is an application, not a function that returns one, so it cannot be given database",
+        ),
     ],
 )
 def test_what_is_not_an_application_is_explained(

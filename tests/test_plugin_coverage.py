@@ -1,4 +1,4 @@
-"""`--psp-report` says what a suite exercised of the sandbox and what it did not, also with pytest-xdist."""
+"""`--psp-report` says what a suite exercised of the sandbox and what it did not, even with pytest-xdist."""
 
 import os
 import subprocess

@@ -75,7 +75,7 @@ def test_a_correct_receiver_passes_and_each_check_is_in_the_stream(world: World,
     assert (events[-1]["check"], events[-1]["status"]) == (None, "PASSED")
 
 
-def test_a_finding_shows_what_was_sent_what_came_back_why_it_matters_and_the_cure(world: World, no_dedup: Server) -> None:
+def test_a_finding_shows_what_was_sent_what_came_back_why_it_matters_and_the_fix(world: World, no_dedup: Server) -> None:
     test = finished(world, {"url": no_dedup.url, "secret": SECRET, "probe_url": no_dedup.probe_url})
     assert test["status"] == "FAILED"
     failed, also = [check for check in test["checks"] if check["outcome"] == "failed"]
@@ -124,7 +124,7 @@ JUNIT = {
     "failure": {"type", "message"},
     "system-out": set(),
 }
-"""The elements of Jenkins' schema that a report has, in the order in which they may be, and their attributes."""
+"""The elements of Jenkins' schema that a report has, in the order in which they may appear, and their attributes."""
 
 
 def check_schema(root: ElementTree.Element) -> None:
@@ -253,7 +253,7 @@ def test_a_receiver_that_is_down_fails_one_check_and_the_others_are_skipped(worl
     assert "connection refused" in test["checks"][0]["why"]
 
 
-async def test_tests_of_a_merchant_are_limited(world: World) -> None:
+async def test_a_merchants_concurrent_tests_are_limited(world: World) -> None:
     receiver = Hanging(SECRET)
     with served(receiver) as server:
         body = {"url": server.url, "secret": SECRET}
@@ -273,7 +273,7 @@ def _is_over(world: World, started: httpx.Response) -> bool:
     return bool(world.get(started.headers["location"]).json()["status"] != "RUNNING")
 
 
-# ---- ends before its time
+# ---- tests that end early
 
 
 class Hanging(Receiver):
@@ -335,13 +335,13 @@ async def test_a_deleted_merchants_test_ends(service: ReceiverTestService, stack
         while service.running(world.merchant_id):  # until the next heartbeat notices
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.05)
-        left = "SELECT id FROM receiver_tests WHERE merchant_id = $1"
-        assert await asyncio.to_thread(stack.execute, left, world.merchant_id) == []
+        remaining = "SELECT id FROM receiver_tests WHERE merchant_id = $1"
+        assert await asyncio.to_thread(stack.execute, remaining, world.merchant_id) == []
         receiver.gate.set()
 
 
 @pytest.mark.parametrize("failures", [2, 3])
-async def test_the_end_of_a_test_is_stored_after_an_outage_and_a_long_one_is_reported(
+async def test_the_end_of_a_test_is_stored_after_a_short_outage_and_a_long_outage_is_reported(
     monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     calls = 0

@@ -1,4 +1,4 @@
-"""What a release consists of fits together. `make release` itself builds, checks and uses it."""
+"""The parts of a release fit together. `make release` itself builds, checks and uses one."""
 
 import io
 import json
@@ -20,10 +20,12 @@ SERVER = json.loads((ROOT / "server.json").read_text())
 
 def test_all_files_name_the_same_version() -> None:
     release.check_versions(ROOT)
-    assert f"version {release.VERSION}" in (ROOT / "docs/operations.md").read_text(), "its policy says from which version on"
+    assert f"version {release.VERSION}" in (ROOT / "docs/operations.md").read_text(), (
+        "the policy names the version from which it applies"
+    )
 
 
-def test_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_mismatched_version_is_refused(tmp_path: Path) -> None:
     for name in ("clients/typescript/package.json", "server.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(
@@ -33,7 +35,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
         release.check_versions(tmp_path)
 
 
-def test_the_manifest_for_agents_runs_a_command_of_the_package_and_proves_its_owner() -> None:
+def test_the_manifest_for_agents_runs_a_command_of_the_package_and_proves_ownership() -> None:
     """The rules are those of the registry's schema of 2025-12-11, and of its check of packages from PyPI."""
     assert re.fullmatch(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+", SERVER["name"])
     assert len(SERVER["description"]) <= 100
@@ -67,7 +69,7 @@ def test_a_source_archive_depends_on_its_files_alone(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_the_notes_are_the_section_of_the_version(tmp_path: Path) -> None:
+def test_the_release_notes_are_the_versions_section_of_the_changelog(tmp_path: Path) -> None:
     heading = "# Changelog\n\n## [Unreleased]\n\n"
     (tmp_path / "CHANGELOG.md").write_text(f"{heading}- new\n\n## [0.0.9] - 2000-01-01\n\n- old\n")
     release.write_notes(tmp_path, tmp_path, 86_400)
@@ -75,7 +77,7 @@ def test_the_notes_are_the_section_of_the_version(tmp_path: Path) -> None:
     assert (tmp_path / "CHANGELOG.md").read_text().startswith(f"{heading}## [{release.VERSION}] - 1970-01-02\n\n- new\n")
     written = (tmp_path / "CHANGELOG.md").read_text()
     release.write_notes(tmp_path, tmp_path, 86_400)
-    assert (tmp_path / "CHANGELOG.md").read_text() == written, "a section that is there stays as it is"
+    assert (tmp_path / "CHANGELOG.md").read_text() == written, "an existing section is left alone"
 
 
 def test_on_windows_the_packages_that_have_no_wheel_are_left_out_and_psp_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

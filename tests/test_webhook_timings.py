@@ -43,7 +43,7 @@ async def test_a_numeric_address_has_no_look_up_and_plain_http_no_handshake() ->
     assert phases(result.timings) == ["connect", "first_byte"]
 
 
-async def test_a_request_repeated_on_a_new_connection_shows_that_connection() -> None:
+async def test_a_request_repeated_on_a_new_connection_has_the_new_connections_timings() -> None:
     async def close_after_each(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(OK)
@@ -77,7 +77,7 @@ async def test_the_last_phase_shown_is_the_one_that_failed(tmp_path: Path) -> No
     async with serving(responding_with(OK), tls=certificate(tmp_path, "127.0.0.1")) as peer:
         untrusted = await send_to(peer.url.replace("http", "https"))
     assert (untrusted.error_class, phases(untrusted.timings)) == ("TLS", ["connect", "tls"])
-    late = await send_once(silent, seconds=2)  # it must connect in this time, also on a slow machine
+    late = await send_once(silent, seconds=2)  # it must connect within this time, even on a slow machine
     assert (late.error_class, phases(late.timings)) == ("TIMEOUT", ["connect", "first_byte"])
 
 
@@ -121,7 +121,7 @@ async def test_other_failures_have_classes_too() -> None:
 
 
 class UnknownNames:
-    """Stands in for c-ares: no name exists, and each look-up is counted."""
+    """Stands in for c-ares: no name exists, and each lookup is counted."""
 
     def __init__(self) -> None:
         self.lookups = 0

@@ -230,7 +230,7 @@ def test_a_delivery_fails_after_its_last_attempt_and_can_be_resent(world: World,
 
 
 @pytest.mark.parametrize("status", [302, 410, 429])
-def test_with_the_profile_server_errors_a_3xx_or_4xx_ends_the_delivery_and_the_endpoint_stays_enabled(
+def test_the_server_errors_profile_treats_3xx_and_4xx_as_final_and_keeps_the_endpoint_enabled(
     world: World, receiver: Receiver, status: int
 ) -> None:
     receiver.respond = lambda _: (status, {}, b"")
@@ -297,7 +297,7 @@ def test_events_and_deliveries_are_listed_by_type(world: World, receiver: Receiv
     assert world.get("/api/v1/events", type="payout.nothing").status_code == 400
 
 
-def test_a_page_of_one_type_that_has_read_enough_ends_and_the_next_one_continues() -> None:
+def test_a_page_of_one_type_stops_at_the_read_limit_and_the_next_page_continues() -> None:
     ids = [str(uuid.UUID(int=number)) for number in range(MAX_READ, 0, -1)]
     records = [{"id": id_, "type": "other"} for id_ in ids]
     window = PageWindow(20, MAX_ID, MIN_ID)

@@ -108,7 +108,7 @@ func (shop *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// isValid returns whether a webhook is signed with our secret, at most five minutes ago or ahead.
+// isValid returns whether a webhook is signed with our secret, within five minutes of now, either way.
 func isValid(secret string, headers http.Header, body []byte) bool {
 	id, stamp := headers.Get("webhook-id"), headers.Get("webhook-timestamp")
 	seconds, err := strconv.ParseInt(stamp, 10, 64)

@@ -3,7 +3,7 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 /** The maximum difference in seconds between a webhook's timestamp and our clock. */
 const TOLERANCE = 300;
 
-/** Return whether a webhook with this raw body was signed with our `whsec_` secret, at most five minutes ago or ahead. */
+/** Return whether a webhook with this raw body was signed with our `whsec_` secret, within five minutes of now, either way. */
 export function isAuthentic(secret, headers, body) {
   const { "webhook-id": id = "", "webhook-timestamp": stamp = "", "webhook-signature": given = "" } = headers;
   if (id === "" || !/^\d{1,12}$/.test(stamp)) return false;

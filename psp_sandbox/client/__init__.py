@@ -1,4 +1,4 @@
-"""A typed client of PSP Sandbox, for programs that block and for asyncio.
+"""A typed client for PSP Sandbox, synchronous and for asyncio.
 
 from psp_sandbox import Client
 

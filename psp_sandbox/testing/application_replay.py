@@ -1,7 +1,7 @@
-"""Do to an application again what a failed test did to it, and compare what it calls and answers with the recorded failure.
+"""Do to an application again what a failed test did to it, and compare its calls and answers with the recorded ones.
 
 The test's own calls and its requests to the application are made again, in order, in a world with the same seed and clock: so
-the sandbox sends the application the same webhooks, and has the same faults. They reach it in the recorded order.
+the sandbox sends the application the same webhooks, and has the same faults. The webhooks reach it in the recorded order.
 """
 
 import json
@@ -29,9 +29,9 @@ Call = Mapping[str, Any]
 _READS: Final = ("GET", "HEAD")
 _EXPORT: Final = "/sandbox/v1/world"
 _SETTLING: Final = ("/sandbox/v1/drain", "/sandbox/v1/clock/advance", "/sandbox/v1/clock/freeze")
-"""Paths of calls that are answered when webhooks have been."""
+"""Paths of calls that return only when webhooks have been answered."""
 _SECONDS: Final = 2.0
-"""How long the application may take to do what it did before: it can act in the background."""
+"""How long the application may take to do again what it did: it can act in the background."""
 _POLL_SECONDS: Final = 0.05
 _MAX_ROWS: Final = 200
 _MAX_LINE: Final = 200
@@ -52,23 +52,25 @@ class Replayed:
     differences: Sequence[str]
     """Where its calls and answers are no longer those of the failed test."""
     failures: Sequence[str]
-    """What is wrong by itself, whatever was recorded: deliveries that failed, and answers that are errors."""
+    """What is wrong regardless of the recording: deliveries that failed, and answers that are errors."""
     timeline: Sequence[Row]
     failure: str
     """How the recorded test failed."""
 
     @property
     def is_the_same(self) -> bool:
-        """Whether the application does what it did when the test failed."""
+        """Whether the application still does what it did when the test failed."""
         return not self.differences
 
     def assert_changed(self) -> None:
-        """Raise AssertionError, with the timeline, if the application does as it did, or if it fails in another way."""
+        """Raise AssertionError, with the timeline, if the application behaves as before, or if it fails in another way."""
         __tracebackhide__ = True
         if self.is_the_same:
-            raise AssertionError(f"The application does what it did when the test failed.\n{self}")
+            raise AssertionError(f"The application still does what it did when the test failed.\n{self}")
         if self.failures:
-            raise AssertionError("\n".join(["The application does otherwise now, but it fails:", *self.failures, str(self)]))
+            raise AssertionError(
+                "\n".join(["The application behaves differently now, but it still fails:", *self.failures, str(self)])
+            )
 
     def __str__(self) -> str:
         changed = [f"Changed since: {one}" for one in self.differences]
@@ -89,9 +91,11 @@ def replay_application(world: "World", bundle: "str | os.PathLike[str]") -> Repl
     except ValueError as error:
         raise CannotReplayError(str(error)) from error
     if recorded is None:
-        raise CannotReplayError(f"There is no file beside {path} that says what the test did with its application.")
+        raise CannotReplayError(f"There is no file next to {path} that records what the test did with its application.")
     if world.app is None:
-        raise CannotReplayError("No application runs: start it with live_app or live_process, or by a fixture that does.")
+        raise CannotReplayError(
+            "No application is running: start it with live_app, live_process, or a fixture that uses one of them."
+        )
     return _Repetition(world, calls, recorded).run()
 
 
@@ -160,8 +164,8 @@ class _Repetition:
             self._world.drain()
             calls, steps, arrivals = self._export(), self._world.recording.steps, arrivals_of(self._world.received)
             found = list(self._differences(calls, steps, arrivals))
-            # A mistake repeats itself immediately, or when the application's background work has come as far as it had. Only
-            # what is still missing can yet come.
+            # A wrong call shows up immediately, or when the application's background work has come as far as it had. Only
+            # what is missing can still come.
             if not found or any(one.is_final for one in found) or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
@@ -184,10 +188,10 @@ class _Repetition:
     def _pairs(self, what: str, before: list["_Compared"], now: list["_Compared"]) -> Iterator["_Difference"]:
         for number, (one, other) in enumerate(zip_longest(before, now), 1):
             if one is None or other is None:
-                text = f"{one[0]}, is no longer there" if one else f"{other[0]}, was not there"
+                text = f"{one[0]}, did not happen this time" if one else f"{other[0]}, did not happen before"
                 yield _Difference(f"{what} {number}, {text}", is_final=one is None)
                 return
-            # A call that takes long is listed late, before others; and the last answer of a repeated read changes.
+            # A call is listed when it has ended, before others that began later; the last answer of a repeated read changes.
             is_final = what != "call" or (one[0] == other[0] and not one[0].startswith(_READS))
             if one[0] != other[0]:
                 yield _Difference(f"{what} {number} was {one[0]}, and is {other[0]}", is_final)
@@ -211,7 +215,7 @@ class _Repetition:
 class _Difference:
     text: str
     is_final: bool
-    """Whether nothing that the application still does can take it away."""
+    """Whether it remains, whatever the application still does."""
 
 
 _Compared = tuple[str, Any, Any]
@@ -227,7 +231,7 @@ def _is_own(call: Call) -> bool:
 
 
 def _to_repeat(steps: Sequence[Step], calls: Sequence[Call]) -> list[tuple[Step, Call | None]]:
-    """Return the steps, those that are calls of the sandbox with the call. What cannot be repeated is left out."""
+    """Return the steps that can be repeated, each with its recorded call if it is a call of the sandbox."""
     by_key = {call["idempotency_key"]: call for call in calls if call["idempotency_key"]}
     pairs = ((step, by_key.get(step.path) if step.method == CALL else None) for step in steps)
     return [(step, call) for step, call in pairs if step.method != CALL or (call is not None and why_not(call) is None)]
@@ -265,7 +269,7 @@ def _arrival(one: Arrival, *, is_answered: bool = True) -> _Compared:
 
 
 def _kind(path: str) -> str:
-    """Return a path in which ids, which may differ, have no value."""
+    """Return a path with `{id}` in place of its ids, which may differ."""
     return "/".join("{id}" if len(part) == 36 and part.count("-") == 4 else part for part in path.partition("?")[0].split("/"))
 
 

@@ -1,4 +1,4 @@
-"""The applications of one test, and the webhook endpoints that lead to them."""
+"""The applications of one test, and the webhook endpoints that deliver to them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _LIST_LIMIT: Final = 100
 
 
 class Merchant(Protocol):
-    """What applications need of a test's merchant."""
+    """What applications need from a test's merchant."""
 
     url: str
     api_key: str
@@ -46,7 +46,7 @@ class Merchant(Protocol):
 
     @property
     def is_process_frozen(self) -> bool:
-        """Whether the clock of this process is frozen with the merchant's."""
+        """Whether the clock of this process is frozen along with the merchant's."""
 
 
 class Apps:
@@ -70,7 +70,7 @@ class Apps:
         return every[0] if every else None
 
     @property
-    def any(self) -> bool:
+    def has_app(self) -> bool:
         """Whether the test ran an application, or passes its webhooks on to one."""
         return bool(self._apps or self.processes) or self._mailbox.forward_to is not None
 
@@ -90,7 +90,7 @@ class Apps:
         try:
             port = server_socket.getsockname()[1]
             url, webhook_url = f"http://{address}:{port}", f"http://{world.sandbox.webhook_host}:{port}{path}"
-            endpoint_id, secret = self._lead_to(webhook_url, endpoint)
+            endpoint_id, secret = self._create_endpoint(webhook_url, endpoint)
             env = {**world.env, "PSP_WEBHOOK_SECRET": secret, "PORT": str(port)}
             self._set_environment(env)
             app = target
@@ -102,7 +102,8 @@ class Apps:
                 app = create(target, offered, env, arguments)
             elif arguments:
                 raise AppError(
-                    f"{target!r} is an application, not a function that returns one: it takes no {', '.join(arguments)}."
+                    f"{target!r} is an application, not a function that returns one, "
+                    f"so it cannot be given {', '.join(arguments)}."
                 )
             server = serve(app, interface, server_socket, Door(world.received, path, secret if _is_checked(endpoint) else None))
         except BaseException:
@@ -157,12 +158,15 @@ class Apps:
     def forward(self, url: str) -> None:
         """Pass the webhooks of the plugin's own endpoint on. See `World.forward_webhooks`."""
         if self._apps or self.processes:
-            raise UsageError("psp.forward_webhooks is for an application that the plugin does not run. Use one of the two.")
+            raise UsageError(
+                "psp.forward_webhooks is for an application that the plugin does not run. "
+                "Use either it or live_app and live_process."
+            )
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"{url!r} is not a URL such as http://127.0.0.1:3000/webhooks")
         self._mailbox.forward_to = url
 
-    def _lead_to(self, url: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+    def _create_endpoint(self, url: str, fields: Mapping[str, Any]) -> tuple[str, str]:
         """Make a webhook endpoint that sends to a URL, and return its id and secret."""
         world = self._world
         fields = {**({"signing_time": "merchant"} if world.is_process_frozen else {}), **fields}
@@ -209,7 +213,7 @@ class Apps:
         return clocks.environment(clock)
 
     def _take_over(self) -> list[str]:
-        """Return the id of the plugin's own endpoint if no application has it yet."""
+        """Return the id of the plugin's own endpoint if no application has taken it over yet."""
         if self._apps or self.processes:
             return []
         endpoints = self._world.client.webhook_endpoints.list(limit=_LIST_LIMIT)
@@ -234,7 +238,7 @@ class Apps:
 
 
 def _start_of(target: Any, options: Mapping[str, Any]) -> Start:
-    """Return how `live_app` was called, as code. A function inside another one, or an object, cannot be written down."""
+    """Return how `live_app` was called, as code. A nested function or an object cannot be written as code."""
     name, module = getattr(target, "__qualname__", ""), getattr(target, "__module__", None)
     is_named = bool(module) and name.isidentifier()
     return Start(

@@ -16,7 +16,7 @@ from psp_sandbox.installed import SERVER, missing_for_server, server_of_this_ver
 from psp_sandbox.testing.one_clock.library import FOLDER_VARIABLE
 
 PARENT_PID: Final = "SANDBOX_PARENT_PID"
-"""The variable that tells the sandbox which process it must not outlive, also if that process ignores SIGHUP (nohup)."""
+"""The variable that tells the sandbox which process it must not outlive, even if that process ignores SIGHUP (nohup)."""
 _STOP_SECONDS: Final = 60.0
 _OUTPUT_BYTES: Final = 6000
 _UP: Final = ("up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--no-seed", "--json")

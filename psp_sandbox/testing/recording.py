@@ -137,7 +137,7 @@ def _text(content: bytes) -> str:
 
 
 def host_now() -> str:
-    """Return the host's time as text, also while a test has frozen this process's clock."""
+    """Return the host's time as text, even while a test has frozen this process's clock."""
     return as_text(datetime.fromtimestamp(host_seconds(), UTC))
 
 

@@ -24,7 +24,7 @@ _DRAIN: Final = "/sandbox/v1/drain"
 _POLL_FIELDS: Final = ("method", "path", "query", "request_body", "api_key_id", "status", "response_body", "fault")
 REPEATED_HEADERS: Final = ("accept", "content-type", "content-encoding", "traceparent", "x-sandbox-scenario")
 _HOST_TIMED: Final = ("/sandbox/v1/snapshots", "/sandbox/v1/receiver-tests", "/sandbox/v1/overview", _KEYS, "/aggregator/")
-"""Paths whose answers contain ids and times of the host, also in a frozen world."""
+"""Paths whose answers contain ids and times of the host, even in a frozen world."""
 _DELIVERIES: Final = re.compile(r"(.*\.)?(status|attempt_count|attempts(\[\d+\])?|next_attempt_at|updated_at)(\..*)?\Z")
 _BACKGROUND: Final = {
     "/api/v1/webhook-deliveries": _DELIVERIES,

@@ -42,7 +42,7 @@ class Received:
 
 
 def host_seconds() -> float:
-    """Return the host's time, also while this process's clock is frozen."""
+    """Return the host's time, even while this process's clock is frozen."""
     return time.monotonic() + _HOST_OFFSET
 
 

@@ -352,7 +352,7 @@ class World:
     @property
     def has_app(self) -> bool:
         """Whether the test ran an application, or passes its webhooks on to one."""
-        return self._apps.any
+        return self._apps.has_app
 
     @property
     def app(self) -> LiveApp | LiveProcess | None:

@@ -83,8 +83,8 @@ class Operation:
     media_type: str = JSON
     """The media type of responses that are not problems."""
     dialect: str = ""
-    """The dialect that it belongs to; empty for the sandbox's own API. A dialect ignores unknown query parameters, and has no
-    idempotency keys of ours."""
+    """The dialect that it belongs to; empty for the sandbox's own API. A dialect ignores unknown query parameters, and has none
+    of our idempotency keys."""
     is_documented: bool = True
     """Whether the OpenAPI document includes it; HTML pages are excluded."""
     key_rate_limit: int | None = None

@@ -99,7 +99,7 @@ def newest_first(items: Iterable[Any], limit: int) -> list[Any]:
 
 
 def after(id_: str) -> str:
-    """Return the id that follows `id_`: the end of a range that ends before it."""
+    """Return the id that follows `id_`: the exclusive end of a range that includes `id_`."""
     return str(UUID(int=min(UUID(id_).int + 1, UUID(MAX_ID).int)))
 
 

@@ -58,11 +58,11 @@ class Settings:
     metrics_port: int
     """The port on which a worker serves its metrics; 0 disables it."""
     clock_folder: Path | None
-    """Where the clocks of applications are that follow a merchant's clock. Set by `psp run --one-clock` and the plugin."""
+    """The folder of the clocks of applications that follow a merchant's clock. Set by `psp run --one-clock` and the plugin."""
     exports_traces: bool
     """Whether to export OpenTelemetry spans. OpenTelemetry reads the endpoint and its other settings itself."""
     dialects: str | None
-    """The folder of dialects of one's own, whose modules are run when a process starts."""
+    """The folder of the user's own dialects, whose modules are run when a process starts."""
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -189,7 +189,7 @@ class _Reader:
         return True
 
     def networks(self, name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        """Read comma-separated networks. `loopback` means 127.0.0.0/8 and ::1; `none` alone, and nothing, mean no network."""
+        """Read comma-separated networks. `loopback` means 127.0.0.0/8 and ::1; `none` alone, or no value, means no networks."""
         if self.env.get(name, "").strip() == "none":
             return ()
         found: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []

@@ -1,4 +1,4 @@
-"""Check readiness: PostgreSQL and Redis are available and can write, all migrations have run, and a worker is running.
+"""Check readiness: PostgreSQL and Redis are available and accept writes, all migrations have run, and a worker is running.
 
 Each check has a timeout of CHECK_TIMEOUT. A check that hangs is not started again; later calls wait for the same one.
 """
@@ -31,14 +31,14 @@ CHECK_TIMEOUT: Final = 2.0
 """Seconds per check; the checks run concurrently."""
 
 NODE_TIMEOUT: Final = 1.5
-"""Seconds for reading what nodes a distributed database has, and then for checking them, side by side."""
+"""Seconds for listing the nodes of a distributed database, and again for checking them all concurrently."""
 
 _WRITTEN: Final = "psp:readiness"
 _WRITTEN_BYTES: Final = 64 * 1024
-"""About as much as the journal writes in one call. Less may still fit when that does not."""
+"""About as much as the journal writes in one call. A smaller write may still fit when the journal's does not."""
 _OUT_OF_MEMORY: Final = (
-    "Redis is out of memory, so calls are not journaled, rate limits do not count and workers start late: raise its maxmemory, "
-    "or delete what else is in it"
+    "Redis is out of memory, so calls are not journaled, rate limits are not enforced and workers start late: raise its "
+    "maxmemory, or delete other data in it"
 )
 
 Unavailable = Mapping[str, str]
@@ -125,7 +125,7 @@ class Readiness:
 
 
 def _check_disk() -> Unavailable:
-    """Check the disk of the data directory, as far as this process knows it. It also has the logs and the metrics."""
+    """Check the disk of the data directory, as far as this process knows it. That disk also has the logs and the metrics."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     return {"disk": f"the disk of the data directory {_FULL}"} if folder and is_full(Path(folder)) else {}
 
@@ -150,7 +150,7 @@ async def _check_node(node: Node, has_merchants: bool) -> NodeStatus:
 
 
 async def _check_database() -> Unavailable:
-    """Check the migrations on a node that responds. A merchant's node may be down all the same."""
+    """Check the migrations on a node that responds. A merchant's node may still be down."""
     try:
         async with shared_connection() as conn:
             completed = await completed_migrations(conn)

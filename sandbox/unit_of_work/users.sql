@@ -1,6 +1,6 @@
 -- Users in a unit of work. `$1` is the merchant, whose lock the caller holds.
 
--- sandbox/infrastructure/db/statements.py explains the form of the look-ups, and of an UPDATE written as INSERT with ON CONFLICT: only the
+-- sandbox/infrastructure/db/statements.py explains the form of the lookups, and of an UPDATE written as INSERT with ON CONFLICT: only the
 -- columns after DO UPDATE change.
 
 -- name: read

@@ -35,7 +35,7 @@ _SQL: Final = read_statements(__name__, is_sample=IS_SAMPLE)
 
 
 class Recovery(msgspec.Struct):
-    """How many events are sent again, also by type."""
+    """How many events are sent again, in all and by type."""
 
     count: int
     by_type: dict[str, int]
@@ -72,12 +72,12 @@ class RecoveryService:
         errors=("INVALID_STATE",),
         check=recover_errors,
         example={"since": "2026-01-31T12:00:00Z", "which": "failed", "dry_run": True},
-        description="`failed` sends events whose last attempt failed, also if a retry is scheduled, and events that were kept "
-        "while the endpoint was disabled. `all` replays every event of the period, also those that the endpoint has received "
-        "and those that it would have received if it had existed. Events whose first attempt is due, or that are being sent, "
-        "are not counted. `since` is inclusive, `until` exclusive; both are in the merchant's time. Each webhook keeps its "
-        "webhook-id, and its retry schedule starts over. A dry run only counts. 409 if the endpoint is disabled, except for a "
-        "dry run. After an interruption, the same request with the same key continues where it stopped.",
+        description="`failed` sends events whose last attempt failed, even if a retry is scheduled, and events that were kept "
+        "while the endpoint was disabled. `all` replays every event of the period, including those that the endpoint has "
+        "received and those that it would have received if it had existed. Events whose first attempt is due, or that are "
+        "being sent, are not counted. `since` is inclusive, `until` exclusive; both are in the merchant's time. Each webhook "
+        "keeps its webhook-id, and its retry schedule starts over. A dry run only counts. 409 if the endpoint is disabled, "
+        "except for a dry run. After an interruption, the same request with the same key continues where it stopped.",
         psp="endpoints recover --since! {since} --which! {which} --events {event_types:list}",
     )
     async def recover_webhook_endpoint(self, context: RequestContext, endpoint_id: Uuid, body: RecoverBody) -> CommandResult:

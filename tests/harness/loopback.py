@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 
 _POLL_SECONDS: Final = 0.01
-"""How long a server may take to notice its end. By default it is half a second, which hundreds of tests would wait."""
+"""How often a server checks whether it must end. The default of half a second would add up over hundreds of tests."""
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -16,7 +16,7 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """Serves on a free port while its block runs."""
+    """Serves on a free port while its `with` block runs."""
 
     daemon_threads = True
     request_queue_size = 128

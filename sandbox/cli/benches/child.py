@@ -63,7 +63,7 @@ def run_child(main: Callable[..., None], *arguments: object) -> Iterator[Pipe]:
 
 
 def _run(connection: "Connection[Any, Any]", main: Callable[..., None], *arguments: object) -> None:
-    # The parent's end of the bench, also by Ctrl-C, closes the pipe, and then there is nobody to report to.
+    # The parent's end of the bench, even by Ctrl-C, closes the pipe, and then there is nobody to report to.
     with contextlib.suppress(KeyboardInterrupt, OSError):
         try:
             main(Pipe(connection), *arguments)

@@ -15,7 +15,7 @@ from sandbox.cli.benches.cpu import CpuMeter
 from sandbox.cli.benches.database import Database
 from sandbox.cli.benches.machine import Machine, describe_machine
 from sandbox.cli.benches.pacer import Pacer
-from sandbox.cli.benches.result import COUNT, LACKING, OTHER, RATIO, Figure, Progress, Result, latency_figures
+from sandbox.cli.benches.result import COUNT, OTHER, RATIO, SHORTFALL, Figure, Progress, Result, latency_figures
 from sandbox.cli.benches.stack import BenchError, Merchant, Stack, create_merchant
 
 _PAYOUT: Final = re.compile(rb"/payouts/([0-9a-f-]{36})")
@@ -90,7 +90,7 @@ class ConsolesBench:
                 Figure("api_cpu_percent/consoles", [100 * (after - before) for before, after in pairs], OTHER),
                 Figure("cpu_ratio/api", [after / before for before, after in pairs], RATIO),
                 *latency_figures(latencies),
-                Figure("not_shown", [missing], LACKING),
+                Figure("not_shown", [missing], SHORTFALL),
                 Figure("messages", [seen.messages], COUNT),
                 Figure("kilobytes", [seen.size // 1000], COUNT),
             ],

@@ -15,9 +15,9 @@ from sandbox.cli.benches.pacer import Sent, send_creates
 from sandbox.cli.benches.receiver import Received, Receiver
 from sandbox.cli.benches.result import (
     COUNT,
-    LACKING,
     MS,
     OTHER,
+    SHORTFALL,
     Figure,
     Progress,
     Result,
@@ -162,7 +162,7 @@ def _figures(rate: int, sent: Sent, received: Received, webhooks: int) -> list[F
     }
     return [
         *(Figure(name, [count], COUNT) for name, count in counts.items()),
-        *(Figure(name, [count], LACKING) for name, count in lacking.items()),
+        *(Figure(name, [count], SHORTFALL) for name, count in lacking.items()),
         *latency_figures(latencies),
         *(Figure(f"response_p{percent}_ms", [percentile(sent.response_seconds, percent) * 1000], MS) for percent in (50, 99)),
         Figure("events", [len(arrived)], COUNT),

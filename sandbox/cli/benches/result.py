@@ -26,7 +26,7 @@ MS: Final = Unit(2, "lower")
 SECONDS: Final = Unit(3, "lower")
 CPU: Final = Unit(1, "lower")
 """CPU microseconds per payout, row or read."""
-LACKING: Final = Unit(0, "lower")
+SHORTFALL: Final = Unit(0, "lower")
 """A count of what should have happened and did not."""
 COUNT: Final = Unit(0)
 RATIO: Final = Unit(3)

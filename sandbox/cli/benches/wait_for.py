@@ -17,7 +17,7 @@ from sandbox.cli.benches.connections import Connections
 from sandbox.cli.benches.database import Database
 from sandbox.cli.benches.machine import Machine, describe_machine
 from sandbox.cli.benches.pacer import Pacer
-from sandbox.cli.benches.result import COUNT, LACKING, Figure, Progress, Result, cpu_figures, latency_figures
+from sandbox.cli.benches.result import COUNT, SHORTFALL, Figure, Progress, Result, cpu_figures, latency_figures
 from sandbox.cli.benches.stack import BenchError, Merchant, Stack, call, check_audit, create_merchant
 
 _TIMEOUT = 30
@@ -116,7 +116,7 @@ class WaitForBench:
         counts = {"rate": self.rate, "sent": sent, "held": waiters.max_held, "answered": responses.paid}
         missing = sent - responses.paid
         figures = [Figure(name, [count], COUNT) for name, count in counts.items()]
-        figures += [Figure("missing", [missing], LACKING), *latency_figures(responses.late_seconds)]
+        figures += [Figure("missing", [missing], SHORTFALL), *latency_figures(responses.late_seconds)]
         return Result(
             machine=machine,
             figures=figures + cpu_figures("payout", [cpu.micros_per(sent)]),

@@ -7,13 +7,13 @@ a few keys. `tests/test_query_plans.py` runs every statement in several states o
   ORDER BY t.merchant_id, t.id`. With a plain equality, the planner can choose any index that begins with merchant_id and scan
   all of the merchant's rows. It does so if it expects a single row and that index is smaller. With a range that is ordered by
   the column, and sorting disabled (`PLANNER`), only the index with that order can be used. The index must be unique.
-- **Many rows by their keys** are such a look-up in a LATERAL subquery. Only FOR NO KEY UPDATE, or OFFSET 0, which keeps the
+- **Many rows by their keys** are such a lookup in a LATERAL subquery. Only FOR NO KEY UPDATE, or OFFSET 0, which keeps the
   subquery from becoming a join, may follow. Never use `= ANY` or a join.
 - **Changing many rows** is an INSERT with ON CONFLICT. UPDATE ... FROM is a join, for which the planner may read all rows. So
-  a LATERAL look-up reads each row (`k`), once for each of the given rows (`n`), whose keys must be distinct. ON CONFLICT then
+  a LATERAL lookup reads each row (`k`), once for each of the given rows (`n`), whose keys must be distinct. ON CONFLICT then
   writes it through the key's index, and only the columns after DO UPDATE SET change. The other columns of the proposed row
   are those that are NOT NULL, or that a CHECK compares with the changed ones. A row that does not exist is not found by the
-  look-up, so it is never inserted. The look-up locks the rows, in the order of `n`, unless the caller holds the merchant's
+  lookup, so it is never inserted. The lookup locks the rows, in the order of `n`, unless the caller holds the merchant's
   lock.
 - **A list** orders by its index's columns and compares them as one row value.
 """

@@ -26,12 +26,12 @@ _decode_wire: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class EventTranslator:
-    """Translates claimed deliveries. Those of native endpoints cost one look-up."""
+    """Translates claimed deliveries. Those of native endpoints cost one lookup."""
 
     def __init__(self, dialects: Mapping[str, Dialect]) -> None:
         self._encoders = {name: dialect.event for name, dialect in dialects.items() if dialect.event is not None}
 
-    def concerns(self, endpoint: ClaimedEndpoint) -> bool:
+    def applies_to(self, endpoint: ClaimedEndpoint) -> bool:
         """Return whether the endpoint gets the events of a dialect: it was made in one, or is signed as one."""
         return endpoint.wire is not None or endpoint.signing in self._encoders
 

@@ -25,7 +25,7 @@ from sandbox.webhooks.outbound.resolver import NameResolver
 from sandbox.webhooks.outbound.sockets import open_socket
 
 TIMEOUT: Final = 15.0
-"""Seconds for the whole call: look-up, connection, request and response."""
+"""Seconds for the whole call: lookup, connection, request and response."""
 BODY_LIMIT: Final = 2 * 1024 * 1024
 OWN: Final = "own:/vendor/v1/transactions"
 """The address of the sandbox's own feed in the list of fetches."""

@@ -53,8 +53,8 @@ def _run(kind: SalePaymentKind, summary: str) -> Operation:
         "number ends in 0003, or if a scenario of your own matches (by destination, amount, user_id, or the metadata "
         "`kind` (ADVANCE, FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed attempt "
         "moves no money, counts in the sale's `attempts`, sets its `last_error`, and is retried by the next run. Runs "
-        f"automatically at :{RUN_MINUTES[kind]:02} of each hour of the merchant's time, also when a clock is advanced over "
-        "that time. This call does not wait for it.",
+        f"automatically at :{RUN_MINUTES[kind]:02} of each hour of the merchant's time, including when a clock is advanced "
+        "over that time. This call does not wait for it.",
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
 _log = structlog.get_logger()
 
 
-# Looked up once, because a look-up of a label costs as much as an observation.
+# Looked up once, because looking up a label costs as much as an observation.
 @cache
 def _seconds(outcome: str) -> Histogram:
     return DELIVERY_SECONDS.labels(outcome)
@@ -76,7 +76,7 @@ def split_into_sequences(claimed: Iterable[ClaimedDelivery]) -> list[list[Claime
 class Translator(Protocol):
     """Writes webhooks as another provider does."""
 
-    def concerns(self, endpoint: ClaimedEndpoint) -> bool:
+    def applies_to(self, endpoint: ClaimedEndpoint) -> bool:
         """Return whether the endpoint gets such webhooks."""
 
     async def translate(self, merchant_id: str, claimed: ClaimedDelivery) -> ClaimedDelivery:
@@ -88,7 +88,7 @@ class AttemptRunner:
 
     `wake_later` receives a merchant and the seconds until its next attempt. `on_recorded` receives a merchant and a live-feed
     note for each attempt recorded. The journal records each fault that hits. The translator, if any, writes the bodies for
-    endpoints that were made in a dialect.
+    endpoints that were created through a dialect.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class AttemptRunner:
             # Sealed under another SANDBOX_SECRET_KEY. Fail the attempt, so that the delivery log shows the reason.
             reason = "the endpoint's secret cannot be decrypted with this SANDBOX_SECRET_KEY"
             return at, Exchange("", None, SendResult(None, {}, "", reason, 0, error_class="SECRET"))
-        if self._translator is not None and self._translator.concerns(claimed.endpoint):
+        if self._translator is not None and self._translator.applies_to(claimed.endpoint):
             try:
                 claimed = await self._translator.translate(merchant_id, claimed)
             except (*CONNECTION_ERRORS, *RETRYABLE) as error:
@@ -228,11 +228,11 @@ class AttemptRunner:
         )
 
     async def record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
-        """Write up to MAX_RECORDED_ATTEMPTS attempts with their deliveries' new statuses. Retry until PostgreSQL accepts."""
+        """Write up to MAX_RECORDED_ATTEMPTS attempts with their deliveries' new statuses, until PostgreSQL accepts them."""
         outage = Outage("record_failed", merchant_id=merchant_id)
         try:
             try:
-                await record_attempts(merchant_id, results)  # without the library, which would be a tenth of the cost
+                await record_attempts(merchant_id, results)  # without tenacity, which would be a tenth of the cost
             except (*CONNECTION_ERRORS, *RETRYABLE):
                 await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), outage.log)(record_attempts, merchant_id, results)
         except Exception:

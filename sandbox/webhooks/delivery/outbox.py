@@ -77,7 +77,7 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     payout_id: str | None = None
     """The payout whose later events wait for this delivery. None if the endpoint is not ordered."""
     is_translated: bool = False
-    """Whether `body` is that of a dialect, which no header of ours may accompany."""
+    """Whether `body` is that of a dialect, which none of our headers may accompany."""
     slot: Slot | None = None
     """When the attempt may start. None if the endpoint has no rate limit."""
 

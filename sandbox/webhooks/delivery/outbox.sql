@@ -1,6 +1,6 @@
 -- Claim webhook deliveries, and record their attempts. `$1` is the merchant in every statement but `claim`.
 
--- sandbox/infrastructure/db/statements.py explains the form of the look-ups, and of an UPDATE written as INSERT with ON CONFLICT: only the
+-- sandbox/infrastructure/db/statements.py explains the form of the lookups, and of an UPDATE written as INSERT with ON CONFLICT: only the
 -- columns after DO UPDATE change. Workers without the merchant's lock lock each row (FOR NO KEY UPDATE).
 
 -- name: claim

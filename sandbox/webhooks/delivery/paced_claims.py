@@ -18,7 +18,7 @@ from sandbox.webhooks.delivery.outbox import ClaimedDelivery, claim_together
 from sandbox.webhooks.delivery.pacing import Candidate, Slot, Slots, choose, waits_until
 
 _CANDIDATES_PER_ENDPOINT: Final = 128
-"""Maximum number of due deliveries to an ordered endpoint that a claim examines. Each costs some look-ups."""
+"""Maximum number of due deliveries to an ordered endpoint that a claim examines. Each costs some lookups."""
 _MAX_WAITS_ENDED: Final = 5000
 """Maximum number of deliveries that a change of the endpoint makes due. More would hold the merchant's lock too long."""
 

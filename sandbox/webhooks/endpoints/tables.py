@@ -1,4 +1,4 @@
-"""The tables of webhooks."""
+"""The table of webhook endpoints."""
 
 from piccolo.columns import JSONB, UUID, Array, Boolean, Bytea, Integer, Text, Timestamptz
 from piccolo.table import Table
@@ -13,8 +13,8 @@ class WebhookEndpoints(Table, db=ENGINE):
     newest first. `public_key` belongs to `secret`, if that is an Ed25519 key. `rate_free_at`, in the host's time, is when the
     rate limit allows the next attempt. `failing_since` is the merchant's time of the first failure since the last success.
     `status_history` is an array of `{at, status, reason}`, oldest first. A `relayed` endpoint's deliveries are sent by a
-    listener, not by workers. `wire` has the `dialect` that the endpoint was made in, and what was said there without a native
-    field.
+    listener, not by workers. `wire` has the `dialect` through which the endpoint was created, and the members of that request
+    that have no native field.
     """
 
     merchant_id = UUID(primary_key=True, default=None)

@@ -85,8 +85,8 @@ def _name(outer: _Address, end: _Address) -> str:
 def _ends(address: _Address) -> tuple[_Address, ...]:
     """Return where packets to an address end: the IPv4 address embedded in an IPv6 one, or else the address itself.
 
-    Embedded are mapped, compatible, translated, 6to4 and NAT64 addresses. An ISATAP address has two ends: its router, which
-    has the same prefix, and the IPv4 address.
+    Mapped, compatible, translated, 6to4 and NAT64 addresses embed one. An ISATAP address has two ends: its router, which has
+    the same prefix, and the IPv4 address.
     """
     if isinstance(address, IPv4Address):
         return (address,)
@@ -129,7 +129,7 @@ def _kind(address: _Address) -> str | None:
     if address.is_multicast:
         return "multicast"
     if isinstance(address, IPv4Address) and address in _CARRIER_GRADE_NAT:
-        return "of carrier-grade NAT"
+        return "a carrier-grade NAT address"
     # The position of the IPv4 address in a local NAT64 address depends on the network's prefix, so it cannot be extracted.
     if isinstance(address, IPv6Address) and address in _LOCAL_NAT64:
         return "private"

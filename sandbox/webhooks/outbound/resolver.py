@@ -16,15 +16,15 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from sandbox.webhooks.outbound.address_guard import is_metadata_name
 
 TIMEOUT_SECONDS: Final = 5.0
-"""Timeout of one look-up. It is part of a call's 15 s."""
+"""Timeout of one lookup. It is part of a call's 15 s."""
 _SERVER_SECONDS: Final = 2.0
 """Timeout of a name server's first try; the second try waits twice as long."""
 _TRIES: Final = 2
 _UNKNOWN_SECONDS: Final = 1.0
-"""How long an unknown name is not looked up again. Otherwise an endpoint with many deliveries causes as many look-ups."""
+"""How long an unknown name is not looked up again. Otherwise an endpoint with many deliveries causes as many lookups."""
 _MAX_UNKNOWN: Final = 10_000
 LOOKUPS_PER_CACHE: Final = 10_000
-"""Number of look-ups after which c-ares' cache is dropped. The cache removes expired names, but its size is unlimited."""
+"""Number of lookups after which c-ares' cache is dropped. The cache removes expired names, but its size is unlimited."""
 
 
 class LookupTimeoutError(OSError):
@@ -38,12 +38,12 @@ class MetadataNameError(OSError):
 class NameResolver(AbstractResolver):
     """Resolves names for one aiohttp connector.
 
-    The connector caches the addresses, and a merchant has at most one look-up in progress per host name. No look-up
+    The connector caches the addresses, and a merchant has at most one lookup in progress per host name. No lookup
     waits for another. Create it inside a running event loop, and close it.
     """
 
     def __init__(self, seconds: float = TIMEOUT_SECONDS, **options: Any) -> None:
-        """`seconds` is the timeout of one look-up. `options` go to `aiodns.DNSResolver`; tests pass `nameservers`."""
+        """`seconds` is the timeout of one lookup. `options` go to `aiodns.DNSResolver`; tests pass `nameservers`."""
         self._seconds = seconds
         self._options = {"timeout": _SERVER_SECONDS, "tries": _TRIES, **options}
         self._resolver = AsyncResolver(**self._options)
@@ -61,7 +61,7 @@ class NameResolver(AbstractResolver):
             raise OSError(None, "the name was unknown a moment ago")
         self._lookups += 1
         if self._lookups > LOOKUPS_PER_CACHE:
-            # Look-ups in progress keep the old resolver alive until they end.
+            # Lookups in progress keep the old resolver alive until they end.
             self._lookups, self._resolver = 1, AsyncResolver(**self._options)
         # c-ares resolves localhost without a name server, but not with a trailing dot.
         name = "localhost" if host.lower() == "localhost." else host
@@ -81,5 +81,5 @@ class NameResolver(AbstractResolver):
             raise
 
     async def close(self) -> None:
-        """Cancel the look-ups in progress."""
+        """Cancel the lookups in progress."""
         await self._resolver.close()

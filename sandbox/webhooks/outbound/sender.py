@@ -36,7 +36,7 @@ from sandbox.webhooks.outbound.sockets import open_socket
 from sandbox.webhooks.outbound.timings import NO_TIMINGS, Stopwatch, Timings
 
 TIMEOUT = 15.0
-"""Seconds for the whole attempt: look-up, connection, request and response."""
+"""Seconds for the whole attempt: lookup, connection, request and response."""
 MAX_IN_FLIGHT = 2500
 """Maximum number of requests in flight, more than `capacity` allows."""
 BODY_LIMIT = 20_000
@@ -94,7 +94,7 @@ class _Target(NamedTuple):
     head: str
     """The request line and the headers that all requests to the URL have in common."""
     looks_up: bool
-    """Whether a new connection needs a look-up: the host is a name."""
+    """Whether a new connection needs a lookup: the host is a name."""
     is_tls: bool
 
 
@@ -128,7 +128,7 @@ class WebhookSender:
     ) -> None:
         """`allowed_networks` are the private networks that calls can reach (SANDBOX_WEBHOOK_ALLOW).
 
-        `timeout` is in seconds and covers a whole attempt, from the look-up to the end of the response. `limit` is the maximum
+        `timeout` is in seconds and covers a whole attempt, from the lookup to the end of the response. `limit` is the maximum
         number of requests in flight. `ssl_context` replaces the system's trusted authorities. `resolver` replaces the
         system's name servers; the sender closes it. Raises RuntimeError if no event loop is running.
         """

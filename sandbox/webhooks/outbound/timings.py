@@ -16,7 +16,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
     dns_ms: Annotated[
         float | None,
-        Meta(description="The look-up of the host name; close to 0 if the addresses are still known from a recent call."),
+        Meta(description="The lookup of the host name; close to 0 if the addresses are still known from a recent call."),
     ]
     connect_ms: Annotated[
         float | None,
@@ -57,7 +57,7 @@ class Stopwatch:
     def timings(self, ended_at: float, total_ms: int, *, looks_up: bool, is_tls: bool) -> Timings:
         """Return the phases of a call that ended at `ended_at`.
 
-        `looks_up` is whether a new connection needs a look-up, and `is_tls` whether it needs a TLS handshake.
+        `looks_up` is whether a new connection needs a lookup, and `is_tls` whether it needs a TLS handshake.
         """
         connected, resolved = self.connected_at, self.resolved_at
         first_byte = None if connected is None else _milliseconds(connected, self.responded_at or ended_at)

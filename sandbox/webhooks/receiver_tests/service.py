@@ -50,8 +50,8 @@ from sandbox.webhooks.receiver_tests.views import ListedReceiverTest, ReceiverTe
 MAX_RUNNING: Final = 2
 """Maximum tests of a merchant that one process runs at a time."""
 MAX_RUNNING_IN_PROCESS: Final = 16
-_PLACES: Final = 2
-"""How many of these, of different merchants, send at a time. A test's bursts occupy the event loop."""
+_SENDING_SLOTS: Final = 2
+"""How many of these may send at a time, each for a different merchant. A test's bursts occupy the event loop."""
 KEPT: Final = 100
 """How many tests are kept per merchant."""
 _SAVE_SECONDS: Final = 0.2
@@ -79,8 +79,8 @@ class ReceiverTestService:
     ) -> None:
         """`allowed_networks` are the private networks in which receivers and probes may be.
 
-        `on_progress` receives the merchant and a note for the live feed after each check and at the end. `formats` has the
-        format of each signing whose events are not native.
+        `on_progress` receives the merchant and a note for the live feed after each check and at the end. `formats` maps
+        each signing whose events are not native to their format.
         """
         self._work = work
         self._allowed = tuple(allowed_networks)
@@ -89,12 +89,12 @@ class ReceiverTestService:
         self._limits = Limits()
         self._sender: WebhookSender | None = None
         self._running: Counter[str] = Counter()
-        self._turns = Turns(_PLACES)
+        self._turns = Turns(_SENDING_SLOTS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Make tests possible. Call it inside the event loop."""
-        # A separate sender, which waits longer for answers than a delivery does, so that a late answer differs from none.
+        """Create the sender. Call it inside the event loop."""
+        # A separate sender, which waits longer for answers than a delivery does, so that a late answer can be told from none.
         self._sender = WebhookSender(self._allowed, timeout=self._limits.give_up)
 
     async def close(self) -> None:
@@ -127,12 +127,12 @@ class ReceiverTestService:
             "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
             "probe_url": "http://127.0.0.1:9/probe",
         },
-        description="Sends valid, damaged, repeated, late and many webhooks to a receiver of yours, and judges its answers. "
-        "It runs in the background; each finished check is an event `receiver_test.progressed` in the stream. A receiver "
-        "accepts with 2xx and refuses with 4xx. `probe_url` shows the effects: it answers `GET probe_url?payout_id=...` with "
-        '`{"status": "SUCCESS", "applied": 1}`, the receiver\'s state of that payout (null if unknown) and how many events it '
-        "acted on. Without it, checks of effects are skipped. The payouts are made up. `secret` is the secret that the "
-        "receiver verifies with (for `v1a` the private key, `whsk_`); it is not stored.",
+        description="Sends valid, damaged, repeated and late webhooks, and bursts of them, to your receiver, and judges its "
+        "answers. It runs in the background; each finished check is an event `receiver_test.progressed` in the stream. A "
+        "receiver accepts with 2xx and refuses with 4xx. `probe_url` shows the effects: it answers `GET "
+        'probe_url?payout_id=...` with `{"status": "SUCCESS", "applied": 1}`, the receiver\'s state of that payout (null if '
+        "unknown) and how many events it acted on. Without it, checks of effects are skipped. The payouts are made up. "
+        "`secret` is the secret that the receiver verifies with (for `v1a` the private key, `whsk_`); it is not stored.",
         psp="certify {url} --secret! {secret} --custom-signing {custom_signing:file=signing.json}",
     )
     async def create_receiver_test(self, context: RequestContext, body: ReceiverTestBody) -> CommandResult:
@@ -145,7 +145,8 @@ class ReceiverTestService:
         if self.running(merchant_id) >= MAX_RUNNING or self._running.total() >= MAX_RUNNING_IN_PROCESS:
             raise Problem(
                 "RATE_LIMITED",
-                f"At most {MAX_RUNNING} receiver tests of a merchant run at a time; wait for one to finish.",
+                f"At most {MAX_RUNNING} receiver tests per merchant and {MAX_RUNNING_IN_PROCESS} in all run at a time; "
+                "wait for one to finish.",
                 headers={"Retry-After": "2"},
             )
         test_id = new_id()
@@ -189,9 +190,9 @@ class ReceiverTestService:
         "/sandbox/v1/receiver-tests/{test_id}",
         "Get a receiver test and its findings",
         {200: ReceiverTest},
-        description="Each finding has the request that decided it with a curl command that repeats it, the answer, why it "
-        "matters, and how to fix it in five languages. Its outcome is `passed`, `failed`, `skipped`, or `advice`, which does "
-        "not fail the test. The newest 100 tests of a merchant are kept.",
+        description="Each finding has the request that decided it, a curl command that repeats the request, the answer, why "
+        "it matters, and how to fix it in five languages. Its outcome is `passed`, `failed`, `skipped`, or `advice`, which "
+        "does not fail the test. The newest 100 tests of a merchant are kept.",
         psp="receiver-tests get",
     )
     async def get_receiver_test(self, merchant_id: str, test_id: Uuid) -> ReceiverTest:
@@ -236,7 +237,7 @@ class ReceiverTestService:
 
     async def _run(self, merchant_id: str, test_id: str, target: Target) -> None:
         """Run a test, and store its findings and heartbeats. Stops if the merchant was deleted."""
-        assert self._sender is not None, "start() comes first"
+        assert self._sender is not None, "start() was not called"
         findings: list[StoredFinding] = []
 
         def on_finding(finding: StoredFinding) -> None:

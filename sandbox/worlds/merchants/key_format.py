@@ -1,4 +1,4 @@
-"""API keys. A key names its merchant, so that a look-up needs only that merchant's rows. Pure."""
+"""API keys. A key names its merchant, so that a lookup needs only that merchant's rows. Pure."""
 
 import re
 from typing import Final

@@ -40,7 +40,7 @@ class KeyRing:
             return cached[1]
         task = self._lookups.get(digest)
         if task is None:
-            # Concurrent requests with the same key share one look-up.
+            # Concurrent requests with the same key share one lookup.
             task = self._lookups[digest] = asyncio.create_task(self._look_up(digest, merchant_of(api_key)))
             task.add_done_callback(lambda done: self._lookups.get(digest) is done and self._lookups.pop(digest))
             task.add_done_callback(retrieve_error)
@@ -57,7 +57,7 @@ class KeyRing:
     def forget(self, merchant_id: str) -> None:
         """Drop a merchant's keys from the cache."""
         self._cache = {digest: cached for digest, cached in self._cache.items() if cached[1].merchant_id != merchant_id}
-        # A look-up in progress may have read the state before the change. Do not let new requests share it, and do not cache
+        # A lookup in progress may have read the state before the change. Do not let new requests share it, and do not cache
         # its result.
         self._lookups.clear()
         self._generation += 1

@@ -21,7 +21,7 @@ SELECT status, count(*) AS count, min(created_at) AS since FROM (
 ) d GROUP BY status;
 
 -- name: attempts
--- The look-ups follow the order of the deliveries, and end as soon as there are enough attempts.
+-- The lookups follow the order of the deliveries, and end as soon as there are enough attempts.
 SELECT a.at, a.status, a.error IS NOT NULL AS has_error, a.duration_ms FROM (
     SELECT id FROM webhook_deliveries WHERE merchant_id = $1
     ORDER BY merchant_id DESC, webhook_deliveries.id DESC LIMIT $2

@@ -26,7 +26,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class KeyBody(msgspec.Struct, kw_only=True):
-    """The body that creates or changes a key."""
+    """The body that creates a key."""
 
     is_active: bool
     name: Name
@@ -40,7 +40,7 @@ class ChangeKeyBody(msgspec.Struct, kw_only=True):
 
 
 class Key(msgspec.Struct, kw_only=True):
-    """A key. `secret` is the key itself, and empty except in the response that creates it."""
+    """A key. `secret` is the key itself, and empty except in the response to its creation."""
 
     id: str
     token: str
@@ -96,7 +96,7 @@ class KeyApi:
 
     @operation("PUT", "/keys/{key_id}/rotate", "Replace a key", Key, access="admin")
     async def rotate_key(self, request: Request, aggregator_id: str, key_id: str) -> CommandResult:
-        """Create a key with the same name, which has its own id, then revoke the old one."""
+        """Create a key with the same name and a new id, then revoke the old one."""
         found = await self._find(request, key_id)
         created = await self._create(request, found.name)
         revoked = await self._revoke(request, found) if created.status == 200 else created

@@ -221,7 +221,7 @@ def account_title(directory: Directory, payout: Payout) -> str:
 
 
 def creditor_iban(directory: Directory, payout: Payout) -> str:
-    """Return the IBAN that a payout goes to, also if it was made with a plain account number."""
+    """Return the IBAN that a payout goes to, even if it was made with a plain account number."""
     if looks_like_iban(payout.account_number):
         return payout.account_number
     found = directory.bank(payout.bank_code) if payout.bank_code else directory.wallet(payout.wallet_code or "")
