@@ -4,8 +4,8 @@ import asyncio
 import atexit
 import functools
 import itertools
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -44,15 +44,15 @@ class _Owner:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._lock = threading.Lock()
+        # Of its own, because the caller's thread may run an event loop: that of a test, or of Playwright.
+        self._thread = ThreadPoolExecutor(1)
         self._loop = asyncio.new_event_loop()
         self._conn: asyncpg.Connection[asyncpg.Record] | None = None
         atexit.register(self._close)
 
     def execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
         """Run a statement and return its rows. Reconnects if the connection was lost."""
-        with self._lock:
-            return self._loop.run_until_complete(self._execute(statement, *arguments))
+        return self._thread.submit(lambda: self._loop.run_until_complete(self._execute(statement, *arguments))).result()
 
     async def _execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
         if self._conn is not None:
