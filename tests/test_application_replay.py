@@ -106,10 +106,14 @@ def test_the_order_is_paid(psp, live_process):
     app = live_process([sys.executable, "app.py"])
     may_come = threading.Event()
     psp.received.gate = lambda received: may_come.is_set()
-    app.client.post("/pay").raise_for_status()
-    assert app.client.get("/").text == "none"
-    may_come.set()
+    try:
+        app.client.post("/pay").raise_for_status()
+        assert app.client.get("/").text == "none"
+    finally:
+        may_come.set()
+    deadline = time.monotonic() + 60
     while len([one for one in psp.received.all() if one.answered_at]) < 3:
+        assert time.monotonic() < deadline, psp.received.all()
         time.sleep(0.01)
     assert app.client.get("/").text == "SUCCESS"
 """
@@ -126,7 +130,7 @@ def run_tests(folder: Path, sandbox: Address, *arguments: str) -> Outcomes:
         "--psp-url", sandbox.url, "--psp-admin-key", sandbox.admin_key or "", "--junitxml=results.xml", *arguments,
     ]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     cases = ElementTree.parse(folder / "results.xml").iter("testcase")  # noqa: S314 (written by our own pytest)
     return {f"{one.get('classname')}::{one.get('name')}": _outcome(one) for one in cases}

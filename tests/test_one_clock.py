@@ -1,5 +1,6 @@
 """An application's clocks follow the merchant's clock, and its timers fire in order. Skipped without a C compiler."""
 
+import errno
 import json
 import os
 import shutil
@@ -211,6 +212,23 @@ def test_a_process_that_sets_an_alarm_says_once_that_it_does_not_follow(clocks: 
     said = clocks.start("sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-c", program).communicate()[0]
     assert said.count("psp: process") == 1
     assert "a timer of 60 s" in said
+
+
+def test_an_alarm_without_a_time_is_refused_and_one_in_the_past_fires(clocks: Clocks) -> None:
+    program = """
+import ctypes, os, select
+c = ctypes.CDLL(None, use_errno=True)
+timer, file = ctypes.c_void_p(), c.timerfd_create(1, 0)
+c.timer_create(0, None, ctypes.byref(timer))
+for call in (lambda: c.timer_settime(timer, 0, None, None), lambda: c.timerfd_settime(file, 0, None, None)):
+    assert call() == -1 and ctypes.get_errno()
+    print(os.strerror(ctypes.get_errno()))
+set = (ctypes.c_long * 4)(0, 0, 0, 5)  # the fifth nanosecond since the clock began
+print(c.timerfd_settime(file, 1, set, None), len(select.select([file], [], [], 30)[0]))
+"""
+    clocks.advance(SWEEP)
+    said = clocks.start(sys.executable, "-c", program).communicate()[0]
+    assert said.splitlines() == [os.strerror(errno.EINVAL), os.strerror(errno.EFAULT), "0 1"]
 
 
 def test_a_process_that_does_not_follow_is_an_error(clocks: Clocks) -> None:

@@ -196,13 +196,20 @@ async def test_undocumented_query_parameters_are_refused(call: Call) -> None:
         assert response.json()["errors"][0]["field"] == "other"
 
 
+def _refused(schema: Mapping[str, Any]) -> list[str]:
+    """Return values that this schema does not allow."""
+    outside = [str(schema[bound] + step) for bound, step in (("minimum", -1), ("maximum", 1)) if bound in schema]
+    outside += ["nan"] if schema.get("type") == "number" else []
+    outside += [""] if schema.get("minLength") else []
+    # An item without a value, as in "SUCCESS,".
+    return [*outside, *(f"{choice}," for choice in schema.get("items", {}).get("enum", ())[:1])]
+
+
 async def test_documented_query_parameters_are_checked(call: Call) -> None:
     for parameter in call.query:
         # No schema allows a NUL or a value longer than 1000 characters.
         name = f"{parameter['name']}[x]" if parameter["schema"].get("type") == "object" else parameter["name"]
-        bounds = (("minimum", -1), ("maximum", 1))
-        outside = [str(parameter["schema"][bound] + step) for bound, step in bounds if bound in parameter["schema"]]
-        for value in ("\0", "x" * 1001, *outside, *([""] if parameter["schema"].get("minLength") else [])):
+        for value in ("\0", "x" * 1001, *_refused(parameter["schema"])):
             response = await call.send(params={name: value})
             assert (response.status_code, response.json()["errors"][0]["field"]) == (400, name)
         twice = await call.send(params=[(name, "1"), (name, "1")])

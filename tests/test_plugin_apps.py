@@ -153,6 +153,7 @@ def test_an_application_that_fails_is_recorded_as_a_500(psp: World, live_app: St
     live_app(wsgi)
     psp.pays("pending")
     assert {one.status for one in psp.webhooks.received} == {500}
+    assert None not in {one.answered_at for one in psp.webhooks.received}
     assert psp.webhooks.types == ["payout.created"]
     assert [len(one.received) for one in psp.webhooks] == [2]
 

@@ -91,7 +91,7 @@ def test_what_only_happened_to_come_during_a_request_comes_before_or_after_it() 
         return as_text(NOW.replace(second=second))
 
     def moved(*handled: tuple[int, int], answers: Sequence[int] = (5, 13, 16, 25)) -> list[tuple[str, str]]:
-        request = Step(at=at(10), method="POST", until=at(20))
+        request = Step(at=at(10), method="POST", status=200, until=at(20))
         arrivals = [arrival(version, at(began), at(ended)) for version, (began, ended) in enumerate(handled)]
         return [(one.at, one.until) for one in outside_requests(arrivals, [request], list(map(at, answers)))]
 
@@ -108,6 +108,48 @@ def test_what_only_happened_to_come_during_a_request_comes_before_or_after_it() 
     assert moved((7, 8), (22, 23)) == [(at(7), at(8)), (at(22), at(23))]
 
 
+def test_an_answer_counts_at_its_time_also_if_that_has_only_milliseconds() -> None:
+    second = "2030-01-01T00:00:17"
+    request = Step(at=f"{second}.122000Z", method="POST", status=200, until=f"{second}.125000Z")
+    came = arrival(1, f"{second}.123950Z", f"{second}.126000Z")
+    (late,) = outside_requests([came], [request], [f"{second}.123Z"])
+    assert late.at == f"{second}.125001Z", "it came after the answer"
+
+
+def test_a_webhook_that_a_restart_interrupted_is_interrupted_again() -> None:
+    restart = Step(at=as_text(NOW), method="restart", until=as_text(NOW.replace(second=9)))
+    interrupted = [arrival(1, as_text(NOW - timedelta(seconds=1)), ""), arrival(2, as_text(NOW.replace(second=1)), "")]
+    assert outside_requests(interrupted, [restart], [as_text(NOW.replace(second=2))]) == interrupted
+
+
+def test_what_a_later_step_makes_is_still_to_come() -> None:
+    repetition = Repetition()
+    with repetition.kept([arrival(1, "3", "4"), arrival(2, "90", "91"), arrival(3, "95", "96")]) as order:
+        order.before(EARLY, LATE, is_settling=False)
+        third, repetition.due = repetition.come(3), [3]
+        assert not repetition.may_pass(third)
+        order.let_all_in()
+        second, repetition.due = repetition.come(2), [2, 3]
+        assert not repetition.may_pass(third)
+        until(lambda: repetition.may_pass(second))
+        assert not repetition.may_pass(third)
+        repetition.handle(second)
+        assert repetition.may_pass(third)
+
+
+def test_what_comes_after_it_was_thought_missing_keeps_its_place() -> None:
+    repetition = Repetition()
+    with repetition.kept([arrival(1, "3", "4"), arrival(2, "5", "6")]) as order:
+        order.let_all_in()
+        second, repetition.due = repetition.come(2), [2]
+        assert not repetition.may_pass(second)
+        first, repetition.due = repetition.come(1), [1, 2]
+        assert repetition.may_pass(first)
+        assert not repetition.may_pass(second)
+        repetition.handle(first)
+        assert repetition.may_pass(second)
+
+
 def test_webhooks_come_in_the_recorded_order() -> None:
     repetition = Repetition()
     with repetition.kept([arrival(2, "3", "4"), arrival(1, "5", "6"), arrival(3, "5.5", "5.6")]) as order:
@@ -118,7 +160,9 @@ def test_webhooks_come_in_the_recorded_order() -> None:
         assert repetition.may_pass(second)
         assert not repetition.may_pass(first)
         repetition.handle(second)
-        assert [repetition.may_pass(one) for one in (third, first, third)] == [False, True, True]
+        assert [repetition.may_pass(one) for one in (third, first, third)] == [False, True, False]
+        repetition.inbox.record(first)
+        assert repetition.may_pass(third)
 
 
 def test_what_came_before_the_order_was_kept_keeps_its_place() -> None:

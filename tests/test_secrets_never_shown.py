@@ -22,7 +22,7 @@ from tests.harness.world import Stack, World
 
 LEAK_LENGTH = 8
 """A text leaks a secret if it contains this many consecutive characters of it."""
-HEXADECIMAL_LEAK_LENGTH = 16
+HEXADECIMAL_LEAK_LENGTH = 12
 """The same for a secret of hexadecimal digits: the logs have so many ids that some have eight digits of it by chance."""
 PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
 Send = Callable[["RawClient", str], httpx.Response]

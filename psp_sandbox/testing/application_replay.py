@@ -181,8 +181,8 @@ class _Repetition:
         # When the test failed, webhooks were still on their way or being answered.
         recorded = self._recorded.arrivals
         last = max((number for number, one in enumerate(recorded, 1) if one.status is not None), default=0)
-        pairs = zip_longest(recorded[:last], arrivals[:last])
-        now = [_arrival(other, is_answered=one is None or one.status is not None) for one, other in pairs if other is not None]
+        pairs = zip(recorded[:last], arrivals, strict=False)
+        now = [_arrival(other, is_answered=one.status is not None) for one, other in pairs]
         yield from self._pairs("webhook", [_arrival(one) for one in recorded[:last]], now)
 
     def _pairs(self, what: str, before: list["_Compared"], now: list["_Compared"]) -> Iterator["_Difference"]:

@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from psp_sandbox.testing.receiver import LOOPBACK
 from psp_sandbox.testing.recording import Recording
-from psp_sandbox.testing.webhooks import GATE_SECONDS, Inbox, Received
+from psp_sandbox.testing.webhooks import GATE_SECONDS, Inbox, Received, host_seconds
 
 if TYPE_CHECKING:
     import httpx
@@ -191,6 +191,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+def _ended(received: Received) -> None:
+    """Note that an application has ended its work on a webhook by an exception, unless it had answered."""
+    if received.answered_at is None:
+        received.answered_at = host_seconds()
+
+
 class _AsgiDoor:
     def __init__(self, app: Any, door: Door) -> None:
         self._app = app
@@ -229,6 +235,7 @@ class _AsgiDoor:
             await self._app(scope, replay, watch)
         except BaseException:
             received.status = received.status or 500
+            _ended(received)
             raise
 
     async def _answered(self, received: Received, status: int) -> int:
@@ -349,6 +356,7 @@ def _wsgi_door(app: Any, door: Door) -> Callable[..., Iterable[bytes]]:
                     answer.close()
         except BaseException:
             received.status = 500
+            _ended(received)
             raise
         return [received.answer]
 

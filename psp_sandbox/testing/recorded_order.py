@@ -24,7 +24,7 @@ _MAX_SECONDS: Final = 10.0
 _HORIZON: Final = timedelta(seconds=_MAX_SECONDS)
 _POLL_SECONDS: Final = 0.02
 _LOOK_SECONDS: Final = 0.1
-"""How often a webhook that waits looks whether others are still to come."""
+"""How often a webhook or a step that waits looks whether others are still to come."""
 _LIST_LIMIT: Final = 100
 _END: Final = "~"
 """Later than every time."""
@@ -35,11 +35,13 @@ def outside_requests(arrivals: Sequence[Arrival], steps: Sequence[Step], answers
 
     `answers` are the times at which the sandbox answered the application's calls. A webhook that came before the first of them
     comes before the request, which did not know the answer yet. One that came after the last of them, and was still being
-    handled when the request ended, comes after it. So neither races with the request again.
+    handled when the request ended, comes after it. So neither races with the request again. One that the end of a process
+    interrupted stays: that is no request.
     """
     found = list(arrivals)
-    for step in (one for one in steps if one.until):
-        own = [at for at in answers if step.at < at < step.until]
+    exact = [_moved(at, 0) for at in answers]  # the journal's times have fewer digits, and texts are compared
+    for step in (one for one in steps if one.until and one.status is not None):
+        own = [at for at in exact if step.at < at < step.until]
         is_late = False
         for place, one in enumerate(found):
             if one.at > step.until or "" < one.until < step.at:
@@ -73,7 +75,7 @@ class RecordedOrder:
         self._looked_at = 0.0
         self._entered: dict[int, Received] = {}
         self._missing: set[int] = set()
-        """Places of webhooks that will not come."""
+        """Places of webhooks that will not come, as far as is known."""
         self._now = ""
         """The time of the recording up to which the repetition has come. Webhooks that arrived later wait."""
 
@@ -111,9 +113,10 @@ class RecordedOrder:
 
         What the application had handled by then, it must have handled.
         """
+        arrived = set(self._world.received.all())  # what has only passed the gate has not
         for place, one in enumerate(self._arrivals[:end]):
             received = self._entered.get(place)
-            is_handled = received is not None and (received.answered_at is not None or not one.until or one.until > moment)
+            is_handled = received in arrived and (received.answered_at is not None or not one.until or one.until > moment)
             if one.at <= moment and not is_handled and place not in self._missing:
                 return False
         return True
@@ -124,22 +127,26 @@ class RecordedOrder:
         return first is None or first in self._places.values()
 
     def _wait(self, is_ready: Callable[[], bool], horizon: timedelta) -> None:
-        deadline = time.monotonic() + _MAX_SECONDS
-        while True:
+        deadline, next_look = time.monotonic() + _MAX_SECONDS, 0.0
+        while time.monotonic() < deadline:
             with self._lock:
                 if is_ready():
                     return
-            # A webhook that waits for the step itself does not come before it.
-            if time.monotonic() > deadline or self._nothing_more_comes(horizon, since=self._now):
-                return
+            # Each look is two calls, and the journal has room for so many only.
+            if time.monotonic() >= next_look:
+                # A webhook that waits for the step itself does not come before it.
+                if self._nothing_more_comes(horizon, since=self._now):
+                    return
+                next_look = time.monotonic() + _LOOK_SECONDS
             time.sleep(_POLL_SECONDS)
 
     def _enter(self, received: Received) -> bool:
         """Return whether a webhook may reach the application: the gate."""
         with self._lock:
             if received not in self._places:
-                self._places[received] = self._find_place(received)
+                place = self._places[received] = self._find_place(received)
                 self._deadlines[received] = time.monotonic() + _MAX_SECONDS
+                self._missing -= {place}
             place = self._places[received]
             is_open = place is None or self._is_next(place) or time.monotonic() > self._deadlines[received]
             if is_open and place is not None:
@@ -150,7 +157,9 @@ class RecordedOrder:
         if must_look and self._nothing_more_comes(_HORIZON):
             with self._lock:
                 first = min((place for _, place in self._waiting()), default=0)
-                self._missing |= set(range(first)) - self._entered.keys()
+                # Steps that are still to be repeated make those of later times.
+                due = {place for place in range(first) if self._arrivals[place].at < self._now}
+                self._missing |= due - self._entered.keys()
         return is_open
 
     def _waiting(self) -> Iterator[tuple[Received, int]]:
@@ -189,7 +198,7 @@ class RecordedOrder:
         try:
             clock = self._world.client.clock.get()
             due = self._world.client.clock.due(limit=_LIST_LIMIT).data
-        except PspError:  # a fault of the test can hit these calls too
+        except PspError:  # the sandbox may be busy or restarting
             return False
         end = clock.now if clock.frozen else clock.now + horizon
         return all(one.due_at > end or (one.kind == "delivery_attempt" and one.event_id in waiting) for one in due)

@@ -18,7 +18,7 @@ FORMAT: Final = "psp.application"
 BUNDLE_END: Final = ".psp-world.json"
 _END: Final = ".psp-application.json"
 CALL: Final = "call"
-_ENDPOINTS: Final = "/api/v1/webhook-endpoints"
+ENDPOINTS: Final = "/api/v1/webhook-endpoints"
 _MAX_STEPS: Final = 1000
 _MAX_TEXT: Final = 4000
 """Characters of a body, as in the journal."""
@@ -98,7 +98,7 @@ class Recording:
         is_repeated = bool(self.steps) and self.steps[-1].path == key  # a repeated try is one call
         if key is None or is_repeated:
             return
-        leads = request.url.path.startswith(_ENDPOINTS) and (request.method == "DELETE" or b'"url"' in _read(request))
+        leads = request.url.path.startswith(ENDPOINTS) and (request.method == "DELETE" or b'"url"' in _read(request))
         if not leads:
             self.add(CALL, path=key)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psp_sandbox.testing.compare import REDACTED, Comparison, Difference, parse
 from psp_sandbox.testing.fresh_world import CannotReplayError, FreshWorld
+from psp_sandbox.testing.recording import ENDPOINTS
 from psp_sandbox.testing.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "psp.world"
 VERSION: Final = 1
-_ENDPOINTS: Final = "/api/v1/webhook-endpoints"
 _KEYS: Final = "/sandbox/v1/keys"
 _DRAIN: Final = "/sandbox/v1/drain"
 _POLL_FIELDS: Final = ("method", "path", "query", "request_body", "api_key_id", "status", "response_body", "fault")
@@ -170,7 +170,7 @@ def fields_of(bundle: Mapping[str, Any], stand_in: StandIn | None = None) -> dic
 
 def first_url(bundle: Mapping[str, Any]) -> str | None:
     """Return the first URL of the endpoint that was created with the merchant: no call in the journal created it."""
-    created = {_id_of(call["response_body"]) for call in bundle["journal"]["calls"] if call["path"] == _ENDPOINTS}
+    created = {_id_of(call["response_body"]) for call in bundle["journal"]["calls"] if call["path"] == ENDPOINTS}
     table = bundle["tables"]["webhook_endpoints"]
     rows = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
     row = next((row for row in rows if row["id"] not in created and not row["relayed"]), None)
@@ -180,9 +180,9 @@ def first_url(bundle: Mapping[str, Any]) -> str | None:
 def _url_before_changes(bundle: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """Return the URL that calls saw before one of them changed it, as `live_app` does."""
     for call in bundle["journal"]["calls"]:
-        if call["path"] == f"{_ENDPOINTS}/{row['id']}" and call["method"] == "PATCH" and '"url"' in call["request_body"]:
+        if call["path"] == f"{ENDPOINTS}/{row['id']}" and call["method"] == "PATCH" and '"url"' in call["request_body"]:
             break  # nobody saw an earlier one
-        if call["path"].startswith(_ENDPOINTS) and call["method"] == "GET":
+        if call["path"].startswith(ENDPOINTS) and call["method"] == "GET":
             for shown in _objects(call["response_body"]):
                 if shown.get("id") == row["id"] and isinstance(shown.get("url"), str):
                     return str(shown["url"])
@@ -289,7 +289,7 @@ class _Repetition:
         if call["api_key_id"] in self._keys:
             headers["X-API-KEY"] = self._keys[call["api_key_id"]]
         body = "" if call["request_body"] == REDACTED else call["request_body"]
-        if call["path"].startswith(_ENDPOINTS) and call["status"] < 400:
+        if call["path"].startswith(ENDPOINTS) and call["status"] < 400:
             body = self._with_own_url(body)
         path = self._comparison.translate(call["path"])
         query = self._comparison.translate(call["query"])

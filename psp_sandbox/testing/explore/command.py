@@ -164,7 +164,9 @@ class CommandExplorer:
             tried = len(runs) - len(left)
             left = [run for run in left if run not in next_ones]
             batch = [run for run in next_ones if not self._contains_finding(run)]
-            for number, result in enumerate(self._try(batch, plans) if batch else (), start=tried + 1):
+            results = self._try(batch, plans) if batch else ()
+            assert len(results) == len(batch)
+            for number, result in enumerate(results, start=tried + 1):
                 self._folder.add(_WORKER, result)
                 self._say(f"{number} of {len(runs)}: {result.verdict}  {result.test}  {result.name}")
 

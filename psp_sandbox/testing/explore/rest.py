@@ -190,7 +190,7 @@ def _operate(subject: Subject, point: Point) -> bool:
 
 
 def _forge(subject: Subject, point: Point) -> bool:
-    """Send the application copies of an event that claim the opposite: one unsigned, one signed with another key."""
+    """Send the application copies of an event that claim the opposite: one unsigned, one whose signature is wrong."""
     events = sorted(islice(subject.client.events.list(limit=_PAGE), _MAX_LISTED), key=lambda one: one.id)
     found = [one for one in events if one.type == point.match[0]]
     endpoints = [one for one in subject.client.webhook_endpoints.list(limit=_PAGE) if one.status == "ENABLED"]

@@ -301,7 +301,9 @@ static struct itimerspec alarm_of(const struct itimerspec *set, int is_absolute)
     struct itimerspec host = *set;
     int64_t at = nanoseconds(&set->it_value);
     clockid_t clock = at > WALL_TIMES ? CLOCK_REALTIME : CLOCK_MONOTONIC;
-    if (is_absolute && at) host.it_value = timespec_of(at - offset_of(clock));
+    int64_t of_host = at - offset_of(clock);
+    /* One from before the host's clock began is in the past. Zero would end the timer. */
+    if (is_absolute && at) host.it_value = timespec_of(of_host > 0 ? of_host : 1);
     say_alarm(is_absolute && at ? at - now_of(clock) : at);
     return host;
 }
@@ -320,12 +322,14 @@ int setitimer(__itimer_which_t which, const struct itimerval *restrict set, stru
 
 int timer_settime(timer_t timer, int flags, const struct itimerspec *restrict set, struct itimerspec *restrict old) {
     REAL(timer_settime);
+    if (!set) return real(timer, flags, set, old);
     struct itimerspec host = alarm_of(set, flags & TIMER_ABSTIME);
     return real(timer, flags, &host, old);
 }
 
 int timerfd_settime(int file, int flags, const struct itimerspec *set, struct itimerspec *old) {
     REAL(timerfd_settime);
+    if (!set) return real(file, flags, set, old);
     struct itimerspec host = alarm_of(set, flags & TFD_TIMER_ABSTIME);
     return real(file, flags, &host, old);
 }
