@@ -92,7 +92,7 @@ def test_a_second_process_has_an_endpoint_of_its_own(psp: World, start: Callable
     paths = sorted(line.split()[0] for line in (tmp_path / "got").read_text().splitlines())
     assert paths == ["/hooks", "/webhooks", "/webhooks", "/webhooks"]
     assert f"got {second.webhook_secret} /hooks" in second.output
-    with pytest.raises(UsageError, match="one of the two"):
+    with pytest.raises(UsageError, match="Use either it or live_app"):
         psp.forward_webhooks("http://127.0.0.1:3000/webhooks")
 
 

@@ -274,5 +274,5 @@ def test_webhooks_are_not_forwarded_beside_live_app(psp: World, live_app: StartA
     with pytest.raises(UsageError, match="not a URL"):
         psp.forward_webhooks("localhost:3000")
     live_app(Shop(psp.url, psp.api_key, psp.webhook_secret).wsgi())
-    with pytest.raises(UsageError, match="one of the two"):
+    with pytest.raises(UsageError, match="Use either it or live_app"):
         psp.forward_webhooks("http://127.0.0.1:3000/webhooks")
