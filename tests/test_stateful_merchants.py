@@ -58,7 +58,7 @@ class Sandbox:
         return wait_for(find_both, f"the restart of {module}")
 
     def kill(self, module: str, number: int) -> None:
-        """SIGKILL Use either it or live_app processes. The supervisor starts it again."""
+        """SIGKILL one of the two processes. The supervisor starts it again."""
         victim = self.processes(module)[number]
         os.kill(victim.pid, signal.SIGKILL)
         wait_for(lambda: is_over(victim), "the end of a killed process")
