@@ -10,6 +10,7 @@ import subprocess
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,7 +28,9 @@ from sandbox.http.psp_line import PspLine
 from sandbox.http.psp_lines import psp_lines
 from sandbox.server.console.commands import DEFAULT_CLI_URL, Commands
 from tests.harness.command import invoke
+from tests.harness.console import ConsoleClient
 from tests.harness.console_calls import EXPRESSIBLE, FILTERS, ID, INEXPRESSIBLE, PAYOUT
+from tests.harness.world import Stack, World
 from tests.test_cli_help import LEAF_COMMANDS
 from tests.test_operations import DOCUMENT, OPERATIONS
 
@@ -370,3 +373,14 @@ def test_commands_are_readable() -> None:
 def test_a_line_with_a_mistake_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a"):
         PspLine(text)
+
+
+def test_commands_say_which_merchant_they_are_for(world: World, stack: Stack) -> None:
+    """Without a key, `psp` calls as the demo merchant, whose pages show the commands as they are."""
+    for key, name in ((world.api_key, "test"), (stack.api_key, "")):
+        with ConsoleClient(stack.api_url) as client:
+            client.sign_in(key)
+            page = unescape(client.get(f"{client.home}/payouts").text)
+            assert ("psp payouts list" in page, f"For the merchant {name}:" in page) == (True, bool(name))
+            needed = f'PSP_API_KEY="${{PSP_API_KEY:?set it to a key of the merchant {world.merchant_id}}}" psp payouts list'
+            assert (needed in page) == bool(name)

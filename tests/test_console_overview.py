@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox.server.console.ended_sessions import Visitor
 from sandbox.server.console.session import Session
-from sandbox.server.console.view import MAX_PARTS, View
+from sandbox.server.console.view import CSV_PAGE_SIZE, MAX_CSV_PARTS, MAX_CSV_ROWS, MAX_PARTS, View
 from tests.harness.browser import Browsing, check_width
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World
@@ -31,8 +31,8 @@ def test_the_overview_changes_live(world: World, receiver: Receiver, browsing: B
     page.locator("#attempt-chart").get_by_text("Succeeded 3").wait_for()
 
 
-def test_a_search_passes_over_parts_without_a_match() -> None:
-    async def rows_of(parts: list[list[dict[str, str]]]) -> tuple[int, str | None]:
+def test_a_search_passes_over_a_bounded_number_of_parts_without_a_match_also_for_a_csv() -> None:
+    async def rows_of(parts: list[list[dict[str, str]]], **query: str) -> tuple[int, str | None]:
         async def send(call: Any, _: Any) -> Any:
             at = int(call.query.get("cursor", "0"))
             data = {"data": parts[at], "next_cursor": str(at + 1) if at + 1 < len(parts) else None}
@@ -41,7 +41,7 @@ def test_a_search_passes_over_parts_without_a_match() -> None:
         calls = SimpleNamespace(send=send, operation=lambda _: SimpleNamespace(query=[SimpleNamespace(name="cursor")]))
         kit: Any = SimpleNamespace(calls=calls, commands=SimpleNamespace(of=lambda *_, **__: "command"), is_local=True)
         visitor = Visitor(Session(id="", csrf="", started=0, seen=0))
-        view = View(kit, SimpleNamespace(), visitor, "/console", {}, {})  # type: ignore[arg-type]  # a stand-in
+        view = View(kit, SimpleNamespace(), visitor, "/console", {}, query)  # type: ignore[arg-type]  # a stand-in
         table = await view.table("found", "Found", [], "list_payouts")
         return len(table.rows), table.next_cursor
 
@@ -51,6 +51,10 @@ def test_a_search_passes_over_parts_without_a_match() -> None:
         assert await rows_of([[row], []]) == (1, "1")
         assert await rows_of([[]] * (MAX_PARTS + 5)) == (0, str(MAX_PARTS))
         assert await rows_of([[], []]) == (0, None)
+        assert await rows_of([[]] * (MAX_CSV_PARTS + 5), csv="found") == (0, str(MAX_CSV_PARTS))
+        assert await rows_of([[], [row], [], [row]], csv="found") == (2, None)
+        full = MAX_CSV_ROWS // CSV_PAGE_SIZE
+        assert await rows_of([[row] * CSV_PAGE_SIZE] * (full + 5), csv="found") == (MAX_CSV_ROWS, str(full))
 
     # While a browser is open, Playwright's event loop counts as running in this thread.
     with ThreadPoolExecutor(1) as thread:

@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.server.console.page_parts import parts_of
 from sandbox.server.console.pages import PAGES
-from tests.harness.browser import Browsing, check_page
+from tests.harness.browser import WIDTHS, Browsing, check_page
 from tests.harness.console import ConsoleClient
 from tests.harness.console_world import fill
 from tests.harness.receiver import Receiver
@@ -122,3 +122,22 @@ def test_malformed_ids_and_queries_are_explained(filled: tuple[World, dict[str, 
                 response = client.http.get(path_of(page, ids) + query)
                 assert response.status_code in (200, 400, 404), (page, query, response.status_code)
                 assert "text/html" in response.headers["content-type"]
+
+
+def test_on_a_phone_filters_fold_and_tabs_scroll(world: World, browsing: Browsing) -> None:
+    world.create_payout("0003")
+    page = browsing.open("/console/payouts", world.api_key)
+    page.set_viewport_size({"width": WIDTHS["narrow"], "height": 900})
+    assert page.get_by_label("Search", exact=True).is_visible()
+    assert not page.get_by_label("FAILED").is_visible()
+    page.get_by_text("Filters", exact=True).click()
+    page.get_by_label("FAILED").check()
+    page.wait_for_url("**/payouts?status=FAILED")
+    page.set_viewport_size({"width": WIDTHS["wide"], "height": 900})
+    assert not page.get_by_text("Filters", exact=True).is_visible()
+    page.set_viewport_size({"width": WIDTHS["narrow"], "height": 900})
+    page.goto("/console/users/aggregator")
+    assert not page.get_by_text("Filters", exact=True).is_visible(), "a search alone does not fold"
+    tab = page.locator(".tabs [aria-current]").bounding_box()
+    assert tab is not None
+    assert tab["x"] + tab["width"] <= WIDTHS["narrow"], "the current tab is in view"

@@ -2,7 +2,6 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from html import unescape
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from tests.harness.browser import WIDTHS, Browsing, check_accessibility, check_w
 from tests.harness.console import ConsoleClient
 from tests.harness.iban import make_iban
 from tests.harness.receiver import Receiver
-from tests.harness.world import Stack, World
+from tests.harness.world import World
 
 
 def create(world: World, suffix: str = "0001", **fields: object) -> str:
@@ -88,25 +87,6 @@ def test_listed_payouts_are_drawn_together(world: World, browsing: Browsing) -> 
     page.wait_for_url("**drawn=yes**")
     page.locator("#payouts-trace .lane-name .summary.good").wait_for()
     assert page.locator("#payouts-trace .lane-name .summary").count() == 2
-
-
-def test_on_a_phone_filters_fold_and_tabs_scroll(world: World, browsing: Browsing) -> None:
-    create(world, "0003")
-    page = browsing.open("/console/payouts", world.api_key)
-    page.set_viewport_size({"width": WIDTHS["narrow"], "height": 900})
-    assert page.get_by_label("Search", exact=True).is_visible()
-    assert not page.get_by_label("FAILED").is_visible()
-    page.get_by_text("Filters", exact=True).click()
-    page.get_by_label("FAILED").check()
-    page.wait_for_url("**/payouts?status=FAILED")
-    page.set_viewport_size({"width": WIDTHS["wide"], "height": 900})
-    assert not page.get_by_text("Filters", exact=True).is_visible()
-    page.set_viewport_size({"width": WIDTHS["narrow"], "height": 900})
-    page.goto("/console/users/aggregator")
-    assert not page.get_by_text("Filters", exact=True).is_visible(), "a search alone does not fold"
-    tab = page.locator(".tabs [aria-current]").bounding_box()
-    assert tab is not None
-    assert tab["x"] + tab["width"] <= WIDTHS["narrow"], "the current tab is in view"
 
 
 def test_a_payout_shows_each_change_with_its_money_event_and_attempts(
@@ -367,17 +347,6 @@ def test_the_form_of_a_new_payout_has_a_field_for_each_value_that_it_begins_with
         assert page.status_code == 200, query
         names = set(re.findall(r'name="([^"]+)"', page.text))
         assert names >= set(new_payout.DEFAULTS) | set(new_payout.LIVE_FIELDS)
-
-
-def test_commands_say_which_merchant_they_are_for(world: World, stack: Stack) -> None:
-    """Without a key, `psp` calls as the demo merchant, whose pages show the commands as they are."""
-    for key, name in ((world.api_key, "test"), (stack.api_key, "")):
-        with ConsoleClient(stack.api_url) as client:
-            client.sign_in(key)
-            page = unescape(client.get(f"{client.home}/payouts").text)
-            assert ("psp payouts list" in page, f"For the merchant {name}:" in page) == (True, bool(name))
-            needed = f'PSP_API_KEY="${{PSP_API_KEY:?set it to a key of the merchant {world.merchant_id}}}" psp payouts list'
-            assert (needed in page) == bool(name)
 
 
 def test_a_form_that_is_submitted_several_times_creates_one_payout_and_shows_it_each_time(

@@ -24,12 +24,13 @@ from sandbox.server.console.session import Session
 from sandbox.server.console.trace import Trace
 from sandbox.server.dialects.dialect import Dialect
 
-MAX_CSV_ROWS: Final = 10_000
 PAGE_SIZE: Final = 25
 MAX_PARTS: Final = 20
 """Maximum number of parts of a search without a match that a page skips."""
-MAX_CSV_PARTS: Final = MAX_CSV_ROWS // 100 + MAX_PARTS
-"""A CSV file reads at most so many pages of 100 rows, some without a match."""
+MAX_CSV_ROWS: Final = 10_000
+CSV_PAGE_SIZE: Final = 100
+MAX_CSV_PARTS: Final = MAX_CSV_ROWS // CSV_PAGE_SIZE + MAX_PARTS
+"""A CSV file reads at most so many pages of the API, some without a match."""
 MAX_SHOWN_COMMANDS: Final = 12
 TOKEN_MARK: Final = f"token-{secrets.token_hex(16)}"
 """Stands for the token of forms in a page that is built for several consoles."""
@@ -190,14 +191,16 @@ class View:
         is_csv = self.query.get("csv") == name and "cursor" in names
         if is_csv:
             asked.pop("cursor", None)
-            asked["limit"] = "100"
+            asked["limit"] = str(CSV_PAGE_SIZE)
         found = await self.call(operation_id, path=path, query=asked)
         rows: list[Any] = list(found["data"])
-        parts, most = (1, MAX_CSV_PARTS) if is_csv else (1, MAX_PARTS)
+        max_parts, enough_rows = (MAX_CSV_PARTS, MAX_CSV_ROWS) if is_csv else (MAX_PARTS, 1)
         # A search reads a bounded number of rows at a time, so continue after a part without a match.
-        while found.get("next_cursor") and parts < most and (len(rows) < MAX_CSV_ROWS if is_csv else not rows):
+        for _ in range(max_parts - 1):
+            if len(rows) >= enough_rows or not found.get("next_cursor"):
+                break
             found = await self.call(operation_id, path=path, query={**asked, "cursor": found["next_cursor"]}, shown=False)
-            rows, parts = [*rows, *found["data"]], parts + 1
+            rows += found["data"]
         following = found.get("next_cursor")
         return Table(name, caption, columns, [prepare(row) for row in rows], empty, following, is_csv and bool(following))
 
