@@ -93,4 +93,10 @@ def test_an_advance_shows_that_the_books_agree_and_a_difference_in_red(world: Wo
             assert said in page.text
             world.stack.execute("UPDATE accounts SET balance = balance + 1 WHERE merchant_id = $1 AND account = 'SETTLEMENT'",
                                 world.merchant_id)  # fmt: skip
-    assert "SETTLEMENT" in page.text
+        assert "SETTLEMENT" in page.text
+        world.post("/api/v1/users", {"name": "Ayesha"})
+        world.create_payout("0012")
+        world.post("/sandbox/v1/drain")
+        page = client.act("advance_clock", "/console/world", _form="run-60", _then="stay", **{"seconds:int": "60"})
+        assert "ran-money" in page.text
+        assert "The books" not in page.text, "an audit that reads the wallets of users is not made at once"

@@ -70,14 +70,18 @@ def test_refused_calls_are_grouped_with_advice_and_each_group_can_be_listed(worl
         world.get(f"/api/v1/payouts/{payout_id}/timeline")
     world.post("/api/v1/payouts", world.payout_body("0001", amount="NOT_FOUND"))
     world.create_payout("0004")
-    until(lambda: len(journal(world)) == 6)
+    for fault in ({"kind": "latency", "milliseconds": 1}, {"kind": "error", "status": 503}):
+        world.post("/sandbox/v1/faults", {"target": "api", "count": 1, "match": {"method": "GET"}, **fault})
+        world.get(f"/api/v1/payouts/{uuid.uuid4()}")
+    until(lambda: len(journal(world, path="/api/v1/*")) == 8)
     groups = world.get("/sandbox/v1/requests/refused").json()["data"]
-    assert {(group["code"], group["method"], group["path"], group["count"]) for group in groups} == {
-        ("NOT_FOUND", "GET", "/api/v1/payouts/{id}", 2),
-        ("NOT_FOUND", "GET", "/api/v1/payouts/{id}/timeline", 2),
-        ("VALIDATION_ERROR", "POST", "/api/v1/payouts", 1),
+    assert {(group["code"], group["method"], group["path"], group["fault_kind"], group["count"]) for group in groups} == {
+        ("NOT_FOUND", "GET", "/api/v1/payouts/{id}", None, 3),  # a delay refuses nothing: one of the three was late
+        ("NOT_FOUND", "GET", "/api/v1/payouts/{id}/timeline", None, 2),
+        ("VALIDATION_ERROR", "POST", "/api/v1/payouts", None, 1),
+        (None, "GET", "/api/v1/payouts/{id}", "error", 1),
     }
-    for group in groups:
+    for group in (group for group in groups if group["fault_kind"] is None):
         assert group["advice"] == CODES[group["code"]].resolution
         listed = journal(world, **{name: group[name] for name in ("method", "path", "code")})
         assert (len(listed), listed[0]["id"]) == (group["count"], group["last_id"])

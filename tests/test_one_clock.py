@@ -165,7 +165,7 @@ def test_after_a_request_that_had_no_answer_in_time_the_next_one_is_awaited(
     clocks: Clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One slow answer would otherwise let the clocks pass the time limits of later requests."""
-    monkeypatch.setattr(followers, "_MAX_STEP_SECONDS", 0.05)
+    monkeypatch.setattr(followers, "_MAX_REQUEST_SECONDS", 0.05)
     program = """
 import socket, sys
 connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -229,6 +229,21 @@ print(c.timerfd_settime(file, 1, set, None), len(select.select([file], [], [], 3
     clocks.advance(SWEEP)
     said = clocks.start(sys.executable, "-c", program).communicate()[0]
     assert said.splitlines() == [os.strerror(errno.EINVAL), os.strerror(errno.EFAULT), "0 1"]
+
+
+def test_a_library_that_prefers_its_own_functions_follows_too(clocks: Clocks, tmp_path: Path) -> None:
+    """PHP loads its extensions so; a request by curl was not awaited, so the clocks moved past it."""
+    source, library = tmp_path / "reads.c", tmp_path / "reads.so"
+    source.write_text("#include <time.h>\nlong reads(void) { return time(0); }\n")
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    program = f"""
+import ctypes, os
+print(ctypes.CDLL({str(library)!r}, os.RTLD_NOW | os.RTLD_DEEPBIND).reads())
+"""
+    clocks.advance(SWEEP)
+    said = clocks.start(sys.executable, "-c", program).communicate()[0]
+    assert abs(int(said) - clocks.file.now.timestamp()) < 60
 
 
 def test_a_process_that_does_not_follow_is_an_error(clocks: Clocks) -> None:

@@ -68,9 +68,8 @@ def test_an_advance_fires_the_sweep(psp, live_process, number):
     swept_at, compared, apart = map(float, payout.merchant_reference.removeprefix("swept-").split("-"))
     assert -1 < swept_at - began.timestamp() - sweep < 120
     assert abs(swept_at - payout.created_at.timestamp()) < 1, "at the step that fires it, both clocks show the same"
-    assert compared > 5, "it has a timer of a minute, so there were steps on the way"
-    # A busy machine makes fewer steps than minutes, so that an advance ends, and gives up requests that it keeps waiting.
-    assert apart < 1 or compared < sweep // 60, "at every step, both clocks show the same"
+    assert compared > 30, "it has a timer of a minute, so there were that many steps"
+    assert apart < 1, "at every step, both clocks show the same"
     wall, _ = map(float, shop.client.get("/clocks").text.split())
     assert abs(wall - run.now.timestamp()) < 1
     psp.webhooks.expect("payout.succeeded", payout=payout)

@@ -9,7 +9,7 @@ import pytest
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.http.paging import PageWindow
 from sandbox.http.paging import window as window_of
-from sandbox.webhooks.deliveries import MAX_READ, page_of_type
+from sandbox.webhooks.deliveries import MAX_READ, deliveries_query, page_of_type
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -295,6 +295,16 @@ def test_events_and_deliveries_are_listed_by_type(world: World, receiver: Receiv
     sent = world.get("/api/v1/webhook-deliveries", event_type="payout.succeeded").json()["data"]
     assert [delivery["event_type"] for delivery in sent] == ["payout.succeeded"] * 3
     assert world.get("/api/v1/events", type="payout.nothing").status_code == 400
+    both = {"event_type": "payout.succeeded", "status": "SUCCEEDED"}
+    assert until(lambda: len(deliveries(world, **both)) == 3)
+    assert deliveries(world, **both | {"status": "FAILED"}) == []
+
+
+def test_deliveries_by_type_and_status_read_one_list() -> None:
+    """One that reads the limit of each endpoint and status could read 46 times as many rows."""
+    window = PageWindow(20, MAX_ID, MIN_ID)
+    both = {"event_type": "payout.failed", "status": "FAILED"}
+    assert deliveries_query("m", window, both) == deliveries_query("m", window, {})
 
 
 def test_a_page_of_one_type_stops_at_the_read_limit_and_the_next_page_continues() -> None:

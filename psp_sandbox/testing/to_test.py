@@ -181,9 +181,9 @@ class _Writer:
     def _with_receiver(self, call: Mapping[str, Any], body: Any) -> Any:
         is_endpoint = call["path"].startswith("/api/v1/webhook-endpoints") and call["status"] < 400
         if is_endpoint and isinstance(body, dict) and isinstance(body.get("url"), str):
-            name = _value(re.sub(r"\W+", "-", body["url"]).strip("-"))
-            answers = f", {self._render(self._answers[body['url']], 20)}" if body["url"] in self._answers else ""
-            return {**body, "url": _Code(f"world.receiver_url({name}{answers})")}
+            arguments = [_value(re.sub(r"\W+", "-", body["url"]).strip("-"))]
+            arguments += [self._render(self._answers[body["url"]], 20)] if body["url"] in self._answers else []
+            return {**body, "url": _Code(_bracketed("world.receiver_url(", arguments, ")", 16))}
         return body
 
     def _remember(self, number: int, call: Mapping[str, Any], answer: Any) -> str:

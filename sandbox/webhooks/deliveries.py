@@ -166,15 +166,16 @@ class DeliveryService:
     )
     async def list_events(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of events, newest first: of all payouts, or of one."""
-        wanted = query.get("type")
-        arguments: list[Any] = [merchant_id, window.before, window.since, _read(window, wanted).limit + 1, wanted]
+        wanted = _wanted(query, "type")
+        limit = _read(window, "type" in query).limit + 1
+        arguments: list[Any] = [merchant_id, window.before, window.since, limit, wanted.get("type")]
         statement = _SQL["events"]
         if "payout_id" in query:
             statement = _SQL["events_by_payout"]
             arguments.append(query["payout_id"])
         async with connection(merchant_id) as conn:
             records = await conn.fetch(statement, *arguments)
-        return page_of_type(records, window, _wanted(query, "type"), lambda record: _shown_event(Event, record))
+        return page_of_type(records, window, wanted, lambda record: _shown_event(Event, record))
 
     @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, psp="events get")
     async def get_event(self, merchant_id: str, event_id: Uuid) -> EventWithDeliveries:
@@ -205,7 +206,7 @@ class DeliveryService:
     async def list_webhook_deliveries(self, merchant_id: str, window: PageWindow, query: Mapping[str, str]) -> Page:
         """Return a page of deliveries, newest first; optionally of one state, endpoint, payout, event or event type only."""
         async with connection(merchant_id) as conn:
-            records = await conn.fetch(*deliveries_query(merchant_id, _read(window, query.get("event_type")), query))
+            records = await conn.fetch(*deliveries_query(merchant_id, _read(window, "event_type" in query), query))
         wanted = _wanted(query, "event_type", "status") if "event_type" in query else {}
         return page_of_type(records, window, wanted, lambda record: shown_delivery(Delivery, record))
 
@@ -271,9 +272,9 @@ def _wanted(query: Mapping[str, str], *names: str) -> Mapping[str, Sequence[str]
     return {name: selected(query, name, ()) for name in names if name in query}
 
 
-def _read(window: PageWindow, wanted: str | None) -> PageWindow:
-    """Return the window to read for a page: a larger one if rows of other types than the wanted one are left out."""
-    return window if wanted is None else replace(window, limit=MAX_READ - 1)
+def _read(window: PageWindow, is_filtered: bool) -> PageWindow:
+    """Return the window to read for a page: a larger one if rows of other types than the wanted ones are left out."""
+    return replace(window, limit=MAX_READ - 1) if is_filtered else window
 
 
 def page_of_type(

@@ -1,14 +1,16 @@
 -- part: event_columns
 id::text AS id, type, created_at, payout_id::text AS payout_id, from_status
 
+-- part: body_of_wanted
+-- Of events of other types than the wanted ones, if some are wanted, only the ids count.
+CASE WHEN $5::text[] IS NULL OR type = ANY ($5) THEN body END AS body
+
 -- name: events
--- Of events of another type than the wanted one, if one is wanted, only the ids count.
-SELECT {event_columns}, CASE WHEN $5::text IS NULL OR type = ANY (string_to_array($5, ',')) THEN body END AS body FROM events WHERE merchant_id = $1 AND id < $2 AND id >= $3
+SELECT {event_columns}, {body_of_wanted} FROM events WHERE merchant_id = $1 AND id < $2 AND id >= $3
 ORDER BY merchant_id DESC, events.id DESC LIMIT $4;
 
 -- name: events_by_payout
-SELECT {event_columns}, CASE WHEN $5::text IS NULL OR type = ANY (string_to_array($5, ',')) THEN body END AS body
-FROM events WHERE merchant_id = $1 AND payout_id = $6 AND id < $2 AND id >= $3
+SELECT {event_columns}, {body_of_wanted} FROM events WHERE merchant_id = $1 AND payout_id = $6 AND id < $2 AND id >= $3
 ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $4;
 
 -- name: event

@@ -3,7 +3,9 @@
  */
 #include "one_clock.h"
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -73,8 +75,12 @@ int waits_for_answer(int file) {
     return 1;
 }
 
-void forget_requests(void) {
+static void forget_requests(void) {
     for (int i = 0; i < FILES; i++) open_in[i] = 0;
+}
+
+__attribute__((constructor)) static void start(void) {
+    pthread_atfork(NULL, NULL, forget_requests); /* they are the parent's */
 }
 
 int connect(int file, const struct sockaddr *peer, socklen_t size) {
@@ -112,13 +118,12 @@ int accept4(int file, struct sockaddr *restrict peer, socklen_t *restrict size, 
 
 /* Whether a read must fail with EAGAIN, because the clocks are about to move. A read that blocks waits here instead. */
 static int is_held(int file, int flags) {
-    REAL(clock_nanosleep);
     struct timespec now, pause = {0, MILLISECOND / 4};
     if (!clocks || file < 0 || file >= FILES || !is_served[file]) return 0;
     for (;;) {
         int64_t until = __atomic_load_n(&clocks->held_until, __ATOMIC_ACQUIRE);
         if (!until || real_clock(CLOCK_MONOTONIC, &now) || nanoseconds(&now) >= until) return 0;
-        real(CLOCK_MONOTONIC, 0, &pause, NULL); /* the caller asks again at once */
+        syscall(SYS_nanosleep, &pause, NULL); /* in real time; the caller asks again at once */
         if ((flags & MSG_DONTWAIT) || (fcntl(file, F_GETFL) & O_NONBLOCK)) {
             errno = EAGAIN;
             return 1;

@@ -18,9 +18,11 @@ _QUIET_SAMPLES_BETWEEN: Final = 2
 """The same after a step that no long wait has ended."""
 _PAUSE_SECONDS: Final = 0.002
 _MAX_STEP_SECONDS: Final = 2.0
-"""How long one step waits for an application that does not come to rest, before it moves the clocks and after."""
+"""How long one step waits for an application that does not come to rest after the clocks have moved."""
+_MAX_REQUEST_SECONDS: Final = 6.0
+"""How long it waits before they move, for open requests: a busy machine can need seconds for one."""
 _MIN_STEP_SECONDS: Final = 0.1
-"""The least that it waits after: others may keep the application busy, so each wait that was in vain halves the next."""
+"""The least that either waits: others may keep the application busy, so each wait that was in vain halves the next."""
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MAX_STEPS: Final = 1800
 """25 hours in steps of less than a minute, so that a timer of a minute fires at its times."""
@@ -44,6 +46,7 @@ class Move:
         self._is_busy = is_busy
         self._shortest = (target - clock.now) / _MAX_STEPS
         self._patience = _MAX_STEP_SECONDS
+        self._request_patience = _MAX_REQUEST_SECONDS
         self._steps = 0
         self._began = time.monotonic()
 
@@ -73,16 +76,17 @@ class Move:
         with self._requests_held():  # others may have sent the application something since the last step
             self._clock.move_to(moment)
         if not self._rest(samples, self._patience):
-            self._patience = max(_MIN_STEP_SECONDS, self._patience / 2)
+            self._patience = _after_in_vain(self._patience)
 
     @contextlib.contextmanager
     def _requests_held(self) -> Iterator[None]:
         """Let the application finish what it does, and begin to handle no further requests."""
-        self._clock.hold_requests(_MAX_STEP_SECONDS)
+        self._clock.hold_requests(self._request_patience)
         try:
             # Work may be on its way from one thread to another for a moment.
-            if self._is_active() and not self._rest(_QUIET_SAMPLES_BETWEEN, _MAX_STEP_SECONDS):
+            if self._is_active() and not self._rest(_QUIET_SAMPLES_BETWEEN, self._request_patience):
                 self._clock.give_up_requests()
+                self._request_patience = _after_in_vain(self._request_patience)
             yield
         finally:
             self._clock.hold_requests(0)
@@ -109,6 +113,10 @@ class Move:
 
     def _runs(self) -> bool:
         return any(_state(thread) in _RUNS for process in self._clock.processes for thread in _threads(process))
+
+
+def _after_in_vain(patience: float) -> float:
+    return max(_MIN_STEP_SECONDS, patience / 2)
 
 
 def require_all_following(clock: ClockFile) -> None:

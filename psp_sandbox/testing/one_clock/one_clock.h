@@ -28,8 +28,9 @@ struct clocks {
 extern struct clocks *clocks; /* NULL if this process does not follow */
 extern struct process *self;
 int real_clock(clockid_t clock, struct timespec *now);
+int64_t offset_of(clockid_t clock);
+int64_t now_of(clockid_t clock);
 int waits_for_answer(int file);
-void forget_requests(void);
 #pragma GCC visibility pop
 
 #define REAL(name) \

@@ -20,7 +20,7 @@ _METHODS: Final = get_args(Method)
 _CODE: Final = re.compile(r'"code":"([A-Z_]+)"')
 """The code in a problem's JSON. A quote in a text of the problem is escaped, so no text looks like it."""
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=^/aggregator/v1/users/)[^/]+")
-"""An id of ours, or a vendor's id of a user, which can be any text."""
+"""One of our ids, or a vendor's id of a user, which can be any text."""
 _HARMLESS: Final = ("latency", "slow_after_commit", "truncated_body")
 """Faults that change no status, so an error is the API's own."""
 

@@ -200,6 +200,13 @@ class Child:
                 self._process.send_signal(number)
 
 
+def describe_exit(status: int | None) -> str:
+    """Return an exit status in words: the code, or the name of the signal that ended the process."""
+    if status is not None and status < 0:
+        return signal.Signals(-status).name
+    return f"exit code {status}"
+
+
 def last_lines(log: Path) -> str:
     """Return the last twelve lines of a log; empty if it cannot be read."""
     try:

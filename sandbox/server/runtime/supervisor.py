@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from sandbox.server.runtime.child import Child, Process, ProcessSpec, last_lines, rotate, spawn
+from sandbox.server.runtime.child import Child, Process, ProcessSpec, describe_exit, last_lines, rotate, spawn
 from sandbox.server.runtime.environment import child_environment, store_environment
 from sandbox.server.runtime.forking import CAN_FORK, module_of, preload
 from sandbox.server.runtime.lifeline import LIFELINE_FD, Lifeline
@@ -304,7 +304,7 @@ class Supervisor:
             if not child.was_up and child.deaths >= _MAX_EARLY_EXITS:
                 raise StartError(f"{child.name} does not start.{self._end_of_log(child)}")
             if child.was_up:
-                self._say(f"{child.name} ended ({_describe(child.exit_status)}); restarting it.")
+                self._say(f"{child.name} ended ({describe_exit(child.exit_status)}); restarting it.")
 
     def _children(self) -> list[Child]:
         return [*chain.from_iterable(self._groups), *([self._reaper] if self._reaper else [])]
@@ -344,7 +344,7 @@ class Supervisor:
             text = output.read().decode("utf-8", "replace")
         if status != 0:
             end = last_lines(command.log) or text[-2000:]
-            raise StartError(f"{command.name} failed ({_describe(status)}). The end of {command.log}:\n{end}")
+            raise StartError(f"{command.name} failed ({describe_exit(status)}). The end of {command.log}:\n{end}")
         return text
 
     # Stopping.
@@ -396,9 +396,3 @@ class Supervisor:
             if time.monotonic() > deadline or self._signals.force_stop:
                 return
             self._signals.wait(0.1)
-
-
-def _describe(status: int | None) -> str:
-    if status is not None and status < 0:
-        return signal.Signals(-status).name
-    return f"exit code {status}"

@@ -1,17 +1,12 @@
-/* Preloaded into the application: its clocks are the host's plus two offsets, which are in a shared file.
- *
- * A wait that has a time limit is made in short slices. So it ends as soon as the clocks have moved past its end, also if they
+/* A wait that has a time limit is made in short slices. So it ends as soon as the clocks have moved past its end, also if they
  * move while it waits. The file lists the ends of all waits, so that whoever moves the clocks can stop at each.
  */
 #include "one_clock.h"
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -22,88 +17,6 @@
 #define MOVING_SLICE (2 * MILLISECOND)
 /* A time of the monotonic clock is smaller, one of the wall clock larger: which clock a condition variable has is not known. */
 #define WALL_TIMES (1000000000LL * SECOND)
-
-struct clocks *clocks;
-struct process *self;
-
-int real_clock(clockid_t clock, struct timespec *now) {
-    REAL(clock_gettime);
-    return real(clock, now);
-}
-
-static int64_t offset_of(clockid_t clock) {
-    if (!clocks) return 0;
-    switch (clock) {
-    case CLOCK_REALTIME: case CLOCK_REALTIME_COARSE: case CLOCK_TAI:
-        return __atomic_load_n(&clocks->wall, __ATOMIC_ACQUIRE);
-    case CLOCK_MONOTONIC: case CLOCK_MONOTONIC_RAW: case CLOCK_MONOTONIC_COARSE: case CLOCK_BOOTTIME:
-        return __atomic_load_n(&clocks->monotonic, __ATOMIC_ACQUIRE);
-    default: return 0; /* CPU time */
-    }
-}
-
-static int64_t now_of(clockid_t clock) {
-    struct timespec now;
-    real_clock(clock, &now);
-    return nanoseconds(&now) + offset_of(clock);
-}
-
-static void add_process(void) {
-    int32_t process = getpid();
-    self = NULL;
-    for (int i = 0; clocks && i < PROCESSES; i++) {
-        int32_t free = 0;
-        if (__atomic_compare_exchange_n(&clocks->processes[i].id, &free, process, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-            self = &clocks->processes[i];
-            self->open_requests = 0;
-            return;
-        }
-    }
-}
-
-static void start_child(void) {
-    forget_requests(); /* they are the parent's */
-    add_process();
-}
-
-__attribute__((constructor)) static void start(void) {
-    const char *path = getenv("PSP_CLOCK_FILE");
-    int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (file < 0) return;
-    void *shared = mmap(NULL, sizeof *clocks, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    close(file);
-    if (shared == MAP_FAILED) return;
-    clocks = shared;
-    add_process();
-    pthread_atfork(NULL, NULL, start_child);
-}
-
-/* Reading the clocks. */
-
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    int failed = real_clock(clock, now);
-    if (!failed) *now = timespec_of(nanoseconds(now) + offset_of(clock));
-    return failed;
-}
-
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    (void)zone;
-    int64_t at = now_of(CLOCK_REALTIME);
-    *now = (struct timeval){at / SECOND, at % SECOND / 1000};
-    return 0;
-}
-
-time_t time(time_t *now) {
-    time_t at = now_of(CLOCK_REALTIME) / SECOND;
-    if (now) *now = at;
-    return at;
-}
-
-int timespec_get(struct timespec *now, int base) {
-    return base == TIME_UTC && !clock_gettime(CLOCK_REALTIME, now) ? base : 0;
-}
-
-/* Waiting. */
 
 struct waiting { int64_t end; struct wait *listed; };
 
