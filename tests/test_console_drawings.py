@@ -142,7 +142,7 @@ def test_a_drawing_can_be_taken_away_as_a_file_that_needs_nothing_else(drawn: tu
 
 def test_the_charts_of_an_endpoint_count_each_attempt_once_and_say_how_late_it_arrived() -> None:
     def attempt(at: str, error: str | None, *, manual: bool = False) -> dict[str, object]:
-        return {"at": at, "error_class": error, "manual": manual, "duration_ms": 10}
+        return {"at": at, "error_class": error, "manual": manual, "duration_ms": 10, "status": 503 if error else 200}
 
     failing = {"id": "a", "created_at": "2031-01-01T00:00:00.000Z", "attempts": [
         attempt("2031-01-01T00:00:00.000Z", "HTTP_STATUS"), attempt("2031-01-01T01:00:00.000Z", None),
@@ -156,7 +156,11 @@ def test_the_charts_of_an_endpoint_count_each_attempt_once_and_say_how_late_it_a
     ]  # fmt: skip
     assert parse(found[1].at) - parse(found[0].at) == (parse("2031-01-01T12:00:00Z") - parse("2031-01-01T00:00:00Z")) / SLOTS
     success, latency, lateness = charts(found)
-    assert (success.summary, lateness.summary) == ("3 of 4 attempts", "at most 1 h after the event")
+    assert (success.summary, lateness.summary) == ("3 of 4 attempts", "what arrived: at most 1 h after the event")
     assert success.bars[0].href == "/webhooks/deliveries/a"
     assert [len(chart.bars) for chart in (success, latency, lateness)] == [3, 3, 2]
+    refused = {**failing, "attempts": [{**attempt("2031-01-01T00:00:00.000Z", "CONNECTION"), "status": None}]}
+    success, latency, lateness = charts(slots([refused]))
+    assert (success.summary, latency.summary, lateness.summary) == ("0 of 1 attempts", "no answer yet", "nothing has arrived")
+    assert [len(chart.bars) for chart in (success, latency, lateness)] == [1, 0, 0]
     assert (slots([]), len(slots([{**failing, "attempts": failing["attempts"][:1]}]))) == ([], 1)  # type: ignore[index]  # a list

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.domain.clock import render
+from sandbox.domain.clock import parse, render
 from sandbox.server.console.endpoint_trace import endpoint_trace, health
 from sandbox.server.console.payout_trace import Known, payout_trace, payouts_trace
 from sandbox.server.console.rendering import create_templates
@@ -97,7 +97,27 @@ def test_labels_do_not_cover_each_other(marks: Sequence[Mark]) -> None:
     for lane in found.lanes:
         labelled = [one for one in found.marks if one.label and lane.y <= one.y < lane.y + lane.height]
         assert all(before.x + len(before.label) * 6 <= after.x for before, after in pairwise(labelled))
-    assert all(after.x - before.x > 40 or after.date == "now" for before, after in pairwise(found.times[:-1]))
+    assert all(after.x - before.x >= 56.9 for before, after in pairwise(found.times)), "a time is 54 wide"
+    dated = [time for time in found.times if time.date not in ("", "now")]
+    assert all(after.x - before.x >= 75.9 for before, after in pairwise(dated)), "a date is 72 wide"
+
+
+@given(MARKS)
+def test_a_gap_is_the_time_between_the_labels_around_it(marks: Sequence[Mark]) -> None:
+    found = drawing(*marks, now=10**7)
+    for gap in found.gaps:
+        before = max((time for time in found.times if time.x < gap.x), key=lambda time: time.x)
+        after = min((time for time in found.times if time.x > gap.x), key=lambda time: time.x)
+        assert after.x - before.x >= 6 * len(gap.text)
+        shown = (parse(f"2026-01-31T{after.time}Z") - parse(f"2026-01-31T{before.time}Z")).seconds
+        assert "d" in gap.text or gap.text == in_words(shown)
+
+
+def test_a_gap_agrees_with_the_shown_times() -> None:
+    found = drawing(mark(0.9), mark(5.1), mark(5.1 + 86_400), now=5.1 + 86_400)
+    assert [(time.time, gap.text) for time, gap in zip(found.times, found.gaps, strict=False)] == [
+        ("00:00:00", "5 s"), ("00:00:05", "1 d"),
+    ]  # fmt: skip
 
 
 def test_a_bar_lasts_until_now() -> None:
@@ -256,17 +276,22 @@ def test_an_endpoint_is_measured_by_its_last_deliveries() -> None:
     late = {**_delivery(0, "e0", 1), "created_at": at(0), "next_attempt_at": None, "status": "SUCCEEDED", "attempt_count": 2}
     late["attempts"] = [*late["attempts"], good]
     waiting = {**_delivery(1, "e0", 1), "created_at": at(37), "next_attempt_at": at(600)}
-    found = health([waiting, late])
-    assert (found.attempts, found.succeeded, found.milliseconds, found.lateness) == (3, 1, 3, "1 min 30 s")
+    found = health([late], at(100))
+    assert (found.attempts, found.succeeded, found.milliseconds, found.wait, found.missing) == (2, 1, 4, "1 min 30 s", 0)
+    refused = {**waiting, "attempts": [{**attempt, "status": None} for attempt in waiting["attempts"]]}
+    found = health([refused], at(200))
+    assert (found.attempts, found.succeeded, found.milliseconds, found.unanswered) == (1, 0, None, 1)
+    found = health([waiting, late], at(200))
+    assert (found.wait, found.missing) == ("2 min 43 s", 1), "what has not arrived waits until now"
     assert found.last_failure == waiting
     drawn = endpoint_trace([waiting, late], at(100))
     assert [(lane.lane.summary, lane.lane.tone) for lane in drawn.lanes] == [
-        ("PENDING, 1 attempt", "bad"), ("SUCCEEDED, 2 attempts", "good"),
+        ("failing, 1 attempt", "bad"), ("SUCCEEDED, 2 attempts", "good"),
     ]  # fmt: skip
     assert [(mark.tone, mark.is_due) for mark in drawn.marks] == [
         ("bad", False), ("neutral", True), ("bad", False), ("good", False),
     ]  # fmt: skip
-    assert health([]).last_failure is None
+    assert health([], at(0)).last_failure is None
 
 
 def test_an_endpoint_shows_how_it_does(world: World, receiver: Receiver, browsing: Browsing) -> None:

@@ -9,6 +9,7 @@ from examples.receivers.broken import NoDedup
 from sandbox.server.console.forms import body_of
 from sandbox.server.console.pages.deliveries import BAR_WIDTH, phases
 from sandbox.server.console.pages.endpoints import as_entered, filter_rows
+from sandbox.server.console.texts import delivery_state
 from tests.harness.console import ConsoleClient
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -77,6 +78,26 @@ def test_the_list_shows_which_endpoint_is_failing_and_why(world: World, receiver
     assert ">FAILING<" in console.get(f"{world.console}/webhooks/{failed['endpoint_id']}").text
 
 
+def test_a_delivery_that_keeps_failing_is_not_just_pending(world: World, receiver: Receiver, console: ConsoleClient) -> None:
+    world.post("/sandbox/v1/clock/freeze")
+    failed = failed_delivery(world, receiver)
+    payout = world.get("/api/v1/payouts").json()["data"][0]["id"]
+    paths = ("webhooks/deliveries", f"webhooks/deliveries/{failed['id']}", f"webhooks/events/{failed['event_id']}",
+             f"webhooks/{failed['endpoint_id']}", f"payouts/{payout}")  # fmt: skip
+    for path in paths:
+        assert 'class="badge warn">PENDING: failing, retrying<' in console.get(f"{world.console}/{path}").text, path
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [({}, "PENDING"), ({"attempt_count": 2}, "PENDING: failing, retrying"), ({"status": "FAILED", "attempt_count": 9}, "FAILED"),
+     ({"attempt_count": 2, "next_attempt_at": None}, "PENDING: failing"),
+     ({"attempt_count": 1, "attempts": [{"error_class": None}]}, "PENDING")],
+)  # fmt: skip
+def test_a_delivery_is_failing_if_its_last_attempt_failed(changes: dict[str, Any], state: str) -> None:
+    assert delivery_state({"status": "PENDING", "attempt_count": 0, "next_attempt_at": "2031", **changes}) == state
+
+
 def test_filters_are_tried_on_past_events_and_saved(world: World, receiver: Receiver, browsing: "Browsing") -> None:
     delivery = failed_delivery(world, receiver)
     page = browsing.open(f"/console/webhooks/{delivery['endpoint_id']}", world.api_key)
@@ -128,7 +149,13 @@ def test_a_receiver_is_certified(world: World, no_dedup: str, browsing: "Browsin
     page.get_by_role("button", name="Test the receiver").click()
     page.wait_for_url("**/console/m/*/webhooks/certify/*")
     page.locator("#test-status").get_by_text("FAILED").wait_for(timeout=60_000)
-    page.locator(".check-tile.bad", has_text="Handles duplicate").click()
+    tile = page.locator(".check-tile.bad", has_text="Handles duplicate")
+    reason = tile.locator(".check-reason").inner_text()
+    assert reason
+    tile.click()
+    assert page.locator("#check-handles_duplicate").inner_text().startswith(reason)
+    for other in page.locator(".check-tile").all():
+        assert other.locator(".check-reason").count() == ("passed" not in other.inner_text())
     check = page.locator("#checks > details").filter(has_text="Handles duplicate")
     check.get_by_text("How to fix it").wait_for()
     assert SECRET not in page.content()

@@ -27,7 +27,8 @@ class Slot:
     at: str
     succeeded: int
     failed: int
-    milliseconds: float
+    milliseconds: float | None
+    """Half of the attempts that got an answer took at most this. None: there was no answer."""
     late: float | None
     delivery_id: str
     """A delivery with a failed attempt, the newest one; or the newest delivery."""
@@ -69,15 +70,18 @@ def charts(found: Sequence[Slot]) -> list[SmallChart]:
     """Return the three charts."""
     total, good = sum(slot.succeeded + slot.failed for slot in found), sum(slot.succeeded for slot in found)
     late = max((slot.late for slot in found if slot.late is not None), default=None)
-    slowest = max((slot.milliseconds for slot in found), default=0.0)
+    slowest = max((slot.milliseconds for slot in found if slot.milliseconds is not None), default=None)
     return [
         SmallChart("Success", f"{good} of {total} attempts", _success(found)),
         SmallChart(
-            "Latency", f"slowest: half within {slowest:g} ms",
-            _bars(found, lambda slot: slot.milliseconds, lambda slot: f"half answered within {slot.milliseconds:g} ms"),
+            "Latency", "no answer yet" if slowest is None else f"slowest: half of the answers within {slowest:g} ms",
+            _bars(
+                [slot for slot in found if slot.milliseconds is not None], lambda slot: slot.milliseconds or 0.0,
+                lambda slot: f"half answered within {slot.milliseconds:g} ms",
+            ),
         ),
         SmallChart(
-            "Lateness", "nothing has arrived" if late is None else f"at most {_late(late)} after the event",
+            "Lateness", "nothing has arrived" if late is None else f"what arrived: at most {_late(late)} after the event",
             _bars(
                 [slot for slot in found if slot.late is not None], lambda slot: math.log10(2 + (slot.late or 0)),
                 lambda slot: f"arrived at most {_late(slot.late or 0)} after the event",
@@ -90,12 +94,13 @@ def _slot(place: int, at: str, attempts: Sequence[tuple[datetime, Row, Row]]) ->
     good = [item for item in attempts if not item[1]["error_class"]]
     delays = [(at - parse(row["created_at"])).total_seconds() for at, attempt, row in good if not attempt["manual"]]
     failed = [item for item in attempts if item[1]["error_class"]]
+    answered = [attempt["duration_ms"] for _, attempt, _ in attempts if attempt["status"] is not None]
     return Slot(
         place=place,
         at=at,
         succeeded=len(good),
         failed=len(failed),
-        milliseconds=round(median(attempt["duration_ms"] for _, attempt, _ in attempts), 1),
+        milliseconds=round(median(answered), 1) if answered else None,
         late=max(delays, default=None),
         delivery_id=max(failed or attempts, key=lambda item: item[0])[2]["id"],
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox.domain.clock import parse
 from sandbox.server.console.payout_trace import answer, attempt_mark
-from sandbox.server.console.texts import moment, tone
+from sandbox.server.console.texts import FAILING, RETRYING, delivery_state, moment, tone
 from sandbox.server.console.trace import Lane, Mark, Trace, draw, in_words
 
 Row = Mapping[str, Any]
@@ -20,9 +20,13 @@ class Health:
     attempts: int
     succeeded: int
     milliseconds: float | None
-    """Half of the attempts took at most this."""
-    lateness: str | None
-    """The longest time from an event until it was delivered."""
+    """Half of the attempts that got an answer took at most this."""
+    unanswered: int
+    """How many attempts got no answer."""
+    wait: str | None
+    """The longest time from an event until it arrived, or until now."""
+    missing: int
+    """How many deliveries have not arrived."""
     last_failure: Row | None
     """The delivery with the newest failed attempt."""
 
@@ -33,7 +37,9 @@ def endpoint_trace(deliveries: Sequence[Row], now: str) -> Trace:
     for delivery in deliveries:
         key, href = delivery["id"], f"/webhooks/deliveries/{delivery['id']}"
         count = delivery["attempt_count"]
-        summary = f"{delivery['status']}, {count} {'attempt' if count == 1 else 'attempts'}"
+        state = delivery_state(delivery)
+        words = "failing" if state in (FAILING, RETRYING) else state
+        summary = f"{words}, {count} {'attempt' if count == 1 else 'attempts'}"
         is_failing = delivery["status"] != "SUCCEEDED" and count > 0
         found = "bad" if is_failing else tone(delivery["status"])
         lanes.append(Lane(key, delivery["event_type"], "attempts", summary, found, href, delivery["event_type"]))
@@ -56,18 +62,24 @@ def _at(attempt: Row) -> str:
     return str(attempt["at"])
 
 
-def health(deliveries: Sequence[Row]) -> Health:
-    """Measure deliveries with their attempts."""
+def health(deliveries: Sequence[Row], now: str) -> Health:
+    """Measure deliveries with their attempts. What has not arrived counts too, or an endpoint that is down would look well."""
     attempts = [(attempt["at"], attempt, delivery) for delivery in deliveries for attempt in delivery["attempts"]]
     good = [item for item in attempts if not item[1]["error_class"]]
     failed = [item for item in attempts if item[1]["error_class"]]
-    late = [
-        (parse(at) - parse(delivery["created_at"])).total_seconds() for at, attempt, delivery in good if not attempt["manual"]
+    missing = [delivery for delivery in deliveries if delivery["status"] != "SUCCEEDED"]
+    arrivals = [(at, delivery) for at, attempt, delivery in good if not attempt["manual"]]
+    waits = [
+        (parse(at) - parse(delivery["created_at"])).total_seconds()
+        for at, delivery in [*arrivals, *((now, delivery) for delivery in missing)]
     ]
+    answered = [attempt["duration_ms"] for _, attempt, _ in attempts if attempt["status"] is not None]
     return Health(
         attempts=len(attempts),
         succeeded=len(good),
-        milliseconds=round(median(attempt["duration_ms"] for _, attempt, _ in attempts), 1) if attempts else None,
-        lateness=("less than a second" if max(late) < 1 else in_words(max(late))) if late else None,
+        milliseconds=round(median(answered), 1) if answered else None,
+        unanswered=len(attempts) - len(answered),
+        wait=("less than a second" if max(waits) < 1 else in_words(max(waits))) if waits else None,
+        missing=len(missing),
         last_failure=max(failed, key=lambda item: item[0])[2] if failed else None,
     )

@@ -7,7 +7,7 @@ import jinja2
 
 from sandbox.domain.payout_states import STATUSES
 from sandbox.http.code_spans import code_spans
-from sandbox.server.console.texts import compact, host_time, hue, moment, money, pretty, short_id, tone
+from sandbox.server.console.texts import compact, delivery_state, host_time, hue, moment, money, pretty, short_id, tone
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _STYLES: Final = Path(__file__).parent / "static/console.css"
@@ -30,6 +30,7 @@ def create_templates(version: str) -> jinja2.Environment:
         "short_id": short_id,
         "pretty": pretty,
         "compact": compact,
+        "delivery_state": delivery_state,
     }
     found.globals |= {
         "static": lambda name: f"/console/static/{name}?v={version}",

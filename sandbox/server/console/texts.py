@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from sandbox.domain.clock import parse, render
 
+FAILING: Final = "PENDING: failing"
+RETRYING: Final = f"{FAILING}, retrying"
 _TONES: Final = {
     **dict.fromkeys(
         ("SUCCESS", "SUCCEEDED", "ENABLED", "COMPLETED", "APPROVED", "PASSED", "passed", "succeeded", "ok", "sent"), "good"
@@ -18,6 +20,7 @@ _TONES: Final = {
         ("ON_HOLD", "IN_REVIEW", "REQUESTED", "RETRY", "PAUSED", "PARTIALLY_COMPLETED", "CANCELLED", "DUPLICATE", "advice"),
         "warn",
     ),
+    **dict.fromkeys((FAILING, RETRYING), "warn"),
 }
 """Status → its colour; all others are neutral. The text says the same without colour."""
 
@@ -40,6 +43,15 @@ def tone(status: Any) -> str:
     if isinstance(status, int):
         return "good" if status < 400 else "bad"
     return _TONES.get(str(status), "neutral")
+
+
+def delivery_state(delivery: Mapping[str, Any]) -> str:
+    """Return a delivery's status, and in words if its attempts have failed so far. Its attempts may not be known."""
+    attempts = delivery.get("attempts")
+    has_failed = attempts[-1]["error_class"] is not None if attempts else delivery["attempt_count"] > 0
+    if delivery["status"] != "PENDING" or not has_failed:
+        return str(delivery["status"])
+    return RETRYING if delivery["next_attempt_at"] else FAILING
 
 
 def moment(at: Any) -> str:

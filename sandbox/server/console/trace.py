@@ -28,6 +28,7 @@ _MAX_LABELS: Final = 8
 _SHORTEST: Final = 14
 """The shortest bar that can be seen between its marks."""
 _TIME_WIDTH: Final = 58
+_DATE_WIDTH: Final = 76
 _CHARACTER: Final = 6.6
 _LAST: Final = 1_000_000
 _WORST: Final[Sequence[str]] = ("bad", "warn", "good", "neutral")
@@ -123,7 +124,7 @@ class DrawnLane:
 
 @dataclass(frozen=True, slots=True)
 class TimeLabel:
-    """A label of the axis. `date` is `now` for the present time, and empty if the label before has the same date."""
+    """A label of the axis. `date` is `now` for the present time, and empty if the date before it is the same."""
 
     x: float
     date: str
@@ -132,7 +133,7 @@ class TimeLabel:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Time that passed between two columns, as text."""
+    """Time that passed between two labels of the axis, as text."""
 
     x: float
     text: str
@@ -169,13 +170,14 @@ def draw(lanes: Sequence[Lane], marks: Iterable[Mark], bars: Sequence[Bar], now:
     drawn = []
     for lane in lanes:
         drawn += _lane(lane, middles[lane.key], [mark for mark in spread if mark.lane == lane.key], places)
+    labelled = _labelled(moments, places, current)
     drawn_bars = [_bar(bar, middles[bar.lane], places, current) for bar in bars]
     return Trace(
         lanes=drawn_lanes,
         marks=drawn,
         bars=[bar for bar in drawn_bars if bar.width >= _SHORTEST],
-        times=_times(moments, places, current),
-        gaps=_gaps(moments, places),
+        times=_times(labelled, places, current),
+        gaps=_gaps(labelled, places),
         now=places[current],
         length=places[moments[-1]] + _RIGHT,
         height=y + 6,
@@ -193,6 +195,11 @@ def in_words(seconds: float) -> str:
         elif parts:
             break
     return " ".join(parts[:2])
+
+
+def seconds_between(before: str, after: str) -> float:
+    """Return the time between two times as the pages show them, without their milliseconds, so that a reader gets the same."""
+    return (parse(f"{after[:19]}Z") - parse(f"{before[:19]}Z")).total_seconds()
 
 
 def _spread(marks: Sequence[Mark]) -> list[Mark]:
@@ -283,31 +290,42 @@ def _bar(bar: Bar, y: int, places: dict[Moment, float], now: Moment) -> DrawnBar
     return DrawnBar(x, y, width, 16 if bar.label else 8, bar.tone, bar.label if fits else "")
 
 
-def _times(moments: Sequence[Moment], places: dict[Moment, float], now: Moment) -> list[TimeLabel]:
-    """Return the labels of the times, as many as have room. Now has one, and the last of them unless now is beside it."""
+def _labelled(moments: Sequence[Moment], places: dict[Moment, float], now: Moment) -> list[Moment]:
+    """Return the moments whose time is written, as many as have room. Now is one, and the last unless now is beside it."""
     firsts = {moment[0]: moment for moment in reversed(moments) if moment != now}
     kept = [now, *(moments[-1:] if places[moments[-1]] - places[now] >= _TIME_WIDTH - 1 else [])]
-    found: list[TimeLabel] = []
-    date = ""
+    found: list[Moment] = []
     for moment in sorted({*firsts.values(), now}):
-        x, at = places[moment], moment[0]
-        limits = [*(time.x for time in found[-1:]), *(places[one] for one in kept if one > moment)]
-        if moment not in kept and any(abs(x - limit) < _TIME_WIDTH for limit in limits):
-            continue
-        if moment not in kept and found and (date, found[-1].time) == (at[:10], at[11:19]):
-            continue  # two labels must differ, not only by milliseconds
-        found.append(TimeLabel(x, "now" if moment == now else "" if at[:10] == date else at[:10], at[11:19]))
-        date = at[:10]
+        room = _DATE_WIDTH if _has_new_date(moment, found, now) else _TIME_WIDTH
+        neighbours = [*found[-1:], *(one for one in kept if one > moment)]
+        is_said = bool(found) and found[-1][0][:19] == moment[0][:19]  # two labels must differ, not only by milliseconds
+        has_room = all(abs(places[one] - places[moment]) >= room for one in neighbours)
+        if moment in kept or (has_room and not is_said):
+            found.append(moment)
     return found
 
 
-def _gaps(moments: Sequence[Moment], places: dict[Moment, float]) -> list[Gap]:
-    """Return how much time passed between columns, where there is room for it."""
+def _has_new_date(moment: Moment, before: Sequence[Moment], now: Moment) -> bool:
+    """Return whether a label needs its date. Now has none, so it does not say the date of those after it."""
+    dates = [one[0][:10] for one in before if one != now]
+    return not dates or dates[-1] != moment[0][:10]
+
+
+def _times(labelled: Sequence[Moment], places: dict[Moment, float], now: Moment) -> list[TimeLabel]:
     found = []
-    for before, after in pairwise(moments):
-        seconds = _seconds(before[0], after[0])
+    for number, moment in enumerate(labelled):
+        date = moment[0][:10] if _has_new_date(moment, labelled[:number], now) else ""
+        found.append(TimeLabel(places[moment], "now" if moment == now else date, moment[0][11:19]))
+    return found
+
+
+def _gaps(labelled: Sequence[Moment], places: dict[Moment, float]) -> list[Gap]:
+    """Return how much time lies between two labels, where there is room for it."""
+    found = []
+    for before, after in pairwise(labelled):
+        seconds = seconds_between(before[0], after[0])
         start, end = places[before], places[after]
-        text = in_words(seconds) if seconds >= 0.5 else ""
+        text = in_words(seconds) if seconds else ""
         if text and end - start >= len(text) * _CHARACTER + 6:
             found.append(Gap(round((start + end) / 2, 1), text))
     return found

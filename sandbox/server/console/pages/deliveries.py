@@ -10,13 +10,14 @@ from sandbox.http.responses import Response
 from sandbox.server.console.charts import share
 from sandbox.server.console.data_table import Column
 from sandbox.server.console.routing import Pages
+from sandbox.server.console.texts import delivery_state
 from sandbox.server.console.view import View
 
 pages = Pages()
 STATUSES: Final[tuple[str, ...]] = get_args(DeliveryStatus)
 TO_DELIVERY: Final = "/webhooks/deliveries/{id}"
 _AFTER_TYPE: Final = (
-    Column("status", "Status", "status", link=TO_DELIVERY),
+    Column("status", "Status", "status", link=TO_DELIVERY, value=delivery_state),
     Column("attempt_count", "Attempts", "number"),
     Column("next_attempt_at", "Next attempt", "time"),
     Column("id", "Id", "id", link=TO_DELIVERY),

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final, get_args
 
-from sandbox.domain.clock import parse
 from sandbox.domain.enumerations import (
     EVENT_PATTERNS,
     EVENT_TYPES,
@@ -27,7 +26,7 @@ from sandbox.server.console.endpoint_trace import endpoint_trace, health, last_a
 from sandbox.server.console.pages import deliveries
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.texts import moment
-from sandbox.server.console.trace import in_words
+from sandbox.server.console.trace import in_words, seconds_between
 from sandbox.server.console.view import View
 
 pages = Pages()
@@ -139,7 +138,7 @@ async def endpoint(view: View) -> Response:
     return await view.render(
         "endpoint.html",
         drawing=endpoint_trace(shown[:_SHORT], clock["now"]) if shown else None,
-        health=health(shown),
+        health=health(shown, clock["now"]),
         covered=len(shown),
         charts=charts(over_time) if over_time else [],
         tables=[table, Table("over-time", "Attempts over time", _OVER_TIME, [asdict(slot) for slot in over_time])],
@@ -163,7 +162,7 @@ def trouble(endpoint: Mapping[str, Any], answer: str | None, now: str) -> str | 
     since, disabled = endpoint["failing_since"], endpoint["disabled_reason"]
     if disabled or not since:
         return None if disabled is None else str(disabled)
-    lasted = in_words((parse(now) - parse(since)).total_seconds())
+    lasted = in_words(seconds_between(since, now))
     return f"For {lasted}, since {moment(since)}{f'. Last response: {answer}' if answer else ''}"
 
 

@@ -25,13 +25,13 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 COLUMNS: Final = (
     Column("kind", "Fault", link="/world/faults/{id}", value=_title),
-    Column("target", "Target", value=lambda row: "API" if row["target"] == "api" else "webhooks"),
-    Column("match", "Only", value=lambda row: _pairs(row["match"]) or "all"),
-    Column("parameters", "With", value=lambda row: _pairs(row["parameters"])),
+    Column("target", "Breaks", value=lambda row: "API" if row["target"] == "api" else "webhooks"),
+    Column("match", "Which calls", value=lambda row: _pairs(row["match"]) or "all"),
+    Column("parameters", "Settings", value=lambda row: _pairs(row["parameters"])),
     Column("probability", "Probability", "number"),
-    Column("hits", "Hits", "number"),
-    Column("remaining", "Left", "number", value=lambda row: "∞" if row["remaining"] is None else row["remaining"]),
-    Column("expires_at", "Until", "time"),
+    Column("hits", "Calls hit", "number"),
+    Column("remaining", "Hits left", "number", value=lambda row: "no limit" if row["remaining"] is None else row["remaining"]),
+    Column("expires_at", "Ends at", "time"),
 )
 HITS: Final = (
     Column("at", "At", "time"),

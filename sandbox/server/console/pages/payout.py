@@ -12,7 +12,7 @@ from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column
 from sandbox.server.console.payout_trace import Known, answer, payout_trace
 from sandbox.server.console.routing import Pages
-from sandbox.server.console.trace import in_words
+from sandbox.server.console.trace import in_words, seconds_between
 from sandbox.server.console.view import View
 
 pages = Pages()
@@ -153,5 +153,5 @@ def _failure_choices(codes: Sequence[str]) -> list[tuple[str, str]]:
 
 def _due(item: Mapping[str, Any], now: str) -> dict[str, Any]:
     """Return the due steps, each with the time until then in words; empty if it is overdue."""
-    seconds = (parse(item["due_at"]) - parse(now)).total_seconds()
-    return {**item, "in_words": in_words(seconds) if seconds > 0 else ""}
+    is_ahead = parse(item["due_at"]) > parse(now)
+    return {**item, "in_words": in_words(seconds_between(now, item["due_at"])) if is_ahead else ""}
