@@ -89,6 +89,8 @@ def test_what_is_due_is_after_now_and_hollow() -> None:
     assert (past.is_due, due.is_due) == (False, True)
     assert past.x < found.now < due.x
     assert [time.date for time in found.times] == ["2026-01-31", "now", ""]
+    near = drawing(mark(0), mark(86_400), now=86_405)
+    assert [time.date for time in near.times] == ["2026-01-31", "2026-02-01", "now"], "now has no date to be covered"
 
 
 @given(MARKS)

@@ -299,7 +299,7 @@ def _labelled(moments: Sequence[Moment], places: dict[Moment, float], now: Momen
         room = _DATE_WIDTH if _has_new_date(moment, found, now) else _TIME_WIDTH
         neighbours = [*found[-1:], *(one for one in kept if one > moment)]
         is_said = bool(found) and found[-1][0][:19] == moment[0][:19]  # two labels must differ, not only by milliseconds
-        has_room = all(abs(places[one] - places[moment]) >= room for one in neighbours)
+        has_room = all(abs(places[one] - places[moment]) >= (_TIME_WIDTH if one == now else room) for one in neighbours)
         if moment in kept or (has_room and not is_said):
             found.append(moment)
     return found
