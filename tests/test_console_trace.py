@@ -99,7 +99,7 @@ def test_labels_do_not_cover_each_other(marks: Sequence[Mark]) -> None:
     for lane in found.lanes:
         labelled = [one for one in found.marks if one.label and lane.y <= one.y < lane.y + lane.height]
         assert all(before.x + len(before.label) * 6 <= after.x for before, after in pairwise(labelled))
-    assert all(after.x - before.x >= 56.9 for before, after in pairwise(found.times)), "a time is 54 wide"
+    assert all(after.x - before.x >= 62.9 for before, after in pairwise(found.times)), "a time is 57 wide"
     dated = [time for time in found.times if time.date not in ("", "now")]
     assert all(after.x - before.x >= 75.9 for before, after in pairwise(dated)), "a date is 72 wide"
 

@@ -27,7 +27,7 @@ _MAX_LABELS: Final = 8
 """With more labels than these, columns get no room for them."""
 _SHORTEST: Final = 14
 """The shortest bar that can be seen between its marks."""
-_TIME_WIDTH: Final = 58
+_TIME_WIDTH: Final = 64
 _DATE_WIDTH: Final = 76
 _CHARACTER: Final = 6.6
 _LAST: Final = 1_000_000
