@@ -93,6 +93,12 @@ def test_what_is_due_is_after_now_and_hollow() -> None:
     assert [time.date for time in near.times] == ["2026-01-31", "2026-02-01", "now"], "now has no date to be covered"
 
 
+def test_the_time_of_what_is_due_next_can_be_read_in_a_crowd() -> None:
+    marks = [mark(90 * number) for number in range(300)]
+    found = drawing(*marks, mark(90_000, is_due=True), now=90 * 300)
+    assert found.times[-1].time == at(90_000)[11:19]
+
+
 @given(MARKS)
 def test_labels_do_not_cover_each_other(marks: Sequence[Mark]) -> None:
     found = drawing(*marks, now=10**7)

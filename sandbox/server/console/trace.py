@@ -223,12 +223,13 @@ def _places(moments: Sequence[Moment], marks: Sequence[Mark], now: Moment) -> di
     labels = {mark.moment: (len(mark.label) * _CHARACTER + SPACE / 2) / SPACE for mark in marks if mark.label}
     if len(labels) > _MAX_LABELS:
         labels = {}
-    labels[now] = _TIME_WIDTH / SPACE  # the time of what is due next is apart from now
     weights = [max(_weight(before, after), labels.get(before, 0.0)) for before, after in pairwise(moments)]
-    unit = min(_WIDEST, (WIDTH - LEFT - 2 * _RIGHT) / max(sum(weights), 1e-9))
-    places, x = {}, float(LEFT + _RIGHT)
-    for moment, weight in zip(moments, [0.0, *weights], strict=True):
-        x += weight * unit
+    # The time of what is due next has room beside that of now, however crowded the rest is.
+    after_now = _TIME_WIDTH if moments[-1] != now else 0
+    unit = min(_WIDEST, (WIDTH - LEFT - 2 * _RIGHT - after_now) / max(sum(weights), 1e-9))
+    places, x = {moments[0]: float(LEFT + _RIGHT)}, float(LEFT + _RIGHT)
+    for (before, moment), weight in zip(pairwise(moments), weights, strict=True):
+        x += weight * unit + (after_now if before == now else 0)
         places[moment] = round(x, 1)
     return places
 
