@@ -5,6 +5,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.harness.shop import Report, run_tests
 VARIANTS = declared.variants()
 COMPLETE = ("polling", "event_sourced")
 """Correct applications whose own tests run too; `test_shop.py` runs those of the shop."""
+AT_ONCE = 3
+"""So many runs of pytest: each waits most of its time, for its world to come to rest."""
 COPIES = int(os.environ.get("PSP_EXPLORE_COPIES", "1"))
 MODULES = {base: Path(of_base.module).stem for base, of_base in declared.BASES.items()}
 
@@ -84,10 +87,11 @@ Found = dict[tuple[str, str], PointResult | LeftOut]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, sandbox: Address) -> Found:
     """Try each variant's declared point: one pytest for all variants that share one, with the correct applications."""
-    results: Found = {}
-    for point in sorted({one.point for one in VARIANTS}):
-        results |= _try(point, tmp_path_factory.mktemp("explored"), sandbox)
-    return results
+    points = sorted({one.point for one in VARIANTS})
+    folders = [tmp_path_factory.mktemp("explored") for _ in points]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        tried = threads.map(lambda point, folder: _try(point, folder, sandbox), points, folders)
+        return {key: result for of_point in tried for key, result in of_point.items()}
 
 
 def _try(point: str, folder: Path, sandbox: Address) -> Found:

@@ -89,6 +89,14 @@ def test_what_is_due_is_after_now_and_hollow() -> None:
     assert (past.is_due, due.is_due) == (False, True)
     assert past.x < found.now < due.x
     assert [time.date for time in found.times] == ["2026-01-31", "now", ""]
+    near = drawing(mark(0), mark(86_400), now=86_405)
+    assert [time.date for time in near.times] == ["2026-01-31", "2026-02-01", "now"], "now has no date to be covered"
+
+
+def test_the_time_of_what_is_due_next_can_be_read_in_a_crowd() -> None:
+    marks = [mark(90 * number) for number in range(300)]
+    found = drawing(*marks, mark(90_000, is_due=True), now=90 * 300)
+    assert found.times[-1].time == at(90_000)[11:19]
 
 
 @given(MARKS)
@@ -97,7 +105,7 @@ def test_labels_do_not_cover_each_other(marks: Sequence[Mark]) -> None:
     for lane in found.lanes:
         labelled = [one for one in found.marks if one.label and lane.y <= one.y < lane.y + lane.height]
         assert all(before.x + len(before.label) * 6 <= after.x for before, after in pairwise(labelled))
-    assert all(after.x - before.x >= 56.9 for before, after in pairwise(found.times)), "a time is 54 wide"
+    assert all(after.x - before.x >= 62.9 for before, after in pairwise(found.times)), "a time is 57 wide"
     dated = [time for time in found.times if time.date not in ("", "now")]
     assert all(after.x - before.x >= 75.9 for before, after in pairwise(dated)), "a date is 72 wide"
 

@@ -27,7 +27,7 @@ _MAX_LABELS: Final = 8
 """With more labels than these, columns get no room for them."""
 _SHORTEST: Final = 14
 """The shortest bar that can be seen between its marks."""
-_TIME_WIDTH: Final = 58
+_TIME_WIDTH: Final = 64
 _DATE_WIDTH: Final = 76
 _CHARACTER: Final = 6.6
 _LAST: Final = 1_000_000
@@ -223,12 +223,13 @@ def _places(moments: Sequence[Moment], marks: Sequence[Mark], now: Moment) -> di
     labels = {mark.moment: (len(mark.label) * _CHARACTER + SPACE / 2) / SPACE for mark in marks if mark.label}
     if len(labels) > _MAX_LABELS:
         labels = {}
-    labels[now] = _TIME_WIDTH / SPACE  # the time of what is due next is apart from now
     weights = [max(_weight(before, after), labels.get(before, 0.0)) for before, after in pairwise(moments)]
-    unit = min(_WIDEST, (WIDTH - LEFT - 2 * _RIGHT) / max(sum(weights), 1e-9))
-    places, x = {}, float(LEFT + _RIGHT)
-    for moment, weight in zip(moments, [0.0, *weights], strict=True):
-        x += weight * unit
+    # The time of what is due next has room beside that of now, however crowded the rest is.
+    after_now = _TIME_WIDTH if moments[-1] != now else 0
+    unit = min(_WIDEST, (WIDTH - LEFT - 2 * _RIGHT - after_now) / max(sum(weights), 1e-9))
+    places, x = {moments[0]: float(LEFT + _RIGHT)}, float(LEFT + _RIGHT)
+    for (before, moment), weight in zip(pairwise(moments), weights, strict=True):
+        x += weight * unit + (after_now if before == now else 0)
         places[moment] = round(x, 1)
     return places
 
@@ -299,7 +300,7 @@ def _labelled(moments: Sequence[Moment], places: dict[Moment, float], now: Momen
         room = _DATE_WIDTH if _has_new_date(moment, found, now) else _TIME_WIDTH
         neighbours = [*found[-1:], *(one for one in kept if one > moment)]
         is_said = bool(found) and found[-1][0][:19] == moment[0][:19]  # two labels must differ, not only by milliseconds
-        has_room = all(abs(places[one] - places[moment]) >= room for one in neighbours)
+        has_room = all(abs(places[one] - places[moment]) >= (_TIME_WIDTH if one == now else room) for one in neighbours)
         if moment in kept or (has_room and not is_said):
             found.append(moment)
     return found
