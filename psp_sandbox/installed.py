@@ -1,4 +1,4 @@
-"""Which parts of the package are installed. The client and the pytest plugin always are, the sandbox itself is an extra."""
+"""Which parts of the package are installed. The client and the pytest plugin always are; the sandbox itself is an extra."""
 
 import re
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
@@ -23,7 +23,7 @@ def missing_for_server() -> list[str]:
 
 
 def server_of_this_version() -> str:
-    """Return the requirement of the sandbox that fits this client."""
+    """Return the requirement for the sandbox of the same version as this client."""
     return f"{SERVER}=={version(PACKAGE)}"
 
 

@@ -89,7 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from psp_sandbox.installed import why_no_report
 
         reason = why_no_report(report_file)
-        if reason is not None:  # said before the tests run, not after an exploration of ten minutes
+        if reason is not None:  # fail before the tests run, not after a ten-minute exploration
             raise pytest.UsageError(f"--psp-report-file {report_file}: {reason}")
     if config.getoption("--psp-explore") or config.getoption("--psp-explore-list") or config.getoption("--psp-point"):
         from psp_sandbox.testing.explore.plugin import Explorer
@@ -195,7 +195,7 @@ def psp(request: pytest.FixtureRequest, psp_sandbox: "Sandbox") -> Iterator["Wor
         if explorer is not None:
             explorer.begin(world)
         yield world
-        # A test that was broken off has not done what the checks are about. Explore has judged the world itself.
+        # An interrupted test has not done what the checks are about. Explore has checked the world itself.
         if item.stash[_PASSED] and explorer is None:
             _check(item, world)
     finally:
@@ -263,7 +263,7 @@ def pytest_runtest_makereport(
         if report.failed and not item.config.pluginmanager.has_plugin(_EXPLORE):
             _collect_evidence(item, world, _failure_of(report))
         if call.when == "setup":
-            world.recording.starts.clear()  # what fixtures have started, they start again
+            world.recording.starts.clear()  # fixtures start their applications again
     if report.failed:
         evidence = item.stash.setdefault(_EVIDENCE, [])
         report.sections += evidence

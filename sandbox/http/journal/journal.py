@@ -1,9 +1,9 @@
 """The journal of API calls: the newest 1000 calls of each merchant, kept in Redis for a day.
 
-All journals together leave a quarter of Redis's memory to the rest, such as rate limits: beyond that, the journals to which
-nothing was written for the longest time are deleted.
+A quarter of Redis's memory is reserved for other data, such as rate limits. When less is left, the journals with the oldest
+last write are deleted.
 
-If Redis or an entry is lost, no money is. Entries are written in the background, in batches. The queue is bounded and drops the
+Losing Redis or an entry loses no money. Entries are written in the background, in batches. The queue is bounded and drops the
 oldest entries, so the journal never slows down a request or makes it fail.
 
 In Redis, a merchant's calls are a list, newest last. A batch is one push. That costs a tenth of what a command for
@@ -40,8 +40,8 @@ HEADERS_LIMIT: Final = 8000
 """Maximum bytes of a call's headers, names and values together."""
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/", "/ipn/")
 NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests", "/sandbox/v1/listeners/", "/sandbox/v1/world")
-"""Paths that are not in the journal. The live stream has no end, and neither reading the journal nor a waiting listener
-must fill it. A world bundle contains the journal, so moving a world must not change it."""
+"""Paths that are not in the journal. The live stream never ends. Reading the journal or waiting as a listener must not
+fill it. A world bundle contains the journal, so moving a world must not change it."""
 _MAX_QUEUE_LENGTH: Final = 1000
 _PART: Final = 50
 """Calls that are read from Redis at a time."""
@@ -164,7 +164,7 @@ class Journal:
             await self.forget(unit.merchant_id)
 
     async def calls(self, merchant_id: str) -> list[JournalEntry]:
-        """Return all calls in the order in which they began, also those that another process has just served.
+        """Return all calls in the order in which they began, including those that another process has just served.
 
         Takes a third of a second. Raises UNAVAILABLE.
         """
@@ -202,7 +202,7 @@ class Journal:
         found: list[JournalEntry] = []
         has_passed = before == MAX_ID
         seen: set[bytes] = set()
-        # In parts: all calls together can have 8 MB. New calls shift the list meanwhile, so a part can repeat calls.
+        # Read in parts: all calls together can take 8 MB. New calls can shift the list meanwhile, so a part can repeat calls.
         for newest in range(0, ENTRIES_KEPT, _PART):
             values = await self._read(merchant_id, newest, newest + _PART)
             for value in values:
@@ -306,7 +306,7 @@ def _key(merchant_id: str) -> str:
 
 
 def _redact(entry: Entry, rules: RedactionRules, is_validated: bool) -> None:
-    """Redact what not every holder of one of the merchant's keys may see, and apply the size limits."""
+    """Redact what some holders of the merchant's keys may not see, and apply the size limits."""
     entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
     # Usually a call has no secret, and one search over all its parts is enough. Parts of a URL or of a query value are
     # searched separately.

@@ -1,7 +1,7 @@
 """Send BEGIN in one message with a transaction's first statement, and COMMIT with its last one, which saves two round trips.
 
 asyncpg has no API for this: it awaits the reply to each statement. But while it reads the reply to a statement, it skips the
-replies of protocol messages that it did not send. `tests/test_joined_messages.py` holds what this relies on.
+replies of protocol messages that it did not send. `tests/test_joined_messages.py` tests what this relies on.
 """
 
 import struct

@@ -23,7 +23,7 @@ _CLOCK: Final = "/sandbox/v1/clock/"
 _DRAIN: Final = "/sandbox/v1/drain"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHORTEST: Final = 0.05
-"""Seconds below which no time has passed."""
+"""Shorter gaps between calls, in seconds, are ignored."""
 _SCENARIO: Final = "x-sandbox-scenario"
 
 Entry = Mapping[str, Any]
@@ -31,7 +31,7 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A call to make. `gives` are the ids of its answer that later steps use: name → the keys that lead to it."""
+    """A call to make. `gives` has the ids in its response that later steps use: variable name → path of keys to the id."""
 
     method: str
     path: str
@@ -47,7 +47,7 @@ class Recording:
 
     steps: Sequence[Step]
     names: Mapping[str, str]
-    """Id → the name of the variable that has it."""
+    """Id → the name of the variable that holds it."""
     left_out: Sequence[str]
 
     def shell(self, url: str) -> str:

@@ -85,7 +85,7 @@ async def pay_due(conn: Connection, unit: UnitOfWork) -> list[Attempt]:
 
 
 async def _pay(conn: Connection, unit: UnitOfWork, kind: SalePaymentKind, sales: Sequence[Sale]) -> list[Attempt]:
-    # Users that the unit has already may have changed in it.
+    # Do not read users that are already in the unit: it may have changed them.
     await read_users(conn, unit, {sale.user_id for sale in sales}.difference(unit.users))
     attempts = [_try(unit, unit.users[sale.user_id], sale, kind) for sale in sales]
     await conn.execute(
