@@ -192,7 +192,7 @@ async def _send_again(
 
 
 def _is_wanted(record: Record, body: RecoverBody) -> bool:
-    """Return whether the event has a selected type, is not a sample and is not being sent already."""
+    """Return whether the event has a selected type, is not a sample and is not being sent already (then its type is null)."""
     if record["type"] is None or record["is_sample"]:
         return False
     return body.event_types is UNSET or includes(body.event_types, record["type"])

@@ -178,7 +178,7 @@ def _why_not(entry: Entry) -> str:
     if entry["status"] >= 400:
         return f"which was refused with {entry['status']}"
     if entry["path"] == _CLOCK + "resume":
-        return "because only calls move the clock here"
+        return "because in this test time passes only when a call advances the clock"
     text = entry["request_body"]
     if text and (HIDDEN in text or CUT in text or _json(text) is None):
         return "whose body the journal does not have"
