@@ -22,7 +22,9 @@ _MAX_STEP_SECONDS: Final = 2.0
 _MAX_REQUEST_SECONDS: Final = 6.0
 """How long it waits before they move, for open requests: a busy machine can need seconds for one."""
 _MIN_STEP_SECONDS: Final = 0.1
-"""The least that either waits: others may keep the application busy, so each wait that was in vain halves the next."""
+"""The least that either waits: others may keep the application busy, so each wait in vain halves the next."""
+_RECOVERY: Final = 1.1
+"""How the wait for requests grows again: less than it shrinks, since an application may have a slow one open at each step."""
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MAX_STEPS: Final = 1800
 """25 hours in steps of less than a minute, so that a timer of a minute fires at its times."""
@@ -84,9 +86,12 @@ class Move:
         self._clock.hold_requests(self._request_patience)
         try:
             # Work may be on its way from one thread to another for a moment.
-            if self._is_active() and not self._rest(_QUIET_SAMPLES_BETWEEN, self._request_patience):
-                self._clock.give_up_requests()
+            if not self._is_active() or self._rest(_QUIET_SAMPLES_BETWEEN, self._request_patience):
+                self._request_patience = min(_MAX_REQUEST_SECONDS, self._request_patience * _RECOVERY)
+            else:
                 self._request_patience = _after_in_vain(self._request_patience)
+                if self._asks():
+                    self._clock.give_up_requests()
             yield
         finally:
             self._clock.hold_requests(0)
@@ -112,7 +117,9 @@ class Move:
         return any(wait.left <= timedelta(0) and _lives(wait.process) for wait in self._clock.waits())
 
     def _runs(self) -> bool:
-        return any(_state(thread) in _RUNS for process in self._clock.processes for thread in _threads(process))
+        threads = [thread for process in self._clock.processes for thread in _threads(process)]
+        # One that is seen asleep may be woken by one that falls asleep before it is seen: so look back in the other order too.
+        return any(_state(thread) in _RUNS for thread in [*threads, *reversed(threads)])
 
 
 def _after_in_vain(patience: float) -> float:
