@@ -141,6 +141,15 @@ def test_the_types_are_strict(node: Node) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+def test_a_project_needs_no_settings_for_the_types(node: Node, tmp_path: Path) -> None:
+    """Not those for disposable objects, nor those for Node, which its compiler leaves out by default."""
+    project = node.project(tmp_path / "project")
+    (project / "node_modules/@types").symlink_to(node.folder / "node_modules/@types")
+    (project / "typed.test.ts").write_text(PASSING)
+    checked = node.run("tsc", "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "typed.test.ts", cwd=project)
+    assert checked.returncode == 0, checked.stdout
+
+
 @pytest.mark.parametrize("command", [("publint", "--strict"), ("attw", "--profile", "esm-only")])
 def test_the_archive_is_what_tools_and_editors_expect(node: Node, command: tuple[str, ...]) -> None:
     checked = node.run(*command, str(node.archive))

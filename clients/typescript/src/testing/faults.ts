@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import type { Client } from "../index.js";
 import type { Fault as FaultState } from "../generated/models.js";
 import type { FaultsCreate } from "../generated/parameters.js";

@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 import type { RequestListener, Server } from "node:http";
 import { setTimeout as pause } from "node:timers/promises";
 import type { CatalogueEntry, ClockRun, ExamplePayout, NewMerchant, Payout } from "../generated/models.js";
