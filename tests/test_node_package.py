@@ -146,7 +146,9 @@ def test_a_project_needs_no_settings_for_the_types(node: Node, tmp_path: Path) -
     project = node.project(tmp_path / "project")
     (project / "node_modules/@types").symlink_to(node.folder / "node_modules/@types")
     (project / "typed.test.ts").write_text(PASSING)
-    checked = node.run("tsc", "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "typed.test.ts", cwd=project)
+    checked = node.run(
+        "tsc", "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "typed.test.ts", cwd=project
+    )
     assert checked.returncode == 0, checked.stdout
 
 
