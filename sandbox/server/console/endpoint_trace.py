@@ -52,9 +52,10 @@ def endpoint_trace(deliveries: Sequence[Row], now: str) -> Trace:
     return draw(lanes, marks, [], now)
 
 
-def last_answer(deliveries: Sequence[Row]) -> str | None:
-    """Return what the newest attempt at these deliveries got; None without any."""
-    newest = max((attempt for delivery in deliveries for attempt in delivery["attempts"]), key=_at, default=None)
+def last_failure(deliveries: Sequence[Row]) -> str | None:
+    """Return what the newest failed attempt at these deliveries got; None without any."""
+    failed = (attempt for delivery in deliveries for attempt in delivery["attempts"] if attempt["error_class"])
+    newest = max(failed, key=_at, default=None)
     return None if newest is None else f"{'HTTP ' if newest['status'] is not None else ''}{answer(newest)}"
 
 

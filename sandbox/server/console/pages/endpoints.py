@@ -22,7 +22,7 @@ from sandbox.domain.event_filters import KNOWN_FIELDS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Table
 from sandbox.server.console.endpoint_charts import charts, slots
-from sandbox.server.console.endpoint_trace import endpoint_trace, health, last_answer
+from sandbox.server.console.endpoint_trace import endpoint_trace, health, last_failure
 from sandbox.server.console.pages import deliveries
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.texts import moment
@@ -109,8 +109,8 @@ async def endpoints(view: View) -> Response:
         view.clock(),
         *(view.call("list_delivery_attempts", query={"endpoint_id": row["id"], "limit": "10"}, shown=False) for row in failing),
     )
-    answers = {row["id"]: last_answer(deliveries["data"]) for row, deliveries in zip(failing, found, strict=True)}
-    rows = [{**row, "trouble": trouble(row, answers.get(row["id"]), clock["now"])} for row in table.rows]
+    failures = {row["id"]: last_failure(deliveries["data"]) for row, deliveries in zip(failing, found, strict=True)}
+    rows = [{**row, "trouble": trouble(row, failures.get(row["id"]), clock["now"])} for row in table.rows]
     return await view.render("endpoints.html", tables=[replace(table, rows=rows)])
 
 
@@ -157,13 +157,13 @@ def _status(endpoint: Mapping[str, Any]) -> str:
     return "FAILING" if endpoint["status"] == "ENABLED" and endpoint["failing_since"] else endpoint["status"]
 
 
-def trouble(endpoint: Mapping[str, Any], answer: str | None, now: str) -> str | None:
-    """Return in words what is wrong with an endpoint, and since when; None if nothing is. `answer` is its last response."""
+def trouble(endpoint: Mapping[str, Any], failure: str | None, now: str) -> str | None:
+    """Return in words what is wrong with an endpoint, and since when; None if nothing is. `failure` is its last one."""
     since, disabled = endpoint["failing_since"], endpoint["disabled_reason"]
     if disabled or not since:
         return None if disabled is None else str(disabled)
     lasted = in_words(seconds_between(since, now))
-    return f"For {lasted}, since {moment(since)}{f'. Last response: {answer}' if answer else ''}"
+    return f"For {lasted}, since {moment(since)}{f'. Last failure: {failure}' if failure else ''}"
 
 
 def _preview(view: View, endpoint_id: str) -> Table | None:
