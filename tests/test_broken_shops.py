@@ -18,9 +18,9 @@ from tests.harness.shop import Report, run_tests
 VARIANTS = declared.variants()
 COMPLETE = ("polling", "event_sourced")
 """Correct applications whose own tests run too; `test_shop.py` runs those of the shop."""
-AT_ONCE = 3
-"""So many runs of pytest: each waits most of its time, for its world to come to rest."""
 COPIES = int(os.environ.get("PSP_EXPLORE_COPIES", "1"))
+PROCESSES = 3
+"""For several points at once, or for several copies of one: most of the time, a run waits for its world to come to rest."""
 MODULES = {base: Path(of_base.module).stem for base, of_base in declared.BASES.items()}
 
 
@@ -89,7 +89,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, sandbox: Address) -> Found:
     """Try each variant's declared point: one pytest for all variants that share one, with the correct applications."""
     points = sorted({one.point for one in VARIANTS})
     folders = [tmp_path_factory.mktemp("explored") for _ in points]
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(1 if COPIES > 1 else PROCESSES) as threads:
         tried = threads.map(lambda point, folder: _try(point, folder, sandbox), points, folders)
         return {key: result for of_point in tried for key, result in of_point.items()}
 
@@ -104,7 +104,7 @@ def _try(point: str, folder: Path, sandbox: Address) -> Found:
         if not (folder / base).exists():
             declared.make_base(base, folder / base)
         tests.append(f"{base}/tests/{declared.BASES[base].module}::{test}")
-    processes = ("-n", "3") if COPIES > 1 else ()
+    processes = ("-n", str(PROCESSES)) if COPIES > 1 else ()
     output = run_tests(folder, *_options(sandbox), *processes, "--psp-point", point, *tests).output
     report = folder / ".psp-explore" / "exploration.json"
     assert report.exists(), output

@@ -1,6 +1,5 @@
 """Several merchants in one browser: no page shows another merchant, and no button touches one."""
 
-import os
 import random
 import time
 import uuid
@@ -21,7 +20,6 @@ from tests.harness.console import ConsoleClient
 from tests.harness.world import Stack, World
 
 NAMES = ("Alpha", "Beta", "Gamma")
-VISITS = int(os.environ.get("PSP_VISITS", "22"))
 PAGES = ("", "/payouts", "/ledger", "/webhooks", "/users", "/world", "/world/settings", "/requests")
 
 
@@ -68,12 +66,10 @@ def check(page: Page, worlds: list[World], world: World) -> None:
         assert (other.merchant_id in content) == (other is world), page.url
 
 
-def test_no_tab_shows_or_touches_another_merchant(worlds: list[World], browsing: Browsing) -> None:
-    """Visits in tabs of one browser, in a random order that repeats.
-
-    With this seed, the first 22 read every page, and do everything with every merchant. PSP_VISITS sets how many there are.
-    """
-    chance = random.Random(2610)
+@pytest.mark.parametrize("visits", [16, pytest.param(50, marks=pytest.mark.slow)])
+def test_no_tab_shows_or_touches_another_merchant(worlds: list[World], browsing: Browsing, visits: int) -> None:
+    """Visits of all kinds in tabs of one browser, in a random order that repeats."""
+    chance = random.Random(20)
     first = browsing.open("/console")
     tabs = {world.merchant_id: [first.context.new_page()] for world in worlds}
     first.close()
@@ -81,7 +77,7 @@ def test_no_tab_shows_or_touches_another_merchant(worlds: list[World], browsing:
         sign_in(tabs[world.merchant_id][0], world)
     # A browser has six connections to a host, and each tab that is visible, as all are here, keeps one for live updates.
     tabs[worlds[0].merchant_id].append(tabs[worlds[0].merchant_id][0].context.new_page())
-    for _ in range(VISITS):
+    for _ in range(visits):
         world = chance.choice(worlds)
         page = chance.choice(tabs[world.merchant_id])
         before = frozen(worlds)

@@ -21,15 +21,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.harness.certificates import certificate
+from tests.harness.one_clock import NEEDS_ONE_CLOCK
 from tests.harness.proxy import Proxy
 from tests.harness.supervised import environment as clean_environment
 from tests.harness.world import Stack
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="one clock works on Linux only"),
-    pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="one clock needs a C compiler"),
-]
+pytestmark = [pytest.mark.slow, *NEEDS_ONE_CLOCK]
 
 SHOPS: Final = Path(__file__).parent / "clocked_shops"
 TIMES: Final = os.environ.get("PSP_SWEEPS", "1")

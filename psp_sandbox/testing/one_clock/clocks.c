@@ -60,7 +60,8 @@ __attribute__((constructor)) static void start(void) {
 
 /* Extensions of PHP, such as curl, are loaded so that they prefer the C library's functions to those of a preloaded library.
  *
- * A loaded library is searched for as its caller says, so this must end in a jump: the compiler makes one when it optimizes. */
+ * The C library searches where its caller's own file says. So this must end in a jump, which keeps the caller's address: the
+ * compiler makes one when it optimizes. */
 void *dlopen(const char *path, int flags) {
     REAL(dlopen);
     return real(path, flags & ~RTLD_DEEPBIND);

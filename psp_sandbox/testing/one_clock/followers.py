@@ -24,7 +24,7 @@ _MAX_REQUEST_SECONDS: Final = 6.0
 _MIN_STEP_SECONDS: Final = 0.1
 """The least that either waits: others may keep the application busy, so each wait in vain halves the next."""
 _RECOVERY: Final = 1.1
-"""How the wait for requests grows again: less than it shrinks, since an application may have a slow one open at each step."""
+"""The wait for requests grows by this factor after a success: slowly, so that a slow request at each step still shortens it."""
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MAX_STEPS: Final = 1800
 """25 hours in steps of less than a minute, so that a timer of a minute fires at its times."""
@@ -118,7 +118,7 @@ class Move:
 
     def _runs(self) -> bool:
         threads = [thread for process in self._clock.processes for thread in _threads(process)]
-        # One that is seen asleep may be woken by one that falls asleep before it is seen: so look back in the other order too.
+        # A thread may fall asleep just before its turn, after it has woken one that was seen asleep. So look in reverse too.
         return any(_state(thread) in _RUNS for thread in [*threads, *reversed(threads)])
 
 

@@ -28,20 +28,25 @@ class OneClockError(Exception):
     """An application cannot follow the merchant's clock. The message says why."""
 
 
+def compiler() -> str | None:
+    """Return the path of the C compiler that builds the library, or None if there is none."""
+    return next(filter(None, map(shutil.which, _COMPILERS)), None)
+
+
 def build(folder: Path) -> Path:
     """Compile the library into a folder, and return its path. Raises OneClockError."""
     if platform.system() != "Linux":
         raise OneClockError("One clock works on Linux only; elsewhere, use a container.")
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if compiler is None:
+    found = compiler()
+    if found is None:
         raise OneClockError("One clock needs a C compiler (Debian and Ubuntu: apt install gcc libc6-dev).")
     library = folder / "one_clock.so"
     done = subprocess.run(  # noqa: S603 (a fixed command, no shell)
-        [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), *_SOURCES, "-ldl", "-lpthread"],
+        [found, "-shared", "-fPIC", "-O2", "-o", str(library), *_SOURCES, "-ldl", "-lpthread"],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise OneClockError(f"{compiler} could not compile the library: {done.stderr.strip()[-500:]}")
+        raise OneClockError(f"{found} could not compile the library: {done.stderr.strip()[-500:]}")
     return library
 
 

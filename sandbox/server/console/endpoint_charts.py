@@ -1,7 +1,7 @@
 """Arrange an endpoint's attempts over time as three small charts: success, latency and lateness. Pure."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
@@ -66,6 +66,12 @@ def slots(deliveries: Sequence[Row]) -> list[Slot]:
     return [_slot(place, render(first + place * width), parts[place]) for place in sorted(parts)]
 
 
+def half_answered_within(attempts: Iterable[Row]) -> float | None:
+    """Return the median time of the attempts that got an answer, in milliseconds; None if none got one."""
+    answered = [attempt["duration_ms"] for attempt in attempts if attempt["status"] is not None]
+    return round(median(answered), 1) if answered else None
+
+
 def charts(found: Sequence[Slot]) -> list[SmallChart]:
     """Return the three charts."""
     total, good = sum(slot.succeeded + slot.failed for slot in found), sum(slot.succeeded for slot in found)
@@ -94,13 +100,12 @@ def _slot(place: int, at: str, attempts: Sequence[tuple[datetime, Row, Row]]) ->
     good = [item for item in attempts if not item[1]["error_class"]]
     delays = [(at - parse(row["created_at"])).total_seconds() for at, attempt, row in good if not attempt["manual"]]
     failed = [item for item in attempts if item[1]["error_class"]]
-    answered = [attempt["duration_ms"] for _, attempt, _ in attempts if attempt["status"] is not None]
     return Slot(
         place=place,
         at=at,
         succeeded=len(good),
         failed=len(failed),
-        milliseconds=round(median(answered), 1) if answered else None,
+        milliseconds=half_answered_within(attempt for _, attempt, _ in attempts),
         late=max(delays, default=None),
         delivery_id=max(failed or attempts, key=lambda item: item[0])[2]["id"],
     )

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from sandbox.domain.clock import parse
+from sandbox.server.console.endpoint_charts import half_answered_within
 from sandbox.server.console.payout_trace import answer, attempt_mark
 from sandbox.server.console.texts import FAILING, RETRYING, delivery_state, moment, tone
 from sandbox.server.console.trace import Lane, Mark, Trace, draw, in_words
@@ -74,12 +74,11 @@ def health(deliveries: Sequence[Row], now: str) -> Health:
         (parse(at) - parse(delivery["created_at"])).total_seconds()
         for at, delivery in [*arrivals, *((now, delivery) for delivery in missing)]
     ]
-    answered = [attempt["duration_ms"] for _, attempt, _ in attempts if attempt["status"] is not None]
     return Health(
         attempts=len(attempts),
         succeeded=len(good),
-        milliseconds=round(median(answered), 1) if answered else None,
-        unanswered=len(attempts) - len(answered),
+        milliseconds=half_answered_within(attempt for _, attempt, _ in attempts),
+        unanswered=sum(attempt["status"] is None for _, attempt, _ in attempts),
         wait=("less than a second" if max(waits) < 1 else in_words(max(waits))) if waits else None,
         missing=len(missing),
         last_failure=max(failed, key=lambda item: item[0])[2] if failed else None,
