@@ -203,6 +203,7 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     psp(f"certify {receiver.url} --secret {created['secret']} --junit", str(folder / "junit.xml"), code=1)
     test = psp("receiver-tests list")["data"][0]["id"]
     assert psp(f"receiver-tests get {test}")["status"] == "FAILED"
+    assert psp("endpoints health")["data"][0]["endpoint_id"] == endpoint
     psp(f"endpoints delete {endpoint}")
     until(lambda: psp("requests list --method post --path /api/v1/webhook-endpoints")["data"])
     assert "data" in psp("requests refused")

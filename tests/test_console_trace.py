@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.domain.clock import parse, render
-from sandbox.server.console.endpoint_trace import endpoint_trace, health, last_failure
+from sandbox.server.console.endpoint_trace import endpoint_trace, health
 from sandbox.server.console.payout_trace import Known, in_merchants_time, payout_trace, payouts_trace
 from sandbox.server.console.rendering import create_templates
 from sandbox.server.console.trace import LEFT, SPACE, WIDTH, Bar, Lane, Mark, Trace, draw, in_words
@@ -290,13 +290,6 @@ def test_several_payouts_have_a_lane_each() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ of an endpoint
-
-
-def test_the_last_failure_of_an_endpoint_is_shown_also_after_another_event_has_arrived() -> None:
-    good = {"attempt": 2, "at": at(90), "status": 200, "error_class": None, "duration_ms": 5, "manual": False}
-    failing = _delivery(0, "e0", 1)
-    assert last_failure([{**failing, "attempts": [*failing["attempts"], good]}]) == "HTTP 503"
-    assert last_failure([{**failing, "attempts": [good]}]) is None
 
 
 def test_an_endpoint_is_measured_by_its_last_deliveries() -> None:

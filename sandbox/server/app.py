@@ -60,6 +60,7 @@ from sandbox.webhooks.attempts import AttemptService
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.delivery.attempt import AttemptRunner
 from sandbox.webhooks.delivery.receiver_time import receiver_time
+from sandbox.webhooks.endpoints.health import EndpointHealthService
 from sandbox.webhooks.endpoints.secrets import SecretService
 from sandbox.webhooks.endpoints.service import EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
@@ -187,6 +188,7 @@ def create_app(settings: Settings) -> Application:
         services.secrets,
         services.deliveries,
         AttemptService(),
+        EndpointHealthService(),
         DeliveryExplainer(journal),
         ListenerService(work, box, Relay(box, subscriber, feed.notes, journal, receivers, translator)),
         MerchantService(work, box, endpoints, settings.ipn_url),

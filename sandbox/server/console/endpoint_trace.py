@@ -6,7 +6,7 @@ from typing import Any
 
 from sandbox.domain.clock import parse
 from sandbox.server.console.endpoint_charts import half_answered_within
-from sandbox.server.console.payout_trace import answer, attempt_mark
+from sandbox.server.console.payout_trace import attempt_mark
 from sandbox.server.console.texts import FAILING, RETRYING, delivery_state, moment, tone
 from sandbox.server.console.trace import Lane, Mark, Trace, draw, in_words
 
@@ -50,17 +50,6 @@ def endpoint_trace(deliveries: Sequence[Row], now: str) -> Trace:
                 Mark(key, at, f"Due: attempt {count + 1} of {delivery['event_type']}, {moment(at)}", href, is_due=True)
             )
     return draw(lanes, marks, [], now)
-
-
-def last_failure(deliveries: Sequence[Row]) -> str | None:
-    """Return what the newest failed attempt at these deliveries got; None without any."""
-    failed = (attempt for delivery in deliveries for attempt in delivery["attempts"] if attempt["error_class"])
-    newest = max(failed, key=_at, default=None)
-    return None if newest is None else f"{'HTTP ' if newest['status'] is not None else ''}{answer(newest)}"
-
-
-def _at(attempt: Row) -> str:
-    return str(attempt["at"])
 
 
 def health(deliveries: Sequence[Row], now: str) -> Health:

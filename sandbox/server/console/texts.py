@@ -11,27 +11,17 @@ FAILING: Final = "PENDING: failing"
 RETRYING: Final = f"{FAILING}, retrying"
 _TONES: Final = {
     **dict.fromkeys(
-        ("SUCCESS", "SUCCEEDED", "ENABLED", "COMPLETED", "APPROVED", "PASSED", "passed", "succeeded", "ok", "sent"), "good"
+        ("SUCCESS", "SUCCEEDED", "ENABLED", "COMPLETED", "APPROVED", "PASSED", "passed", "succeeded", "ok", "OK", "sent"),
+        "good",
     ),
     **dict.fromkeys(
         ("FAILED", "FAILING", "REJECTED", "REFUSED", "RETURNED", "DISABLED", "DECLINED", "failed", "INVALID"), "bad"
     ),
     **dict.fromkeys(
-        (
-            "ON_HOLD",
-            "IN_REVIEW",
-            "REQUESTED",
-            "RETRY",
-            "PAUSED",
-            "PARTIALLY_COMPLETED",
-            "CANCELLED",
-            "DUPLICATE",
-            "advice",
-            "active",
-        ),
+        ("ON_HOLD", "IN_REVIEW", "REQUESTED", "RETRY", "PAUSED", "PARTIALLY_COMPLETED", "CANCELLED", "DUPLICATE", "advice"),
         "warn",
     ),
-    **dict.fromkeys((FAILING, RETRYING), "warn"),
+    **dict.fromkeys((FAILING, RETRYING, "PARTLY FAILING", "active"), "warn"),
 }
 """Status → its colour; all others are neutral. The text says the same without colour."""
 

@@ -22,17 +22,14 @@ from sandbox.domain.event_filters import KNOWN_FIELDS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Table
 from sandbox.server.console.endpoint_charts import charts, slots
-from sandbox.server.console.endpoint_trace import endpoint_trace, health, last_failure
+from sandbox.server.console.endpoint_health import in_short
+from sandbox.server.console.endpoint_trace import endpoint_trace, health
 from sandbox.server.console.pages import deliveries
 from sandbox.server.console.routing import Pages
-from sandbox.server.console.texts import moment
-from sandbox.server.console.trace import in_words, seconds_between
 from sandbox.server.console.view import View
 
 pages = Pages()
 _SHORT: Final = 10
-_MAX_ANSWERS: Final = 10
-"""For how many failing endpoints the list shows the last response: each takes a read."""
 _SPARE_FILTERS: Final = 2
 """Empty rows for more filters in a form."""
 _OPERATORS: Final[Mapping[FilterOperator, str]] = {
@@ -75,8 +72,9 @@ CHOICES: Final = {
 
 COLUMNS: Final = (
     Column("url", "URL", "url", link="/webhooks/{id}"),
-    Column("status", "Status", "status", link="/webhooks/{id}", value=lambda row: _status(row)),
+    Column("state", "State", "status", link="/webhooks/{id}"),
     Column("trouble", "Trouble"),
+    Column("last_failure.failure", "Last failure", link="/webhooks/deliveries/{last_failure.delivery_id}"),
     Column("event_types", "Event types", "list"),
     Column("signing", "Signing", "code"),
     Column("description", "Description"),
@@ -104,14 +102,11 @@ async def endpoints(view: View) -> Response:
         "endpoints", "Webhook endpoints, newest first", COLUMNS, "list_webhook_endpoints",
         empty="No endpoints yet, so no event is sent anywhere. Add one: press n.",
     )  # fmt: skip
-    failing = [row for row in table.rows if _status(row) == "FAILING"][:_MAX_ANSWERS]
-    clock, *found = await asyncio.gather(
-        view.clock(),
-        *(view.call("list_delivery_attempts", query={"endpoint_id": row["id"], "limit": "10"}, shown=False) for row in failing),
+    found = await _healths(view)
+    return await view.render(
+        "endpoints.html",
+        tables=[replace(table, rows=[{**found.get(row["id"], {"state": row["status"]}), **row} for row in table.rows])],
     )
-    failures = {row["id"]: last_failure(deliveries["data"]) for row, deliveries in zip(failing, found, strict=True)}
-    rows = [{**row, "trouble": trouble(row, failures.get(row["id"]), clock["now"])} for row in table.rows]
-    return await view.render("endpoints.html", tables=[replace(table, rows=rows)])
 
 
 @pages.page("/webhooks/new")
@@ -124,7 +119,7 @@ async def new(view: View) -> Response:
 async def endpoint(view: View) -> Response:
     """Show an endpoint: its state, its deliveries, and what can be done with it."""
     path = {"endpoint_id": view.path_parameters["endpoint_id"]}
-    found, table, attempted, clock = await asyncio.gather(
+    found, table, attempted, clock, healths = await asyncio.gather(
         view.call("get_webhook_endpoint", path=path),
         view.table(
             "deliveries", "Its deliveries, newest first", deliveries.COLUMNS_OF_ENDPOINT, "list_webhook_deliveries",
@@ -133,6 +128,7 @@ async def endpoint(view: View) -> Response:
         ),
         view.call("list_delivery_attempts", query={**path, "limit": "100"}),
         view.clock(),
+        _healths(view),
     )  # fmt: skip
     shown, over_time = attempted["data"], slots(attempted["data"])
     return await view.render(
@@ -143,7 +139,7 @@ async def endpoint(view: View) -> Response:
         charts=charts(over_time) if over_time else [],
         tables=[table, Table("over-time", "Attempts over time", _OVER_TIME, [asdict(slot) for slot in over_time])],
         endpoint=found,
-        health_status=_status(found),
+        state=healths.get(found["id"]),
         choices=CHOICES,
         header_lines=deliveries.header_lines,
         rows=filter_rows(found["filters"]),
@@ -153,17 +149,10 @@ async def endpoint(view: View) -> Response:
     )
 
 
-def _status(endpoint: Mapping[str, Any]) -> str:
-    return "FAILING" if endpoint["status"] == "ENABLED" and endpoint["failing_since"] else endpoint["status"]
-
-
-def trouble(endpoint: Mapping[str, Any], failure: str | None, now: str) -> str | None:
-    """Return in words what is wrong with an endpoint, and since when; None if nothing is. `failure` is its last one."""
-    since, disabled = endpoint["failing_since"], endpoint["disabled_reason"]
-    if disabled or not since:
-        return None if disabled is None else str(disabled)
-    lasted = in_words(seconds_between(since, now))
-    return f"For {lasted}, since {moment(since)}{f'. Last failure: {failure}' if failure else ''}"
+async def _healths(view: View) -> dict[str, dict[str, Any]]:
+    """Return how the endpoints do, by id."""
+    found, clock = await asyncio.gather(view.call("list_endpoint_health", shown=False), view.clock())
+    return {row["endpoint_id"]: in_short(row, clock["now"]) for row in found["data"]}
 
 
 def _preview(view: View, endpoint_id: str) -> Table | None:

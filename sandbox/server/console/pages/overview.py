@@ -6,10 +6,14 @@ from typing import Final
 from sandbox.http.responses import Response
 from sandbox.server.console.charts import bar_chart, line_chart, share
 from sandbox.server.console.data_table import Column, Table
+from sandbox.server.console.endpoint_health import COLUMNS as ENDPOINTS
+from sandbox.server.console.endpoint_health import in_short
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.view import View
 
 pages = Pages()
+MAX_ENDPOINTS: Final = 5
+"""How many endpoints the page shows, the sickest. The page of endpoints has all."""
 DUE: Final = (
     Column("due_at", "Due", "time"),
     Column("description", "What", link="/webhooks/deliveries/{delivery_id}"),
@@ -43,7 +47,9 @@ ATTEMPTS: Final = (
 @pages.page("")
 async def overview(view: View) -> Response:
     """Show the merchant's statistics, and live what happens."""
-    found, balance, due, events = await asyncio.gather(
+    healths, clock, found, balance, due, events = await asyncio.gather(
+        view.call("list_endpoint_health"),
+        view.clock(),
         view.call("get_overview"),
         view.call("get_balance"),
         view.table("due", "What happens next", DUE, "list_due", empty="Nothing is scheduled.", limit=8),
@@ -65,7 +71,13 @@ async def overview(view: View) -> Response:
         attempt_chart=bar_chart(
             [row["succeeded"] for row in attempts["buckets"]], [row["failed"] for row in attempts["buckets"]]
         ),
+        endpoint_count=len(healths["data"]),
         tables=[
+            Table(
+                "endpoints", "Webhook endpoints, the sickest first", ENDPOINTS,
+                [in_short(row, clock["now"]) for row in healths["data"][:MAX_ENDPOINTS]],
+                "No endpoint yet, so no event is sent anywhere.",
+            ),
             due,
             events,
             Table("by-status", "Payouts by status", BY_STATUS, by_status),
@@ -73,4 +85,4 @@ async def overview(view: View) -> Response:
             Table("balance", "Balance over time", BALANCES, points),
             Table("attempts", "Delivery attempts over time", ATTEMPTS, attempts["buckets"], "No webhook has been sent yet."),
         ],
-    )
+    )  # fmt: skip
