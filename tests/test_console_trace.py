@@ -282,6 +282,30 @@ def test_every_mark_can_be_reached_read_and_followed(world: World, receiver: Rec
     page.wait_for_url("**/webhooks/deliveries/*")
 
 
+def test_an_update_leaves_the_focus_where_it_is(world: World, receiver: Receiver, browsing: Browsing) -> None:
+    world.post("/sandbox/v1/clock/freeze")
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+    payout_id = world.post("/api/v1/payouts", world.payout_body("0012")).json()["id"]
+    world.post("/sandbox/v1/drain")
+    page = browsing.open(f"/console/payouts/{payout_id}", world.api_key)
+    page.locator("body[data-listening]").wait_for()
+    # The mark of the status leads to the same change, and comes before it.
+    page.locator(".trace .mark", has_text="LOCKED +").first.focus()
+    said = page.evaluate("document.activeElement.textContent")
+    world.post("/sandbox/v1/clock/advance", {"seconds": 61})
+    page.locator(".trace .mark", has_text="RETURNED by").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == said
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.trace') !== null")
+    # What has gone: the focus stays in the region, so that Tab goes on from there.
+    page.goto(f"/console/payouts/{world.post('/api/v1/payouts', world.payout_body('0012')).json()['id']}")
+    page.locator("body[data-listening]").wait_for()
+    page.locator("#payout-next").get_by_role("button", name="Run now").focus()
+    world.post("/sandbox/v1/clock/advance", {"seconds": 120})
+    page.get_by_text("Nothing is scheduled").wait_for()
+    assert page.evaluate("document.activeElement.id") == "payout-next"
+
+
 def test_several_payouts_have_a_lane_each() -> None:
     payout = {"id": "p", "merchant_reference": "A", "status": "FAILED", "failure_code": "TIMEOUT"}
     drawn = payouts_trace([payout, {**payout, "id": "q"}], [known(2).changes, known(3).changes], at(100))

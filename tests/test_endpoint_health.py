@@ -44,7 +44,7 @@ def test_an_event_that_fails_for_days_counts_from_its_first_attempt(
     assert found["last_failure"]["failure"] == "HTTP 500"
     said = in_short(found, now)["trouble"]
     assert said.startswith(f"payout.created has failed for 2 d, since {started[:10]} {started[11:19]}, in {tries} attempts.")
-    assert said.endswith(f"No attempt has succeeded for 1 s, since {now[:10]} {now[11:19]}.")
+    assert said.endswith("No attempt has succeeded for 1 s.")
     console.sign_in(world.api_key)
     for page in ("", "/webhooks", f"/webhooks/{endpoint}"):
         shown = " ".join(console.get(f"{world.console}{page}").text.split())

@@ -11,7 +11,7 @@ from urllib.parse import quote
 Kind = Literal["text", "id", "money", "number", "status", "time", "journal_time", "code", "url", "list"]
 """How a cell is shown. Money and numbers are aligned on the right; an id can be copied; a URL is broken anywhere.
 
-`time` is the merchant's, `journal_time` that of the journal."""
+`time` is the merchant's, `journal_time` the host's, which the journal and tests of receivers have."""
 Row = Mapping[str, Any]
 
 _FORMULA: Final = ("=", "+", "-", "@")

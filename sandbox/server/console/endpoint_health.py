@@ -38,14 +38,11 @@ def trouble(health: Row, now: str) -> str | None:
     said = [health["disabled_reason"]] if health["disabled_reason"] else []
     if event := health["oldest_failing"]:
         attempts = f"{event['attempts']} {'attempt' if event['attempts'] == 1 else 'attempts'}"
-        said.append(f"{event['event_type']} has failed {_since(event['since'], now)}, in {attempts}.")
+        lasted = in_words(seconds_between(event["since"], now))
+        said.append(f"{event['event_type']} has failed for {lasted}, since {moment(event['since'])}, in {attempts}.")
     if health["failing_since"]:
-        said.append(f"No attempt has succeeded {_since(health['failing_since'], now)}.")
+        said.append(f"No attempt has succeeded for {in_words(seconds_between(health['failing_since'], now))}.")
     if given_up := health["given_up"]:
         most = "At least " if given_up == MAX_DELIVERIES else ""
         said.append(f"{most}{given_up} {'delivery was' if given_up == 1 else 'deliveries were'} given up.")
     return " ".join(said) or None
-
-
-def _since(at: str, now: str) -> str:
-    return f"for {in_words(seconds_between(at, now))}, since {moment(at)}"

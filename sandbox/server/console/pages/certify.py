@@ -18,7 +18,7 @@ _FINDINGS: Final = ("failed", "advice")
 _LANGUAGES: Final = (("python", "Python"), ("node", "Node.js"), ("php", "PHP"), ("go", "Go"), ("java", "Java"))
 TO_TEST: Final = "/webhooks/certify/{id}"
 COLUMNS: Final = (
-    Column("created_at", "Started", "time", link=TO_TEST),
+    Column("created_at", "Started, host's time", "journal_time", link=TO_TEST),
     Column("url", "URL", "url", link=TO_TEST),
     Column("status", "Result", "status", link=TO_TEST),
     Column("summary.passed", "Passed", "number"),

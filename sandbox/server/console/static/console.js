@@ -24,11 +24,22 @@ function isBusy(region) {
 // What a region is compared by. Tokens and idempotency keys differ in each response; alone they are no reason to replace it.
 const comparable = (region) => region.dataset.same ?? region.outerHTML.replace(/name="_key" value="[^"]*"/g, "").replace(/ class="(here|arrived| )+"/g, "");
 
-// A selector that finds an element again in a fresh copy of its region.
-function pathTo(element) {
-  if (element.id) return `#${CSS.escape(element.id)}`;
-  if (element.getAttribute("href")) return `a[href="${CSS.escape(element.getAttribute("href"))}"]`;
-  return element.matches("button") && element.form?.id ? `#${CSS.escape(element.form.id)} button` : null;
+// What an element is found again by. Several marks of a drawing lead to the same place, so their texts count, too.
+const traits = (element) => [element.localName, element.id, element.form?.id, element.getAttribute("href"), element.textContent.trim()];
+
+// Move the focus from an element of a region to the one in its place in a fresh copy: without any, Tab would begin at the top of the page.
+function refocus(element, region, shown) {
+  const wanted = traits(element);
+  const before = [...region.querySelectorAll(element.localName)], after = [...shown.querySelectorAll(element.localName)];
+  const isLike = (count) => (other) => traits(other).slice(0, count).every((trait, number) => trait === wanted[number]);
+  for (const count of [wanted.length, wanted.length - 1]) {
+    const found = after.filter(isLike(count));
+    if (found.length) return found[Math.min(before.filter(isLike(count)).indexOf(element), found.length - 1)].focus({ preventScroll: true });
+  }
+  // Not a neighboring button: the next key would do something else than meant.
+  const near = element.matches("a") && after[Math.min(before.indexOf(element), after.length - 1)];
+  if (!near) shown.tabIndex = -1;
+  (near || shown).focus({ preventScroll: true });
 }
 
 // Replace the regions that `find` has a newer version of, by id. Return the ids of those that stay because they are busy.
@@ -40,12 +51,11 @@ function swap(find, keepBusy) {
     if (!next || comparable(region) === comparable(next)) continue;
     if (keepBusy && isBusy(region)) { busy.add(region.id); continue; }
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
-    const path = focused && pathTo(focused);
     const known = new Set([...region.querySelectorAll("tbody tr")].map((row) => row.textContent.trim()));
     const shown = document.importNode(next, true);
     region.replaceWith(shown);
     if (keepBusy && known.size) for (const row of shown.querySelectorAll("tbody tr")) if (!known.has(row.textContent.trim())) { row.classList.add("arrived"); arrived += 1; }
-    if (path) shown.querySelector(path)?.focus();
+    if (focused) refocus(focused, region, shown);
     if (region.id === "clock") startClock();
   }
   if (arrived) announce(arrived);
