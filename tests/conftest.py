@@ -5,6 +5,7 @@ distributed: the URL is that of any node of the cluster.
 """
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -122,6 +123,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of pytest processes for `-n auto`: two for each core, because tests wait half of their time."""
     return min(2 * (os.cpu_count() or 1), 8)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep what is collected out of garbage collections: there is nothing to find in it, and much to search."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 class _Scheduling(LoadFileScheduling):
