@@ -1,4 +1,4 @@
-"""`python -m ipn`: the IPN process, on an inherited socket (SANDBOX_LISTEN_FD) or on host and port."""
+"""`python -m ipn`: the IPN process, on inherited sockets (SANDBOX_LISTEN_FD) or on host and port."""
 
 from ipn.app import create_app
 from sandbox.server.runtime.process_start import start_process

@@ -1,4 +1,4 @@
-"""The IPN application, which receives bank callbacks. It runs as a separate process on a separate port."""
+"""The IPN application, which receives bank callbacks. It has a port of its own, and a process of its own or the API's."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -15,7 +15,7 @@ from sandbox.http.journal.journal import Journal
 from sandbox.http.middleware import PARSING
 from sandbox.http.operation import operations_of, post
 from sandbox.http.request import Caller, Request
-from sandbox.http.routes import create_litestar
+from sandbox.http.routes import Lifespan, create_litestar
 from sandbox.infrastructure.db.engine import close_pool, open_pool
 from sandbox.infrastructure.live_feed import LiveFeed
 from sandbox.infrastructure.redis_client import connect
@@ -70,7 +70,7 @@ class CallbackApi:
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """Return the IPN application. It connects to no store before its lifespan starts."""
+    """Return the IPN application of a process of its own. It connects to no store before its lifespan starts."""
     redis = connect(settings.redis_url)
     sender = RedisSender(settings.redis_url)
     waker = Waker(sender)
@@ -84,7 +84,6 @@ def create_app(settings: Settings) -> ASGIApp:
         load_catalogue(), notifier, settings.batch_limit, settings.queue_limit, settings.merchants_per_transaction
     )
     readiness = Readiness(redis, with_worker=False)  # callbacks need no worker
-    service = CallbackService(work, SecretBox(settings.secret_key))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -100,5 +99,13 @@ def create_app(settings: Settings) -> ASGIApp:
                 part.start()
             yield
 
+    return callback_application(settings, work, journal, readiness, lifespan)
+
+
+def callback_application(
+    settings: Settings, work: UnitOfWorkRunner, journal: Journal, readiness: Readiness, lifespan: Lifespan | None = None
+) -> ASGIApp:
+    """Return the IPN application. Its `lifespan` starts and closes the parts; None if the process's other application does."""
+    service = CallbackService(work, SecretBox(settings.secret_key))
     operations = operations_of(CallbackApi(service), HealthApi(readiness))
     return RequestLog(create_litestar(operations, PARSING, settings.public_url, BODY_LIMIT, lifespan), journal)

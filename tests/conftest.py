@@ -29,6 +29,7 @@ from sandbox.infrastructure.db.distributed import cluster_pools
 from sandbox.server.runtime.open_files import raise_open_file_limit
 from sandbox.unit_of_work import light_merchants
 from tests.harness.console import ConsoleClient
+from tests.harness.one_clock import Clocks
 from tests.harness.own_sandbox import start_sandbox
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
@@ -278,3 +279,10 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield reserved.getsockname()[1]
+
+
+@pytest.fixture
+def clocks(tmp_path: Path) -> Iterator[Clocks]:
+    """A clock file, and a library that lets processes follow it. They end with the test."""
+    with contextlib.ExitStack() as closing:
+        yield Clocks(tmp_path, closing)

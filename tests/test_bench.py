@@ -25,7 +25,7 @@ from tests.harness.programs import needs
 
 SECRET = bytes(range(32))
 MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5, 0.05)
-KINDS = {"api", "worker", "postgres", "valkey", "ipn", "supervisor", "total"}
+KINDS = {"api", "worker", "postgres", "valkey", "supervisor", "total"}
 needs_wrk = needs("wrk")
 
 

@@ -250,6 +250,7 @@ def test_without_a_process_id_there_are_no_cpu_figures() -> None:
     ("name", "command", "kind"),
     [
         ("python", ["python", "-P", "-m", "sandbox.server.serve"], "api"),
+        ("python", ["python", "-P", "-m", "ipn.with_api"], "api"),
         ("python", ["python", "-P", "-m", "sandbox.serve"], "api"),  # the module's name in older revisions
         ("python", ["python", "-P", "-m", "worker"], "worker"),
         ("python", ["python", "-P", "-m", "ipn"], "ipn"),

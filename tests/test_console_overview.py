@@ -28,7 +28,7 @@ def test_the_overview_changes_live(world: World, receiver: Receiver, browsing: B
     world.create_payout("0007", amount="1500.00")
     page.locator("#table-failures").get_by_text("ACCOUNT_CLOSED").wait_for()
     page.locator("#table-events").get_by_text("payout.failed").wait_for()
-    page.locator("#attempt-chart").get_by_text("Succeeded 3").wait_for()
+    page.locator("#attempt-chart").get_by_text("3 attempts succeeded").wait_for()
 
 
 def test_a_search_passes_over_a_bounded_number_of_parts_without_a_match_also_for_a_csv() -> None:

@@ -109,6 +109,21 @@ def test_a_payout_shows_each_change_with_its_money_event_and_attempts(
     assert last.locator(f'a[href="{world.console}/webhooks/events/{event["id"]}"]').inner_text() == "payout.failed"
 
 
+def test_a_webhook_that_was_given_up_is_resent_where_the_page_says_so(
+    world: World, receiver: Receiver, browsing: Browsing
+) -> None:
+    receiver.respond = lambda _: (404, {}, b"no such page")
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "retry_profile": "server_errors"})
+    payout_id = create(world, "0007")
+    page = browsing.open(f"/console/payouts/{payout_id}", world.api_key)
+    told = page.locator("#payout-failure")
+    assert "resend it when the receiver is well" in told.inner_text()
+    receiver.respond = lambda _: (200, {}, b"")
+    told.get_by_role("button", name="Resend payout.failed").click()
+    page.locator("#payout-failure", has_text="reached").wait_for()
+    assert page.get_by_role("button", name="Resend payout.failed").count() == 0
+
+
 def test_run_now_advances_the_clock_to_what_happens_next(world: World, browsing: Browsing) -> None:
     world.post("/sandbox/v1/clock/freeze")
     payout_id = create(world, "0012")

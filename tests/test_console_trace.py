@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sandbox.domain.clock import parse, render
 from sandbox.server.console.endpoint_trace import endpoint_trace, health, last_failure
-from sandbox.server.console.payout_trace import Known, payout_trace, payouts_trace
+from sandbox.server.console.payout_trace import Known, in_merchants_time, payout_trace, payouts_trace
 from sandbox.server.console.rendering import create_templates
 from sandbox.server.console.trace import LEFT, SPACE, WIDTH, Bar, Lane, Mark, Trace, draw, in_words
 from tests.harness.browser import WIDTHS, Browsing, check_accessibility, check_width
@@ -170,7 +170,8 @@ def known(changes: int = 3, attempts: int = 0, status: str = "FAILED") -> Known:
          "duration_ms": 4}
         for n in range(10)
     ]  # fmt: skip
-    return Known(payout, rows, requests, endpoints, [], {"now": at(86_400), "frozen": True, "offset_seconds": None})
+    clock = {"now": at(86_400), "frozen": True, "offset_seconds": None}
+    return Known(payout, rows, in_merchants_time(requests, rows, clock), endpoints, [], clock)
 
 
 def _delivery(change: int, endpoint: str, attempts: int) -> dict[str, Any]:
@@ -191,6 +192,18 @@ def test_the_money_is_where_the_last_transfer_left_it() -> None:
     assert (lanes["Available"], lanes["Locked"]) == ("", "1,500.00 is reserved")
     lanes = {found.lane.name: found.lane.summary for found in payout_trace(known(changes=2)).lanes}
     assert (lanes["Available"], lanes["Locked"]) == ("1,500.00 came back", "")
+
+
+def test_a_request_is_shown_in_the_merchants_time() -> None:
+    called, host = known(changes=2), {"at": "2026-11-26T03:00:00.000Z", "status": 200}
+    read, created = {**host, "request_id": "x"}, {**host, "request_id": "r0"}
+    moved = in_merchants_time([read, created], called.changes, called.clock)
+    assert [(one["time"], one["said"]) for one in moved] == [
+        ("after 2026-01-31 00:00:00", "after 2026-01-31 00:00:00 (host's time: 2026-11-26 03:00:00)"),
+        ("2026-01-31 00:00:00", "2026-01-31 00:00:00 (host's time: 2026-11-26 03:00:00)"),
+    ]
+    never_moved = {"now": at(86_400), "frozen": False, "offset_seconds": 0}
+    assert in_merchants_time([read], called.changes, never_moved)[0]["said"] == "2026-11-26 03:00:00"
 
 
 def test_an_endpoint_that_has_not_got_an_event_is_ill() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from examples.receivers.broken import NoDedup
 from sandbox.server.console.forms import body_of
+from sandbox.server.console.pages.certify import causes, skipped
 from sandbox.server.console.pages.deliveries import BAR_WIDTH, phases
 from sandbox.server.console.pages.endpoints import as_entered, filter_rows
 from sandbox.server.console.texts import delivery_state
@@ -156,12 +157,25 @@ def test_a_receiver_is_certified(world: World, no_dedup: str, browsing: "Browsin
     assert page.locator("#check-handles_duplicate").inner_text().startswith(reason)
     for other in page.locator(".check-tile").all():
         assert other.locator(".check-reason").count() == ("passed" not in other.inner_text())
-    check = page.locator("#checks > details").filter(has_text="Handles duplicate")
-    check.get_by_text("How to fix it").wait_for()
+    first = page.locator(".cause").first
+    assert first.locator("h3").inner_text() == "Handles duplicate and 1 more"
+    assert first.locator("h4").all_inner_texts() == ["Handles duplicate", "Handles concurrent duplicates"]
     assert SECRET not in page.content()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download as JUnit XML").click()
     assert 'name="handles_duplicate"' in download.value.path().read_text()
+
+
+def test_findings_with_one_cure_are_together_and_failures_come_before_advice() -> None:
+    def check(name: str, outcome: str, code: str) -> dict[str, object]:
+        return {"name": name, "outcome": outcome, "why": "no probe", "cure": {"python": code}}
+
+    checks = [
+        check("a", "passed", "x"), check("b", "advice", "y"), check("c", "failed", "z"), check("d", "skipped", "z"),
+        check("e", "failed", "z"), check("f", "failed", "x"), check("g", "skipped", "y"),
+    ]  # fmt: skip
+    assert [[one["name"] for one in group] for group in causes(checks)] == [["c", "e"], ["f"], ["b"]]
+    assert {why: len(found) for why, found in skipped(checks).items()} == {"no probe": 2}
 
 
 def test_all_fields_of_an_endpoint_are_sent_and_changed(world: World, console: ConsoleClient) -> None:

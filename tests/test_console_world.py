@@ -8,6 +8,7 @@ import pytest
 from sandbox.domain.enumerations import FaultKind
 from sandbox.server.console.forms import body_of
 from sandbox.server.console.pages.fault_kinds import EXAMPLES, KINDS
+from sandbox.server.console.pages.faults import state
 from tests.harness.browser import Browsing
 from tests.harness.console import ConsoleClient
 from tests.harness.waiting import until
@@ -143,8 +144,20 @@ def test_a_fault_added_by_form_hits_and_shows_what_it_hit(world: World, browsing
     until(lambda: world.get("/api/v1/payouts").status_code == 502)
     page.locator("#table-hits").get_by_role("row").filter(has_text="502").wait_for()
     page.get_by_text("1 of 1 matches, 0 left").wait_for()
+    assert page.locator("#facts .badge").inner_text() == "used up"
     page.get_by_role("button", name="Delete").click()
     page.get_by_text("No fault: everything works.").wait_for()
+
+
+def test_a_fault_says_whether_it_can_hit() -> None:
+    now, later = "2026-01-31T00:00:00.000Z", "2026-01-31T00:00:00.001Z"
+    fault = {"remaining": None, "expires_at": None, "skip": 0, "matches": 0}
+    assert state({**fault, "expires_at": later}, now) == "active"
+    assert state({**fault, "expires_at": now}, now) == "expired"
+    assert state({**fault, "remaining": 0}, now) == "used up"
+    assert state({**fault, "remaining": 1, "skip": 3, "matches": 1}, now) == "waiting for 2 matches"
+    assert state({**fault, "skip": 3, "matches": 2}, now) == "waiting for 1 match"
+    assert state({**fault, "skip": 3, "matches": 3}, now) == "active"
 
 
 def test_a_scenario_made_by_form_decides_what_a_payout_does(world: World, browsing: Browsing) -> None:

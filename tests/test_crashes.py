@@ -19,7 +19,7 @@ from tests.harness.supervised import child_of, wait_for
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
-VICTIMS = ["worker", "sandbox.server.serve", "postgres", "flushall", "ipn"]
+VICTIMS = ["worker", "ipn.with_api", "postgres", "flushall"]
 EVENTS = {"payout.created", "payout.processing", "payout.succeeded"}
 
 
@@ -77,7 +77,7 @@ def interrupted_advance(own_stack: tuple[Stack, psutil.Process]) -> Iterator[Int
         first = threading.Thread(target=advance.request)
         first.start()
         until(lambda: len(receiver.received) >= 30, seconds=180)
-        kill(supervisor, "sandbox.server.serve", stack.redis_url)
+        kill(supervisor, "ipn.with_api", stack.redis_url)
         first.join(60)
         yield advance
 

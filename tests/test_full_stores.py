@@ -60,7 +60,7 @@ def fill(path: Path) -> None:
 def test_a_full_disk_is_named_and_ends_no_process(small_disk: Path, tmp_path: Path) -> None:
     filler = small_disk / "filler"
     with own_sandbox(tmp_path, "--data", str(small_disk / "data"), env=environment()) as (process, sandbox):
-        api = child_of(psutil.Process(process.pid), "sandbox.server.serve")
+        api = child_of(psutil.Process(process.pid), "ipn.with_api")
         assert api is not None
         with World.create(sandbox, opening_balance="1000000.00") as world:
             assert readiness(sandbox.api_url).status_code == 200

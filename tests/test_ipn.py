@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from ipn.callback import CallbackBody, CallbackService
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.db.all_shards import AllShards
 from sandbox.infrastructure.secrets_at_rest import SecretBox
+from tests.harness.supervised import end
 from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
@@ -318,6 +321,31 @@ def test_a_message_id_that_cannot_be_remembered_is_refused(world: World, message
     response = send(world, {"payout_id": payout["id"], "status": "SUCCESS"}, message_id=message_id)
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
     assert world.payout(payout["id"])["status"] == "PENDING"
+
+
+def test_the_ports_of_one_process_serve_only_their_own_operations(world: World) -> None:
+    assert httpx.get(f"{world.stack.ipn_url}/health", timeout=60).status_code == 200
+    on_ipn = httpx.get(f"{world.stack.ipn_url}/api/v1/balance", headers={"X-API-KEY": world.api_key}, timeout=60)
+    on_api = httpx.post(f"{world.stack.api_url}/ipn/callback", json={}, timeout=60)
+    assert [(answer.status_code, answer.json()["code"]) for answer in (on_ipn, on_api)] == [(404, "NOT_FOUND")] * 2
+
+
+def test_the_receiver_also_runs_as_a_process_of_its_own(stack: Stack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        variables = {
+            "DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url,
+            "SANDBOX_SECRET_KEY": base64.b64encode(bytes(32)).decode(), "SANDBOX_LISTEN_FD": str(listener.fileno()),
+        }  # fmt: skip
+        command = [sys.executable, "-m", "ipn"]
+        process = subprocess.Popen(command, env=os.environ | variables, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL)
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            assert httpx.get(f"{url}/health/ready", timeout=60).json() == {"status": "ready"}
+            body = {"payout_id": str(uuid.uuid4()), "status": "SUCCESS"}
+            unsigned = httpx.post(f"{url}/ipn/callback", json=body, timeout=60)
+            assert (unsigned.status_code, unsigned.json()["code"]) == (401, "INVALID_SIGNATURE")
+        finally:
+            end(process)
 
 
 def test_psp_ipn_send_signs_and_sends(world: World) -> None:

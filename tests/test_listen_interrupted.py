@@ -131,7 +131,7 @@ def test_no_event_is_lost_or_repeated_when_anything_is_interrupted(sandbox: Sand
         elif kind == "restart sandbox":
             sandbox.restart()
         else:
-            sandbox.kill("worker" if kind == "kill worker" else "sandbox.server.serve")
+            sandbox.kill("worker" if kind == "kill worker" else "ipn.with_api")
     time.sleep(PAUSE)
     load.stop()
     expected = EVENTS_PER_PAYOUT * len(load.created)

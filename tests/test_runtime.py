@@ -82,7 +82,7 @@ def test_an_ephemeral_sandbox_announces_its_urls_restarts_dead_processes_and_lea
     assert get(ready["api_url"] + "/health/ready").isdigit()
     assert ready["console_url"] == ready["api_url"] + "/console"
     assert select_one(ready) == "1"
-    assert len(psutil.Process(run.process.pid).children()) == 8  # reaper, two stores, 2 API, IPN, 2 workers
+    assert len(psutil.Process(run.process.pid).children()) == 7  # reaper, two stores, 2 API, 2 workers
     directory = ephemeral_directory(ready)
     assert directory.is_dir()
     sockets = Path(ready["database_url"].split("host=")[1])

@@ -26,7 +26,7 @@ from tests.harness.supervised import is_over, wait_for
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
-API, WORKER = "sandbox.server.serve", "worker"
+API, WORKER = "ipn.with_api", "worker"
 RICH, POOR = Decimal("1000000.00"), Decimal("1000.00")
 _SETTING = "SANDBOX_MERCHANTS_PER_TRANSACTION"
 """Set it to 1 to run this file with sharing turned off."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from litestar import Litestar
 from litestar.types import ASGIApp
@@ -82,6 +83,9 @@ from sandbox.worlds.snapshots.service import WorldService
 from sandbox.worlds.stream.api import StreamApi
 from sandbox.worlds.stream.streams import Streams
 
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
 BODY_LIMIT = 2 * 1024 * 1024
 """In bytes. A batch of 1000 payouts with all their metadata is about a megabyte."""
 
@@ -94,6 +98,9 @@ class Application:
     operations: Sequence[Operation]
     on_shutdown: Callable[[], None]
     """Call it at the start of a shutdown, before waiting for pending requests."""
+    work: UnitOfWorkRunner
+    journal: Journal
+    redis: "Redis"
 
 
 def create_app(settings: Settings) -> Application:
@@ -212,4 +219,4 @@ def create_app(settings: Settings) -> Application:
     if settings.clock_folder is not None:
         application = advancer.companions = OneClock(settings.clock_folder, application)
     console.calls.connect(litestar, application)
-    return Application(application, operations, subscriber.begin_closing)
+    return Application(application, operations, subscriber.begin_closing, work, journal, redis)

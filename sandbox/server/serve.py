@@ -1,4 +1,4 @@
-"""`python -m sandbox.server.serve`: one API process, on an inherited socket (SANDBOX_LISTEN_FD) or on host and port."""
+"""`python -m sandbox.server.serve`: one API process, on inherited sockets (SANDBOX_LISTEN_FD) or on host and port."""
 
 import asyncio
 import gc
@@ -73,8 +73,9 @@ def uvicorn_config(app: Any, public_url: str, own_hosts: Iterable[str], limits: 
 
 
 def serve(app: Any, port: int, settings: Settings, on_shutdown: Callable[[], None] = lambda: None) -> None:
-    """Serve an ASGI application on a port until SIGTERM or SIGINT, then finish pending requests for up to 10 s.
+    """Serve an ASGI application until SIGTERM or SIGINT, then finish pending requests for up to 10 s.
 
+    It listens on the port or, if SANDBOX_LISTEN_FD names inherited sockets, separated by commas, on all of these.
     A shutdown first calls `on_shutdown`, which must end long polls and streams.
     """
     limits = fit_to_open_files(Limits())
@@ -83,9 +84,8 @@ def serve(app: Any, port: int, settings: Settings, on_shutdown: Callable[[], Non
     gc.freeze()
     server = Server(config)
     server.on_shutdown = on_shutdown
-    inherited = os.environ.get("SANDBOX_LISTEN_FD", "")
-    sockets = [socket.socket(fileno=int(inherited))] if inherited.isdigit() else None
-    server.run(sockets=sockets)
+    inherited = os.environ.get("SANDBOX_LISTEN_FD", "").split(",")
+    server.run(sockets=[socket.socket(fileno=int(number)) for number in inherited if number.isdigit()] or None)
     if not server.started:
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""Run a supervisor in a separate process, with stand-in programs for the API, the IPN receiver, the worker and the others."""
+"""Run a supervisor in a separate process, with stand-in programs for the API, the worker and the others."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ class PidHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), PidHandler, bind_and_activate=False)
-server.socket = socket.socket(fileno=int(os.environ["SANDBOX_LISTEN_FD"]))
+server.socket = socket.socket(fileno=int(os.environ["SANDBOX_LISTEN_FD"].split(",")[0]))
 server.serve_forever()
 """
 WORKER = """
@@ -51,7 +51,7 @@ child._FIRST_DELAY = 0.01
 def program(text):
     return (sys.executable, "-c", text)
 programs = Programs(
-    api=program({SERVER!r}), ipn=program({SERVER!r}), worker=program({WORKER!r}),
+    api=program({SERVER!r}), worker=program({WORKER!r}),
     migrate=program("print('migrated')"), seeds=program({PRINT_KEYS!r}),
 )
 given = json.loads(sys.argv[1])

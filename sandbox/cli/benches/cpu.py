@@ -9,7 +9,7 @@ from types import TracebackType
 
 import psutil  # type: ignore[import-untyped]  # the package has no types
 
-_MODULES = {"serve": "api", "worker": "worker", "ipn": "ipn"}
+_MODULES = {"serve": "api", "with_api": "api", "worker": "worker", "ipn": "ipn"}
 KINDS = ("api", "worker", "postgres", "valkey", "ipn", "supervisor")
 """The kinds of processes. `postgres` and `valkey` include their children, `supervisor` includes the reaper."""
 TOTAL = "total"

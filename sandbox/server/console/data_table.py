@@ -8,8 +8,10 @@ from io import StringIO
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-Kind = Literal["text", "id", "money", "number", "status", "time", "code", "url", "list"]
-"""How a cell is shown. Money and numbers are aligned on the right; an id can be copied; a URL is broken anywhere."""
+Kind = Literal["text", "id", "money", "number", "status", "time", "journal_time", "code", "url", "list"]
+"""How a cell is shown. Money and numbers are aligned on the right; an id can be copied; a URL is broken anywhere.
+
+`time` is the merchant's, `journal_time` that of the journal."""
 Row = Mapping[str, Any]
 
 _FORMULA: Final = ("=", "+", "-", "@")

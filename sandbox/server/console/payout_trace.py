@@ -23,7 +23,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the API says about a payout. Each change has its `entries`, and its `deliveries` with their attempts or None."""
+    """What the API says about a payout. Each change has its `entries`, and its `deliveries` with their attempts or None.
+
+    The requests are those of `in_merchants_time`.
+    """
 
     payout: Row
     changes: Sequence[Row]
@@ -36,7 +39,7 @@ class Known:
 def payout_trace(known: Known) -> Trace:
     """Return the drawing of a payout."""
     orders = _orders(known.changes)
-    requests = _requests(known, orders)
+    requests = _requests(known.requests)
     webhooks, lanes = _webhooks(known, orders)
     status_marks = _changes(known.changes, orders)
     money_marks, money_bars = _money(known.changes, orders, money(known.payout["amount"]))
@@ -99,30 +102,44 @@ def _anchor(number: int) -> str:
 # ---------------------------------------------------------------------------------------------------- requests
 
 
-def _requests(known: Known, orders: Sequence[Moment]) -> list[Mark]:
-    """Return the marks of the requests. The journal has host time; this finds each one's place in the merchant's.
+def in_merchants_time(requests: Sequence[Row], changes: Sequence[Row], clock: Row) -> list[dict[str, Any]]:
+    """Return requests, newest first, with their `moment` in the merchant's time, and the time in words. The journal has the
+    host's time only.
 
     A request that caused a change happened when the change did. Any other happened after the one before it; exactly when
     is only known if the clock was never moved.
     """
+    orders = _orders(changes)
     caused: dict[str, Moment] = {}
-    for change, at in zip(known.changes, orders, strict=True):
+    for change, at in zip(changes, orders, strict=True):
         if change["cause"] == "api":
             caused.setdefault(change["request_id"], at)
-    is_exact = not known.clock["frozen"] and not known.clock["offset_seconds"]
-    latest, found = orders[0], list[Mark]()
-    for request in reversed(known.requests):
-        latest = caused.get(request["request_id"], latest)
-        place = latest
-        is_known = request["request_id"] in caused
-        if not is_known and is_exact:
+    shows_host = not clock["frozen"] and not clock["offset_seconds"]
+    latest, found = orders[0], list[dict[str, Any]]()
+    for request in reversed(requests):
+        is_known = request["request_id"] in caused or shows_host
+        latest = place = caused.get(request["request_id"], latest)
+        if shows_host and request["request_id"] not in caused:
             place = max((request["at"], 0), latest)
-        when = f"at {moment(place[0])}" if is_known or is_exact else f"{moment(request['at'])} on the host's clock"
-        text = f"{request['method']} {request['path']}: {request['status']} in {request['duration_ms']} ms, {when}"
-        good = "good" if request["status"] < 400 else "bad"
-        href, took = f"/requests/{request['id']}", request["duration_ms"]
-        found.append(Mark("requests", place[0], text, href, good, place[1], milliseconds=took))
-    return found
+        words = f"{'' if is_known else 'after '}{moment(place[0])}"
+        host = "" if shows_host else f" (host's time: {moment(request['at'])})"
+        found.append({**request, "moment": place, "time": words, "said": f"{words}{host}"})
+    return found[::-1]
+
+
+def _requests(requests: Sequence[Row]) -> list[Mark]:
+    return [
+        Mark(
+            "requests",
+            request["moment"][0],
+            f"{request['method']} {request['path']}: {request['status']} in {request['duration_ms']} ms, {request['said']}",
+            f"/requests/{request['id']}",
+            "good" if request["status"] < 400 else "bad",
+            request["moment"][1],
+            milliseconds=request["duration_ms"],
+        )
+        for request in reversed(requests)
+    ]
 
 
 def _requests_summary(requests: Sequence[Row]) -> str:

@@ -17,7 +17,18 @@ _TONES: Final = {
         ("FAILED", "FAILING", "REJECTED", "REFUSED", "RETURNED", "DISABLED", "DECLINED", "failed", "INVALID"), "bad"
     ),
     **dict.fromkeys(
-        ("ON_HOLD", "IN_REVIEW", "REQUESTED", "RETRY", "PAUSED", "PARTIALLY_COMPLETED", "CANCELLED", "DUPLICATE", "advice"),
+        (
+            "ON_HOLD",
+            "IN_REVIEW",
+            "REQUESTED",
+            "RETRY",
+            "PAUSED",
+            "PARTIALLY_COMPLETED",
+            "CANCELLED",
+            "DUPLICATE",
+            "advice",
+            "active",
+        ),
         "warn",
     ),
     **dict.fromkeys((FAILING, RETRYING), "warn"),

@@ -16,8 +16,7 @@ def run_module(name: str) -> tuple[str, ...]:
 class Programs:
     """The commands of the sandbox's processes."""
 
-    api: Sequence[str] = run_module("sandbox.server.serve")
-    ipn: Sequence[str] = run_module("ipn")
+    api: Sequence[str] = run_module("ipn.with_api")
     worker: Sequence[str] = run_module("worker")
     migrate: Sequence[str] = run_module("sandbox.infrastructure.db.migrate")
     seeds: Sequence[str] = run_module("seeds")

@@ -55,10 +55,10 @@ class Supervisor:
         self._lifeline = Lifeline()
         self._run_id = secrets.token_hex(8)
         self._groups: list[list[Child]] = [[], [], [], []]
-        """Children in the order in which they are stopped: API and IPN, workers, Redis, PostgreSQL."""
+        """Children in the order in which they are stopped: API, workers, Redis, PostgreSQL."""
         self._reaper: Child | None = None
         self._step: Process | None = None
-        self._probes: list[Probe] = []
+        self._probe: Probe | None = None
         self._sockets: list[socket.socket] = []
         self._directories: RunDirectories | None = None
         self._echo: Child | None = None
@@ -102,10 +102,8 @@ class Supervisor:
         require_disk_space(directories)
         self._lock = lock_data(directories, self._pause)
         # Not before: until a killed run has released the lock, its API may still have the port.
-        api_socket, ipn_socket = self._sockets = listen_all(
-            options.host, {"--port": options.port, "--ipn-port": options.ipn_port}
-        )
-        port, ipn_port = (int(server_socket.getsockname()[1]) for server_socket in (api_socket, ipn_socket))
+        self._sockets = listen_all(options.host, {"--port": options.port, "--ipn-port": options.ipn_port})
+        port, ipn_port = (int(server_socket.getsockname()[1]) for server_socket in self._sockets)
         empty_metrics(directories)
         if directories.notice:
             self._say(directories.notice)
@@ -121,20 +119,20 @@ class Supervisor:
         )
         self._store_env = store_environment()
         self._env |= {"SANDBOX_RUN_ID": self._run_id, LIFELINE_FD: str(self._lifeline.reader)}
-        for name in ("reaper", "redis", "postgres", "initdb", "migrate", "seeds", "ipn"):
+        for name in ("reaper", "redis", "postgres", "initdb", "migrate", "seeds"):
             rotate(directories.logs / f"{name}.log")
         if options.verbose:
             self._start_echo(directories.logs)
         self._start_reaper(postgres, redis)
         self._start_stores(postgres, redis)
         self._run_step("migrate", options.programs.migrate)
-        self._start_background(ipn_socket)  # these start while the seeds run, so they add no time
+        self._start_workers()  # they start while the seeds run, so they add no time
         keys = SeedKeys()
         scenarios = options.scenarios
         if options.seed:
             keys = read_seed_keys(self._run_step("seeds", [*options.programs.seeds, *([str(scenarios)] if scenarios else [])]))
-        self._start_api(api_socket)
-        self._await_processes(port, ipn_port)
+        self._start_api()
+        self._await_processes(port)
         ready = Ready(
             api_url=http_url(options.host, port),
             ipn_url=http_url(options.host, ipn_port),
@@ -180,7 +178,7 @@ class Supervisor:
         if CAN_FORK and not self._is_preloaded:
             self._is_preloaded = True
             programs = self._options.programs
-            modules = map(module_of, (programs.api, programs.worker, programs.ipn, programs.migrate, programs.seeds))
+            modules = map(module_of, (programs.api, programs.worker, programs.migrate, programs.seeds))
             preload(filter(None, modules), self._env, self._handle_signals)
             self._renew_reaper()
 
@@ -229,27 +227,27 @@ class Supervisor:
         for child in stores:
             child.was_up = True
 
-    def _start_api(self, api_socket: socket.socket) -> None:
+    def _start_api(self) -> None:
         options = self._options
         for number in range(1, options.api_processes + 1):
             name = f"api-{number}" if options.api_processes > 1 else "api"
-            self._launch(0, self._process(name, options.programs.api, api_socket))
+            self._launch(0, self._process(name, options.programs.api, self._sockets))
 
-    def _start_background(self, ipn_socket: socket.socket) -> None:
+    def _start_workers(self) -> None:
         options = self._options
-        self._launch(0, self._process("ipn", options.programs.ipn, ipn_socket))
         for number in range(1, options.workers + 1):
             name = f"worker-{number}" if options.workers > 1 else "worker"
-            self._launch(1, self._process(name, options.programs.worker, None))
+            self._launch(1, self._process(name, options.programs.worker))
 
-    def _process(self, name: str, argv: Sequence[str], server_socket: socket.socket | None) -> Child:
+    def _process(self, name: str, argv: Sequence[str], sockets: Sequence[socket.socket] = ()) -> Child:
         log = self._log(name)
         rotate(log)
         env, fds = dict(self._env), [self._lifeline.reader]
-        if server_socket is not None:
-            env["SANDBOX_LISTEN_FD"] = str(server_socket.fileno())
-            fds.append(server_socket.fileno())
-            # API and IPN are also probed through their ports.
+        if sockets:
+            numbers = [server_socket.fileno() for server_socket in sockets]
+            env["SANDBOX_LISTEN_FD"] = ",".join(map(str, numbers))
+            fds += numbers
+            # It is also probed through its port.
             return Child(ProcessSpec(name, argv, env, log, tuple(fds)), lambda child: True)
         assert self._directories is not None
         up_file = self._directories.run / f"{name}.up"
@@ -257,21 +255,17 @@ class Supervisor:
         env[UP_FILE] = str(up_file)
         return Child(ProcessSpec(name, argv, env, log, tuple(fds)), lambda child: child.reports_up(up_file))
 
-    def _await_processes(self, port: int, ipn_port: int) -> None:
-        host = self._options.host
-        api = Probe(host, port, "/health/ready")
-        ipn = Probe(host, ipn_port, "/health")
-        self._probes = [api, ipn]
+    def _await_processes(self, port: int) -> None:
+        api = self._probe = Probe(self._options.host, port, "/health/ready")
         children = self._groups[0] + self._groups[1]
         try:
             self._await(
-                "the API and the IPN receiver",
-                lambda: api.succeeded() and ipn.succeeded() and all(child.is_up() for child in children),
-                lambda: f" (API: GET /health/ready: {api.last_result}; IPN: GET /health: {ipn.last_result})",
+                "the API",
+                lambda: api.succeeded() and all(child.is_up() for child in children),
+                lambda: f" (GET /health/ready: {api.last_result})",
             )
         finally:
             api.close()
-            ipn.close()
         for child in children:
             child.was_up = True
 
@@ -353,8 +347,8 @@ class Supervisor:
         """End everything in order. Afterwards, only the run's data remains."""
         if self._options.ready_file is not None and self._env:
             delete_ready_file(self._options.ready_file, self._env["DATABASE_URL"])
-        for probe in self._probes:
-            probe.close()
+        if self._probe is not None:
+            self._probe.close()
         if self._step is not None and self._step.poll() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._step.pid, signal.SIGKILL)

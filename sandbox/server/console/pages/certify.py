@@ -1,9 +1,10 @@
 """Test webhook receivers: start a test, follow it, and read what it found."""
 
+from collections.abc import Sequence
 from typing import Final, get_args
 
 from sandbox.http.responses import Response
-from sandbox.server.console.data_table import Column
+from sandbox.server.console.data_table import Column, Row
 from sandbox.server.console.pages.deliveries import header_lines
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.security import add
@@ -13,6 +14,7 @@ from sandbox.webhooks.receiver_tests.events import ReceiverSigning
 pages = Pages()
 _SIGNINGS: Final = tuple(name for name in get_args(ReceiverSigning) if name != "custom")
 """A custom signature has settings, which the form does not ask for."""
+_FINDINGS: Final = ("failed", "advice")
 _LANGUAGES: Final = (("python", "Python"), ("node", "Node.js"), ("php", "PHP"), ("go", "Go"), ("java", "Java"))
 TO_TEST: Final = "/webhooks/certify/{id}"
 COLUMNS: Final = (
@@ -41,7 +43,31 @@ async def certify(view: View) -> Response:
 async def test(view: View) -> Response:
     """Show a test's progress and findings."""
     found = await view.call("get_receiver_test", path={"test_id": view.path_parameters["test_id"]})
-    return await view.render("receiver_test.html", test=found, languages=_LANGUAGES, header_lines=header_lines)
+    return await view.render(
+        "receiver_test.html", test=found, causes=causes(found["checks"]), skipped=skipped(found["checks"]),
+        languages=_LANGUAGES, header_lines=header_lines,
+    )  # fmt: skip
+
+
+def causes(checks: Sequence[Row]) -> list[list[Row]]:
+    """Return the checks that found something, grouped by the code that mends them, what to mend first first.
+
+    The checks come in their order of weight. What failed goes before what is only advice.
+    """
+    by_code: dict[str, list[Row]] = {}
+    for check in checks:
+        if check["outcome"] in _FINDINGS:
+            by_code.setdefault(check["cure"]["python"], []).append(check)
+    return sorted(by_code.values(), key=lambda group: all(check["outcome"] == "advice" for check in group))
+
+
+def skipped(checks: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the checks that were skipped, by the reason."""
+    by_reason: dict[str, list[Row]] = {}
+    for check in checks:
+        if check["outcome"] == "skipped":
+            by_reason.setdefault(check["why"], []).append(check)
+    return by_reason
 
 
 @pages.page("/webhooks/certify/{test_id}/junit")

@@ -1,8 +1,10 @@
 """Faults: the list with hits, one fault with what it hit, and a new one."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
+from sandbox.domain.clock import parse
 from sandbox.domain.enumerations import EventType, Method
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column, Row
@@ -23,8 +25,19 @@ def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
+def state(fault: Mapping[str, Any], now: str) -> str:
+    """Return in words whether a fault can hit at a time of the merchant's clock, and if not, why."""
+    if fault["remaining"] == 0:
+        return "used up"
+    if fault["expires_at"] and parse(fault["expires_at"]) <= parse(now):
+        return "expired"
+    spared = fault["skip"] - fault["matches"]
+    return "active" if spared <= 0 else f"waiting for {spared} {'match' if spared == 1 else 'matches'}"
+
+
 COLUMNS: Final = (
     Column("kind", "Fault", link="/world/faults/{id}", value=_title),
+    Column("state", "State", "status"),
     Column("target", "Breaks", value=lambda row: "API" if row["target"] == "api" else "webhooks"),
     Column("match", "Which calls", value=lambda row: _pairs(row["match"]) or "all"),
     Column("parameters", "Settings", value=lambda row: _pairs(row["parameters"])),
@@ -34,7 +47,7 @@ COLUMNS: Final = (
     Column("expires_at", "Ends at", "time"),
 )
 HITS: Final = (
-    Column("at", "At", "time"),
+    Column("at", "Host's time", "journal_time"),
     Column("method", "Method", "code"),
     Column("path", "Path or URL"),
     Column("status", "Status", "number", value=lambda row: row["status"] or "none"),
@@ -48,7 +61,11 @@ HITS: Final = (
 async def faults(view: View) -> Response:
     """List faults, newest first."""
     empty = "No fault: everything works. Add one, and see how your integration copes with it."
-    table = await view.table("faults", "Faults, newest first", COLUMNS, "list_faults", empty=empty)
+    clock = await view.clock()
+    table = await view.table(
+        "faults", "Faults, newest first", COLUMNS, "list_faults", empty=empty,
+        prepare=lambda row: {**row, "state": state(row, clock["now"])},
+    )  # fmt: skip
     return await view.render("faults.html", tables=[table])
 
 
@@ -75,7 +92,7 @@ async def new_fault(view: View) -> Response:
 async def fault(view: View) -> Response:
     """Show a fault and the calls that it hit."""
     fault_id = view.path_parameters["fault_id"]
-    found = await view.call("get_fault", path={"fault_id": fault_id})
+    found, clock = await asyncio.gather(view.call("get_fault", path={"fault_id": fault_id}), view.clock())
     hits = await view.table(
         "hits",
         "What it hit, newest first",
@@ -85,7 +102,10 @@ async def fault(view: View) -> Response:
         empty="No hit yet in the journal, which keeps the newest 1000 calls.",
         prepare=_with_event,
     )
-    return await view.render("fault.html", tables=[hits], fault=found, title=_title(found), match=_pairs(found["match"]))
+    return await view.render(
+        "fault.html", tables=[hits], fault=found, state=state(found, clock["now"]), title=_title(found),
+        match=_pairs(found["match"]),
+    )  # fmt: skip
 
 
 def _with_event(call: Row) -> dict[str, Any]:

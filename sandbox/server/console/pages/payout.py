@@ -10,7 +10,7 @@ from sandbox.domain.failure_codes import FAILURES
 from sandbox.domain.payout_states import TRANSITIONS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column
-from sandbox.server.console.payout_trace import Known, answer, payout_trace
+from sandbox.server.console.payout_trace import Known, answer, in_merchants_time, payout_trace
 from sandbox.server.console.routing import Pages
 from sandbox.server.console.trace import in_words, seconds_between
 from sandbox.server.console.view import View
@@ -35,11 +35,12 @@ ENTRY_COLUMNS: Final = (
     Column("transfer_id", "Transfer", "id"),
 )
 REQUEST_COLUMNS: Final = (
-    Column("at", "Time", "time"),
+    Column("time", "Time"),
     Column("method", "Method", "code"),
     Column("path", "Path", link="/requests/{id}"),
     Column("status", "Status", "number"),
     Column("duration_ms", "Duration (ms)", "number"),
+    Column("at", "Host's time", "journal_time"),
     Column("id", "Id", "id", link="/requests/{id}"),
 )
 _CAUSES: Final = {
@@ -77,13 +78,17 @@ async def payout(view: View) -> Response:
     # Retries of many webhooks must not hide the payout's own next step.
     soon = [item for number, item in enumerate(following) if number < MAX_DUE or item["kind"] == "payout_step"]
     changes = _changes(timeline["data"], entries.rows, deliveries)
+    called = in_merchants_time(requests.rows, changes, clock)
     urls = {endpoint["id"]: endpoint for endpoint in endpoints["data"]}
     return await view.render(
         "payout.html",
-        tables=[entries if view.query.get("csv") else replace(entries, rows=entries.rows[:MAX_ENTRIES]), requests],
+        tables=[
+            entries if view.query.get("csv") else replace(entries, rows=entries.rows[:MAX_ENTRIES]),
+            replace(requests, rows=called),
+        ],
         has_more_entries=len(entries.rows) > MAX_ENTRIES,
         payout=found,
-        trace=payout_trace(Known(found, changes, requests.rows, urls, following, clock)),
+        trace=payout_trace(Known(found, changes, called, urls, following, clock)),
         changes=changes,
         ended=next((change for change in reversed(changes) if change["to"] == found["status"]), None),
         resent=_resent(changes[-1]["deliveries"] or (), urls),

@@ -18,7 +18,7 @@ pages = Pages()
 MAX_PAYOUTS: Final = 10
 """Payouts whose timelines are read to find what a call caused."""
 CALLS: Final = (
-    Column("at", "Time", "time"),
+    Column("at", "Host's time", "journal_time"),
     Column("status", "Status", "status", link="/requests/{id}"),
     Column("method", "Method", "code"),
     Column("path", "Path", link="/requests/{id}"),
@@ -43,7 +43,7 @@ REFUSED: Final = (
     Column("status", "Status", "status"),
     Column("path", "Where", "code", value=lambda row: f"{row['method']} {row['path']}"),
     Column("advice", "What to do"),
-    Column("last_at", "Last", "time", link="/requests/{last_id}"),
+    Column("last_at", "Last, host's time", "journal_time", link="/requests/{last_id}"),
 )
 _CAPTION: Final = "API calls, newest first"
 _FILTERED: Final = "No call in the journal matches. It keeps the newest 1000 calls for a day."
