@@ -5,6 +5,7 @@ distributed: the URL is that of any node of the cluster.
 """
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ from sandbox.infrastructure.db.distributed import cluster_pools
 from sandbox.server.runtime.open_files import raise_open_file_limit
 from sandbox.unit_of_work import light_merchants
 from tests.harness.console import ConsoleClient
+from tests.harness.one_clock import Clocks
 from tests.harness.own_sandbox import start_sandbox
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
@@ -122,6 +124,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of pytest processes for `-n auto`: two for each core, because tests wait half of their time."""
     return min(2 * (os.cpu_count() or 1), 8)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep what is collected out of garbage collections: there is nothing to find in it, and much to search."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 class _Scheduling(LoadFileScheduling):
@@ -268,3 +279,10 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield reserved.getsockname()[1]
+
+
+@pytest.fixture
+def clocks(tmp_path: Path) -> Iterator[Clocks]:
+    """A clock file, and a library that lets processes follow it. They end with the test."""
+    with contextlib.ExitStack() as closing:
+        yield Clocks(tmp_path, closing)

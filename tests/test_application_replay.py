@@ -178,6 +178,7 @@ def test_a_failed_test_of_a_process_becomes_a_test_that_fails_until_the_mistake_
     assert "The application behaves differently now, but it still fails:" in broken
 
 
+@pytest.mark.slow
 def test_webhooks_come_between_the_same_requests_again(tmp_path: Path, sandbox: Address) -> None:
     (tmp_path / "app.py").write_text(MISTAKEN + APP)
     (tmp_path / "test_order.py").write_text(SEES_TOO_LITTLE)

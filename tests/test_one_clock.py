@@ -3,21 +3,17 @@
 import errno
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from psp_sandbox.testing.one_clock import followers
-from psp_sandbox.testing.one_clock.clock_file import ClockFile
-from psp_sandbox.testing.one_clock.followers import Move, require_all_following
-from psp_sandbox.testing.one_clock.library import OneClockError, build, compiler, environment
-from tests.harness.one_clock import NEEDS_ONE_CLOCK
+from psp_sandbox.testing.one_clock.followers import require_all_following
+from psp_sandbox.testing.one_clock.library import OneClockError, compiler
+from tests.harness.one_clock import NEEDS_ONE_CLOCK, Clocks, read
 from tests.harness.supervised import wait_for
 
 pytestmark = NEEDS_ONE_CLOCK
@@ -51,47 +47,6 @@ setTimeout(() => say("swept"), 25 * 3600e3);
 setInterval(() => say("ticked"), 3600e3);
 """],
 }  # fmt: skip
-
-
-class Clocks:
-    """A clock file, and the processes that follow it."""
-
-    def __init__(self, folder: Path, closing: ExitStack) -> None:
-        self.file = ClockFile.create(folder / "clock")
-        self.library = build(folder)
-        self._closing = closing
-
-    def start(self, *command: str, **env: str) -> "subprocess.Popen[str]":
-        """Start a process that follows, unless `env` says otherwise. It ends with the test."""
-        variables = {**os.environ, **environment(self.library, self.file.path), **env}
-        process = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._closing.enter_context(process)
-        self._closing.callback(process.kill)
-        return process
-
-    def advance(self, distance: timedelta) -> list[datetime]:
-        """Move the clocks, and return the time after each step."""
-        self.file.set_moving(True)
-        target, stops = self.file.now + distance, []
-        move = Move(self.file, target)
-        while not stops or stops[-1] < target:
-            stops.append(move.next_stop())
-            move.reach(stops[-1])
-        return stops
-
-
-@pytest.fixture
-def clocks(tmp_path: Path) -> Iterator[Clocks]:
-    """Clocks of this test's own."""
-    with ExitStack() as closing:
-        yield Clocks(tmp_path, closing)
-
-
-def read(process: "subprocess.Popen[str]") -> tuple[str, float, float]:
-    """Read a line: a word, the wall clock and the monotonic clock."""
-    assert process.stdout is not None
-    word, wall, monotonic = process.stdout.readline().split()
-    return word, float(wall), float(monotonic)
 
 
 @pytest.mark.parametrize("kind", TIMERS)
@@ -141,68 +96,6 @@ def test_the_monotonic_clock_never_goes_back(clocks: Clocks) -> None:
     assert found[0][2] <= found[1][2] <= found[2][2]
 
 
-def test_an_answer_on_a_connection_has_its_time_limit_in_real_time(clocks: Clocks) -> None:
-    """A client that waits for an answer would otherwise time out at each move."""
-    program = (
-        "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 600); print(s.recv(9).decode())"
-    )
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        process = clocks.start(sys.executable, "-c", program, str(server.getsockname()[1]))
-        connection, _ = server.accept()
-        with connection:
-            clocks.advance(timedelta(hours=25))
-            connection.sendall(b"an answer")
-            assert process.communicate()[0] == "an answer\n"
-
-
-def test_after_a_request_that_had_no_answer_in_time_the_next_one_is_awaited(
-    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One slow answer would otherwise let the clocks pass the time limits of later requests."""
-    monkeypatch.setattr(followers, "_MAX_REQUEST_SECONDS", 0.05)
-    program = """
-import socket, sys
-connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-for _ in range(2):
-    connection.sendall(b"asks")
-    connection.recv(9)
-"""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        process = clocks.start(sys.executable, "-c", program, str(server.getsockname()[1]))
-        connection, _ = server.accept()
-        with connection:
-            connection.recv(9)
-            assert clocks.file.open_requests() == {process.pid: 1}
-            clocks.advance(timedelta(minutes=1))
-            assert clocks.file.open_requests() == {process.pid: 0}, "it is given up"
-            connection.sendall(b"answers")
-            connection.recv(9)
-            assert clocks.file.open_requests() == {process.pid: 1}
-            connection.sendall(b"answers")
-            assert process.wait() == 0
-    assert clocks.file.open_requests() == {process.pid: 0}
-
-
-def test_the_wait_for_requests_shrinks_after_one_in_vain_and_grows_again(
-    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise, the later steps of a long move would give up requests that are only a little slow."""
-    monkeypatch.setattr(followers, "_MAX_REQUEST_SECONDS", 0.1)
-    monkeypatch.setattr(followers, "_MIN_STEP_SECONDS", 0.01)
-    waits: list[float] = []
-    monkeypatch.setattr(clocks.file, "hold_requests", waits.append)
-    is_busy = True
-    move = Move(clocks.file, clocks.file.now + timedelta(hours=1), lambda: is_busy)
-    move.next_stop()
-    is_busy = False
-    for _ in range(9):
-        move.next_stop()
-    waits = [wait for wait in waits if wait]
-    assert waits[:2] == [0.1, 0.05]
-    assert waits[1:] == sorted(waits[1:])
-    assert waits[-1] == 0.1
-
-
 def test_a_step_waits_for_the_work_that_a_timer_starts(clocks: Clocks) -> None:
     program = """
 import time
@@ -219,6 +112,20 @@ time.sleep(1e6)
     end = clocks.file.now + timedelta(minutes=61)
     clocks.advance(timedelta(hours=2))
     assert read(process)[1] < end.timestamp(), "the clock did not move on while the timer's work was in progress"
+
+
+def test_a_thread_that_has_handed_its_work_to_one_seen_asleep_is_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    awake = "second"
+
+    def look(thread: Path) -> str:
+        nonlocal awake
+        if thread.name == "second":  # just before the look at it, it wakes the first one, and falls asleep
+            awake = "first"
+        return "R" if thread.name == awake else "S"
+
+    monkeypatch.setattr(followers, "_threads", lambda _: [Path("first"), Path("second")])
+    monkeypatch.setattr(followers, "_state", look)
+    assert followers.any_runs([1])
 
 
 def test_a_process_that_sets_an_alarm_says_once_that_it_does_not_follow(clocks: Clocks) -> None:
@@ -243,6 +150,24 @@ print(c.timerfd_settime(file, 1, set, None), len(select.select([file], [], [], 3
     clocks.advance(SWEEP)
     said = clocks.start(sys.executable, "-c", program).communicate()[0]
     assert said.splitlines() == [os.strerror(errno.EINVAL), os.strerror(errno.EFAULT), "0 1"]
+
+
+def test_a_timer_of_cpu_time_does_not_follow(clocks: Clocks) -> None:
+    program = """
+import ctypes, os, time
+c = ctypes.CDLL(None)
+timer, set, left = ctypes.c_void_p(), (ctypes.c_long * 4)(0, 0, int(time.process_time()) + 1000, 0), (ctypes.c_long * 4)()
+for _ in range(70):  # more than the library can know at a time
+    c.timer_create(2, (ctypes.c_long * 8)(0, 1 << 32), ctypes.byref(timer))  # SIGEV_NONE
+    c.timer_settime(timer, 1, set, None)
+    c.timer_gettime(timer, left)
+    c.timer_delete(timer)
+    print(left[2])
+"""
+    clocks.advance(SWEEP)
+    said = clocks.start(sys.executable, "-c", program).communicate()[0].split()
+    assert len(said) == 70
+    assert all(int(seconds) > 900 for seconds in said)
 
 
 def test_a_library_that_prefers_its_own_functions_follows_too(clocks: Clocks, tmp_path: Path) -> None:

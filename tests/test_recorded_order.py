@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Final
 
+import pytest
+
+from psp_sandbox.testing import recorded_order
 from psp_sandbox.testing.compare import Comparison
 from psp_sandbox.testing.recorded_order import RecordedOrder, outside_requests
 from psp_sandbox.testing.recording import Arrival, Step, as_text
@@ -176,12 +179,14 @@ def test_what_came_before_the_order_was_kept_keeps_its_place() -> None:
         assert repetition.may_pass(again)
 
 
-def test_what_no_longer_comes_is_not_waited_for() -> None:
+def test_what_no_longer_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     repetition = Repetition()
     with repetition.kept([arrival(1, "3", "4"), arrival(2, "5", "6")]) as order:
         repetition.due = [2]
         received = repetition.come(2)
-        order.before(LATE, None, is_settling=False)
+        with monkeypatch.context() as patched:
+            patched.setattr(recorded_order, "_MAX_SECONDS", 1.0)
+            order.before(LATE, None, is_settling=False)
         until(lambda: repetition.may_pass(received))
 
 

@@ -17,7 +17,7 @@ _IS_MOVING: Final = struct.Struct("=i")
 _ROUND: Final = struct.Struct("=i")
 _DIGEST: Final = struct.Struct("=32s")
 _HELD_UNTIL: Final = struct.Struct("=q")
-_PROCESS: Final = struct.Struct("=i4xq")
+_PROCESS: Final = struct.Struct("=i4xqq")
 _WAIT: Final = struct.Struct("=iiqq")
 _ROUND_AT: Final = _OFFSETS.size + _IS_MOVING.size
 _DIGEST_AT: Final = _ROUND_AT + _ROUND.size
@@ -108,7 +108,13 @@ class ClockFile:
         """Return how many requests each process has sent to others that have no answer yet, and are still awaited."""
         round_now = _ROUND.unpack_from(self._shared, _ROUND_AT)[0] + 1
         found = _PROCESS.iter_unpack(self._shared[_PROCESSES_AT:_WAITS_AT])
-        return {process: count & 0xFFFFFFFF if count >> 32 == round_now else 0 for process, count in found if process}
+        return {process: count & 0xFFFFFFFF if count >> 32 == round_now else 0 for process, count, _ in found if process}
+
+    def unfinished_answers(self) -> set[int]:
+        """Return the processes that have received an answer a moment ago, of which more may come."""
+        now = time.monotonic_ns()
+        found = _PROCESS.iter_unpack(self._shared[_PROCESSES_AT:_WAITS_AT])
+        return {process for process, _, answers_until in found if process and answers_until > now}
 
     def give_up_requests(self) -> None:
         """Await the requests that are open now no longer, such as that of a stream of logs. Those that follow are awaited."""
@@ -126,7 +132,7 @@ class ClockFile:
         """Remove what a process that was killed has left."""
         for at in range(_PROCESSES_AT, _WAITS_AT, _PROCESS.size):
             if _PROCESS.unpack_from(self._shared, at)[0] == process:
-                _PROCESS.pack_into(self._shared, at, 0, 0)
+                _PROCESS.pack_into(self._shared, at, 0, 0, 0)
         for at in range(_WAITS_AT, _SIZE, _WAIT.size):
             if _WAIT.unpack_from(self._shared, at)[1] == process:
                 _WAIT.pack_into(self._shared, at, 0, 0, 0, 0)

@@ -4,16 +4,18 @@
 #include "one_clock.h"
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define FILES 65536
+/* An answer may come in parts. If its end cannot be told, this is how long the next part may take. */
+#define LONGEST_PAUSE (50 * MILLISECOND)
 /* By file: whether it is a connection that this process has opened, or has accepted. */
-static char is_client[FILES], is_served[FILES], tickets[FILES];
-/* The round of the request that has no answer yet; 0 for none. */
-static int32_t open_in[FILES];
+static char is_client[FILES], is_served[FILES];
+/* The round of the last request, and of the one that has no answer yet; 0 for none. */
+static int32_t asked_in[FILES], open_in[FILES];
 
 /* A program that waits for the answer on one connection limits real time: the other side answers in real time. */
 static int is_connection(int file) {
@@ -33,11 +35,14 @@ static void count_request(int32_t round, int32_t change) {
     } while (!__atomic_compare_exchange_n(&self->open_requests, &found, next, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
 }
 
+static int32_t round_now(void) { return __atomic_load_n(&clocks->round, __ATOMIC_ACQUIRE) + 1; }
+
 /* Return whether a request begins on this connection. */
 static int asks(int file) {
     if (!self || file < 0 || file >= FILES || !is_client[file]) return 0;
-    int32_t none = 0, round = __atomic_load_n(&clocks->round, __ATOMIC_ACQUIRE) + 1;
+    int32_t none = 0, round = round_now();
     if (__atomic_load_n(&open_in[file], __ATOMIC_ACQUIRE)) return 0;
+    asked_in[file] = round;
     count_request(round, 1); /* first: as soon as the file says so, another thread may count the answer */
     if (__atomic_compare_exchange_n(&open_in[file], &none, round, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return 1;
     count_request(round, -1);
@@ -50,27 +55,33 @@ static void answered(int file) {
     if (round) count_request(round, -1);
 }
 
-/* A server of TLS 1.3 sends tickets when the client has finished the handshake, before it answers the request that came along. */
-enum { NO_TICKETS, TICKETS, REST_OF_TICKETS };
-enum { CHANGE_CIPHER_SPEC = 20, APPLICATION_DATA = 23, RECORD_HEADER = 5 };
-
 /* Called before the data is sent, because another thread may read the answer before this one goes on. */
 static int sends(int file, const char *data, size_t size) {
-    if (size && file >= 0 && file < FILES && is_client[file] && *data == CHANGE_CIPHER_SPEC) tickets[file] = TICKETS;
+    if (self && file >= 0 && file < FILES && is_client[file]) begin_answer(file, data, size);
     return asks(file);
 }
 
-static void received(int file, const char *data, ssize_t size) {
-    int awaited = data && size > 0 && file < FILES ? tickets[file] : NO_TICKETS;
-    if (awaited) tickets[file] = NO_TICKETS;
-    if (awaited == TICKETS && size == RECORD_HEADER) tickets[file] = REST_OF_TICKETS;
-    if (awaited == REST_OF_TICKETS || (awaited == TICKETS && *data == APPLICATION_DATA)) return;
+static void received(int file, const char *data, size_t shown, ssize_t size) {
+    if (!self || file < 0 || file >= FILES || !is_client[file]) return;
+    enum progress progress = size <= 0 ? COMPLETE : shown < (size_t)size ? MORE_MAY_COME : progress_of(file, data, size);
+    if (progress == MORE_COMES) return;
+    if (progress == MORE_MAY_COME && asked_in[file] == round_now()) {
+        struct timespec now;
+        real_clock(CLOCK_MONOTONIC, &now);
+        __atomic_store_n(&self->answers_until, nanoseconds(&now) + LONGEST_PAUSE, __ATOMIC_RELEASE);
+    }
     answered(file);
 }
 
-/* Whether a wait for this file is one for the answer on a connection. What came so far, such as a handshake's part, was none. */
-int waits_for_answer(int file) {
-    if (!is_connection(file)) return 0;
+static int is_known(int file) { return file >= 0 && file < FILES && (is_client[file] || is_served[file]); }
+
+/* Whether a wait is one for the answer on a connection. What came so far, such as a handshake's part, was none.
+ *
+ * Ruby and curl also wait for a file by which another thread can wake them. */
+int waits_for_answer(const struct pollfd *files, nfds_t count) {
+    if (count == 2 && is_known(files[0].fd) == is_known(files[1].fd)) return 0;
+    int file = count == 2 && is_known(files[1].fd) ? files[1].fd : files[0].fd;
+    if (count == 0 || count > 2 || !is_connection(file)) return 0;
     asks(file);
     return 1;
 }
@@ -83,25 +94,47 @@ __attribute__((constructor)) static void start(void) {
     pthread_atfork(NULL, NULL, forget_requests); /* they are the parent's */
 }
 
+static void forget(int file) {
+    if (file < 0 || file >= FILES || (self && self->id != getpid())) return; /* a child of vfork closes its own, and shares this memory */
+    answered(file);
+    is_client[file] = is_served[file] = 0;
+    forget_answer(file);
+}
+
 int connect(int file, const struct sockaddr *peer, socklen_t size) {
     REAL(connect);
     int result = real(file, peer, size), saved = errno, type = 0;
     socklen_t length = sizeof type;
     if (file >= 0 && file < FILES && (result == 0 || saved == EINPROGRESS)
-        && getsockopt(file, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM)
+        && getsockopt(file, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM) {
+        if (!is_client[file]) forget(file); /* it may be another's that was closed in a way that is not seen here */
         is_client[file] = 1;
+        if (result) asks(file); /* for the peer to accept it */
+    }
     errno = saved;
     return result;
 }
 
 int close(int file) {
     REAL(close);
-    answered(file);
-    if (file >= 0 && file < FILES) is_client[file] = is_served[file] = tickets[file] = 0;
+    forget(file);
     return real(file);
 }
 
+/* libuv closes connections so. */
+long syscall(long number, ...) {
+    REAL(syscall);
+    long values[6];
+    va_list given;
+    va_start(given, number);
+    for (int i = 0; i < 6; i++) values[i] = va_arg(given, long);
+    va_end(given);
+    if (number == SYS_close) forget(values[0]);
+    return real(number, values[0], values[1], values[2], values[3], values[4], values[5]);
+}
+
 static int served(int file) {
+    forget(file);
     if (file >= 0 && file < FILES) is_served[file] = 1;
     return file;
 }
@@ -139,12 +172,12 @@ static int is_held(int file, int flags) {
         if (count <= 0 && begins) answered(file); \
         return count; \
     }
-#define RECEIVES(name, parameters, arguments, data, flags) \
+#define RECEIVES(name, parameters, arguments, data, size, flags) \
     ssize_t name parameters { \
         REAL(name); \
         if (is_held(file, flags)) return -1; \
         ssize_t count = real arguments; \
-        if (count >= 0 || (errno != EAGAIN && errno != EINTR)) received(file, data, count); \
+        if (!((flags) & MSG_PEEK) && (count >= 0 || (errno != EAGAIN && errno != EINTR))) received(file, data, size, count); \
         return count; \
     }
 SENDS(send, (int file, const void *data, size_t size, int flags), (file, data, size, flags), data, size)
@@ -155,11 +188,12 @@ SENDS(writev, (int file, const struct iovec *parts, int length), (file, parts, l
       length > 0 ? parts->iov_len : 0)
 SENDS(sendto, (int file, const void *data, size_t size, int flags, const struct sockaddr *peer, socklen_t length),
       (file, data, size, flags, peer, length), data, size)
-RECEIVES(recv, (int file, void *data, size_t size, int flags), (file, data, size, flags), data, flags)
+RECEIVES(recv, (int file, void *data, size_t size, int flags), (file, data, size, flags), data, size, flags)
 RECEIVES(recvmsg, (int file, struct msghdr *message, int flags), (file, message, flags),
-         message->msg_iovlen ? message->msg_iov->iov_base : NULL, flags)
-RECEIVES(read, (int file, void *data, size_t size), (file, data, size), data, 0)
-RECEIVES(readv, (int file, const struct iovec *parts, int length), (file, parts, length), length > 0 ? parts->iov_base : NULL, 0)
+         message->msg_iovlen ? message->msg_iov->iov_base : NULL, message->msg_iovlen ? message->msg_iov->iov_len : 0, flags)
+RECEIVES(read, (int file, void *data, size_t size), (file, data, size), data, size, 0)
+RECEIVES(readv, (int file, const struct iovec *parts, int length), (file, parts, length), length > 0 ? parts->iov_base : NULL,
+         length > 0 ? parts->iov_len : 0, 0)
 RECEIVES(recvfrom,
          (int file, void *restrict data, size_t size, int flags, struct sockaddr *restrict peer, socklen_t *restrict length),
-         (file, data, size, flags, peer, length), data, flags)
+         (file, data, size, flags, peer, length), data, size, flags)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -108,18 +108,21 @@ class Move:
         return True
 
     def _is_active(self) -> bool:
-        return self._is_busy() or self._has_due_wait() or self._asks() or self._runs()
+        return self._is_busy() or self._has_due_wait() or self._asks() or any_runs(self._clock.processes)
 
     def _asks(self) -> bool:
-        return any(count and _lives(process) for process, count in self._clock.open_requests().items())
+        asking = {process for process, count in self._clock.open_requests().items() if count}
+        return any(map(_lives, asking | self._clock.unfinished_answers()))
 
     def _has_due_wait(self) -> bool:
         return any(wait.left <= timedelta(0) and _lives(wait.process) for wait in self._clock.waits())
 
-    def _runs(self) -> bool:
-        threads = [thread for process in self._clock.processes for thread in _threads(process)]
-        # A thread may fall asleep just before its turn, after it has woken one that was seen asleep. So look in reverse too.
-        return any(_state(thread) in _RUNS for thread in [*threads, *reversed(threads)])
+
+def any_runs(processes: Iterable[int]) -> bool:
+    """Return whether a thread of these processes runs, or is about to."""
+    threads = [thread for process in processes for thread in _threads(process)]
+    # A thread may fall asleep just before its turn, after it has woken one that was seen asleep. So look in reverse too.
+    return any(_state(thread) in _RUNS for thread in [*threads, *reversed(threads)])
 
 
 def _after_in_vain(patience: float) -> float:

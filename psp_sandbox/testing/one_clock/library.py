@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-_SOURCES: Final = tuple(str(Path(__file__).with_name(name)) for name in ("clocks.c", "connections.c", "waits.c"))
+_SOURCES: Final = tuple(str(Path(__file__).with_name(name)) for name in ("clocks.c", "connections.c", "answers.c", "waits.c"))
 _COMPILERS: Final = ("cc", "gcc", "clang")
 _GO: Final = b"\xff Go buildinf:"
 _ELF: Final = b"\x7fELF"

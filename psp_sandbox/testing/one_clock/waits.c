@@ -2,9 +2,9 @@
  * move while it waits. The file lists the ends of all waits, so that whoever moves the clocks can stop at each.
  */
 #include "one_clock.h"
-#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -96,7 +96,7 @@ static int milliseconds(int64_t part) { return (part + MILLISECOND - 1) / MILLIS
 int poll(struct pollfd *files, nfds_t count, int limit) {
     REAL(poll);
     int result;
-    if (!clocks || limit <= 0 || (count == 1 && waits_for_answer(files[0].fd))) return real(files, count, limit);
+    if (!clocks || limit <= 0 || waits_for_answer(files, count)) return real(files, count, limit);
     IN_SLICES(limit * MILLISECOND, real(files, count, milliseconds(part)), result == 0);
     return result;
 }
@@ -104,7 +104,7 @@ int poll(struct pollfd *files, nfds_t count, int limit) {
 int ppoll(struct pollfd *files, nfds_t count, const struct timespec *limit, const sigset_t *mask) {
     REAL(ppoll);
     int result;
-    if (!clocks || !limit || nanoseconds(limit) == 0 || (count == 1 && waits_for_answer(files[0].fd)))
+    if (!clocks || !limit || nanoseconds(limit) == 0 || waits_for_answer(files, count))
         return real(files, count, limit, mask);
     struct timespec one;
     IN_SLICES(nanoseconds(limit), (one = timespec_of(part), real(files, count, &one, mask)), result == 0);
@@ -209,6 +209,37 @@ static void say_alarm(int64_t length) {
     errno = saved;
 }
 
+/* Timers of CPU time, which does not move. */
+#define CPU_TIMERS 64
+static struct { char is_used; timer_t id; } cpu_timers[CPU_TIMERS];
+
+static int is_cpu_time(clockid_t clock) {
+    return clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID;
+}
+
+static int place_of(timer_t timer) {
+    for (int i = 0; i < CPU_TIMERS; i++) if (cpu_timers[i].is_used && cpu_timers[i].id == timer) return i;
+    return -1;
+}
+
+int timer_create(clockid_t clock, struct sigevent *restrict event, timer_t *restrict timer) {
+    REAL(timer_create);
+    int failed = real(clock, event, timer);
+    for (int i = 0; !failed && is_cpu_time(clock) && i < CPU_TIMERS; i++)
+        if (!__atomic_exchange_n(&cpu_timers[i].is_used, 1, __ATOMIC_ACQ_REL)) {
+            cpu_timers[i].id = *timer;
+            break;
+        }
+    return failed;
+}
+
+int timer_delete(timer_t timer) {
+    REAL(timer_delete);
+    int place = place_of(timer);
+    if (place >= 0) cpu_timers[place].is_used = 0;
+    return real(timer);
+}
+
 /* An absolute time is one of the moved clocks; the kernel needs the host's. */
 static struct itimerspec alarm_of(const struct itimerspec *set, int is_absolute) {
     struct itimerspec host = *set;
@@ -235,7 +266,7 @@ int setitimer(__itimer_which_t which, const struct itimerval *restrict set, stru
 
 int timer_settime(timer_t timer, int flags, const struct itimerspec *restrict set, struct itimerspec *restrict old) {
     REAL(timer_settime);
-    if (!set) return real(timer, flags, set, old);
+    if (!set || place_of(timer) >= 0) return real(timer, flags, set, old);
     struct itimerspec host = alarm_of(set, flags & TIMER_ABSTIME);
     return real(timer, flags, &host, old);
 }
