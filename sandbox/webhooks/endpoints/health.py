@@ -79,7 +79,7 @@ class EndpointHealthService:
         f"endpoint's newest {MAX_DELIVERIES} deliveries, and at its oldest one that still fails. So it costs the same however "
         "many there are.",
         psp="endpoints health",
-        columns="state url succeeded failed failing_since oldest_failing.since",
+        columns="state url succeeded failed failing_since",
     )
     async def list_endpoint_health(self, merchant_id: str) -> EndpointHealthList:
         """Return the merchant's endpoints with their health."""
