@@ -1,4 +1,4 @@
-"""Say how an endpoint does, as the API's list of their health has it. Pure."""
+"""Say how an endpoint does, as the API's list of their health has it."""
 
 from collections.abc import Mapping
 from typing import Any, Final
