@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from psp_sandbox.testing.counted import counted
 from psp_sandbox.testing.evidence.money import Money, described, money_of, shown
 from psp_sandbox.testing.evidence.words import CAUSES, KINDS, PLACES, VERDICTS
 from psp_sandbox.testing.explore.causes import why
@@ -179,8 +180,7 @@ def _ways(found: Exploration) -> str:
     order = (Verdict.RIGHT, Verdict.REFUSED, Verdict.WRONG, Verdict.UNSETTLED, Verdict.NOT_REACHED)
     always = (Verdict.RIGHT, Verdict.WRONG)
     counts = [f"{found.counts[one]:,} {VERDICTS[one].name}" for one in order if found.counts[one] or one in always]
-    ways = f"{len(found.points):,} way{'' if len(found.points) == 1 else 's'} tried"
-    return f"{ways}: {', '.join(counts)}."
+    return f"{counted(len(found.points), 'way')} tried: {', '.join(counts)}."
 
 
 def _most(found: Exploration) -> str:

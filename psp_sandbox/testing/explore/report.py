@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
+from psp_sandbox.testing.counted import counted
 from psp_sandbox.testing.explore.causes import why
 from psp_sandbox.testing.explore.results import Exploration, PointResult, Verdict
 
@@ -59,7 +60,7 @@ def _paragraph(text: str) -> list[str]:
 def _totals(exploration: Exploration) -> Iterator[str]:
     counts = exploration.counts
     parts = ", ".join(f"{counts[verdict]} {word}" for verdict, word in _WORDS.items() if counts[verdict])
-    yield f"{len(exploration.points):,} ways tried: {parts or 'nothing to try'}."
+    yield f"{counted(len(exploration.points), 'way')} tried: {parts or 'nothing to try'}."
     overpaid = sum((point.overpaid for point in exploration.findings), Decimal(0))
     if overpaid:
         yield f"{exploration.currency} {overpaid:,.2f} paid that the books do not know, had this been production."
