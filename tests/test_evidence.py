@@ -102,7 +102,7 @@ def test_the_page_says_the_result_first_and_then_what_to_do_first() -> None:
         "no real money moves",
         "the money of whoever runs the application",
         "the worst one alone is PKR 1,250.35",
-        "First, for the application's developers",
+        "First step for the application's developers",
     ):
         assert answer in text
     assert "Passed: nothing ended wrong" in exploration_page(exploration(findings=False))
