@@ -23,6 +23,11 @@ MAX_SOLO_MERCHANTS: Final = 4
 _MAX_TIMERS: Final = 10_000
 _LONE_LOCK_SECONDS: Final = 0.05
 """How long a round for a single merchant waits for its lock, which is usually held for the merchant's next request."""
+_QUIET_ROUND_SECONDS: Final = 0.01
+"""Minimum time from the start of a round that sends no webhook to the next round. Nobody is told of its steps, so those of a
+request that follows soon can share a transaction with them. After a pause, a round begins without delay."""
+_SENDING_ROUND_SECONDS: Final = 0.005
+"""The same for a round that sends webhooks. It is shorter because a receiver waits for the next ones."""
 _LATEST: Final = 2**32
 """The position of wake-ups that do not say which unit they follow. It is higher than any unit's."""
 _log = structlog.get_logger()
@@ -66,9 +71,9 @@ class MerchantTimers:
 class PayoutStepRunner:
     """Runs the due steps of woken merchants, now or at a given time.
 
-    Merchants that are woken while a transaction runs share the next one. A merchant that is locked elsewhere, or whose round
-    fails, gets a separate transaction, which waits for its lock. A wake-up for work that the running transaction has found
-    under the merchant's lock causes no further one.
+    Merchants that are woken during a transaction, or shortly after, share the next one. A merchant that is locked elsewhere,
+    or whose round fails, gets a separate transaction, which waits for its lock. A wake-up for work that the running transaction
+    has found under the merchant's lock causes no further one.
     """
 
     def __init__(self, work: UnitOfWorkRunner, deliverer: Deliverer, merchants_at_once: int = 64) -> None:
@@ -137,17 +142,22 @@ class PayoutStepRunner:
 
     async def _run_rounds(self, shard: Hashable) -> None:
         woken = self._woken[shard]
+        clock = asyncio.get_running_loop().time
         try:
             while woken:
                 merchants = list(islice(woken, self._merchants_at_once))
                 for merchant_id in merchants:
                     del woken[merchant_id]
-                await self._run_round(merchants)
+                began = clock()
+                sends = await self._run_round(merchants)
+                await asyncio.sleep(began + (_SENDING_ROUND_SECONDS if sends else _QUIET_ROUND_SECONDS) - clock())
         finally:
             # No await since `woken` was last checked, so no wake-up is lost in between.
             del self._woken[shard]
 
-    async def _run_round(self, merchants: list[str]) -> None:
+    async def _run_round(self, merchants: list[str]) -> bool:
+        """Run the merchants' due steps in one transaction. Return whether it sends webhooks."""
+        sends = False
         more: dict[str, bool] = {}
         complete: set[str] = set()
         try:
@@ -155,6 +165,7 @@ class PayoutStepRunner:
                 lock_timeout = _LONE_LOCK_SECONDS if len(merchants) == 1 else None
                 more = await take_due_steps(self._work, merchants, deliveries, lock_timeout)
             complete = deliveries.complete
+            sends = any(deliveries.sequences.values())
         except LockNotAvailableError:
             pass  # they get transactions of their own
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
@@ -167,6 +178,7 @@ class PayoutStepRunner:
                 self._alone.wake(merchant_id)
             elif more[merchant_id] and not self._alone.stopping:
                 self.wake(merchant_id)
+        return sends
 
     def _wake_deliverer(self, merchants: Iterable[str], complete: Container[str]) -> None:
         """After a transaction, have the due deliveries of its merchants claimed, except where it has claimed them all.
