@@ -1,5 +1,6 @@
 """The clock's drawing: what is due lies ahead, a preview says what will happen until a time, and a run shows its results."""
 
+import re
 from typing import Any
 
 import httpx
@@ -71,6 +72,8 @@ def test_a_time_can_be_chosen_without_a_script(world: World) -> None:
     world.post("/sandbox/v1/drain")
     with ConsoleClient(world.stack.api_url) as client:
         client.sign_in(world.api_key)
+        page = client.get(client.path("/console/world")).text
+        assert re.search(r"<strong>Next</strong>: [^<]+ SUCCESS → RETURNED, in \d+ ", page)
         assert "SUCCESS → RETURNED" in preview_of(client.get(client.path("/console/world?upto=1")))
         for none in ("0", "x", "-1", "²", ""):
             assert "Move the slider" in preview_of(client.get(client.path(f"/console/world?upto={none}")))

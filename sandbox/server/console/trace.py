@@ -5,10 +5,10 @@ moment. A longer time between two columns takes more room, but only with its log
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from sandbox.domain.clock import parse
 
@@ -200,6 +200,12 @@ def in_words(seconds: float) -> str:
 def seconds_between(before: str, after: str) -> float:
     """Return the time between two times as the pages show them, without their milliseconds, so that a reader gets the same."""
     return (parse(f"{after[:19]}Z") - parse(f"{before[:19]}Z")).total_seconds()
+
+
+def with_wait(item: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """Return something that is due with the time until then as `in_words`, which is empty if it is overdue."""
+    is_ahead = parse(item["due_at"]) > parse(now)
+    return {**item, "in_words": in_words(seconds_between(now, item["due_at"])) if is_ahead else ""}
 
 
 def _spread(marks: Sequence[Mark]) -> list[Mark]:

@@ -13,6 +13,7 @@ from sandbox.server.console.data_table import Column, Row, Table
 from sandbox.server.console.flow_chart import FlowChart, flow_chart
 from sandbox.server.console.forms import FormState
 from sandbox.server.console.routing import Pages
+from sandbox.server.console.trace import with_wait
 from sandbox.server.console.view import View
 
 pages = Pages()
@@ -94,6 +95,7 @@ async def clock(view: View) -> Response:
         upto=upto,
         ahead=ahead,
         shown_ahead=SHOWN_AHEAD,
+        next=with_wait(found["data"][0], state["now"]) if times else None,
         next_due=next((row["due_at"] for row in due.rows if row["due_at"] > state["now"]), None),
         offset=_offset(state["offset_seconds"]),
         times=_times(state["now"]),

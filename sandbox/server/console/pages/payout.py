@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sandbox.domain.clock import parse
 from sandbox.domain.failure_codes import FAILURES
 from sandbox.domain.payout_states import TRANSITIONS
 from sandbox.http.responses import Response
 from sandbox.server.console.data_table import Column
 from sandbox.server.console.payout_trace import Known, answer, in_merchants_time, payout_trace
 from sandbox.server.console.routing import Pages
-from sandbox.server.console.trace import in_words, seconds_between
+from sandbox.server.console.trace import with_wait
 from sandbox.server.console.view import View
 
 pages = Pages()
@@ -74,7 +73,7 @@ async def payout(view: View) -> Response:
         ),
         view.clock(),
     )  # fmt: skip
-    following = [_due(item, clock["now"]) for item in due["data"]]
+    following = [with_wait(item, clock["now"]) for item in due["data"]]
     # Retries of many webhooks must not hide the payout's own next step.
     soon = [item for number, item in enumerate(following) if number < MAX_DUE or item["kind"] == "payout_step"]
     changes = _changes(timeline["data"], entries.rows, deliveries)
@@ -154,9 +153,3 @@ def _resent(deliveries: Sequence[Mapping[str, Any]], endpoints: Mapping[str, Any
 def _failure_choices(codes: Sequence[str]) -> list[tuple[str, str]]:
     """Return failure codes as choices, each with its meaning."""
     return [(code, f"{code}: {FAILURES[code]}" if code in FAILURES else code) for code in codes]
-
-
-def _due(item: Mapping[str, Any], now: str) -> dict[str, Any]:
-    """Return the due steps, each with the time until then in words; empty if it is overdue."""
-    is_ahead = parse(item["due_at"]) > parse(now)
-    return {**item, "in_words": in_words(seconds_between(now, item["due_at"])) if is_ahead else ""}
