@@ -73,7 +73,7 @@ def test_a_time_can_be_chosen_without_a_script(world: World) -> None:
     with ConsoleClient(world.stack.api_url) as client:
         client.sign_in(world.api_key)
         page = client.get(client.path("/console/world")).text
-        assert re.search(r"<strong>Next</strong>: [^<]+ SUCCESS → RETURNED, in \d+ ", page)
+        assert re.search(r"<strong>Next</strong>: SUCCESS → RETURNED [^<]+, in 1 min\.", page)
         assert "SUCCESS → RETURNED" in preview_of(client.get(client.path("/console/world?upto=1")))
         for none in ("0", "x", "-1", "²", ""):
             assert "Move the slider" in preview_of(client.get(client.path(f"/console/world?upto={none}")))
