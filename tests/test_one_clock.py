@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from psp_sandbox.testing.one_clock import followers
-from psp_sandbox.testing.one_clock.followers import require_all_following
+from psp_sandbox.testing.one_clock.followers import Move, require_all_following
 from psp_sandbox.testing.one_clock.library import OneClockError, compiler
 from tests.harness.one_clock import NEEDS_ONE_CLOCK, Clocks, read
 from tests.harness.supervised import wait_for
@@ -74,6 +74,20 @@ def test_a_move_that_takes_too_long_still_stops_often_before_its_end(clocks: Clo
     stops = clocks.advance(SWEEP)
     assert len(stops) < 50, "most of the way is one step"
     assert sum(stops[-1] - stop < timedelta(minutes=8) for stop in stops) > 5
+
+
+def test_a_wait_that_ends_soon_is_a_stop_even_if_steps_are_large(clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would end by itself between the moves of the sandbox's clock and the application's."""
+    monkeypatch.setattr(followers, "_BUDGET_SECONDS", 0)
+    monkeypatch.setattr(followers, "_SOON", timedelta(seconds=30))
+    clocks.start(sys.executable, "-c", "import time\nwhile True: time.sleep(60)")
+    wait_for(lambda: bool(list(clocks.file.waits())), "the wait to begin")
+    move = Move(clocks.file, clocks.file.now + SWEEP)
+    while (stop := move.next_stop()) - clocks.file.now < timedelta(hours=1):
+        move.reach(stop)
+    (wait,) = clocks.file.waits()
+    clocks.file.move_to(clocks.file.now + wait.left - timedelta(seconds=20))
+    assert move.next_stop() - clocks.file.now <= timedelta(seconds=20)
 
 
 def test_a_process_has_the_time_of_the_clock_file_from_its_first_moment(clocks: Clocks) -> None:

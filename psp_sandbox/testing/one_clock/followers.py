@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from psp_sandbox.testing.one_clock.clock_file import ClockFile
+from psp_sandbox.testing.one_clock.clock_file import ClockFile, Wait
 from psp_sandbox.testing.one_clock.library import VARIABLE, OneClockError, why_not
 
 _PROC: Final = Path("/proc")
@@ -30,8 +30,11 @@ _MAX_STEPS: Final = 1800
 """25 hours in steps of less than a minute, so that a timer of a minute fires at its times."""
 _EXACT_STEPS: Final = 10
 """The last steps, which do not become larger: a timer on the way that has been late fires before the end."""
-_BUDGET_SECONDS: Final = 12.0
+_BUDGET_SECONDS: Final = 18.0
 """How long all steps of a move may take in real time. If they take longer, they become larger."""
+_SOON: Final = timedelta(milliseconds=250)
+"""A wait that ends so soon is a reason for a step even if steps have become larger. It could end by itself after the sandbox's
+clock has moved and before the application's has, so that its thread would see two different times."""
 _RUNS: Final = frozenset({"R", "D"})
 
 
@@ -58,8 +61,11 @@ class Move:
             now = self._clock.now
             shortest = self._shortest_now(now)
             waits = [wait for wait in self._clock.waits() if _lives(wait.process)]
-        ends = [max(wait.left, _MILLISECOND if wait.length > shortest else shortest) for wait in waits]
+        ends = [max(wait.left, _MILLISECOND if self._is_stop(wait, shortest) else shortest) for wait in waits]
         return min([self._target, *(now + left for left in ends)])
+
+    def _is_stop(self, wait: Wait, shortest: timedelta) -> bool:
+        return wait.length > shortest or (wait.length > self._shortest and wait.left < _SOON)
 
     def _shortest_now(self, now: datetime) -> timedelta:
         ahead = self._target - now - self._shortest * _EXACT_STEPS
